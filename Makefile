@@ -1,0 +1,66 @@
+# Every target sets up what it needs in .venv; see scripts/install.sh. Nothing is downloaded but packages.
+.PHONY: help install install-core demo test test-fast test-gpu lint format bench bench-gpu pictures docs fuzz audit clean
+
+BIN := .venv/bin
+PY := $(BIN)/python
+# Qt without a display, and one BLAS/OpenMP pool that does not spin on small machines
+export QT_QPA_PLATFORM ?= offscreen
+export OMP_WAIT_POLICY ?= passive
+export NO_ET := 1
+export NIPYPE_NO_ET := 1
+BENCH_OUT ?= build/bench
+BENCH_ARGS ?=
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+install: ## the environment, with napari, nipype and test tools
+	@sh scripts/install.sh all
+
+install-core: ## the environment of the command line alone
+	@sh scripts/install.sh core
+
+demo: install-core ## simulate a subject, decode, reconstruct; the page is demo_output/sub-01.html
+	$(BIN)/neuraldiffuser demo demo_output
+
+test: ## what CI runs: the fast tests, then the slow ones
+	@sh scripts/install.sh test
+	$(PY) -m pytest
+
+test-fast: install ## the fast tests
+	$(PY) -m pytest -m "not slow"
+
+test-gpu: install ## the tests that need a CUDA device
+	@$(PY) scripts/require_gpu.py
+	$(PY) -m pytest -m gpu
+
+lint: install ## style and import rules
+	$(BIN)/ruff check .
+	$(PY) scripts/check_docs.py
+
+format: install ## sort imports and apply what ruff can fix
+	$(BIN)/ruff check --fix .
+
+bench: install ## every script of benchmarks/, tables on stdout, rows in build/bench
+	$(PY) scripts/run_benchmarks.py --out $(BENCH_OUT) $(BENCH_ARGS)
+
+bench-gpu: install ## the same on a CUDA device
+	@$(PY) scripts/require_gpu.py
+	$(PY) scripts/run_benchmarks.py --out $(BENCH_OUT)-cuda --device cuda $(BENCH_ARGS)
+
+pictures: ## the pictures of the documentation
+	@sh scripts/install.sh test
+	$(PY) scripts/make_pictures.py
+
+docs: install ## check that what README and docs name exists
+	$(PY) scripts/check_docs.py
+
+fuzz: install ## random bytes at the file readers
+	$(PY) -m pytest -m fuzz
+
+audit: install ## dependency consistency and security rules
+	$(PY) -m pip check
+	$(BIN)/ruff check --select S --ignore S603,S607 napari_neuraldiffuser nipype_interfaces scripts setup.py
+
+clean: ## remove build products; .venv and demo_output stay
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,69 @@
+"""Matching mean and spread of the decoded z to those of real latents.
+
+A ridge prediction varies less than its target.  The published code shifts and scales every column of z with
+statistics of the whole test set, which one new scan does not have; `train` takes the statistics of predictions
+for training stimuli that were left out of the fit.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import solver
+from .errors import DecodingError
+from .targets import gather
+
+COLUMNS_AT_ONCE = 2048
+LARGEST_GAIN = 1000.0
+"""A column decoded with less than 1/1000 of its true spread carries nothing: it is set to the training mean."""
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Statistics per column of z, each (T,) float64: of left-out predictions, and of the training targets."""
+
+    decoded_mean: np.ndarray
+    decoded_sd: np.ndarray
+    mean: np.ndarray
+    sd: np.ndarray
+
+
+def measure(decoder: Any, left: solver.LeaveOut) -> Alignment:
+    """Statistics of z predicted for every training stimulus without itself, at the penalty of `left`."""
+    mean = decoder.accuracy["z"].mean
+    y = gather(decoder.targets, "z", decoder.rows, decoder.x.dtype) - mean.astype(decoder.x.dtype)
+    decoded_mean, decoded_sd = np.empty(mean.size), np.empty(mean.size)
+    for start in range(0, mean.size, COLUMNS_AT_ONCE):
+        part = slice(start, start + COLUMNS_AT_ONCE)
+        truth = np.ascontiguousarray(y[:, part])
+        rotated = solver.rotate(decoder.spectrum, truth)
+        decoded = truth - solver.leave_out_residuals(decoder.spectrum, rotated, left)
+        decoded_mean[part] = decoded.mean(0, dtype=np.float64)
+        decoded_sd[part] = decoded.std(0, dtype=np.float64)
+    return Alignment(decoded_mean + mean, decoded_sd, mean, y.std(0, dtype=np.float64))
+
+
+def align_to_train(z: np.ndarray, stats: Alignment) -> np.ndarray:
+    """(z - mean_left_out) / sd_left_out * sd_train + mean_train per column, for z (m, T)."""
+    return (z - stats.decoded_mean) * _gain(stats.sd, stats.decoded_sd) + stats.mean
+
+
+def align_to_test(z: np.ndarray, stats: Alignment) -> np.ndarray:
+    """The same with mean and spread of `z` (m, T) itself, as the published code does.
+
+    Raises
+    ------
+    DecodingError
+        For fewer than 2 stimuli.
+    """
+    if len(z) < 2:
+        raise DecodingError(
+            f"align='test' must have at least 2 stimuli to take statistics of, got {len(z)}. Use align='train'."
+        )
+    return (z - z.mean(0, dtype=np.float64)) * _gain(stats.sd, z.std(0, dtype=np.float64)) + stats.mean
+
+
+def _gain(wanted: np.ndarray, have: np.ndarray) -> np.ndarray:
+    usable = have * LARGEST_GAIN > wanted
+    return np.where(usable, wanted / np.where(usable, have, 1.0), 0.0)

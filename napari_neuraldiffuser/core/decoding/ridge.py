@@ -1,0 +1,229 @@
+"""RidgeDecoder: betas to embeddings by ridge regression, one penalty per target group."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..embeddings import Embeddings
+from ..params import DecodingParams
+from . import solver
+from .align import Alignment, align_to_test, align_to_train, measure
+from .errors import DecodingError
+from .geometry import Geometry, checked_data
+from .targets import Rows, blocks, match_rows, summary, target_names, target_shape
+
+Progress = Callable[[int, int, str], None]
+FEWEST_STIMULI = 3
+
+
+@dataclass(frozen=True)
+class TargetFit:
+    """What training found for one target group.
+
+    Attributes
+    ----------
+    alpha : float
+        Chosen penalty.
+    alphas, r2 : tuple of float
+        Penalties tried and the R² of each, leaving one stimulus out, pooled over the scored columns.
+    shape : tuple of int
+        Shape of one stimulus' target.
+    mean : ndarray (T,) float64
+        Training mean, the intercept.
+    """
+
+    alpha: float
+    alphas: tuple[float, ...]
+    r2: tuple[float, ...]
+    shape: tuple[int, ...]
+    mean: np.ndarray
+
+    @property
+    def best_r2(self) -> float:
+        """Leave-one-stimulus-out R² at the chosen penalty."""
+        return self.r2[self.alphas.index(self.alpha)]
+
+
+class RidgeDecoder:
+    """Linear decoder from betas to the embeddings z, c and g (METHOD: decoding; ridge in dual form).
+
+    The weights (voxels x targets) are never formed.  The decoder keeps the centred betas (n, p), the
+    eigendecomposition of their Gram matrix and a reference to the training targets, which it streams when it
+    predicts; a saved decoder has its own copy of them.
+
+    Parameters
+    ----------
+    params : DecodingParams, optional
+
+    Attributes
+    ----------
+    accuracy : dict of str to TargetFit
+        Cross-validated R² and penalty of every target group.
+    geometry : Geometry
+        Voxels, affine, shape and space of the training betas.
+    attrs : dict
+        What the training targets were made from (`model_digest`, `feature_normalisation`, ...).
+    stimulus_ids : ndarray (n,) int
+        Stimulus of every training row.
+    """
+
+    def __init__(self, params: DecodingParams | None = None) -> None:
+        self.params = params or DecodingParams()
+        self.accuracy: dict[str, TargetFit] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Targets that the decoder predicts, in the project's order."""
+        return tuple(self.accuracy)
+
+    def fit(self, train: Any, targets: Any, progress: Progress | None = None) -> "RidgeDecoder":
+        """Choose a penalty per target group by leaving one stimulus out, on training data only.
+
+        Parameters
+        ----------
+        train : Betas
+            Data (n, p); products run in its floating-point type.  Several rows of one stimulus are allowed and
+            are left out together.
+        targets : TargetFile or Embeddings
+            Targets of at least the training stimuli; must stay open while the decoder is used, unless it is
+            saved and loaded.
+
+        Raises
+        ------
+        DecodingError
+            If a stimulus has no targets, a value is not finite, or fewer than 3 stimuli are given.
+        """
+        data = checked_data(train)
+        groups = solver.stimulus_groups(train.stimulus_ids)
+        _check_stimuli(sum(len(g) for g in groups))
+        self.geometry = Geometry.of(train)
+        self.stimulus_ids = np.array(train.stimulus_ids, dtype=np.int64)
+        self.beta_mean = data.mean(0, dtype=np.float64)
+        self.x = (data - self.beta_mean).astype(data.dtype)
+        self.use_targets(targets)
+        self.spectrum = solver.decompose(self.x)
+        self._choose_penalties([solver.leave_out(self.spectrum, groups, a) for a in self.params.alphas], progress)
+        return self
+
+    def use_targets(self, targets: Any) -> None:
+        """Take the training targets from `targets`, matched to the training rows by stimulus."""
+        self.targets = targets
+        self.attrs = dict(getattr(targets, "attrs", {}))
+        self.rows: Rows = match_rows(targets.stimulus_ids, self.stimulus_ids)
+
+    def _choose_penalties(self, leaves: list[solver.LeaveOut], progress: Progress | None) -> None:
+        self.accuracy = {}
+        names = target_names(self.targets)
+        for k, name in enumerate(names):
+            self.accuracy[name], best = self._fit_target(name, leaves, np.random.default_rng([self.params.seed, k]))
+            if name == "z":
+                self.alignment: Alignment = measure(self, best)
+            if progress:
+                progress(k + 1, len(names), f"ridge {name}")
+
+    def _fit_target(
+        self, name: str, leaves: list[solver.LeaveOut], rng: np.random.Generator
+    ) -> tuple[TargetFit, solver.LeaveOut]:
+        shape = target_shape(self.targets, name)
+        size = int(np.prod(shape))
+        columns = np.sort(rng.choice(size, min(size, self.params.cv_targets), replace=False))
+        mean, chosen = summary(self.targets, name, self.rows, self.x.dtype, columns)
+        chosen -= chosen.mean(0, dtype=np.float64).astype(chosen.dtype)
+        r2 = solver.leave_out_r2(self.spectrum, chosen, leaves)
+        # a target without variance has no R²: any penalty predicts its mean
+        best = leaves[int(np.argmax(np.nan_to_num(r2, nan=-np.inf)))]
+        alphas = tuple(left.alpha for left in leaves)
+        return TargetFit(best.alpha, alphas, tuple(map(float, r2)), shape, mean), best
+
+    def centre(self, betas: Any) -> np.ndarray:
+        """Betas (m, p) minus the training mean, checked to be of the training voxels.
+
+        Raises
+        ------
+        DecodingError
+            If the decoder is not fitted, the voxels differ or a value is not finite.
+        """
+        if not self.accuracy:
+            raise DecodingError("decoder must be fitted, got an unfitted one. Call fit() or RidgeDecoder.load().")
+        self.geometry.check(betas)
+        return (checked_data(betas) - self.beta_mean).astype(self.x.dtype)
+
+    def similarity(self, x: np.ndarray) -> np.ndarray:
+        """Inner products (m, n) of centred betas x (m, p) with the training betas: K_test."""
+        return x @ self.x.T
+
+    def deviations(self, name: str, similarity: np.ndarray) -> np.ndarray:
+        """Prediction minus training mean, K_test (K + αI)⁻¹ Y, (m, T), before any alignment."""
+        smoother = solver.apply_inverse(self.spectrum, self.accuracy[name].alpha, similarity.T).T
+        out = np.zeros((len(similarity), self.accuracy[name].mean.size), self.x.dtype)
+        for positions, y in self._centred_targets(name):
+            out += smoother[:, positions] @ y
+        return out
+
+    def pull_back(self, name: str, q: np.ndarray) -> np.ndarray:
+        """W q for every row of q (m, T), W (p, T) being the weights that are never formed: (m, p)."""
+        products = np.empty((len(self.x), len(q)), self.x.dtype)
+        for positions, y in self._centred_targets(name):
+            products[positions] = y @ q.T
+        return solver.apply_inverse(self.spectrum, self.accuracy[name].alpha, products).T @ self.x
+
+    def _centred_targets(self, name: str):
+        mean = self.accuracy[name].mean.astype(self.x.dtype)
+        for positions, y in blocks(self.targets, name, self.rows, self.x.dtype):
+            yield positions, y - mean
+
+    def predict(self, betas: Any, align: str | None = None, progress: Progress | None = None) -> Embeddings:
+        """Decode embeddings.
+
+        Parameters
+        ----------
+        betas : Betas
+            Data (m, p) of the training voxels, prepared like the training betas.
+        align : {"none", "train", "test"}, optional
+            Instead of `params.align`; concerns z alone.
+
+        Raises
+        ------
+        DecodingError
+            If the voxels differ, a value is not finite, or `align` is "test" with fewer than 2 stimuli.
+        """
+        align = self.params.but(align=align or self.params.align).align
+        similarity = self.similarity(self.centre(betas))
+        out = {}
+        for k, name in enumerate(self.names):
+            values = self.deviations(name, similarity) + self.accuracy[name].mean
+            if name == "z":
+                values = self._aligned(values, align)
+            out[name] = values.astype(np.float32).reshape(-1, *self.accuracy[name].shape)
+            if progress:
+                progress(k + 1, len(self.names), f"decode {name}")
+        return Embeddings(out.pop("z"), out.pop("c"), out, np.array(betas.stimulus_ids), self.attrs | {"align": align})
+
+    def _aligned(self, z: np.ndarray, align: str) -> np.ndarray:
+        if align == "none":
+            return z
+        return align_to_train(z, self.alignment) if align == "train" else align_to_test(z, self.alignment)
+
+    def save(self, path: str | Path) -> None:
+        """Write everything, training targets included, to one HDF5 file, atomically."""
+        from .store import save
+
+        save(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "RidgeDecoder":
+        """Open a file written by `save`; the targets stay on disk.  DecodingError if it is not one."""
+        from .store import load
+
+        return load(cls, path)
+
+
+def _check_stimuli(n: int) -> None:
+    if n < FEWEST_STIMULI:
+        raise DecodingError(
+            f"betas must have at least {FEWEST_STIMULI} different training stimuli, got {n}. "
+            "Read more sessions, or check which stimuli are marked as shared."
+        )

@@ -1,0 +1,105 @@
+"""One HDF5 file per decoder: an embeddings file of the training targets with the group `decoder` beside them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ..embeddings import TargetFile, dataset_name
+from ..files import atomic_path
+from ..params import DecodingParams
+from .align import Alignment
+from .errors import DecodingError
+from .geometry import Geometry
+from .solver import Spectrum
+from .targets import Rows, blocks
+
+FORMAT = 1
+
+
+def save(decoder: Any, path: str | Path) -> None:
+    """Write a fitted RidgeDecoder to `path`, atomically.  DecodingError if it is not fitted."""
+    if not decoder.accuracy:
+        raise DecodingError("decoder must be fitted to be saved, got an unfitted one. Call fit() first.")
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs.update(decoder.attrs)
+        _save_targets(file, decoder)
+        group = file.create_group("decoder")
+        group.attrs.update(format=FORMAT, params=json.dumps(decoder.params.to_dict()))
+        _save_betas(group, decoder)
+        _save_fits(group, decoder)
+
+
+def _save_targets(file: h5py.File, decoder: Any) -> None:
+    """The targets of every training stimulus once, in the type they have on disk."""
+    stored = np.unique(decoder.rows.stored)
+    file["stimulus_id"] = np.asarray(decoder.targets.stimulus_ids)[stored]
+    rows = Rows(np.arange(len(stored)), stored)
+    for name in decoder.names:
+        source = decoder.targets[name]
+        out = file.create_dataset(dataset_name(name), (len(stored), *source.shape[1:]), source.dtype)
+        for positions, values in blocks(decoder.targets, name, rows, source.dtype):
+            out[positions[0] : positions[-1] + 1] = values.reshape(-1, *source.shape[1:])
+
+
+def _save_betas(group: h5py.Group, decoder: Any) -> None:
+    group["betas"], group["beta_mean"] = decoder.x, decoder.beta_mean
+    group["stimulus_ids"] = decoder.stimulus_ids
+    group["u"], group["s"] = decoder.spectrum.u, decoder.spectrum.s
+    group["voxels"], group["affine"] = decoder.geometry.voxels, decoder.geometry.affine
+    group.attrs.update(shape=decoder.geometry.shape, space=decoder.geometry.space)
+
+
+def _save_fits(group: h5py.Group, decoder: Any) -> None:
+    for name, fit in decoder.accuracy.items():
+        out = group.create_group(f"fits/{name}")
+        out["alphas"], out["r2"], out["mean"] = fit.alphas, fit.r2, fit.mean
+        out.attrs.update(alpha=fit.alpha, shape=fit.shape)
+    if "z" in decoder.names:
+        for field, values in vars(decoder.alignment).items():
+            group[f"alignment/{field}"] = values
+
+
+def load(cls: type, path: str | Path) -> Any:
+    """Open a decoder file; `cls` is RidgeDecoder.
+
+    Raises
+    ------
+    DecodingError
+        If the file is missing, damaged, or not a decoder of this format.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            return _read(cls, file, path)
+    except (OSError, KeyError) as error:
+        raise DecodingError(
+            f"{path} must be a decoder file, got: {error}. Fit the decoder again and save it."
+        ) from error
+
+
+def _read(cls: type, file: h5py.File, path: str | Path) -> Any:
+    from .ridge import TargetFit
+
+    group = file["decoder"]
+    if group.attrs["format"] != FORMAT:
+        raise DecodingError(f"{path} must have format {FORMAT}, got {group.attrs['format']}. Fit the decoder again.")
+    decoder = cls(DecodingParams.from_dict(json.loads(group.attrs["params"])))
+    decoder.x, decoder.beta_mean = group["betas"][...], group["beta_mean"][...]
+    decoder.stimulus_ids = group["stimulus_ids"][...]
+    decoder.spectrum = Spectrum(group["u"][...], group["s"][...])
+    shape = tuple(int(size) for size in group.attrs["shape"])
+    decoder.geometry = Geometry(group["voxels"][...], group["affine"][...], shape, str(group.attrs["space"]))
+    targets = TargetFile(path)
+    decoder.use_targets(targets)
+    decoder.accuracy = {name: _read_fit(TargetFit, group[f"fits/{name}"]) for name in targets}
+    if "alignment" in group:
+        decoder.alignment = Alignment(**{field: values[...] for field, values in group["alignment"].items()})
+    return decoder
+
+
+def _read_fit(cls: type, group: h5py.Group) -> Any:
+    alphas, r2 = (tuple(map(float, group[key][...])) for key in ("alphas", "r2"))
+    shape = tuple(int(size) for size in group.attrs["shape"])
+    return cls(float(group.attrs["alpha"]), alphas, r2, shape, group["mean"][...])

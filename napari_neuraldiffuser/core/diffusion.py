@@ -1,0 +1,176 @@
+"""Schedule and loop of the diffusion run; knows neither guidance nor brains.
+
+A denoiser is any callable `denoiser(latents, step) -> Prediction`.  Guidance wraps a denoiser (guidance.py), so this loop
+never hears of it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from . import ops
+from .params import DiffusionParams
+
+TRAIN_TIMESTEPS = 1000
+
+
+@dataclass(frozen=True)
+class Step:
+    """One executed DDIM step: its place, its timestep and the cumulative schedule before and after it."""
+
+    index: int
+    n_steps: int
+    timestep: int
+    abar: float
+    abar_prev: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a denoiser says of z_t: the noise to step with, its two halves, and what a wrapper adds.
+
+    Attributes
+    ----------
+    noise, noise_uncond, noise_cond : Tensor (B, 4, h, w)
+    latents : Tensor (B, 4, h, w)
+        The z_t that the noise belongs to (a wrapper with recurrence moves it).
+    shift : Tensor or None
+        Added to z_{t-1} after the DDIM step, for rules that correct the latents and not the noise.
+    loss : Tensor (B,) or None
+        Feature loss per image, where the step was guided.
+    """
+
+    latents: torch.Tensor
+    noise: torch.Tensor
+    noise_uncond: torch.Tensor
+    noise_cond: torch.Tensor
+    shift: torch.Tensor | None = None
+    loss: torch.Tensor | None = None
+
+    def but(self, **changes: Any) -> "Prediction":
+        return replace(self, **changes)
+
+
+class Denoiser(Protocol):
+    """The contract between the loop and everything that predicts noise."""
+
+    def __call__(self, latents: torch.Tensor, step: Step) -> Prediction: ...
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Executed steps and the noise level of the start."""
+
+    steps: list[Step] = field(default_factory=list)
+    start_abar: float = 1.0
+
+
+def schedule(scheduler: Any, params: DiffusionParams) -> Schedule:
+    """Last `int(strength * n_steps)` steps of the DDIM schedule (METHOD: starting point).
+
+    Parameters
+    ----------
+    scheduler : diffusers.DDIMScheduler
+        Gives timesteps (with its `steps_offset`), `alphas_cumprod` and `final_alpha_cumprod`.
+    """
+    scheduler.set_timesteps(params.n_steps)
+    n_run = int(params.strength * params.n_steps)
+    timesteps = scheduler.timesteps.tolist()[params.n_steps - n_run :]
+    stride = scheduler.config.num_train_timesteps // params.n_steps
+    abar = [float(a) for a in scheduler.alphas_cumprod]
+    final = float(scheduler.final_alpha_cumprod)
+    steps = [
+        Step(i, n_run, t, abar[t], abar[t - stride] if t >= stride else final) for i, t in enumerate(timesteps)
+    ]
+    return Schedule(steps, _start_abar(abar, steps, params))
+
+
+def _start_abar(abar: Sequence[float], steps: Sequence[Step], params: DiffusionParams) -> float:
+    if not steps:
+        return 1.0
+    if params.start_noise == "published":
+        # published code: int(37 / 50 * 1000) = 740, although the first executed timestep is 721
+        return abar[int(len(steps) / params.n_steps * TRAIN_TIMESTEPS)]
+    return steps[0].abar
+
+
+def noise_for(seed: int, stimulus_id: int, repeat: int, shape: Sequence[int]) -> np.ndarray:
+    """Standard normal noise (float32) that depends on (seed, stimulus, repeat) and on nothing else."""
+    bits = np.random.Philox(np.random.SeedSequence([seed, stimulus_id, repeat]))
+    return np.random.Generator(bits).standard_normal(tuple(shape), dtype=np.float32)
+
+
+def add_noise(latents: torch.Tensor, noise: torch.Tensor, abar: float) -> torch.Tensor:
+    """z_t = sqrt(abar) z + sqrt(1 - abar) noise."""
+    return abar**0.5 * latents + (1 - abar) ** 0.5 * noise
+
+
+def sample(
+    latents: torch.Tensor,
+    steps: Sequence[Step],
+    denoiser: Denoiser,
+    callback: Callable[[Step, Prediction, torch.Tensor], None] | None = None,
+) -> torch.Tensor:
+    """Run the DDIM loop (its own eta is 0) and return z_0.
+
+    Parameters
+    ----------
+    latents : Tensor (B, 4, h, w)
+        Noised start, scaled latents.
+    callback : callable, optional
+        Called as `callback(step, prediction, latents)` after every step; what it raises ends the run.
+    """
+    for step in steps:
+        prediction = denoiser(latents, step)
+        latents = ops.ddim_step(prediction.latents, prediction.noise, step.abar, step.abar_prev)
+        if prediction.shift is not None:
+            latents = latents + prediction.shift
+        if callback is not None:
+            callback(step, prediction, latents)
+    return latents
+
+
+@dataclass(frozen=True)
+class ClassifierFree:
+    """Denoiser: a UNet with classifier-free guidance, eps = eps_u + s (eps_c - eps_u) (METHOD: one step, 1).
+
+    Attributes
+    ----------
+    unet : module
+        Called as `unet(latents, timestep, encoder_hidden_states=...).sample`.
+    condition : Tensor (B, tokens, width)
+        Decoded text embedding of each image.
+    unconditional : Tensor (1, tokens, width)
+        Embedding of the empty caption.
+    cfg_scale : float
+    """
+
+    unet: Any
+    condition: torch.Tensor
+    unconditional: torch.Tensor
+    cfg_scale: float
+
+    def __call__(self, latents: torch.Tensor, step: Step) -> Prediction:
+        if latents.requires_grad:
+            uncond, cond = self._apart(latents, step)
+        else:
+            uncond, cond = self._together(latents, step)
+        noise = ops.cfg(uncond, cond.detach(), self.cfg_scale)
+        return Prediction(latents, noise, uncond, cond)
+
+    def _together(self, latents: torch.Tensor, step: Step) -> tuple[torch.Tensor, torch.Tensor]:
+        text = torch.cat([self.unconditional.expand_as(self.condition), self.condition])
+        with torch.no_grad():
+            both = self.unet(torch.cat([latents] * 2), step.timestep, encoder_hidden_states=text).sample
+        uncond, cond = both.chunk(2)
+        return uncond, cond
+
+    def _apart(self, latents: torch.Tensor, step: Step) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same two forwards, where only the conditional one keeps its graph: half the memory and backward time."""
+        with torch.no_grad():
+            text = self.unconditional.expand_as(self.condition)
+            uncond = self.unet(latents.detach(), step.timestep, encoder_hidden_states=text).sample
+        return uncond, self.unet(latents, step.timestep, encoder_hidden_states=self.condition).sample

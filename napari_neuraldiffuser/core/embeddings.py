@@ -1,0 +1,253 @@
+"""Embeddings z, c and g of images: the decoder's targets and its output, in memory and in HDF5."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from .files import OutputError, atomic_path, fingerprint, make_folder
+from .params import LAYERS, FeatureParams
+
+Progress = Callable[[int, int, str], None]
+FEATURE_DTYPE = np.float16
+"""c and g are stored in half precision: they are targets of a regression, and 305,920 of them per image at full size."""
+
+
+class EmbeddingError(ValueError):
+    """Embeddings are missing, inconsistent or unreadable; the message names them and the remedy."""
+
+
+@dataclass
+class Embeddings:
+    """Embeddings of some stimuli.
+
+    Attributes
+    ----------
+    z : ndarray (n, 4, h, w) float32
+        VAE latent times the VAE's scaling factor.
+    c : ndarray (n, tokens, width)
+        Text embedding.
+    g : dict of str to ndarray (n, tokens, width)
+        Guidance features per layer.
+    stimulus_ids : ndarray (n,) int
+        0-based 73k ids for NSD.
+    attrs : dict
+        What they were made from: `feature_normalisation`, `model_digest`, ...
+    """
+
+    z: np.ndarray
+    c: np.ndarray
+    g: dict[str, np.ndarray]
+    stimulus_ids: np.ndarray
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n = len(self.stimulus_ids)
+        for name in self:
+            if len(self[name]) != n:
+                raise EmbeddingError(f"{name} must have one row per stimulus ({n}), got {len(self[name])}.")
+
+    def __getitem__(self, target: str) -> np.ndarray:
+        if target in ("z", "c"):
+            return getattr(self, target)
+        if target not in self.g:
+            raise EmbeddingError(f"target must be one of {list(self)}, got {target!r}.")
+        return self.g[target]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("z", "c", *self.g))
+
+    def __len__(self) -> int:
+        return len(self.stimulus_ids)
+
+    def subset(self, stimulus_ids: Sequence[int]) -> "Embeddings":
+        """Rows of `stimulus_ids`, in that order; EmbeddingError if one is missing."""
+        rows = rows_of(self.stimulus_ids, stimulus_ids)
+        g = {layer: values[rows] for layer, values in self.g.items()}
+        return Embeddings(self.z[rows], self.c[rows], g, self.stimulus_ids[rows], self.attrs)
+
+    def save(self, path: str | Path) -> None:
+        """Write z, c, g/<layer>, stimulus_id and the attributes to HDF5, atomically."""
+        with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+            for target in self:
+                file[dataset_name(target)] = self[target]
+            file["stimulus_id"] = np.asarray(self.stimulus_ids, dtype=np.int64)
+            file.attrs.update(self.attrs)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Embeddings":
+        """Read a file written by `save` or `extract` into memory."""
+        with TargetFile(path) as file:
+            g = {layer: file[layer][...].astype(np.float32) for layer in file if layer not in ("z", "c")}
+            z, c = (file[t][...].astype(np.float32) for t in ("z", "c"))
+            return cls(z, c, g, file.stimulus_ids, dict(file.attrs))
+
+
+def rows_of(have: Sequence[int], wanted: Sequence[int]) -> np.ndarray:
+    """Row of each wanted stimulus id."""
+    index = {int(s): row for row, s in enumerate(have)}
+    missing = [int(s) for s in wanted if int(s) not in index]
+    if missing:
+        raise EmbeddingError(
+            f"Embeddings must exist for every stimulus, missing {len(missing)} of {len(wanted)}, first: {missing[0]}."
+        )
+    return np.array([index[int(s)] for s in wanted], dtype=np.int64)
+
+
+def dataset_name(target: str) -> str:
+    """Place of a target in the HDF5 file."""
+    return target if target in ("z", "c") else f"g/{target}"
+
+
+class TargetFile:
+    """Embeddings on disk, read row by row; the same `[target]` access as `Embeddings`."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self._file = h5py.File(self.path, "r")
+            self.stimulus_ids = self._file["stimulus_id"][...]
+        except (OSError, KeyError) as error:
+            raise EmbeddingError(f"{path} must be an embeddings file, got: {error}. Extract it again.") from error
+        self.attrs = dict(self._file.attrs)
+
+    def __getitem__(self, target: str) -> h5py.Dataset:
+        if dataset_name(target) not in self._file:
+            raise EmbeddingError(f"target must be one of {list(self)}, got {target!r} in {self.path}.")
+        return self._file[dataset_name(target)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([t for t in ("z", "c", *LAYERS) if dataset_name(t) in self._file])
+
+    def __len__(self) -> int:
+        return len(self.stimulus_ids)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> "TargetFile":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def encode(models: Any, images: np.ndarray, captions: Sequence[Sequence[str]], params: FeatureParams) -> dict:
+    """Target embeddings of some images.
+
+    Parameters
+    ----------
+    images : ndarray (n, H, W, 3) uint8
+    captions : sequence of sequences of str
+        Captions of each image; the target c is the mean of their embeddings.
+
+    Returns
+    -------
+    dict of str to ndarray
+        Targets z, c and one entry per layer.
+    """
+    import torch
+
+    from .models import normalise, resize, to_tensor
+
+    pixels = resize(to_tensor(images, models.device, models.dtype), models.guide_size())
+    mean, std = models.normalisation(params.feature_normalisation)
+    with torch.no_grad():
+        g = models.features(normalise(pixels, mean, std), params.layers)
+        z = models.encode_images(images)
+    out = {"z": z.float().cpu().numpy(), "c": mean_text(models, captions)}
+    return out | {layer: f.float().cpu().numpy() for layer, f in zip(params.layers, g, strict=True)}
+
+
+def mean_text(models: Any, captions: Sequence[Sequence[str]]) -> np.ndarray:
+    """Mean text embedding (n, tokens, width) float32 over the captions of each image."""
+    flat = models.encode_text([text for texts in captions for text in texts]).float().cpu().numpy()
+    ends = np.cumsum([len(texts) for texts in captions])
+    return np.stack([part.mean(axis=0) for part in np.split(flat, ends[:-1])])
+
+
+def extract(
+    models: Any,
+    stimuli: Any,
+    stimulus_ids: Sequence[int],
+    path: str | Path,
+    params: FeatureParams | None = None,
+    progress: Progress | None = None,
+) -> TargetFile:
+    """Target embeddings of `stimulus_ids`, streamed to HDF5; continues a file that a killed run left unfinished.
+
+    Parameters
+    ----------
+    models : Models
+    stimuli : Stimuli
+        `stimuli[ids]` gives images (n, H, W, 3) uint8, `stimuli.captions(id)` the captions.
+    path : str or Path
+        Finished file; while it grows it is called `<path>.partial`.
+
+    Raises
+    ------
+    EmbeddingError
+        If an image has no caption.
+    """
+    path, params = Path(path), params or FeatureParams()
+    ids = np.asarray(stimulus_ids, dtype=np.int64)
+    made_from = fingerprint([models.digest, ids, params])
+    if not _is_made_from(path, made_from):
+        partial = path.with_name(path.name + ".partial")
+        make_folder(path.parent)
+        _grow(partial, made_from, (models, stimuli, ids, params), progress)
+        partial.replace(path)
+    return TargetFile(path)
+
+
+def _is_made_from(path: Path, made_from: str) -> bool:
+    with suppress(OSError), h5py.File(path, "r") as file:
+        return file.attrs.get("made_from") == made_from
+    return False
+
+
+def _grow(partial: Path, made_from: str, source: tuple, progress: Progress | None) -> None:
+    """Encode batch after batch into the partial file, from where it stopped."""
+    models, stimuli, ids, params = source
+    if not _is_made_from(partial, made_from):
+        partial.unlink(missing_ok=True)
+    try:
+        file = h5py.File(partial, "a")
+    except OSError as error:
+        raise OutputError(f"{partial} must be writable, got: {error}. Delete it and run again.") from error
+    with file:
+        done = int(file.attrs.get("done", 0))
+        for start in range(done, len(ids), params.batch_size):
+            batch = ids[start : start + params.batch_size]
+            values = encode(models, stimuli[batch], _captions(stimuli, batch), params)
+            _write_rows(file, values, start, len(ids))
+            if start == 0:
+                file["stimulus_id"] = ids
+                file.attrs.update(
+                    made_from=made_from,
+                    model_digest=models.digest,
+                    feature_normalisation=params.feature_normalisation,
+                )
+            file.attrs["done"] = start + len(batch)
+            file.flush()
+            if progress:
+                progress(start + len(batch), len(ids), "target embeddings")
+
+
+def _captions(stimuli: Any, ids: np.ndarray) -> list[list[str]]:
+    captions = [stimuli.captions(int(s)) for s in ids]
+    for s, texts in zip(ids, captions, strict=True):
+        if not texts:
+            raise EmbeddingError(f"stimulus {s} must have a caption, got none. Add it to the captions JSON.")
+    return captions
+
+
+def _write_rows(file: h5py.File, values: dict[str, np.ndarray], start: int, n: int) -> None:
+    for target, rows in values.items():
+        dtype = np.float32 if target == "z" else FEATURE_DTYPE
+        data = file.require_dataset(dataset_name(target), (n, *rows.shape[1:]), dtype)
+        data[start : start + len(rows)] = rows

@@ -1,0 +1,283 @@
+"""Reconstructions and seen images in, scores out: per repeat, per arm, and paired between arms."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from . import metrics
+from .metrics import MetricError
+from .params import EvaluationParams
+
+Progress = Callable[[int, int, str], None]
+Encoder = Callable[[np.ndarray], np.ndarray]
+
+DEFINITIONS = {
+    "pixcorr": "Pearson correlation with the seen image over pixels and channels, both resized to {size} px.",
+    "ssim": "Structural similarity with the seen image, grey at {size} px, Gaussian window of sigma 1.5, "
+    "population covariance, data range 1.",
+    "edges": "Pearson correlation of HOG features with those of the seen image (grey, 128 px, 9 orientations, "
+    "8 x 8 px cells, 2 x 2 cell blocks, L2-Hys).",
+    "twoway_edges": "Two-way identification with those HOG features; chance 0.5.",
+    "repeat_pixcorr": "Mean PixCorr between the repeats of a stimulus.",
+    "repeat_ssim": "Mean SSIM between the repeats of a stimulus.",
+    "repeat_edges": "Mean HOG correlation between the repeats of a stimulus.",
+    "repeat_features": "Mean correlation of {encoder} encoder features between the repeats of a stimulus.",
+    "repeat_identification": "Share of comparisons in which two repeats of a stimulus are closer to each other "
+    "(HOG correlation) than to a repeat of another stimulus; chance 0.5.",
+}
+TWO_WAY = (
+    "Two-way identification with {encoder} encoder features: r = corr(seen_i, recon_j); for each j the share "
+    "of i != j with r_ij < r_jj; chance 0.5."
+)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one arm.
+
+    Attributes
+    ----------
+    values : dict of metric name -> array (n, repeats)
+        NaN where a score has no value.  A `repeat_*` value is the mean agreement of that repeat with the
+        other repeats of its stimulus.
+    sd_maps : array (n, H, W) float32
+        Standard deviation between repeats per pixel, on the 0 to 1 scale.
+    protocol : dict
+        Everything that a figure depends on: numbers of images and repeats, sizes, definitions.
+    """
+
+    values: dict[str, np.ndarray]
+    sd_maps: np.ndarray
+    protocol: dict[str, Any]
+
+    @property
+    def undefined(self) -> dict[str, int]:
+        """How many values of each metric are undefined (a constant image, a single repeat)."""
+        return {name: int(np.isnan(v).sum()) for name, v in self.values.items() if np.isnan(v).any()}
+
+    def per_stimulus(self, metric: str) -> np.ndarray:
+        """Mean over the repeats of each stimulus, (n,); NaN where no repeat has a value."""
+        return metrics.nanmean_rows(self.values[metric])
+
+
+def evaluate(
+    images: np.ndarray,
+    seen: np.ndarray,
+    encoder: Encoder | Mapping[str, Encoder] | None = None,
+    params: EvaluationParams = EvaluationParams(),
+    progress: Progress | None = None,
+) -> Scores:
+    """Score the reconstructions of one arm against the seen images.
+
+    Every repeat is scored on its own; repeats are never averaged into one image, which would raise PixCorr.
+
+    Parameters
+    ----------
+    images : uint8 array (n, repeats, H, W, 3)
+        Reconstructions; (n, H, W, 3) is read as one repeat.
+    seen : uint8 array (n, H', W', 3)
+        Seen images, in the same order; their size may differ.
+    encoder : callable or mapping of name to callable, optional
+        uint8 images (m, H, W, 3) -> features (m, d), for two-way identification and feature agreement.  A
+        bare callable is called "demo".  Feature agreement between repeats uses the first.
+    params : EvaluationParams
+    progress : callable, optional
+        Called as progress(done, total, what).
+
+    Returns
+    -------
+    Scores
+
+    Raises
+    ------
+    MetricError
+        If the arrays are not uint8 images or do not match.
+
+    Notes
+    -----
+    Protocol of MindEye2 (Scotti et al. 2024), see `core/metrics.py`.
+    """
+    images, seen = _checked(images, seen)
+    encoders = _named(encoder)
+    report = progress or (lambda done, total, what: None)
+    values = _image_scores(images, seen, params, report)
+    for position, (name, encode) in enumerate(encoders.items()):
+        report(len(seen), len(seen), f"{name} features")
+        features = _encode(images, encode, params.batch_size), _encode(seen[:, None], encode, params.batch_size)
+        values[f"twoway_{name}"] = _two_way_repeats(*features)
+        if position == 0:
+            values["repeat_features"] = _repeat_agreement(features[0])
+    return Scores(values, metrics.repeat_sd(images), _protocol(images, seen, encoders, params))
+
+
+def _checked(images: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    images, seen = np.asarray(images), np.asarray(seen)
+    if images.ndim == 4:
+        images = images[:, None]
+    for name, array, ndim in (("images", images, 5), ("seen", seen, 4)):
+        if array.dtype != np.uint8 or array.ndim != ndim or array.shape[-1] != 3 or not array.size:
+            raise MetricError(
+                f"{name} must be a non-empty uint8 array with {ndim} axes ending in (H, W, 3), got "
+                f"{array.dtype} {array.shape}. Convert images to 8-bit RGB first."
+            )
+    if len(images) != len(seen):
+        raise MetricError(
+            f"images must have one entry per seen image, got {len(images)} for {len(seen)}. "
+            "Select seen images by the stimulus ids of the reconstructions."
+        )
+    return images, seen
+
+
+def _named(encoder: Encoder | Mapping[str, Encoder] | None) -> dict[str, Encoder]:
+    if encoder is None:
+        return {}
+    return dict(encoder) if isinstance(encoder, Mapping) else {"demo": encoder}
+
+
+def _image_scores(images, seen, params: EvaluationParams, progress: Progress) -> dict[str, np.ndarray]:
+    """The scores that need no encoder, stimulus by stimulus so that memory holds one stimulus at 425 px."""
+    n, repeats = images.shape[:2]
+    names = ("pixcorr", "ssim", "edges", "repeat_pixcorr", "repeat_ssim", "repeat_edges")
+    values = {name: np.full((n, repeats), np.nan) for name in names}
+    edges, seen_edges = [], []
+    for i in range(n):
+        progress(i, n, "scoring")
+        stack, hog = _stack(images[i], seen[i], params.size)
+        agreement = {
+            "pixcorr": metrics.pixcorr_matrix(stack),
+            "ssim": metrics.ssim_matrix(metrics.grey(stack)),
+            "edges": metrics.correlations(hog, hog),
+        }
+        for name, matrix in agreement.items():
+            values[name][i], values[f"repeat_{name}"][i] = metrics.with_first_and_between(matrix)
+        seen_edges.append(hog[:1])
+        edges.append(hog[1:])
+    progress(n, n, "scoring")
+    values["twoway_edges"] = _two_way_repeats(np.stack(edges), np.stack(seen_edges))
+    values["repeat_identification"] = metrics.repeat_identification(np.stack(edges))
+    return values
+
+
+def _stack(repeats: np.ndarray, seen: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Seen image and repeats (1 + repeats, size, size, 3) in [0, 1], and their HOG features."""
+    pictures = [metrics.resize(part / 255, size) for part in (seen[None], repeats)]
+    edges = [metrics.hog_edges(part) for part in (seen[None], repeats)]
+    return np.concatenate(pictures), np.concatenate(edges)
+
+
+def _encode(images: np.ndarray, encode: Encoder, batch_size: int) -> np.ndarray:
+    """Features (n, repeats, d) float32 of images (n, repeats, H, W, 3)."""
+    flat = images.reshape(-1, *images.shape[2:])
+    batches = [np.asarray(encode(flat[i : i + batch_size])) for i in range(0, len(flat), batch_size)]
+    features = np.concatenate([np.reshape(b, (len(b), -1)) for b in batches]).astype(np.float32)
+    if len(features) != len(flat):
+        raise MetricError(f"encoder must return one row per image, got {len(features)} for {len(flat)} images.")
+    return features.reshape(*images.shape[:2], -1)
+
+
+def _two_way_repeats(features: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Two-way identification of each repeat among the same repeat of the other stimuli: (n, repeats)."""
+    if len(seen) < 2:
+        return np.full(features.shape[:2], np.nan)
+    return np.stack([metrics.two_way(seen[:, 0], features[:, k]) for k in range(features.shape[1])], axis=1)
+
+
+def _repeat_agreement(features: np.ndarray) -> np.ndarray:
+    """Mean feature correlation of each repeat with the other repeats of its stimulus: (n, repeats)."""
+    # the first row stands where with_first_and_between expects the seen image; that half is not used
+    stacks = (np.concatenate([f[:1], f]) for f in features)
+    return np.stack([metrics.with_first_and_between(metrics.correlations(s, s))[1] for s in stacks])
+
+
+def _protocol(images, seen, encoders, params: EvaluationParams) -> dict[str, Any]:
+    first = next(iter(encoders), "demo")
+    definitions = {k: v.format(size=params.size, encoder=first) for k, v in DEFINITIONS.items()}
+    definitions |= {f"twoway_{name}": TWO_WAY.format(encoder=name) for name in encoders}
+    if not encoders:
+        del definitions["repeat_features"]
+    return {
+        "n_test_images": len(seen),
+        "repeats": images.shape[1],
+        "scored": "every repeat on its own; mean over repeats per stimulus, then mean and SE over stimuli",
+        "resolution": {
+            "compared_at": params.size,
+            "reconstruction": list(images.shape[2:4]),
+            "seen": list(seen.shape[1:3]),
+            "resize": "bilinear, antialiased, each image from its own size",
+        },
+        "metrics": definitions,
+    }
+
+
+def summarise(arms: Mapping[str, Scores]) -> dict[str, Any]:
+    """Means over stimuli per arm, and guided minus unguided paired by stimulus.
+
+    Parameters
+    ----------
+    arms : mapping of arm name to Scores
+        "guided" and "unguided" from the same seeds are compared; other arms are only summarised.
+
+    Returns
+    -------
+    dict
+        The content of ``desc-summary_scores.json``: {"protocol", "arms", "paired"}.  "se" is the standard
+        error over stimuli, "n" the stimuli that have a value, "worse" the share of stimuli whose score fell.
+
+    Raises
+    ------
+    MetricError
+        Without arms, or with arms of different stimuli or repeats.
+    """
+    if not arms:
+        raise MetricError("arms must have at least one arm, got none.")
+    shapes = {name: next(iter(scores.values.values())).shape for name, scores in arms.items()}
+    if len(set(shapes.values())) > 1:
+        raise MetricError(f"arms must have the same stimuli and repeats, got {shapes}. Score the same subset of both.")
+    protocol = dict(next(iter(arms.values())).protocol)
+    protocol["undefined"] = {name: scores.undefined for name, scores in arms.items()}
+    summaries = {name: {m: _summary(s.per_stimulus(m)) for m in s.values} for name, s in arms.items()}
+    return {"protocol": protocol, "arms": summaries, "paired": _paired(arms)}
+
+
+def _paired(arms: Mapping[str, Scores]) -> dict[str, dict[str, float | None]]:
+    if not {"guided", "unguided"} <= set(arms):
+        return {}
+    guided, unguided = arms["guided"], arms["unguided"]
+    differences = {m: guided.per_stimulus(m) - unguided.per_stimulus(m) for m in guided.values if m in unguided.values}
+    return {name: _difference(d[np.isfinite(d)]) for name, d in differences.items()}
+
+
+def _difference(d: np.ndarray) -> dict[str, float | None]:
+    summary = _summary(d)
+    return {"mean": summary["mean"], "se": summary["se"], "worse": float((d < 0).mean()) if d.size else None}
+
+
+def _summary(values: np.ndarray) -> dict[str, float | int | None]:
+    """Mean, standard error over stimuli and count of the defined values; None (JSON null) where undefined."""
+    values = values[np.isfinite(values)]
+    n = len(values)
+    mean = float(values.mean()) if n else None
+    return {"mean": mean, "se": float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else None, "n": n}
+
+
+def scores_table(arms: Mapping[str, Scores], stimulus_ids) -> pd.DataFrame:
+    """Long table of every score: columns stim, rep (from 1), arm, then one column per metric.
+
+    Parameters
+    ----------
+    arms : mapping of arm name to Scores
+    stimulus_ids : sequence (n,)
+        Name or 0-based 73k id of each stimulus.
+    """
+    tables = []
+    for arm, scores in arms.items():
+        n, repeats = next(iter(scores.values.values())).shape
+        if len(stimulus_ids) != n:
+            raise MetricError(f"stimulus_ids must have one id per stimulus ({n}), got {len(stimulus_ids)}.")
+        index = {"stim": np.repeat(np.asarray(stimulus_ids), repeats), "rep": np.tile(np.arange(1, repeats + 1), n)}
+        columns = {name: values.ravel() for name, values in scores.values.items()}
+        tables.append(pd.DataFrame({**index, "arm": arm, **columns}))
+    return pd.concat(tables, ignore_index=True).sort_values(["stim", "rep"], kind="stable", ignore_index=True)

@@ -1,0 +1,196 @@
+"""Folders of reconstructed and seen pictures, from any tool, matched by their file names and scored."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .evaluation import Scores, evaluate, scores_table, summarise
+from .params import EvaluationParams
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+
+
+class ImageFolderError(ValueError):
+    """Image folders that cannot be read or matched; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class FolderScores:
+    """Scores of a folder of reconstructions.
+
+    Attributes
+    ----------
+    arms : dict of arm name to Scores
+        One entry per `desc-` entity in the file names; "recon" where there is none.
+    stimuli : list of str
+        Names of the stimuli that were scored, in the order of the scores.
+    notes : list of str
+        Files that were left out, and why.
+    """
+
+    arms: dict[str, Scores]
+    stimuli: list[str]
+    notes: list[str]
+
+    def summary(self) -> dict[str, Any]:
+        """The content of ``desc-summary_scores.json``, see `evaluation.summarise`."""
+        return summarise(self.arms)
+
+    def table(self) -> pd.DataFrame:
+        """The long table of every score, see `evaluation.scores_table`."""
+        return scores_table(self.arms, self.stimuli)
+
+
+def evaluate_folders(
+    recon_dir: str | Path,
+    seen_dir: str | Path,
+    encoder=None,
+    params: EvaluationParams = EvaluationParams(),
+    progress=None,
+) -> FolderScores:
+    """Score a folder of reconstructions against a folder of seen images.
+
+    Our own names (``sub-01_stim-00013_rep-1_desc-guided_recon.png``) are read by their entities.  Other names
+    match a seen image by equal stem, or by the first integer in the name; a second integer is the repeat.
+
+    Parameters
+    ----------
+    recon_dir, seen_dir : path
+        Sub-folders are searched too.
+    encoder, params, progress
+        As in `evaluation.evaluate`.
+
+    Raises
+    ------
+    ImageFolderError
+        If a folder has no images, nothing matches, an image cannot be read, two files stand for the same
+        repeat, or stimuli differ in their number of repeats.
+    """
+    seen_files = _seen_index(_image_files(seen_dir, "seen_dir"))
+    arms, notes = _matched(_image_files(recon_dir, "recon_dir"), seen_files)
+    if not arms:
+        raise ImageFolderError(
+            f"recon_dir must have images named after those of seen_dir, got no match in {recon_dir} for {seen_dir}. "
+            "Use the stem or the number of the seen image, such as 00013.png or stim-00013_rep-1_recon.png."
+        )
+    stimuli = _common_stimuli(arms)
+    seen = _load([_seen_file(key, seen_files) for key in stimuli])
+    scores = {arm: evaluate(_load_repeats(files, stimuli), seen, encoder, params, progress) for arm, files in arms.items()}
+    return FolderScores(scores, stimuli, notes)
+
+
+def _image_files(folder: str | Path, name: str) -> list[Path]:
+    files = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    if not files:
+        raise ImageFolderError(f"{name} must be a folder with images ({', '.join(sorted(SUFFIXES))}), got {folder}.")
+    return files
+
+
+def _entity(stem: str, key: str) -> str | None:
+    """Value of a BIDS entity: `_entity("sub-01_stim-00013_recon", "stim")` is "00013"."""
+    found = re.search(rf"(?:^|_){key}-([0-9a-zA-Z]+)", stem)
+    return found.group(1) if found else None
+
+
+def _integers(stem: str) -> list[int]:
+    # the subject number in front of our own names is no stimulus
+    return [int(number) for number in re.findall(r"\d+", re.sub(r"^sub-[0-9a-zA-Z]+_", "", stem))]
+
+
+def _seen_index(files: list[Path]) -> dict[str | int, list[Path]]:
+    """Seen files by stem and by the integer in their name; a list, so that ambiguity is found when it matters."""
+    index: dict[str | int, list[Path]] = {}
+    for path in files:
+        stim = _entity(path.stem, "stim")
+        number = int(stim) if stim and stim.isdigit() else next(iter(_integers(path.stem)), None)
+        for key in {path.stem, stim, number} - {None}:
+            index.setdefault(key, []).append(path)
+    return index
+
+
+def _key(stem: str, seen: dict[str | int, list[Path]]) -> str | int | None:
+    """How a reconstruction's name finds its seen image, or None."""
+    stim = _entity(stem, "stim")
+    number = int(stim) if stim and stim.isdigit() else next(iter(_integers(stem)), None)
+    candidates = (stim, number) if stim else (stem, number)
+    return next((key for key in candidates if key in seen), None)
+
+
+def _seen_file(name: str, seen: dict[str | int, list[Path]]) -> Path:
+    files = seen.get(name) or seen[int(name)]
+    if len(files) > 1:
+        raise ImageFolderError(
+            f"seen_dir must have one image per stimulus, got {files[0].name} and {files[1].name} for {name}. "
+            "Name reconstructions by the full stem of their seen image."
+        )
+    return files[0]
+
+
+def _repeat(stem: str) -> int:
+    rep = _entity(stem, "rep")
+    if rep and rep.isdigit():
+        return int(rep)
+    return (_integers(stem)[1:2] or [1])[0]
+
+
+def _matched(files: list[Path], seen) -> tuple[dict[str, dict[str, dict[int, Path]]], list[str]]:
+    """arm -> stimulus -> repeat -> file, and notes on files without a seen image."""
+    arms: dict[str, dict[str, dict[int, Path]]] = {}
+    notes = []
+    for path in files:
+        key = _key(path.stem, seen)
+        if key is None:
+            notes.append(f"{path.name}: no seen image of that name or number; not scored.")
+            continue
+        repeat = 1 if key == path.stem else _repeat(path.stem)
+        repeats = arms.setdefault(_entity(path.stem, "desc") or "recon", {}).setdefault(str(key), {})
+        if repeat in repeats:
+            raise ImageFolderError(
+                f"recon_dir must have one file per stimulus, repeat and arm, got {repeats[repeat].name} and {path.name}. "
+                "Tell them apart with rep-1, rep-2 or desc-NAME in the name."
+            )
+        repeats[repeat] = path
+    return arms, notes
+
+
+def _common_stimuli(arms: dict[str, dict[str, dict[int, Path]]]) -> list[str]:
+    """Stimuli of every arm, all with the same number of repeats."""
+    stimuli = sorted(set.intersection(*(set(files) for files in arms.values())), key=lambda s: (len(s), s))
+    if not stimuli:
+        raise ImageFolderError(f"arms must share stimuli, got none in common between {sorted(arms)}.")
+    counts = {len(files[stimulus]): f"{stimulus} ({arm})" for arm, files in arms.items() for stimulus in stimuli}
+    if len(counts) > 1:
+        shown = ", ".join(f"{n} for {stimulus}" for n, stimulus in sorted(counts.items()))
+        raise ImageFolderError(f"repeats must be equally many for every stimulus, got {shown}. Add or remove files.")
+    return stimuli
+
+
+def _load_repeats(files: dict[str, dict[int, Path]], stimuli: list[str]) -> np.ndarray:
+    paths = [path for stimulus in stimuli for _, path in sorted(files[stimulus].items())]
+    images = _load(paths)
+    return images.reshape(len(stimuli), -1, *images.shape[1:])
+
+
+def _load(paths: list[Path]) -> np.ndarray:
+    """uint8 (n, H, W, 3); all files must have one size."""
+    images = [_read(path) for path in paths]
+    for path, image in zip(paths, images, strict=True):
+        if image.shape != images[0].shape:
+            raise ImageFolderError(
+                f"{path} must have the size of {paths[0].name}, {images[0].shape[:2]}, got {image.shape[:2]}."
+            )
+    return np.stack(images)
+
+
+def _read(path: Path) -> np.ndarray:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        raise ImageFolderError(f"{path} must be a readable image, got: {error}. Write it again or remove it.") from error

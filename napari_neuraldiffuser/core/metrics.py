@@ -1,0 +1,276 @@
+"""Image-agreement measures as pure functions of arrays (NumPy, SciPy and scikit-image only).
+
+Everything here follows the protocol of MindEye2 (Scotti et al. 2024, `Final_Evaluations.ipynb`): PixCorr and
+SSIM after a bilinear resize, two-way identification from Pearson correlations of features.  A correlation
+with a constant image has no value: it is NaN here, never a silent 0.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+
+SSIM_SIGMA, SSIM_TRUNCATE = 1.5, 3.5
+HOG_SIZE = 128
+HOG_PARAMS = {"orientations": 9, "pixels_per_cell": (8, 8), "cells_per_block": (2, 2), "block_norm": "L2-Hys"}
+# A row whose spread is below this share of its largest value is constant but for rounding.
+CONSTANT = 1e-6
+
+
+class MetricError(ValueError):
+    """Arrays that cannot be scored; the message names the array, the rule and the shape."""
+
+
+def resize(images: np.ndarray, size: int) -> np.ndarray:
+    """Bilinear, antialiased resize to a square.
+
+    The weights are those of Pillow and of ``torch.nn.functional.interpolate(mode="bilinear",
+    antialias=True)``; when enlarging they are plain bilinear interpolation.
+
+    Parameters
+    ----------
+    images : array (n, H, W) or (n, H, W, channels)
+    size : int
+        Side of the result, pixels.
+
+    Returns
+    -------
+    array (n, size, size[, channels]) float64
+    """
+    images = np.asarray(images, dtype=np.float64)
+    rows, columns = _triangle_weights(images.shape[1], size), _triangle_weights(images.shape[2], size)
+    if images.ndim == 3:
+        return rows @ images @ columns.T
+    planes = np.moveaxis(images, -1, 1)  # (n, channels, H, W)
+    return np.moveaxis(rows @ planes @ columns.T, 1, -1)
+
+
+@lru_cache(maxsize=16)
+def _triangle_weights(n_in: int, n_out: int) -> np.ndarray:
+    """(n_out, n_in) weights of the triangle filter, widened when the image shrinks."""
+    scale = n_in / n_out
+    centre = (np.arange(n_out) + 0.5) * scale
+    distance = (np.arange(n_in) + 0.5)[None, :] - centre[:, None]
+    weights = np.clip(1 - np.abs(distance) / max(scale, 1.0), 0, None)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def grey(images: np.ndarray) -> np.ndarray:
+    """Luminance in [0, 1] of uint8 colour images (..., H, W, 3), as ``skimage.color.rgb2gray``."""
+    from skimage.color import rgb2gray
+
+    return rgb2gray(np.asarray(images))
+
+
+def standardise(rows: np.ndarray, dtype=np.float64) -> np.ndarray:
+    """Centre each row and scale it to unit length, so that inner products are Pearson correlations.
+
+    Parameters
+    ----------
+    rows : array (n, d)
+
+    Returns
+    -------
+    array (n, d)
+        A constant or non-finite row is all NaN.
+    """
+    rows = np.asarray(rows, dtype=dtype)
+    centred = rows - rows.mean(axis=1, keepdims=True, dtype=np.float64).astype(dtype)
+    length = np.linalg.norm(centred, axis=1, keepdims=True)
+    peak = np.abs(rows).max(axis=1, keepdims=True)
+    defined = length > CONSTANT * peak * np.sqrt(rows.shape[1])  # False for NaN too
+    return np.divide(centred, length, out=np.full_like(centred, np.nan), where=defined)
+
+
+def correlations(a: np.ndarray, b: np.ndarray, dtype=np.float64) -> np.ndarray:
+    """Pearson correlation of every row of `a` (n, d) with every row of `b` (m, d): (n, m), NaN if undefined."""
+    left = standardise(a, dtype)
+    return left @ (left if b is a else standardise(b, dtype)).T
+
+
+def pixcorr_matrix(images: np.ndarray) -> np.ndarray:
+    """PixCorr between all pairs of images (m, H, W, 3): Pearson over pixels and channels, (m, m)."""
+    flat = images.reshape(len(images), -1)
+    return correlations(flat, flat)
+
+
+def ssim_matrix(greys: np.ndarray) -> np.ndarray:
+    """Structural similarity between all pairs of images (Wang et al. 2004).
+
+    Equal to ``skimage.metrics.structural_similarity(gaussian_weights=True, sigma=1.5,
+    use_sample_covariance=False, data_range=1)``; each image's local mean and variance are computed once and
+    shared by its pairs, which is what makes all pairs of repeats affordable at 425 px.
+
+    Parameters
+    ----------
+    greys : array (m, H, W)
+        Grey images in [0, 1].
+
+    Returns
+    -------
+    array (m, m)
+    """
+    means = np.stack([_blur(x) for x in greys])
+    variances = np.stack([_blur(x * x) for x in greys]) - means**2
+    matrix = np.eye(len(greys))
+    for i in range(len(greys)):
+        for j in range(i):
+            covariance = _blur(greys[i] * greys[j]) - means[i] * means[j]
+            matrix[i, j] = matrix[j, i] = _ssim(means[i], means[j], variances[i], variances[j], covariance)
+    return matrix
+
+
+def _blur(image: np.ndarray) -> np.ndarray:
+    from scipy.ndimage import gaussian_filter
+
+    return gaussian_filter(image, SSIM_SIGMA, truncate=SSIM_TRUNCATE)
+
+
+def _ssim(mean_a, mean_b, var_a, var_b, covariance) -> float:
+    """Mean of the SSIM map (Wang et al. 2004, eq. 13) without the border where the window leaves the image."""
+    c1, c2 = 0.01**2, 0.03**2
+    product = mean_a * mean_b
+    numerator = (2 * product + c1) * (2 * covariance + c2)
+    denominator = (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
+    edge = int(SSIM_TRUNCATE * SSIM_SIGMA + 0.5)
+    return float((numerator / denominator)[edge:-edge, edge:-edge].mean())
+
+
+def hog_edges(images: np.ndarray) -> np.ndarray:
+    """Histogram-of-oriented-gradients features (Dalal and Triggs 2005): edges and layout without colour.
+
+    Parameters
+    ----------
+    images : uint8 array (n, H, W, 3)
+
+    Returns
+    -------
+    array (n, 8100) float32
+        ``skimage.feature.hog`` with `HOG_PARAMS` of the grey image at `HOG_SIZE`.
+    """
+    from skimage.feature import hog
+
+    small = resize(grey(images), HOG_SIZE)
+    # resizing leaves rounding noise on flat areas, which block normalisation would blow up into edges
+    return np.stack([hog(np.round(x, 9), **HOG_PARAMS) for x in small]).astype(np.float32)
+
+
+def two_way(seen: np.ndarray, recon: np.ndarray) -> np.ndarray:
+    """Two-way identification: how often a reconstruction's own image beats another one (chance 0.5).
+
+    r_ij = corr(seen_i, recon_j); for each j, the share of i != j with r_ij < r_jj.
+
+    Parameters
+    ----------
+    seen, recon : arrays (n, d)
+        Features of the seen images and of one reconstruction of each.
+
+    Returns
+    -------
+    array (n,)
+        Score of each reconstruction; NaN where its own correlation has no value.  Other images whose
+        correlation has no value are left out of the comparison.
+
+    Raises
+    ------
+    MetricError
+        With fewer than two images, or arrays of different shape.
+    """
+    if seen.shape != recon.shape or seen.ndim != 2:
+        raise MetricError(
+            f"seen and recon must be (n, d) arrays of one shape, got {seen.shape} and {recon.shape}. "
+            "Give one reconstruction per seen image and the same encoder for both."
+        )
+    if len(seen) < 2:
+        raise MetricError(
+            f"seen must have at least 2 images, got {len(seen)}. Two-way identification compares with others."
+        )
+    r = correlations(seen, recon, np.float32)
+    own = np.diag(r)
+    comparable = np.isfinite(r) & ~np.eye(len(r), dtype=bool)
+    return _share(((r < own) & comparable).sum(axis=0), comparable.sum(axis=0), own)
+
+
+def _share(wins: np.ndarray, of: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """wins / of, NaN where nothing could be compared or the image's own value is undefined."""
+    valid = (of > 0) & np.isfinite(own)
+    return np.divide(wins, of, out=np.full(wins.shape, np.nan), where=valid)
+
+
+def repeat_identification(features: np.ndarray) -> np.ndarray:
+    """Are two repeats of a stimulus closer to each other than to repeats of other stimuli (chance 0.5)?
+
+    A decoder that always gives the same picture has perfectly consistent repeats; this is what it fails.
+
+    Parameters
+    ----------
+    features : array (n, repeats, d)
+
+    Returns
+    -------
+    array (n, repeats)
+        For repeat k of stimulus i: the share of (l, j, m) with l != k and j != i for which
+        corr(i_k, i_l) > corr(i_k, j_m).  NaN with one stimulus, one repeat or an undefined correlation.
+    """
+    n, repeats, _ = features.shape
+    rows = standardise(features.reshape(n * repeats, -1), np.float32)
+    owner = np.repeat(np.arange(n), repeats)
+    scores = np.full((n, repeats), np.nan)
+    if n < 2 or repeats < 2:
+        return scores
+    for i in range(n):
+        r = rows[owner == i] @ rows.T  # (repeats, n * repeats)
+        for k in range(repeats):
+            own = np.delete(r[k, owner == i], k)
+            scores[i, k] = _share_below(own, r[k, owner != i])
+    return scores
+
+
+def _share_below(own: np.ndarray, others: np.ndarray) -> float:
+    """Share of pairs with other < own, over the defined values; NaN without any."""
+    own, others = own[np.isfinite(own)], np.sort(others[np.isfinite(others)])
+    if not own.size or not others.size:
+        return np.nan
+    return float(np.searchsorted(others, own, side="left").mean() / others.size)
+
+
+def with_first_and_between(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Split an (1 + repeats)-square agreement matrix whose first row is the seen image.
+
+    Returns
+    -------
+    seen : array (repeats,)
+        Agreement of each repeat with the seen image.
+    between : array (repeats,)
+        Mean agreement of each repeat with the other repeats; its mean over repeats is the mean over pairs.
+        NaN with a single repeat.
+    """
+    seen, between = matrix[0, 1:], matrix[1:, 1:]
+    n = len(between)
+    if n < 2:
+        return seen, np.full(n, np.nan)
+    off_diagonal = between[~np.eye(n, dtype=bool)].reshape(n, n - 1)
+    return seen, nanmean_rows(off_diagonal)
+
+
+def nanmean_rows(values: np.ndarray) -> np.ndarray:
+    """Mean of the defined values of each row, NaN where none is."""
+    defined = np.isfinite(values)
+    total = np.where(defined, values, 0).sum(axis=1)
+    return np.divide(total, defined.sum(axis=1), out=np.full(len(values), np.nan), where=defined.any(axis=1))
+
+
+def repeat_sd(images: np.ndarray) -> np.ndarray:
+    """Standard deviation between repeats at every pixel, averaged over the colour channels.
+
+    Parameters
+    ----------
+    images : uint8 array (n, repeats, H, W, 3)
+
+    Returns
+    -------
+    array (n, H, W) float32
+        On the 0 to 1 brightness scale, with ddof = 1; NaN with a single repeat.
+    """
+    if images.shape[1] < 2:
+        return np.full((images.shape[0], *images.shape[2:4]), np.nan, dtype=np.float32)
+    return (images.astype(np.float32) / 255).std(axis=1, ddof=1).mean(axis=-1)

@@ -1,0 +1,296 @@
+"""Opens the VAE, UNet, text encoder and guide network; the only importer of diffusers and transformers.
+
+A model folder has the layout of a diffusers Stable Diffusion 1.x folder plus `image_encoder/`, a CLIP vision model that
+serves as the guide network (for Stable Diffusion 1.4: CLIP ViT-B/32).
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from .files import file_digest, fingerprint, read_json
+from .params import LAYERS
+
+DEMO_FOLDER = Path(__file__).parent.parent / "demo_models"
+PARTS = ("vae", "unet", "scheduler", "text_encoder", "tokenizer", "image_encoder")
+NORMALISATION = {
+    # (mean, standard deviation) per RGB channel
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+}
+
+
+class ModelError(ValueError):
+    """A model folder lacks a part, or a part cannot be used; the message names it and the remedy."""
+
+
+@dataclass(eq=False)
+class Models:
+    """The networks of one reconstruction, on one device and in one precision.
+
+    Attributes
+    ----------
+    vae, unet, text_encoder, image_encoder : torch.nn.Module
+        Frozen, in evaluation mode.
+    scheduler : diffusers.DDIMScheduler
+    tokenizer : transformers tokenizer
+    name, digest : str
+        Folder or hub id, and the SHA-256 over every weight and configuration file.
+    """
+
+    vae: Any
+    unet: Any
+    scheduler: Any
+    text_encoder: Any
+    tokenizer: Any
+    image_encoder: Any
+    name: str = "in memory"
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        for part in (self.vae, self.unet, self.text_encoder, self.image_encoder):
+            part.requires_grad_(False).eval()
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.unet.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.unet.parameters()).dtype
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of z."""
+        size = self.unet.config.sample_size
+        return self.unet.config.in_channels, size, size
+
+    @property
+    def image_size(self) -> int:
+        """Side of the decoded image in pixels."""
+        return self.latent_shape[1] * 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> "Models":
+        """Move every network (in place)."""
+        for part in (self.vae, self.unet, self.text_encoder, self.image_encoder):
+            part.to(device=device, dtype=dtype)
+        return self
+
+    def encode_images(self, images: np.ndarray) -> torch.Tensor:
+        """Images (n, H, W, 3) uint8 to latents z (n, 4, h, w), times the VAE's scaling factor; the posterior's mean."""
+        pixels = to_tensor(images, self.device, self.dtype)
+        pixels = resize(pixels, self.image_size) * 2 - 1
+        with torch.no_grad():
+            return self.vae.encode(pixels).latent_dist.mean * self.vae.config.scaling_factor
+
+    def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents z (n, 4, h, w) to images (n, 3, H, W) in the decoder's range, about [-1, 1]; differentiable."""
+        return self.vae.decode(latents / self.vae.config.scaling_factor).sample
+
+    def encode_text(self, captions: Sequence[str]) -> torch.Tensor:
+        """Captions to text embeddings (n, tokens, width): the last hidden state, padded to the full length."""
+        tokens = self.tokenizer(
+            list(captions),
+            padding="max_length",
+            truncation=True,
+            max_length=self.text_encoder.config.max_position_embeddings,
+            return_tensors="pt",
+        )
+        with torch.no_grad():
+            return self.text_encoder(tokens.input_ids.to(self.device))[0]
+
+    def features(self, pixels: torch.Tensor, layers: Sequence[str] = LAYERS) -> list[torch.Tensor]:
+        """Guidance features of normalised pixels (n, 3, S, S): one (n, tokens, width) tensor per layer; differentiable.
+
+        The output of the second MLP linear, before the residual addition, of the block that each layer names
+        (METHOD: guidance features).  Blocks behind the last layer that is asked for are not run.
+        """
+        vision = vision_model(self.image_encoder)
+        blocks = [layer_block(layer) for layer in layers]
+        check_layers(layers, len(vision.encoder.layers))
+        taps: dict[int, torch.Tensor] = {}
+        hooks = [
+            vision.encoder.layers[b].mlp.fc2.register_forward_hook(lambda m, i, out, b=b: taps.__setitem__(b, out))
+            for b in blocks
+        ]
+        try:
+            hidden = vision.pre_layrnorm(vision.embeddings(pixels))
+            for block in vision.encoder.layers[: max(blocks) + 1]:
+                out = block(hidden, attention_mask=None)
+                hidden = out[0] if isinstance(out, tuple) else out
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return [taps[b] for b in blocks]
+
+    def guide_size(self) -> int:
+        """Side of the guide network's input in pixels."""
+        return vision_model(self.image_encoder).config.image_size
+
+    def normalisation(self, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation that `FeatureParams.feature_normalisation` names."""
+        if name == "model":
+            return getattr(self.image_encoder, "pixel_statistics", NORMALISATION["clip"])
+        return NORMALISATION[name]
+
+    def image_features(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
+        """Final image embeddings (n, d) float32 of images (n, H, W, 3) uint8, for two-way identification."""
+        mean, std = self.normalisation("model")
+        out = []
+        for start in range(0, len(images), batch_size):
+            pixels = to_tensor(images[start : start + batch_size], self.device, self.dtype)
+            with torch.no_grad():
+                encoded = self.image_encoder(normalise(resize(pixels, self.guide_size()), mean, std))
+            embedding = getattr(encoded, "image_embeds", None)
+            out.append((encoded.pooler_output if embedding is None else embedding).float().cpu().numpy())
+        return np.concatenate(out)
+
+
+def vision_model(encoder: Any) -> Any:
+    """The transformer inside a CLIP vision model, with or without its projection."""
+    return getattr(encoder, "vision_model", encoder)
+
+
+def layer_block(layer: str) -> int:
+    """Transformer block of a guidance layer: g02 is block 0, g12 is block 5."""
+    if layer not in LAYERS:
+        raise ModelError(f"Guidance layer must be one of {list(LAYERS)}, got {layer!r}.")
+    return LAYERS.index(layer)
+
+
+def check_layers(layers: Sequence[str], n_blocks: int) -> None:
+    """Raise ModelError if the guide network has no block for one of `layers`."""
+    for layer in layers:
+        if layer_block(layer) >= n_blocks:
+            raise ModelError(
+                f"Guidance layer must be in the guide network's first {n_blocks} blocks, got {layer!r} "
+                f"(block {layer_block(layer)}). Leave it out of layers or use a deeper image encoder."
+            )
+
+
+def to_tensor(images: np.ndarray, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """Images (n, H, W, 3) uint8 to a tensor (n, 3, H, W) in [0, 1]."""
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+        raise ModelError(f"images must be uint8 of shape (n, H, W, 3), got {images.dtype} {images.shape}.")
+    return torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).to(dtype) / 255
+
+
+def resize(pixels: torch.Tensor, size: int) -> torch.Tensor:
+    """Antialiased bilinear resize of (n, 3, H, W) to a square."""
+    if pixels.shape[-2:] == (size, size):
+        return pixels
+    return F.interpolate(pixels, (size, size), mode="bilinear", antialias=True, align_corners=False)
+
+
+def normalise(pixels: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    """(pixels - mean) / std per channel."""
+    shape = (1, -1, 1, 1)
+    return (pixels - pixels.new_tensor(mean).view(shape)) / pixels.new_tensor(std).view(shape)
+
+
+def load(path: str | Path, guide: str | Path | None = None, device: str = "cpu", dtype=torch.float32) -> Models:
+    """Open a model folder, the bundled models (`"demo"`), or a hub id.
+
+    Parameters
+    ----------
+    path : str or Path
+        `"demo"`, a folder in the diffusers layout, or `owner/name` on the hub.
+    guide : str or Path, optional
+        Guide network (CLIP vision model) where the folder has no `image_encoder`, for instance
+        `openai/clip-vit-base-patch32`.
+    device : str
+        torch device.
+    dtype : torch.dtype
+        Precision of all networks.
+
+    Raises
+    ------
+    ModelError
+        If a part is missing or cannot be opened.
+    """
+    source = str(DEMO_FOLDER if str(path) == "demo" else path)
+    if Path(source).is_dir():
+        _check_parts(Path(source), guide)
+    elif os.sep in source.lstrip("/") and source.count("/") != 1 or source.startswith((".", "/")):
+        raise ModelError(f"Model folder must exist, got {source}. Give 'demo', a folder or a hub id owner/name.")
+    parts = {name: _open(name, source, guide) for name in PARTS}
+    models = Models(**parts, name=str(path), digest=folder_digest(source, guide))
+    _check_epsilon(models, source)
+    return models.to(_check_device(device), dtype)
+
+
+def _check_parts(folder: Path, guide: str | Path | None) -> None:
+    needed = [p for p in PARTS if not (p == "image_encoder" and guide)]
+    missing = [p for p in needed if not (folder / p).is_dir()]
+    if missing:
+        hint = " Give the CLIP vision model as guide." if missing == ["image_encoder"] else ""
+        raise ModelError(
+            f"Model folder {folder} must have the parts {', '.join(needed)}, missing: {', '.join(missing)}.{hint}"
+        )
+
+
+def _open(part: str, source: str, guide: str | Path | None) -> Any:
+    """One part by its class; every failure becomes one sentence."""
+    # the libraries announce missing optional packages and every unused weight at warning level
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    import diffusers
+    import transformers
+
+    kinds = {
+        "vae": diffusers.AutoencoderKL,
+        "unet": diffusers.UNet2DConditionModel,
+        "scheduler": diffusers.DDIMScheduler,
+        "text_encoder": transformers.CLIPTextModel,
+        "tokenizer": transformers.AutoTokenizer,
+        "image_encoder": transformers.CLIPVisionModelWithProjection,
+    }
+    from_guide = part == "image_encoder" and guide and not (Path(source) / part).is_dir()
+    where, options = (str(guide), {}) if from_guide else (source, {"subfolder": part})
+    if Path(where).is_dir() and not from_guide:
+        where, options = str(Path(where) / part), {}
+    try:
+        opened = kinds[part].from_pretrained(where, **options)
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"Model part {part} must be readable in {where}, got: {first}") from error
+    if part == "image_encoder":
+        opened.pixel_statistics = _pixel_statistics(source)
+    return opened
+
+
+def _pixel_statistics(source: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation that the image encoder was trained with, from its preprocessor configuration."""
+    for name in ("feature_extractor", "image_encoder"):
+        config = Path(source) / name / "preprocessor_config.json"
+        if config.is_file():
+            values = read_json(config)
+            return tuple(values["image_mean"]), tuple(values["image_std"])
+    return NORMALISATION["clip"]
+
+
+def _check_epsilon(models: Models, source: str) -> None:
+    kind = models.scheduler.config.prediction_type
+    if kind != "epsilon":
+        raise ModelError(f"Model {source} must predict noise (prediction_type epsilon), got {kind!r}.")
+
+
+def _check_device(device: str) -> str:
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelError(f"device must be available, got {device!r}: torch sees no CUDA GPU. Use --device cpu.")
+    return device
+
+
+def folder_digest(source: str, guide: str | Path | None = None) -> str:
+    """SHA-256 over names and contents of a model folder's weights and configurations; a hub id stands for itself."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return fingerprint([source, str(guide)])
+    files = sorted(p for p in folder.rglob("*") if p.suffix in {".safetensors", ".json", ".bin", ".txt"})
+    return fingerprint([[str(p.relative_to(folder)), file_digest(p)] for p in files] + [str(guide)])

@@ -1,0 +1,102 @@
+"""Sessions in, one row per image out: z-scoring, averaging, and counting the voxels that cannot be used."""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pandas as pd
+
+from .errors import NSDError
+
+Progress = Callable[[int, int, str], None]
+
+
+class Assembler:
+    """Adds up sessions, one at a time, into one row per image (or per trial).
+
+    Memory is the result (rows x voxels, float32) plus the one session that is being added.
+
+    Parameters
+    ----------
+    stimulus_ids : (n_trials,) int
+        Image of every trial that will come, in order.
+    n_voxels : int
+    zscore, average : bool
+        As in BetasParams.
+    """
+
+    def __init__(self, stimulus_ids: np.ndarray, n_voxels: int, *, zscore: bool = True, average: bool = True) -> None:
+        self.zscore = zscore
+        if average:
+            self.ids, self._row = np.unique(stimulus_ids, return_inverse=True)
+        else:
+            self.ids, self._row = np.asarray(stimulus_ids), np.arange(len(stimulus_ids))
+        self.data = np.zeros((len(self.ids), n_voxels), dtype=np.float32)
+        self.repeats = np.zeros(len(self.ids), dtype=np.int64)
+        self._done = 0
+        self._bad = {reason: np.zeros(n_voxels, dtype=bool) for reason in ("invalid", "nan", "constant")}
+
+    def add(self, session: np.ndarray, valid: np.ndarray | None = None) -> None:
+        """Add one session, (trials, n_voxels) float32, which is overwritten; `valid` (n_voxels,) marks usable voxels."""
+        if valid is not None:
+            self._bad["invalid"] |= ~valid
+        mean = session.mean(axis=0, dtype=np.float64)
+        self._bad["nan"] |= ~np.isfinite(mean)
+        # exact equality, not a standard deviation that rounding makes tiny but not zero
+        self._bad["constant"] |= (session == session[0]).all(axis=0)
+        if self.zscore:
+            session -= mean.astype(np.float32)
+            spread = np.sqrt(np.einsum("tv,tv->v", session, session, dtype=np.float64) / len(session))
+            usable = np.isfinite(spread) & (spread > 0)
+            session /= np.where(usable, spread, 1.0).astype(np.float32)
+        rows = self._row[self._done : self._done + len(session)]
+        for row, trial in zip(rows, session, strict=True):
+            self.data[row] += trial
+            self.repeats[row] += 1
+        self._done += len(session)
+
+    def finish(self) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+        """Averages (rows, kept voxels) float32, the kept-voxel mask (n_voxels,), and dropped counts by first reason."""
+        self.data /= np.maximum(self.repeats, 1)[:, None].astype(np.float32)
+        gone = np.zeros(self.data.shape[1], dtype=bool)
+        dropped = {}
+        for reason, bad in self._bad.items():
+            if (bad & ~gone).any():
+                dropped[reason] = int((bad & ~gone).sum())
+            gone |= bad
+        if gone.all():
+            raise NSDError(f"mask must have voxels with a signal in every session, got none (dropped: {dropped}).")
+        return _compact(self.data, ~gone), ~gone, dropped
+
+
+def _compact(data: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """`data[:, keep]` in the memory of `data`: the masked betas need not be held twice."""
+    if keep.all():
+        return data
+    width = int(keep.sum())
+    flat = data.reshape(-1)
+    for row in range(len(data)):
+        flat[row * width : (row + 1) * width] = data[row, keep]
+    return flat[: len(data) * width].reshape(len(data), width)
+
+
+def assemble(
+    trials: pd.DataFrame,
+    sessions: Iterable[tuple[np.ndarray, np.ndarray | None]],
+    assembler: Assembler,
+    progress: Progress | None = None,
+) -> None:
+    """Feed `sessions`, an iterator of (betas, valid mask), to the assembler, reporting progress per session."""
+    total = trials["session"].nunique()
+    for number, (betas, valid) in enumerate(sessions, 1):
+        assembler.add(betas, valid)
+        del betas  # before the next session is read: never two at once
+        if progress is not None:
+            progress(number, total, "sessions read")
+
+
+def shared_rows(trials: pd.DataFrame, ids: np.ndarray, average: bool) -> np.ndarray:
+    """Which rows of an assembled table are test images, (n_rows,) bool."""
+    if not average:
+        return trials["shared"].to_numpy(dtype=bool)
+    by_image = trials.groupby("stimulus_id")["shared"].any()
+    return by_image.loc[ids].to_numpy(dtype=bool)

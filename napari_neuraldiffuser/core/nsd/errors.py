@@ -1,0 +1,5 @@
+"""The one exception of the NSD reader and simulator."""
+
+
+class NSDError(ValueError):
+    """A file, folder or option of the scan data is not what it must be; the message names it, the rule and the remedy."""

@@ -1,0 +1,135 @@
+"""Where NSD keeps its files: the only module that knows paths of the NSD tree."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import NSDError
+
+SESSION_FILE = re.compile(r"betas_session(\d+)\.(hdf5|nii\.gz|nii)$")
+SUFFIX_ORDER = ("hdf5", "nii", "nii.gz")
+"""Which file of a session is read when several exist: the quickest to read a masked part of comes first."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths of one subject in an NSD tree, in one volume space and beta version."""
+
+    root: Path
+    subject: str
+    space: str = "func1pt8mm"
+    version: str = "betas_fithrf_GLMdenoise_RR"
+
+    @property
+    def number(self) -> int:
+        """1-based subject number: the row of `subjectim`."""
+        match = re.fullmatch(r"subj0([1-8])", self.subject)
+        if match is None:
+            raise NSDError(f"subject must be subj01 ... subj08 (NSD's own names), got {self.subject!r}.")
+        return int(match.group(1))
+
+    @property
+    def design(self) -> Path:
+        return self.root / "nsddata/experiments/nsd/nsd_expdesign.mat"
+
+    @property
+    def stim_info(self) -> Path:
+        return self.root / "nsddata/experiments/nsd/nsd_stim_info_merged.csv"
+
+    @property
+    def stimuli(self) -> Path:
+        return self.root / "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
+
+    @property
+    def captions(self) -> Path:
+        """Not part of NSD: COCO's captions as `{cocoId: [caption, ...]}` or as COCO's own annotation file."""
+        return self.root / "nsddata_stimuli/captions.json"
+
+    @property
+    def ppdata(self) -> Path:
+        return self.root / "nsddata/ppdata" / self.subject
+
+    @property
+    def responses(self) -> Path:
+        return self.ppdata / "behav/responses.tsv"
+
+    @property
+    def volumes(self) -> Path:
+        return self.ppdata / self.space
+
+    @property
+    def anatomy(self) -> Path:
+        return self.volumes / f"T1_to_{self.space}.nii.gz"
+
+    @property
+    def roi_folder(self) -> Path:
+        return self.volumes / "roi"
+
+    @property
+    def beta_folder(self) -> Path:
+        return self.root / "nsddata_betas/ppdata" / self.subject / self.space / self.version
+
+    @property
+    def ncsnr(self) -> Path:
+        return self.beta_folder / "ncsnr.nii.gz"
+
+    @property
+    def truth(self) -> Path:
+        """Written by the simulator only."""
+        return self.ppdata / "simulation_truth.json"
+
+    def valid_session(self, session: int) -> Path:
+        return self.volumes / f"valid_session{session:02d}.nii.gz"
+
+    def session_file(self, session: int, suffix: str = "hdf5") -> Path:
+        return self.beta_folder / f"betas_session{session:02d}.{suffix}"
+
+    def label_tables(self, name: str) -> tuple[Path, ...]:
+        """Colour tables of an ROI family: the subject's own (prf and floc families), then fsaverage's."""
+        folder = self.root / "nsddata/freesurfer"
+        return tuple(folder / who / "label" / f"{name}.mgz.ctab" for who in (self.subject, "fsaverage"))
+
+    def surface_file(self, hemisphere: str, session: int) -> Path:
+        folder = self.root / "nsddata_betas/ppdata" / self.subject / "fsaverage" / self.version
+        return folder / f"{hemisphere}.betas_session{session:02d}.mgh"
+
+    def sessions(self) -> dict[int, Path]:
+        """Session number -> file, for the sessions whose betas are on disk.
+
+        Raises
+        ------
+        NSDError
+            If there is none.
+        """
+        found: dict[int, Path] = {}
+        for path in sorted(self.beta_folder.glob("betas_session*")):
+            match = SESSION_FILE.fullmatch(path.name)
+            if match and _preferred(path, found.get(int(match.group(1)))):
+                found[int(match.group(1))] = path
+        if not found:
+            raise NSDError(
+                f"{self.beta_folder} must hold betas_sessionNN.hdf5, .nii or .nii.gz, got none. "
+                "Download the betas of this subject, space and version, or choose another version."
+            )
+        return dict(sorted(found.items()))
+
+    def check(self) -> None:
+        """Raise NSDError unless this looks like an NSD tree with this subject in it."""
+        self.number  # noqa: B018 (raises for a name NSD does not have)
+        if not self.root.is_dir():
+            raise NSDError(f"nsd_dir must be a folder, got {self.root}. Give the folder that holds nsddata.")
+        if not self.design.is_file():
+            raise NSDError(
+                f"nsd_dir must be an NSD folder, got {self.root}: there is no "
+                f"{self.design.relative_to(self.root)}. Give the folder that holds nsddata and nsddata_betas."
+            )
+        if not self.ppdata.is_dir():
+            have = sorted(p.name for p in self.ppdata.parent.glob("subj*"))
+            raise NSDError(f"subject must be one of {have} in {self.ppdata.parent}, got {self.subject!r}.")
+
+
+def _preferred(path: Path, other: Path | None) -> bool:
+    def rank(p: Path) -> int:
+        return SUFFIX_ORDER.index(SESSION_FILE.fullmatch(p.name).group(2))
+
+    return other is None or rank(path) < rank(other)

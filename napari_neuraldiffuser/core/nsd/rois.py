@@ -1,0 +1,120 @@
+"""ROI volumes and their label tables."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .betas import Betas
+from .errors import NSDError
+from .layout import Layout
+from .volumes import check_grid, read_volume
+
+
+@dataclass
+class Rois:
+    """One family of regions, such as prf-visualrois.
+
+    Attributes
+    ----------
+    name : str
+        The family.
+    labels : (X, Y, Z) int
+        -1 not cortex (of this hemisphere), 0 unlabelled cortex, 1..N regions.
+    names : dict of int to str
+        Name of each label above 0.
+    affine : (4, 4) float
+        Voxel to millimetres.
+    """
+
+    name: str
+    labels: np.ndarray
+    names: dict[int, str]
+    affine: np.ndarray
+
+    def of(self, betas: Betas) -> dict[str, np.ndarray]:
+        """Region name -> (n_voxels,) bool over the voxels of `betas`.
+
+        Raises
+        ------
+        NSDError
+            If the volume has another shape or affine than the betas, or the betas have no geometry.
+        """
+        if betas.voxels is None:
+            raise NSDError(f"betas must have voxel positions to apply {self.name}, got betas without geometry.")
+        check_grid(f"ROI {self.name}", (self.labels.shape, self.affine), (betas.shape, betas.affine))
+        x, y, z = betas.voxels.T
+        here = self.labels[x, y, z]
+        return {name: here == label for label, name in self.names.items() if label > 0}
+
+
+def available(layout: Layout) -> list[str]:
+    """ROI families on disk, with hemisphere prefixes and suffix removed."""
+    names = {path.name.removesuffix(".nii.gz") for path in layout.roi_folder.glob("*.nii.gz")}
+    return sorted({name.removeprefix("lh.").removeprefix("rh.") for name in names})
+
+
+def read_rois(layout: Layout, name: str) -> Rois:
+    """Read NAME.nii.gz, or lh.NAME and rh.NAME merged, with the label table.
+
+    Raises
+    ------
+    NSDError
+        If there is no such family (the message lists those there are) or its labels are not whole numbers.
+    """
+    labels, affine = _merged(layout, name)
+    return Rois(name, labels, _label_names(layout, name, labels), affine)
+
+
+def _merged(layout: Layout, name: str) -> tuple[np.ndarray, np.ndarray]:
+    files = [layout.roi_folder / f"{name}.nii.gz"]
+    if not files[0].is_file():
+        files = [layout.roi_folder / f"{side}.{name}.nii.gz" for side in ("lh", "rh")]
+        files = [path for path in files if path.is_file()]
+    if not files:
+        raise NSDError(f"roi must be one of {available(layout)} in {layout.roi_folder}, got {name!r}.")
+    labels, affine = read_labels(files[0])
+    for path in files[1:]:
+        other, other_affine = read_labels(path)
+        check_grid(str(path), (other.shape, other_affine), (labels.shape, affine))
+        # -1 is "not this hemisphere's cortex", so the larger value is the one that knows
+        labels = np.maximum(labels, other)
+    return labels, affine
+
+
+def read_labels(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Whole-number labels (X, Y, Z) int32 and affine; NSD stores some of these volumes as float64."""
+    values, affine = read_volume(path, "ROI volume")
+    values = np.nan_to_num(values)
+    if not np.array_equal(values, np.round(values)):
+        raise NSDError(f"ROI volume must hold whole-number labels, got other values in {path}. Was it interpolated?")
+    return values.astype(np.int32), affine
+
+
+def _label_names(layout: Layout, name: str, labels: np.ndarray) -> dict[int, str]:
+    """From the label table; a region without an entry gets the family's name (and its number, if several)."""
+    table = next((parse_label_table(p) for p in layout.label_tables(name) if p.is_file()), {})
+    present = [int(k) for k in np.unique(labels) if k > 0]
+    fallback = (lambda k: name) if len(present) == 1 else (lambda k: f"{name}-{k}")
+    names = {k: v for k, v in table.items() if k > 0}
+    return dict(sorted(({k: fallback(k) for k in present if k not in names} | names).items()))
+
+
+def parse_label_table(path: str | Path) -> dict[int, str]:
+    """`NAME.mgz.ctab`: a number and a name per line, split by spaces and stray tabs, colours ignored.
+
+    Raises
+    ------
+    NSDError
+        If a line does not start with a number.
+    """
+    table = {}
+    for line in Path(path).read_text(encoding="utf-8").splitlines():
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        if len(words) < 2 or not words[0].isdigit():
+            raise NSDError(f"label table lines must be '<number> <name>', got {line!r} in {path}.")
+        colour = len(words) == 6 and all(word.isdigit() for word in words[2:])
+        table[int(words[0])] = words[1] if colour else " ".join(words[1:])
+    return table

@@ -1,0 +1,184 @@
+"""Masked voxels of one session file, read along the file's own layout and never as a whole volume series.
+
+NSD writes HDF5 betas from MATLAB as (X, Y, Z, 750), so that h5py shows (750, Z, Y, X), usually chunked
+(750, 1, 1, 1): one voxel's whole session is one chunk.  There, reading voxel by voxel touches the mask only,
+while a single trial `ds[0]` touches the whole file.  Contiguous files and NIfTI series are the other way round.
+"""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import nibabel as nib
+import numpy as np
+
+from .errors import NSDError
+from .volumes import READ_ERRORS, check_grid, open_volume, unreadable
+
+INT16_SCALE = 300.0
+"""NSD stores int16(percent signal change x 300); float files (fsaverage) are not scaled."""
+
+BLOCK_BYTES = 64 * 2**20
+
+
+def read_session(path: Path, voxels: np.ndarray, n_trials: int, grid: tuple[tuple, np.ndarray | None]) -> np.ndarray:
+    """Betas of one session at some voxels.
+
+    Parameters
+    ----------
+    path : Path
+        betas_sessionNN.hdf5, .nii or .nii.gz.
+    voxels : (n_voxels, 3) int
+        (x, y, z) indices in NIfTI order.
+    n_trials : int
+        Trials the session must have.
+    grid : (shape, affine)
+        Grid of the mask that the voxels come from; the file must have the same.
+
+    Returns
+    -------
+    (n_trials, n_voxels) float32
+        Percent signal change.
+
+    Raises
+    ------
+    NSDError
+        If the file is truncated, has another shape or affine, or another number of trials.
+    """
+    read = _read_hdf5 if path.suffix == ".hdf5" else _read_nifti
+    try:
+        return read(path, voxels, n_trials, grid)
+    except NSDError:
+        raise
+    except READ_ERRORS as error:
+        raise unreadable(path, "session betas", error) from error
+
+
+def session_grid(path: Path) -> tuple[tuple, np.ndarray | None]:
+    """(X, Y, Z) and affine of a session file; HDF5 files carry no affine (None)."""
+    if path.suffix != ".hdf5":
+        image = open_volume(path, "session betas")
+        return image.shape[:3], image.affine
+    try:
+        with h5py.File(path, "r") as file:
+            return _dataset(file, path).shape[:0:-1], None
+    except OSError as error:
+        raise unreadable(path, "session betas", error) from error
+
+
+def read_surface_session(path: str | Path) -> np.ndarray:
+    """fsaverage betas of one hemisphere and session, `[lh,rh].betas_sessionNN.mgh`.
+
+    Returns
+    -------
+    (n_trials, n_vertices) float32
+        Percent signal change: the file is (163842, 1, 1, 750) float32 and, unlike the volumes, not times 300.
+    """
+    image = open_volume(path, "surface betas")
+    if len(image.shape) != 4 or image.shape[1:3] != (1, 1):
+        raise NSDError(f"surface betas must have shape (vertices, 1, 1, trials), got {image.shape} in {path}.")
+    try:
+        values = np.asanyarray(image.dataobj)
+    except READ_ERRORS as error:
+        raise unreadable(path, "surface betas", error) from error
+    return np.ascontiguousarray(values[:, 0, 0, :].T, dtype=np.float32)
+
+
+def _read_hdf5(path: Path, voxels: np.ndarray, n_trials: int, grid) -> np.ndarray:
+    with h5py.File(path, "r") as file:
+        dataset = _dataset(file, path)
+        check_grid(str(path), (dataset.shape[:0:-1], None), grid)
+        _check_trials(path, dataset.shape[0], n_trials)
+        unfiltered = dataset.id.get_create_plist().get_nfilters() == 0
+        if dataset.chunks == (n_trials, 1, 1, 1) and unfiltered:
+            data = _direct_chunks(dataset, voxels)
+        else:
+            data = _blocks(dataset, voxels)
+        return _to_percent(data, dataset.dtype)
+
+
+def _dataset(file: h5py.File, path: Path) -> h5py.Dataset:
+    if "betas" not in file or file["betas"].ndim != 4:
+        raise NSDError(f"{path} must hold a dataset 'betas' of four axes (trial, z, y, x), got {sorted(file)}.")
+    return file["betas"]
+
+
+def _direct_chunks(dataset: h5py.Dataset, voxels: np.ndarray) -> np.ndarray:
+    """One raw chunk per voxel, past h5py's selection machinery; a chunk never written is the fill value."""
+    series = np.full((len(voxels), dataset.shape[0]), dataset.fillvalue, dtype=dataset.dtype)
+    written = _written(dataset)
+    for row, (x, y, z) in enumerate(voxels.tolist()):
+        if written is None or (z, y, x) in written:
+            _, raw = dataset.id.read_direct_chunk((0, z, y, x))
+            series[row] = np.frombuffer(raw, dtype=dataset.dtype)
+    return series.T
+
+
+def _written(dataset: h5py.Dataset) -> set[tuple[int, int, int]] | None:
+    """Offsets of the chunks on disk; None when all are (NSD's own files) and none needs looking up."""
+    if dataset.id.get_num_chunks() == math.prod(dataset.shape[1:]):
+        return None
+    offsets: set[tuple[int, int, int]] = set()
+    dataset.id.chunk_iter(lambda chunk: offsets.add(chunk.chunk_offset[1:]))
+    return offsets
+
+
+def _blocks(dataset: h5py.Dataset, voxels: np.ndarray) -> np.ndarray:
+    """Any other layout, block by block: a compressed chunk is unpacked once, a contiguous file is read in trial slabs."""
+    data = np.empty((dataset.shape[0], len(voxels)), dtype=dataset.dtype)
+    size = np.array(dataset.chunks or (_slab(dataset.shape[1:], dataset.dtype), *dataset.shape[1:]))
+    place = voxels[:, ::-1] // size[1:]
+    corners, which = np.unique(place, axis=0, return_inverse=True)
+    for number, corner in enumerate(corners):
+        rows = np.flatnonzero(which.ravel() == number)
+        start = corner * size[1:]
+        z, y, x = (voxels[rows, ::-1] - start).T
+        space = tuple(slice(a, a + n) for a, n in zip(start, size[1:], strict=True))
+        for trials in _spans(dataset.shape[0], int(size[0])):
+            data[trials, rows] = dataset[(trials, *space)][:, z, y, x]
+    return data
+
+
+def _read_nifti(path: Path, voxels: np.ndarray, n_trials: int, grid) -> np.ndarray:
+    # kept open: a gzip stream is then unpacked once, front to back, instead of once per block
+    image = open_volume(path, "session betas", keep_file_open=True)
+    if len(image.shape) != 4:
+        raise NSDError(f"{path} must have four axes (x, y, z, trial), got shape {image.shape}.")
+    check_grid(str(path), (image.shape[:3], image.affine), grid)
+    _check_trials(path, image.shape[3], n_trials)
+    data = np.empty((n_trials, len(voxels)), dtype=np.float32)
+    for trials, values in iterate_nifti(image, voxels):
+        data[trials] = values
+    return _to_percent(data, image.get_data_dtype())
+
+
+def iterate_nifti(image: nib.spatialimages.SpatialImage, voxels: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Blocks of trials of a 4-D image, front to back: (trial slice, values (trials, n_voxels))."""
+    x, y, z = voxels.T
+    for trials in _spans(image.shape[3], _slab(image.shape[:3], np.dtype(np.float64))):
+        yield trials, np.asarray(image.dataobj[..., trials])[x, y, z].T
+
+
+def _slab(shape: tuple, dtype: np.dtype) -> int:
+    return max(1, BLOCK_BYTES // (math.prod(shape) * dtype.itemsize))
+
+
+def _spans(stop: int, step: int) -> Iterator[slice]:
+    return (slice(start, min(start + step, stop)) for start in range(0, stop, step))
+
+
+def _check_trials(path: Path, got: int, wanted: int) -> None:
+    if got != wanted:
+        raise NSDError(
+            f"{path} must hold {wanted} trials, got {got}. "
+            "The file is incomplete or not a single session; download or write it again."
+        )
+
+
+def _to_percent(data: np.ndarray, stored: np.dtype) -> np.ndarray:
+    """float32 copy in trial-major order; the division comes after the cast, integers would round."""
+    values = np.ascontiguousarray(data, dtype=np.float32)
+    if np.issubdtype(stored, np.integer):
+        values /= INT16_SCALE
+    return values

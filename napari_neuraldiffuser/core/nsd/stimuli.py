@@ -1,0 +1,114 @@
+"""Stimulus images and their captions, opened when first used."""
+
+import json
+from functools import cached_property
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from .errors import NSDError
+from .layout import Layout
+from .volumes import unreadable
+
+
+class Stimuli:
+    """NSD's 73,000 images: `stimuli[ids]` is uint8 (n, H, W, 3), `stimuli[id]` is (H, W, 3).
+
+    Parameters
+    ----------
+    layout : Layout
+        Where the files are; nothing is opened here.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    @cached_property
+    def _shape(self) -> tuple[int, int, int, int]:
+        with self._open() as file:
+            return file["imgBrick"].shape
+
+    def _open(self) -> h5py.File:
+        path = self._layout.stimuli
+        if not path.is_file():
+            raise NSDError(f"{path} must be NSD's stimulus file, got none. Download nsd_stimuli.hdf5 to that place.")
+        try:
+            file = h5py.File(path, "r")
+        except OSError as error:
+            raise unreadable(path, "nsd_stimuli.hdf5", error) from error
+        if "imgBrick" not in file:
+            file.close()
+            raise NSDError(f"{path} must hold the dataset imgBrick, got no such dataset.")
+        return file
+
+    def __len__(self) -> int:
+        return self._shape[0]
+
+    def __getitem__(self, ids) -> np.ndarray:
+        wanted = np.asarray(ids)
+        if wanted.size and not np.issubdtype(wanted.dtype, np.integer):
+            raise NSDError(f"stimulus ids must be whole numbers, got {wanted.dtype}.")
+        flat = np.atleast_1d(wanted).astype(np.int64)
+        outside = flat[(flat < 0) | (flat >= len(self))]
+        if len(outside):
+            raise NSDError(f"stimulus ids must be 0 ... {len(self) - 1} (0-based 73k ids), got {outside[:5].tolist()}.")
+        images = np.empty((len(flat), *self._shape[1:]), dtype=np.uint8)
+        with self._open() as file:
+            for place, one in enumerate(flat.tolist()):
+                images[place] = file["imgBrick"][one]
+        return images if wanted.ndim else images[0]
+
+    @cached_property
+    def _coco_ids(self) -> pd.Series:
+        path = self._layout.stim_info
+        if not path.is_file():
+            raise NSDError(f"{path} must exist to look up captions, got none. Download nsd_stim_info_merged.csv.")
+        return pd.read_csv(path, usecols=["nsdId", "cocoId"]).set_index("nsdId")["cocoId"]
+
+    @cached_property
+    def _captions(self) -> dict[int, list[str]]:
+        path = self._layout.captions
+        if not path.is_file():
+            raise NSDError(
+                f"{path} must hold the captions, got none. Write a JSON of COCO id to list of captions there "
+                "(or COCO's captions_*.json merged into one)."
+            )
+        return read_captions(path)
+
+    def captions(self, stimulus_id: int) -> list[str]:
+        """The captions of one image.
+
+        Parameters
+        ----------
+        stimulus_id : int
+            0-based 73k id.
+
+        Raises
+        ------
+        NSDError
+            If the caption file, the id or its captions are missing.
+        """
+        if stimulus_id not in self._coco_ids.index:
+            raise NSDError(f"stimulus_id must be a 0-based id of {self._layout.stim_info.name}, got {stimulus_id}.")
+        coco_id = int(self._coco_ids.loc[stimulus_id])
+        if not self._captions.get(coco_id):
+            raise NSDError(f"{self._layout.captions} must have captions of COCO image {coco_id}, got none.")
+        return list(self._captions[coco_id])
+
+
+def read_captions(path: str | Path) -> dict[int, list[str]]:
+    """COCO id -> captions, from `{"id": ["...", ...]}` or from COCO's own annotation format."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        if "annotations" not in content:
+            return {int(k): [v] if isinstance(v, str) else list(v) for k, v in content.items()}
+        table: dict[int, list[str]] = {}
+        for one in content["annotations"]:
+            table.setdefault(int(one["image_id"]), []).append(one["caption"])
+        return table
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise NSDError(
+            f"captions must be a JSON of COCO id to captions, got {path} ({type(error).__name__}: {error})."
+        ) from error

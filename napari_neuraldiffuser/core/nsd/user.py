@@ -1,0 +1,134 @@
+"""Own scans: any NIfTI of betas, a mask, and a table that says which image each volume belongs to."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+
+from ..params import BetasParams
+from .assemble import Assembler, Progress, assemble, shared_rows
+from .betas import Betas, mask_voxels
+from .errors import NSDError
+from .sessions import iterate_nifti
+from .volumes import READ_ERRORS, check_grid, open_volume, read_volume, unreadable
+
+COLUMNS = ("trial", "stimulus", "session")
+
+
+def user_betas(
+    betas_nifti: str | Path,
+    mask: str | Path,
+    trials_tsv: str | Path,
+    params: BetasParams | None = None,
+    progress: Progress | None = None,
+) -> Betas:
+    """Read betas of any experiment.
+
+    Parameters
+    ----------
+    betas_nifti : path
+        4-D image (x, y, z, trial), values as they are (no scale is assumed).
+    mask : path
+        3-D image on the same grid; voxels above 0 are used.
+    trials_tsv : path
+        Tab-separated: `trial` (0-based volume), `stimulus` (any label), `session`, optional `repeat` (not
+        needed: counted from the order) and optional `test` or `shared` (0/1, true/false) that marks test
+        images. Volumes without a row are left out.
+    params : BetasParams, optional
+        `zscore` and `average_repeats` are used.
+
+    Returns
+    -------
+    Betas
+        `space` is "native"; `stimulus_ids` index `stimulus_names`.
+
+    Raises
+    ------
+    NSDError
+        For unreadable or mismatched files, an empty mask, or a table that does not fit the image.
+    """
+    params = params or BetasParams()
+    image = open_volume(betas_nifti, "betas", keep_file_open=True)
+    if len(image.shape) != 4:
+        raise NSDError(f"betas must be a 4-D image (x, y, z, trial), got shape {image.shape} in {betas_nifti}.")
+    inside, affine = read_volume(mask, "mask")
+    check_grid("mask", (inside.shape, affine), (image.shape[:3], image.affine))
+    voxels = mask_voxels(inside)
+    table, names = read_user_trials(trials_tsv, image.shape[3])
+    assembler = Assembler(
+        table["stimulus_id"].to_numpy(), len(voxels), zscore=params.zscore, average=params.average_repeats
+    )
+    try:
+        assemble(table, _sessions(image, voxels, table), assembler, progress)
+    except NSDError:
+        raise
+    except READ_ERRORS as error:
+        raise unreadable(betas_nifti, "betas", error) from error
+    data, kept, dropped = assembler.finish()
+    notes = [f"{image.shape[3] - len(table)} volumes without a row in the trials table left out"]
+    return Betas(
+        data, assembler.ids, shared_rows(table, assembler.ids, params.average_repeats), assembler.repeats,
+        voxels[kept], image.affine, image.shape[:3], "native",
+        notes if len(table) < image.shape[3] else [], dropped, names,
+    )
+
+
+def read_user_trials(path: str | Path, n_volumes: int) -> tuple[pd.DataFrame, list[str]]:
+    """Trials table ordered by session and trial, with `stimulus_id` and `shared`, and the stimulus labels."""
+    try:
+        table = pd.read_csv(path, sep="\t", dtype={"stimulus": str, "session": str})
+    except (OSError, ValueError) as error:
+        raise NSDError(f"trials must be a tab-separated table, got {path} ({error}).") from error
+    missing = [name for name in COLUMNS if name not in table.columns]
+    if missing or not len(table):
+        raise NSDError(f"trials must have the columns {list(COLUMNS)} and rows, got {list(table.columns)} in {path}.")
+    _check_volumes(table["trial"], n_volumes, path)
+    if table["stimulus"].isna().any():
+        raise NSDError(f"trials must name a stimulus in every row, got {int(table['stimulus'].isna().sum())} empty in {path}.")
+    names = sorted(table["stimulus"].unique())
+    table["stimulus_id"] = table["stimulus"].map({name: k for k, name in enumerate(names)}).astype(np.int64)
+    table["shared"] = _test_column(table, path)
+    _check_sessions(table, path)
+    return table.sort_values(["session", "trial"], kind="stable").reset_index(drop=True), names
+
+
+def _check_volumes(trial: pd.Series, n_volumes: int, path) -> None:
+    whole = pd.api.types.is_integer_dtype(trial)
+    if not whole or trial.min() < 0 or trial.max() >= n_volumes or trial.duplicated().any():
+        raise NSDError(
+            f"trials must name each volume 0 ... {n_volumes - 1} at most once in column trial, "
+            f"got {trial.min()} ... {trial.max()} ({int(trial.duplicated().sum())} doubled) in {path}."
+        )
+
+
+def _check_sessions(table: pd.DataFrame, path) -> None:
+    small = table.groupby("session", dropna=False).size()
+    if table["session"].isna().any() or small.min() < 2:
+        raise NSDError(f"trials must have at least two trials in every session, got {small.to_dict()} in {path}.")
+
+
+def _test_column(table: pd.DataFrame, path) -> np.ndarray:
+    """(n,) bool from the optional column `test` or `shared`; all False without one."""
+    name = next((one for one in ("test", "shared") if one in table.columns), None)
+    if name is None:
+        return np.zeros(len(table), dtype=bool)
+    words = table[name].astype(str).str.strip().str.lower().replace({"1.0": "1", "0.0": "0"})
+    if not words.isin(["0", "1", "true", "false"]).all():
+        raise NSDError(f"column {name} must hold 0/1 or true/false, got {sorted(words.unique())[:5]} in {path}.")
+    return words.isin(["1", "true"]).to_numpy()
+
+
+def _sessions(image: nib.spatialimages.SpatialImage, voxels: np.ndarray, table: pd.DataFrame) -> Iterator:
+    """Sessions in order; volumes come front to back when sessions do, so a .nii.gz is unpacked once per session at most."""
+    for _, rows in table.groupby("session", sort=True):
+        trials = rows["trial"].to_numpy()
+        place = {int(trial): k for k, trial in enumerate(trials)}
+        session = np.empty((len(trials), len(voxels)), dtype=np.float32)
+        window = image.slicer[..., int(trials.min()) : int(trials.max()) + 1]
+        for block, values in iterate_nifti(window, voxels):
+            for offset, row in enumerate(values, block.start + int(trials.min())):
+                if offset in place:
+                    session[place[offset]] = row
+        yield session, None

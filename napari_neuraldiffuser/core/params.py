@@ -1,0 +1,217 @@
+"""One frozen dataclass per stage: default, limits, unit and help text of every parameter.
+
+The napari controls, the Nipype traits and the command-line options are generated from the field metadata
+written here, so a default stands in this file and nowhere else.  Standard library only.
+"""
+
+import math
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from typing import Any
+
+LAYERS = ("g02", "g04", "g06", "g08", "g10", "g12")
+"""Guidance layers: the second MLP linear of vision transformer blocks 0..5 (the authors' Linear-2 ... Linear-12)."""
+
+TARGETS = ("z", "c", *LAYERS)
+
+
+class ParamError(ValueError):
+    """A parameter is outside what its field allows; the message names it, the rule and the value."""
+
+
+def param(default: Any, help: str, *, unit: str = "", low=None, high=None, choices=None) -> Any:
+    """A dataclass field that carries its help text, unit, inclusive limits and choices as metadata."""
+    meta = {"help": help, "unit": unit, "low": low, "high": high, "choices": choices}
+    return field(default=default, metadata=meta)
+
+
+class Params:
+    """Base of the parameter classes: checks every field when an object is made."""
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            _check(f"{type(self).__name__}.{f.name}", getattr(self, f.name), f.metadata)
+
+    def but(self, **changes: Any):
+        """A copy with `changes`, checked again."""
+        return replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON (tuples become lists)."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]):
+        """The object that `to_dict` described; an unknown name is an error, not silently dropped."""
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ParamError(f"{cls.__name__} must have fields among {sorted(known)}, got {unknown}.")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def _check(name: str, value: Any, meta: Any) -> None:
+    for item in value if isinstance(value, tuple) else (value,):
+        if meta.get("choices") is not None and item not in meta["choices"]:
+            raise ParamError(f"{name} must be one of {list(meta['choices'])}, got {item!r}.")
+        if isinstance(item, float) and not math.isfinite(item):
+            raise ParamError(f"{name} must be a finite number, got {item}.")
+        _check_limits(name, item, meta)
+
+
+def _check_limits(name: str, item: Any, meta: Any) -> None:
+    low, high = meta.get("low"), meta.get("high")
+    if (low is None and high is None) or item is None:
+        return
+    if isinstance(item, bool) or not isinstance(item, (int, float)):
+        raise ParamError(f"{name} must be a number, got {item!r}.")
+    if low is not None and item < low:
+        raise ParamError(f"{name} must be at least {low}, got {item}.")
+    if high is not None and item > high:
+        raise ParamError(f"{name} must be at most {high}, got {item}.")
+
+
+def default_of(cls: type, name: str) -> Any:
+    """Default of one field, for front ends that build their controls from the class."""
+    for f in fields(cls):
+        if f.name == name and f.default is not MISSING:
+            return f.default
+    raise ParamError(f"{cls.__name__} must have a field with a default, got {name!r}.")
+
+
+@dataclass(frozen=True)
+class SimulationParams(Params):
+    """What the simulated NSD subjects look like."""
+
+    n_subjects: int = param(1, "Simulated subjects, subj01 onwards.", low=1, high=8)
+    seed: int = param(0, "Seed of scenes, trial order and noise.", low=0)
+    grid: str = param("demo", "demo: 4 mm whole brain, small; full: NSD's own 1.8 mm matrix.", choices=("demo", "full"))
+    n_sessions: int = param(4, "Scan sessions of 750 trials.", low=1, high=40)
+    n_test: int = param(60, "Shared test images, each shown three times.", unit="images", low=1, high=1000)
+    train_repeats: int = param(2, "How often each training image is shown.", low=1, high=3)
+    image_size: int = param(128, "Side of the stored stimuli (NSD's own are 425).", unit="px", low=32, high=425)
+    noise: float = param(1.0, "Trial noise, relative to each voxel's nominal level.", low=0.0, high=100.0)
+
+
+@dataclass(frozen=True)
+class BetasParams(Params):
+    """Which betas are read and how they are prepared."""
+
+    roi: str = param("nsdgeneral", "ROI volume whose voxels > 0 are used.")
+    space: str = param("func1pt8mm", "Volume space of the betas.", choices=("func1pt8mm", "func1mm"))
+    version: str = param(
+        "betas_fithrf_GLMdenoise_RR",
+        "NSD beta version.",
+        choices=("betas_assumehrf", "betas_fithrf", "betas_fithrf_GLMdenoise_RR"),
+    )
+    zscore: bool = param(True, "Z-score every voxel within each session.")
+    average_repeats: bool = param(True, "Average the repeats of an image.")
+
+
+@dataclass(frozen=True)
+class FeatureParams(Params):
+    """How target embeddings are computed from images and captions."""
+
+    layers: tuple = param(LAYERS, "Guidance layers to extract.", choices=LAYERS)
+    feature_normalisation: str = param(
+        "imagenet",
+        "Mean and standard deviation applied to images before the guide network (published code: imagenet).",
+        choices=("imagenet", "clip", "model"),
+    )
+    batch_size: int = param(32, "Images encoded at once.", unit="images", low=1)
+
+
+@dataclass(frozen=True)
+class DecodingParams(Params):
+    """Ridge regression from betas to embeddings."""
+
+    alphas: tuple = param(
+        tuple(10.0**k for k in range(0, 8)), "Ridge penalties tried, for voxels of unit variance.", low=1e-12
+    )
+    cv_targets: int = param(1024, "Target columns per group that the cross-validation scores.", low=1)
+    align: str = param(
+        "train",
+        "Match mean and spread of the decoded z to the training targets (train), to the test set's own "
+        "statistics as the published code does (test), or not at all (none).",
+        choices=("none", "train", "test"),
+    )
+    seed: int = param(0, "Seed of the choice of scored target columns.", low=0)
+
+
+@dataclass(frozen=True)
+class DiffusionParams(Params):
+    """The image-to-image DDIM run (METHOD: starting point, one step)."""
+
+    n_steps: int = param(50, "DDIM steps of the full schedule.", unit="steps", low=1, high=1000)
+    strength: float = param(0.75, "Share of the schedule that is run from the noised z.", low=0.0, high=1.0)
+    cfg_scale: float = param(7.5, "Classifier-free guidance scale s.", low=0.0)
+    sag_scale: float = param(0.0, "Self-attention guidance scale (published code: 0.75).", low=0.0)
+    start_noise: str = param(
+        "executed",
+        "Noise level of the start: that of the first executed timestep, or the published int(strength * 1000).",
+        choices=("executed", "published"),
+    )
+    repeats: int = param(5, "Reconstructions per stimulus, each from its own noise.", low=1)
+    seed: int = param(0, "Noise depends on (seed, stimulus, repeat) only.", low=0)
+    batch_size: int = param(10, "Most images denoised at once; whole stimuli are kept together.", unit="images", low=1)
+
+
+@dataclass(frozen=True)
+class GuidanceParams(Params):
+    """The pull toward the decoded guidance features g (METHOD: one step)."""
+
+    guidance_scale: float = param(300000.0, "Weight kappa of the feature gradient; 0 turns guidance off.", low=0.0)
+    guidance_strength: float = param(0.2, "Share eta of the executed steps that are guided.", low=0.0, high=1.0)
+    layers: tuple = param(LAYERS, "Guidance layers whose features are compared.", choices=LAYERS)
+    layer_weights: tuple = param((1.5, 1.2, 1.0, 1.0, 1.0, 1.0), "Weight a_l of each layer, in the order of layers.", low=0.0)
+    x0_estimate: str = param(
+        "exact", "Clean latent from the noise prediction: exact, or the published (1 - abar) for its root.",
+        choices=("exact", "published"),
+    )
+    x0_blend: bool = param(True, "Decode a blend of the clean estimate and the noisy latent (published).")
+    normalise: str = param(
+        "none",
+        "none: the gradient is multiplied by guidance_scale; rms: scaled so that its rms is guidance_scale times "
+        "that of the conditional minus unconditional noise prediction.",
+        choices=("none", "rms"),
+    )
+    rule: str = param("noise", "Where the gradient enters: noise adds it to the noise prediction.", choices=("noise",))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.layers or len(set(self.layers)) != len(self.layers):
+            raise ParamError(f"GuidanceParams.layers must be distinct and not empty, got {self.layers}.")
+        if len(self.layer_weights) != len(self.layers):
+            raise ParamError(
+                f"GuidanceParams.layer_weights must have one weight per layer ({len(self.layers)}), "
+                f"got {len(self.layer_weights)}. Give both layers and layer_weights."
+            )
+
+
+@dataclass(frozen=True)
+class ContributionParams(Params):
+    """ROI and voxel contribution maps."""
+
+    bootstrap: int = param(200, "Bootstrap samples of stimuli for the standard error.", unit="samples", low=2)
+    seed: int = param(0, "Seed of the bootstrap.", low=0)
+
+
+@dataclass(frozen=True)
+class EvaluationParams(Params):
+    """Scores of reconstructions against seen images."""
+
+    size: int = param(425, "Side at which PixCorr and SSIM compare images.", unit="px", low=16)
+    batch_size: int = param(32, "Images encoded at once for two-way identification.", unit="images", low=1)
+
+
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    # the equations of the paper, with the exact clean estimate
+    "neuraldiffuser": {"diffusion": {}, "guidance": {}},
+    # what the public code computes
+    "published": {
+        "diffusion": {"sag_scale": 0.75, "start_noise": "published"},
+        "guidance": {"x0_estimate": "published"},
+    },
+    # no pull: the baseline arm
+    "none": {"diffusion": {}, "guidance": {"guidance_scale": 0.0}},
+}
+"""Named settings: what each changes of the defaults above."""

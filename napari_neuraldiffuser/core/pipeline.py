@@ -1,0 +1,203 @@
+"""From decoded embeddings to images: noise the decoded z, denoise with c, pull toward g, decode once."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from .diffusion import ClassifierFree, Denoiser, Prediction, Schedule, Step, add_noise, noise_for, sample, schedule
+from .embeddings import EmbeddingError, Embeddings
+from .guidance import FeatureCritic, Guided, n_guided_steps
+from .models import Models, check_layers
+from .params import DiffusionParams, GuidanceParams
+from .sag import SelfAttentionGuided
+
+
+@dataclass
+class Reconstruction:
+    """Images of some stimuli.
+
+    Attributes
+    ----------
+    images : ndarray (n_stimuli, repeats, H, W, 3) uint8
+    losses : ndarray (n_stimuli, repeats, guided steps) float32
+        Feature loss of each image at each guided step.
+    finite : ndarray (n_stimuli,) bool
+        False where a latent overflowed; those images mean nothing.
+    stimulus_ids : ndarray (n_stimuli,) int
+    """
+
+    images: np.ndarray
+    losses: np.ndarray
+    finite: np.ndarray
+    stimulus_ids: np.ndarray
+
+
+@dataclass(frozen=True)
+class StepEvent:
+    """What a callback is told after every diffusion step."""
+
+    stimulus_ids: tuple[int, ...]
+    done: int
+    total: int
+    timestep: int
+    loss: np.ndarray | None
+    latents: torch.Tensor
+
+    def __str__(self) -> str:
+        loss = "" if self.loss is None else f", feature loss {self.loss.mean():.4g}"
+        stimuli = ", ".join(map(str, self.stimulus_ids))
+        return f"stimuli {stimuli}: step {self.done} of {self.total} (t = {self.timestep}{loss})"
+
+
+def reconstruct(
+    decoded: Embeddings,
+    models: Models,
+    diffusion: DiffusionParams | None = None,
+    guidance: GuidanceParams | None = None,
+    callback: Callable[[StepEvent], Any] | None = None,
+) -> Reconstruction:
+    """Reconstruct every stimulus of `decoded`, `diffusion.repeats` times.
+
+    Parameters
+    ----------
+    decoded : Embeddings
+        z, c and g of n stimuli.
+    models : Models
+    diffusion, guidance : params
+        Defaults where None; `GuidanceParams(guidance_scale=0)` is the baseline without guidance.
+    callback : callable, optional
+        Called with a StepEvent after every step; what it raises ends the run.
+
+    Returns
+    -------
+    Reconstruction
+
+    Raises
+    ------
+    EmbeddingError
+        If the embeddings do not fit the models or a layer is missing.
+    """
+    diffusion, guidance = diffusion or DiffusionParams(), guidance or GuidanceParams()
+    check_fit(decoded, models, diffusion, guidance)
+    parts = [reconstruct_batch(b, models, diffusion, guidance, callback) for b in batches(decoded, diffusion)]
+    stacked = (np.concatenate([getattr(p, name) for p in parts]) for name in ("images", "losses", "finite"))
+    return Reconstruction(*stacked, decoded.stimulus_ids)
+
+
+def batches(decoded: Embeddings, diffusion: DiffusionParams) -> Iterator[Embeddings]:
+    """Whole stimuli, as many as fit `batch_size` images with all their repeats; at least one."""
+    size = max(1, diffusion.batch_size // diffusion.repeats)
+    for start in range(0, len(decoded), size):
+        yield decoded.subset(decoded.stimulus_ids[start : start + size])
+
+
+def reconstruct_batch(
+    decoded: Embeddings,
+    models: Models,
+    diffusion: DiffusionParams,
+    guidance: GuidanceParams,
+    callback: Callable[[StepEvent], Any] | None = None,
+) -> Reconstruction:
+    """The story of one batch: start, denoise under guidance, decode."""
+    plan = schedule(models.scheduler, diffusion)
+    latents = start_latents(decoded, models, diffusion, plan)
+    denoiser = build_denoiser(decoded, models, diffusion, guidance)
+    losses: list[torch.Tensor] = []
+
+    def after_step(step: Step, prediction: Prediction, z: torch.Tensor) -> None:
+        if prediction.loss is not None:
+            losses.append(prediction.loss.cpu())
+        if callback is not None:
+            loss = None if prediction.loss is None else losses[-1].numpy()
+            ids = tuple(int(s) for s in decoded.stimulus_ids)
+            callback(StepEvent(ids, step.index + 1, step.n_steps, step.timestep, loss, z))
+
+    latents = sample(latents, plan.steps, denoiser, after_step)
+    images = to_images(models, latents)
+    n, repeats = len(decoded), diffusion.repeats
+    by_stimulus = torch.stack(losses, dim=1) if losses else torch.zeros(n * repeats, 0)
+    finite = torch.isfinite(latents).flatten(1).all(dim=1).cpu().numpy().reshape(n, repeats).all(axis=1)
+    return Reconstruction(
+        images.reshape(n, repeats, *images.shape[1:]),
+        by_stimulus.numpy().reshape(n, repeats, -1).astype(np.float32),
+        finite,
+        decoded.stimulus_ids,
+    )
+
+
+def start_latents(decoded: Embeddings, models: Models, diffusion: DiffusionParams, plan: Schedule) -> torch.Tensor:
+    """Decoded z, repeated and noised to the start of the schedule; (n * repeats, 4, h, w)."""
+    z = repeated(models, decoded.z, diffusion.repeats)
+    noise = np.stack(
+        [
+            noise_for(diffusion.seed, int(s), r, decoded.z.shape[1:])
+            for s in decoded.stimulus_ids
+            for r in range(diffusion.repeats)
+        ]
+    )
+    return add_noise(z, torch.from_numpy(noise).to(z), plan.start_abar)
+
+
+def build_denoiser(
+    decoded: Embeddings, models: Models, diffusion: DiffusionParams, guidance: GuidanceParams
+) -> Denoiser:
+    """Guided( SelfAttentionGuided( ClassifierFree( UNet ) ) ), each only where its scale is above zero."""
+    condition = repeated(models, decoded.c, diffusion.repeats)
+    denoiser: Denoiser = ClassifierFree(models.unet, condition, models.encode_text([""]), diffusion.cfg_scale)
+    if diffusion.sag_scale > 0:
+        denoiser = SelfAttentionGuided(denoiser, diffusion.sag_scale)
+    if n_guided_steps(int(diffusion.strength * diffusion.n_steps), guidance) == 0:
+        return denoiser
+    targets = [repeated(models, decoded[layer], diffusion.repeats) for layer in guidance.layers]
+    normalisation = decoded.attrs.get("feature_normalisation", "imagenet")
+    critic = FeatureCritic(models, targets, guidance.layers, guidance.layer_weights, normalisation)
+    return Guided(denoiser, critic, guidance)
+
+
+def repeated(models: Models, values: np.ndarray, repeats: int) -> torch.Tensor:
+    """Rows of `values`, each `repeats` times in a row, on the models' device."""
+    tensor = torch.as_tensor(np.ascontiguousarray(values)).to(models.device, models.dtype)
+    return tensor.repeat_interleave(repeats, dim=0)
+
+
+def to_images(models: Models, latents: torch.Tensor) -> np.ndarray:
+    """Latents (n, 4, h, w) to images (n, H, W, 3) uint8."""
+    with torch.no_grad():
+        image = models.decode_latents(latents)
+    image = ((image + 1) / 2).clamp(0, 1).nan_to_num(0).permute(0, 2, 3, 1)
+    return (image.float().cpu().numpy() * 255).round().astype(np.uint8)
+
+
+def decode_start(decoded: Embeddings, models: Models) -> np.ndarray:
+    """The decoded starting points as images (n, H, W, 3) uint8: what z alone shows."""
+    parts = [to_images(models, repeated(models, decoded.z[i : i + 8], 1)) for i in range(0, len(decoded), 8)]
+    return np.concatenate(parts)
+
+
+def check_fit(decoded: Embeddings, models: Models, diffusion: DiffusionParams, guidance: GuidanceParams) -> None:
+    """Raise EmbeddingError where shapes, layers or the number of stimuli cannot work."""
+    if len(decoded) == 0:
+        raise EmbeddingError("decoded must have at least one stimulus, got none. Check the test set.")
+    if tuple(decoded.z.shape[1:]) != tuple(models.latent_shape):
+        raise EmbeddingError(
+            f"z must have shape {tuple(models.latent_shape)} for {models.name}, got {tuple(decoded.z.shape[1:])}. "
+            "Decode with targets that these models made."
+        )
+    width = models.unet.config.cross_attention_dim
+    if decoded.c.shape[-1] != width:
+        raise EmbeddingError(f"c must have width {width} for {models.name}, got {decoded.c.shape[-1]}.")
+    if n_guided_steps(int(diffusion.strength * diffusion.n_steps), guidance):
+        _check_layers(decoded, models, guidance.layers)
+
+
+def _check_layers(decoded: Embeddings, models: Models, layers: Sequence[str]) -> None:
+    check_layers(layers, len(getattr(models.image_encoder, "vision_model", models.image_encoder).encoder.layers))
+    missing = [layer for layer in layers if layer not in decoded.g]
+    if missing:
+        raise EmbeddingError(
+            f"decoded must have the guidance layers {list(layers)}, missing: {', '.join(missing)}. "
+            "Decode them or leave them out of GuidanceParams.layers."
+        )

@@ -1,0 +1,88 @@
+"""Words for scenes: paraphrases that put the same fact at the same token.
+
+The decoder's text target is the mean embedding over an image's captions. Paraphrases therefore swap words, never slots: the
+mean stays close to a real caption's embedding.
+"""
+
+from __future__ import annotations
+
+BRIGHTNESS = {"bright": 1.0, "soft": 0.78, "dim": 0.56}
+HORIZONTAL = ("left", "center", "right")
+VERTICAL = ("top", "middle", "bottom")
+_SYNONYMS = {
+    "large": ("large", "big", "huge"), "medium": ("medium", "average", "medium"), "small": ("small", "little", "tiny"),
+    "face": ("face", "head", "face"), "house": ("house", "home", "cottage"), "figure": ("figure", "person", "human"),
+    "sign": ("sign", "board", "sign"), "ball": ("ball", "sphere", "ball"), "box": ("box", "crate", "cube"),
+    "cone": ("cone", "cone", "cone"), "star": ("star", "star", "star"),
+    "meadow": ("meadow", "field", "grassland"), "sea": ("sea", "ocean", "water"), "desert": ("desert", "dunes", "sand"),
+    "night": ("night", "midnight", "night"), "bricks": ("bricks", "brickwork", "bricks"),
+    "checker": ("checker", "tiles", "checkerboard"), "forest": ("forest", "woods", "trees"),
+    "snow": ("snow", "winter", "snow"),
+    "bright": ("bright", "strong", "bright"), "soft": ("soft", "mild", "soft"), "dim": ("dim", "weak", "dark"),
+    "a": ("a", "one", "a"), "at": ("at", "near", "at"), "before": ("before", "against", "before"),
+    "in": ("in", "under", "in"), "light": ("light", "lighting", "light"), "with": ("with", "beside", "plus"),
+    "and": ("and", "also", "and"), "alone": ("alone", "only", "alone"),
+}
+_COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "white")
+
+
+def size_word(item):
+    """'small', 'medium' or 'large' for a main object."""
+    return "small" if item.size < 0.23 else "medium" if item.size < 0.27 else "large"
+
+
+def place_words(item):
+    """('top' | 'middle' | 'bottom', 'left' | 'center' | 'right') of an object's centre."""
+    column = 0 if item.x < 0.42 else 1 if item.x <= 0.58 else 2
+    row = 0 if item.y < 0.42 else 1 if item.y <= 0.6 else 2
+    return VERTICAL[row], HORIZONTAL[column]
+
+
+def _facts(scene):
+    """The caption in canonical words; 17 tokens and 5 more per further object, 22 at most in one clause."""
+    main, *others = scene.objects
+    words = ["a", size_word(main), main.colour, main.kind, "at", *place_words(main), "before", scene.background, "in"]
+    words += [scene.lighting.brightness, scene.lighting.direction, "light"]
+    if not others:
+        return [*words, "alone"]
+    for joint, item in zip(["with"] + ["and"] * len(others), others, strict=False):
+        words += [joint, item.colour, item.kind, *place_words(item)]
+    return words
+
+
+def captions(scene, n=3):
+    """Describe a scene in ``n`` ways.
+
+    Parameters
+    ----------
+    scene : Scene
+    n : int
+        How many captions, 1 or more. The first uses the canonical words.
+
+    Returns
+    -------
+    list of str
+        Lower-case words separated by spaces, at most 23 for three objects; the k-th words of all captions of a scene say
+        the same thing. Only words of `scene_vocabulary`.
+
+    Raises
+    ------
+    ValueError
+        If ``n`` is below 1.
+    """
+    if n < 1:
+        raise ValueError(f"n must be 1 or more captions, got {n}.")
+    words = _facts(scene)
+    return [" ".join(_word(word, index, slot) for slot, word in enumerate(words)) for index in range(n)]
+
+
+def _word(word, index, slot):
+    """Synonym for one slot; further captions vary which slots change, so that more than three still differ."""
+    options = _SYNONYMS.get(word, (word,))
+    return options[(index + (index // 3) * slot) % len(options)]
+
+
+def scene_vocabulary():
+    """Every word a caption can contain, sorted."""
+    words = {option for options in _SYNONYMS.values() for option in options}
+    return tuple(sorted(words | set(_COLOURS) | set(HORIZONTAL) | set(VERTICAL)))

@@ -1,0 +1,192 @@
+"""Procedurally drawn, captioned scenes: what the demo models are trained on and the simulated subject sees.
+
+A `Scene` is a small immutable description. `render` turns it into pixels at any resolution, `captions` into words,
+`contents` into numbers. Numpy only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from .scene_backgrounds import BACKGROUNDS
+from .scene_captions import BRIGHTNESS, HORIZONTAL, captions, place_words, scene_vocabulary, size_word
+from .scene_shapes import COLOURS, SHAPES, paint
+
+__all__ = [
+    "BACKGROUND_KINDS", "COLOUR_NAMES", "OBJECT_KINDS", "Lighting", "Scene", "SceneObject", "captions", "contents",
+    "draw_scene", "place_words", "render", "scene_vocabulary", "size_word",
+]
+
+BACKGROUND_KINDS = tuple(BACKGROUNDS)
+OBJECT_KINDS = tuple(SHAPES)
+COLOUR_NAMES = tuple(COLOURS)
+_LOCALISER = {"face": "face", "house": "house", "figure": "body", "sign": "word"}
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """One object; ``x``, ``y`` (centre, from the top left) and ``size`` (half extent) are fractions of the side."""
+
+    kind: str
+    colour: str
+    x: float
+    y: float
+    size: float
+    variant: int = 0
+
+    def __post_init__(self):
+        _check("kind", self.kind, OBJECT_KINDS)
+        _check("colour", self.colour, COLOUR_NAMES)
+        if not self.size > 0:
+            raise ValueError(f"size must be above 0, got {self.size}. It is half the extent, e.g. 0.2.")
+
+
+@dataclass(frozen=True)
+class Lighting:
+    """Where the light comes from and how much of it there is."""
+
+    direction: str = "left"
+    brightness: str = "bright"
+
+    def __post_init__(self):
+        _check("direction", self.direction, ("left", "right"))
+        _check("brightness", self.brightness, tuple(BRIGHTNESS))
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A background, its light and one to three objects, the main one first."""
+
+    background: str
+    lighting: Lighting
+    objects: tuple[SceneObject, ...]
+    texture_seed: int = 0
+    horizon: float = 0.45
+
+    def __post_init__(self):
+        _check("background", self.background, BACKGROUND_KINDS)
+        if not self.objects:
+            raise ValueError("objects must be one or more SceneObject, got none. Add the main object.")
+
+    def to_dict(self):
+        """Plain numbers, strings, lists and dicts, ready for JSON."""
+        return {**asdict(self), "objects": [asdict(item) for item in self.objects]}
+
+    @classmethod
+    def from_dict(cls, data):
+        """Inverse of `to_dict`."""
+        objects = tuple(SceneObject(**item) for item in data["objects"])
+        return cls(**{**data, "lighting": Lighting(**data["lighting"]), "objects": objects})
+
+
+def _check(name, value, allowed):
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}.")
+
+
+def draw_scene(rng):
+    """Draw one scene at random.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        The only source of randomness.
+
+    Returns
+    -------
+    Scene
+        One to three objects, non-overlapping where that was possible; the first is the largest.
+    """
+    background = _pick(rng, BACKGROUND_KINDS)
+    lighting = Lighting(_pick(rng, ("left", "right")), _pick(rng, tuple(BRIGHTNESS)))
+    main = _draw_object(rng, size=rng.uniform(0.19, 0.31), box=(0.28, 0.72, 0.38, 0.68))
+    objects = [main]
+    for _ in range(rng.integers(0, 3)):
+        objects.append(_draw_beside(rng, objects))
+    return Scene(background, lighting, tuple(objects), int(rng.integers(2**31)), round(float(rng.uniform(0.34, 0.54)), 4))
+
+
+def _pick(rng, options):
+    return options[int(rng.integers(len(options)))]
+
+
+def _draw_object(rng, size, box):
+    x, y = rng.uniform(box[0], box[1]), rng.uniform(box[2], box[3])
+    kind, colour = _pick(rng, OBJECT_KINDS), _pick(rng, COLOUR_NAMES)
+    return SceneObject(kind, colour, round(float(x), 4), round(float(y), 4), round(float(size), 4), int(rng.integers(4)))
+
+
+def _draw_beside(rng, others):
+    """A small object clear of the others: the best of 20 tries."""
+    best, clearance = None, -np.inf
+    for _ in range(20):
+        item = _draw_object(rng, rng.uniform(0.10, 0.135), (0.12, 0.88, 0.14, 0.86))
+        gap = min(np.hypot(item.x - o.x, item.y - o.y) - item.size - 0.9 * o.size for o in others)
+        if gap > clearance:
+            best, clearance = item, gap
+        if gap > 0:
+            break
+    return best
+
+
+def render(scene, size=64):
+    """Draw a scene as an image.
+
+    Parameters
+    ----------
+    scene : Scene
+    size : int
+        Side in pixels, 8 or more. The same scene at another size shows the same picture.
+
+    Returns
+    -------
+    ndarray of shape (size, size, 3), uint8
+        sRGB values as displayed.
+
+    Raises
+    ------
+    ValueError
+        If ``size`` is below 8.
+    """
+    if size < 8:
+        raise ValueError(f"size must be 8 or more pixels, got {size}. Ask for 64 and shrink the result.")
+    places = (np.arange(size, dtype=np.float32) + 0.5) / size
+    x, y = places[None, :], places[:, None]
+    rng = np.random.default_rng(scene.texture_seed)
+    image = np.ascontiguousarray(BACKGROUNDS[scene.background](x, y, rng, scene.horizon), dtype=np.float32)
+    side = -1.0 if scene.lighting.direction == "left" else 1.0
+    for item in reversed(scene.objects):  # the main object is in front
+        paint(image, item, side)
+    ramp = BRIGHTNESS[scene.lighting.brightness] * (1.0 + 0.22 * side * (2 * x - 1))
+    return (np.clip(image * ramp[..., None], 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def contents(scene):
+    """What a scene contains, as numbers: what the simulated high-level regions respond to.
+
+    Parameters
+    ----------
+    scene : Scene
+
+    Returns
+    -------
+    dict of str to float
+        ``face``, ``house``, ``body``, ``word``: summed extent (fraction of the image side) of such objects;
+        ``kind:K``: the same for every object kind; ``background:B``: one-hot; ``colour:C``: summed area (fraction of the
+        image) of the objects of a colour; ``main_x``, ``main_y``, ``main_size``, ``brightness``, ``light_side``, ``n_objects``.
+    """
+    values = dict.fromkeys(_LOCALISER.values(), 0.0)
+    values |= {f"kind:{kind}": 0.0 for kind in OBJECT_KINDS}
+    values |= {f"background:{kind}": float(kind == scene.background) for kind in BACKGROUND_KINDS}
+    values |= {f"colour:{name}": 0.0 for name in COLOUR_NAMES}
+    for item in scene.objects:
+        values[f"kind:{item.kind}"] += 2 * item.size
+        values[f"colour:{item.colour}"] += 4 * item.size**2
+        if item.kind in _LOCALISER:
+            values[_LOCALISER[item.kind]] += 2 * item.size
+    main = scene.objects[0]
+    values |= {"main_x": main.x, "main_y": main.y, "main_size": 2 * main.size, "n_objects": float(len(scene.objects))}
+    values |= {"brightness": BRIGHTNESS[scene.lighting.brightness]}
+    return values | {"light_side": float(2 * HORIZONTAL.index(scene.lighting.direction) / 2 - 1)}

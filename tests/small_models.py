@@ -1,0 +1,82 @@
+"""Random-weight models of the Stable Diffusion classes, small enough for tests."""
+
+import torch
+
+from napari_neuraldiffuser.core.models import Models
+
+WORDS = ["<pad>", "<start>", "<end>", "<unk>", "a", "red", "blue", "ball", "house", "in", "field"]
+
+
+def small_tokenizer(length: int = 8):
+    """A word-level tokenizer that pads to `length`, built in memory."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Whitespace()
+    core.post_processor = processors.TemplateProcessing(
+        single="<start> $A <end>", special_tokens=[("<start>", 1), ("<end>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", unk_token="<unk>", eos_token="<end>", model_max_length=length
+    )
+
+
+def small_models(dtype: torch.dtype = torch.float32, seed: int = 0, blocks: int = 6) -> Models:
+    """VAE, UNet, text and image encoder of the real classes with a few thousand random weights each."""
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    torch.manual_seed(seed)
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 16),
+        norm_num_groups=4,
+        layers_per_block=1,
+        latent_channels=4,
+        sample_size=32,
+    )
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(16, 32),
+        norm_num_groups=4,
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=16,
+        attention_head_dim=2,
+    )
+    scheduler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(WORDS),
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=8,
+            eos_token_id=2,
+            bos_token_id=1,
+            pad_token_id=0,
+        )
+    )
+    image = CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=blocks,
+            num_attention_heads=2,
+            image_size=24,
+            patch_size=8,
+            projection_dim=12,
+        )
+    )
+    return Models(vae, unet, scheduler, text, small_tokenizer(), image, "small", "digest").to("cpu", dtype)
