@@ -1,4 +1,4 @@
-"""Copies the root napari.yaml into the package, where napari looks for it; everything else is in pyproject.toml."""
+"""Copies the root napari.yaml into the package, where napari looks for it; the rest is in pyproject.toml."""
 
 import shutil
 from pathlib import Path

@@ -14,7 +14,7 @@ def browser() -> str:
     for name in BROWSERS:
         if path := shutil.which(name):
             return path
-    sys.exit("A browser must be installed to make pictures, found none. Run: sudo apt-get install -y chromium")
+    sys.exit("A browser must be installed, found none. Run: sudo apt-get install -y chromium")
 
 
 def demo_page() -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from .errors import UserError
 from .files import OutputError, atomic_path, fingerprint, make_folder
 from .params import LAYERS, FeatureParams
 
@@ -17,7 +18,7 @@ FEATURE_DTYPE = np.float16
 """c and g are stored in half precision: they are targets of a regression, and 305,920 of them per image at full size."""
 
 
-class EmbeddingError(ValueError):
+class EmbeddingError(UserError):
     """Embeddings are missing, inconsistent or unreadable; the message names them and the remedy."""
 
 

@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .errors import UserError
 
-class OutputError(OSError):
+
+class OutputError(UserError, OSError):
     """An output folder or file cannot be written; the message names it and the remedy."""
 
 

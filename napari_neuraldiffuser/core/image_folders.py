@@ -12,6 +12,7 @@ from .evaluation import Scores, evaluate, scores_table, summarise
 from .params import EvaluationParams
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+Arms = dict[str, dict[Path, dict[int, Path]]]  # arm -> seen image -> repeat -> reconstruction
 
 
 class ImageFolderError(ValueError):
@@ -78,9 +79,9 @@ def evaluate_folders(
             "Use the stem or the number of the seen image, such as 00013.png or stim-00013_rep-1_recon.png."
         )
     stimuli = _common_stimuli(arms)
-    seen = _load([_seen_file(key, seen_files) for key in stimuli])
+    seen = _load(stimuli)
     scores = {arm: evaluate(_load_repeats(files, stimuli), seen, encoder, params, progress) for arm, files in arms.items()}
-    return FolderScores(scores, stimuli, notes)
+    return FolderScores(scores, [_entity(path.stem, "stim") or path.stem for path in stimuli], notes)
 
 
 def _image_files(folder: str | Path, name: str) -> list[Path]:
@@ -101,75 +102,73 @@ def _integers(stem: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", re.sub(r"^sub-[0-9a-zA-Z]+_", "", stem))]
 
 
+def _names(stem: str) -> list[str | int]:
+    """What a file can be matched by, most specific first: its stem, its stim entity, the first integer in it."""
+    stim = _entity(stem, "stim")
+    number = int(stim) if stim and stim.isdigit() else next(iter(_integers(stem)), None)
+    return [name for name in (stem, stim, number) if name is not None]
+
+
 def _seen_index(files: list[Path]) -> dict[str | int, list[Path]]:
-    """Seen files by stem and by the integer in their name; a list, so that ambiguity is found when it matters."""
+    """Seen files by each of their names; a list, so that ambiguity is an error only where it matters."""
     index: dict[str | int, list[Path]] = {}
     for path in files:
-        stim = _entity(path.stem, "stim")
-        number = int(stim) if stim and stim.isdigit() else next(iter(_integers(path.stem)), None)
-        for key in {path.stem, stim, number} - {None}:
-            index.setdefault(key, []).append(path)
+        for name in set(_names(path.stem)):
+            index.setdefault(name, []).append(path)
     return index
 
 
-def _key(stem: str, seen: dict[str | int, list[Path]]) -> str | int | None:
-    """How a reconstruction's name finds its seen image, or None."""
-    stim = _entity(stem, "stim")
-    number = int(stim) if stim and stim.isdigit() else next(iter(_integers(stem)), None)
-    candidates = (stim, number) if stim else (stem, number)
-    return next((key for key in candidates if key in seen), None)
-
-
-def _seen_file(name: str, seen: dict[str | int, list[Path]]) -> Path:
-    files = seen.get(name) or seen[int(name)]
+def _seen_file(stem: str, seen: dict[str | int, list[Path]]) -> Path | None:
+    """The seen image that a reconstruction's name stands for, or None."""
+    files = next((seen[name] for name in _names(stem) if name in seen), [])
     if len(files) > 1:
         raise ImageFolderError(
-            f"seen_dir must have one image per stimulus, got {files[0].name} and {files[1].name} for {name}. "
+            f"seen_dir must have one image per stimulus, got {files[0].name} and {files[1].name} for {stem}. "
             "Name reconstructions by the full stem of their seen image."
         )
-    return files[0]
+    return files[0] if files else None
 
 
-def _repeat(stem: str) -> int:
+def _repeat(stem: str, seen: Path) -> int:
     rep = _entity(stem, "rep")
     if rep and rep.isdigit():
         return int(rep)
-    return (_integers(stem)[1:2] or [1])[0]
+    return 1 if stem == seen.stem else (_integers(stem)[1:2] or [1])[0]
 
 
-def _matched(files: list[Path], seen) -> tuple[dict[str, dict[str, dict[int, Path]]], list[str]]:
-    """arm -> stimulus -> repeat -> file, and notes on files without a seen image."""
-    arms: dict[str, dict[str, dict[int, Path]]] = {}
+def _matched(files: list[Path], seen_files) -> tuple[Arms, list[str]]:
+    """Reconstructions by arm, and notes on files without a seen image."""
+    arms: Arms = {}
     notes = []
     for path in files:
-        key = _key(path.stem, seen)
-        if key is None:
+        seen = _seen_file(path.stem, seen_files)
+        if seen is None:
             notes.append(f"{path.name}: no seen image of that name or number; not scored.")
             continue
-        repeat = 1 if key == path.stem else _repeat(path.stem)
-        repeats = arms.setdefault(_entity(path.stem, "desc") or "recon", {}).setdefault(str(key), {})
+        repeats = arms.setdefault(_entity(path.stem, "desc") or "recon", {}).setdefault(seen, {})
+        repeat = _repeat(path.stem, seen)
         if repeat in repeats:
             raise ImageFolderError(
-                f"recon_dir must have one file per stimulus, repeat and arm, got {repeats[repeat].name} and {path.name}. "
-                "Tell them apart with rep-1, rep-2 or desc-NAME in the name."
+                f"recon_dir must have one file per stimulus, repeat and arm, got {repeats[repeat].name} and "
+                f"{path.name}. Tell them apart with rep-1, rep-2 or desc-NAME in the name."
             )
         repeats[repeat] = path
     return arms, notes
 
 
-def _common_stimuli(arms: dict[str, dict[str, dict[int, Path]]]) -> list[str]:
-    """Stimuli of every arm, all with the same number of repeats."""
-    stimuli = sorted(set.intersection(*(set(files) for files in arms.values())), key=lambda s: (len(s), s))
+def _common_stimuli(arms: Arms) -> list[Path]:
+    """Seen images that every arm reconstructs, all with the same number of repeats."""
+    stimuli = sorted(set.intersection(*(set(files) for files in arms.values())))
     if not stimuli:
         raise ImageFolderError(f"arms must share stimuli, got none in common between {sorted(arms)}.")
-    counts = {len(files[stimulus]): f"{stimulus} ({arm})" for arm, files in arms.items() for stimulus in stimuli}
+    counts = {len(files[seen]): f"{seen.stem} ({arm})" for arm, files in arms.items() for seen in stimuli}
     if len(counts) > 1:
         shown = ", ".join(f"{n} for {stimulus}" for n, stimulus in sorted(counts.items()))
         raise ImageFolderError(f"repeats must be equally many for every stimulus, got {shown}. Add or remove files.")
     return stimuli
 
 
-def _load_repeats(files: dict[str, dict[int, Path]], stimuli: list[str]) -> np.ndarray:
+def _load_repeats(files: dict[Path, dict[int, Path]], stimuli: list[Path]) -> np.ndarray:
     paths = [path for stimulus in stimuli for _, path in sorted(files[stimulus].items())]
     images = _load(paths)
     return images.reshape(len(stimuli), -1, *images.shape[1:])

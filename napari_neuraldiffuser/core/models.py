@@ -4,7 +4,6 @@ A model folder has the layout of a diffusers Stable Diffusion 1.x folder plus `i
 serves as the guide network (for Stable Diffusion 1.4: CLIP ViT-B/32).
 """
 
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .errors import UserError
 from .files import file_digest, fingerprint, read_json
 from .params import LAYERS
 
@@ -27,7 +27,7 @@ NORMALISATION = {
 }
 
 
-class ModelError(ValueError):
+class ModelError(UserError):
     """A model folder lacks a part, or a part cannot be used; the message names it and the remedy."""
 
 
@@ -238,10 +238,13 @@ def _check_parts(folder: Path, guide: str | Path | None) -> None:
 
 def _open(part: str, source: str, guide: str | Path | None) -> Any:
     """One part by its class; every failure becomes one sentence."""
-    # the libraries announce missing optional packages and every unused weight at warning level
-    logging.getLogger("transformers").setLevel(logging.ERROR)
     import diffusers
     import transformers
+
+    # the libraries announce missing optional packages and draw a bar per part
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
 
     kinds = {
         "vae": diffusers.AutoencoderKL,
@@ -262,7 +265,15 @@ def _open(part: str, source: str, guide: str | Path | None) -> Any:
         raise ModelError(f"Model part {part} must be readable in {where}, got: {first}") from error
     if part == "image_encoder":
         opened.pixel_statistics = _pixel_statistics(source)
+    if isinstance(opened, torch.nn.Module):
+        _own_memory(opened)
     return opened
+
+
+def _own_memory(module: torch.nn.Module) -> None:
+    """Copy weights out of the mapped file: its odd alignment changes the order of sums, and so the last bits."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.data = tensor.data.clone()
 
 
 def _pixel_statistics(source: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -1,8 +1,8 @@
 """The arithmetic of one guided step: one function per kernel, each with its plain-PyTorch reference.
 
 Everything faster is tested against the functions of this module.  Half-precision input is accumulated in
-float32, float64 input in float64 (for gradient checks).  The equations follow Li, Wu and Chen, IEEE TIP 2025
-(arXiv 2402.13809); DDIM is Song, Meng and Ermon, ICLR 2021 (arXiv 2010.02502), equation 12 with no added noise.
+float32, float64 input in float64 (for gradient checks).  The equations follow Li, Wu and Chen, IEEE TIP 2025 (arXiv
+2402.13809); DDIM is Song, Meng and Ermon, ICLR 2021 (arXiv 2010.02502), equation 12 with no added noise.
 """
 
 import math
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_neuraldiffuser.core.backend import backend_info
+from napari_neuraldiffuser.core.errors import UserError
 
 __all__ = [
     "OpsError",
@@ -29,14 +30,14 @@ __all__ = [
 ]
 
 
-class OpsError(ValueError):
+class OpsError(UserError):
     """Tensors or coefficients do not fit together; the message names the one and the rule."""
 
 
 def accumulation_dtype(tensor: Tensor) -> torch.dtype:
     """The dtype in which `tensor` is computed with: float32, or float64 for float64 input."""
     if not tensor.is_floating_point():
-        raise OpsError(f"tensor must be a floating-point tensor, got {tensor.dtype}. Convert it with .float().")
+        raise OpsError(f"tensor must be a floating-point tensor, got {tensor.dtype}. Use .float().")
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
@@ -50,7 +51,7 @@ def feature_loss_grad(
 
     L_b = sum_l w_bl mean((f_bl - g_bl)^2),   dL_b / df_bl = 2 w_bl (f_bl - g_bl) / n_l,
 
-    with n_l the number of elements of layer l in one image.  The gradient of an image depends on that image only.
+    with n_l the number of elements of layer l in one image.  An image's gradient depends on that image only.
 
     Parameters
     ----------
@@ -86,7 +87,7 @@ def feature_loss_grad(
 
 
 class _FeatureLoss(torch.autograd.Function):
-    """`feature_loss_grad` under autograd: the gradient is computed with the loss and only scaled in backward."""
+    """`feature_loss_grad` under autograd: the gradient comes with the loss and is only scaled in backward."""
 
     @staticmethod
     def forward(ctx, targets, weights, *features):
@@ -135,7 +136,7 @@ def _check_layers(features, targets, weights) -> None:
 
 def _check_layer(i: int, feature: Tensor, target: Tensor, batch: int) -> None:
     if feature.ndim < 2 or len(feature) != batch or feature[0].numel() == 0:
-        raise OpsError(f"features[{i}] must be shaped ({batch}, ...) and not empty, got {tuple(feature.shape)}.")
+        raise OpsError(f"features[{i}] must be ({batch}, ...) and not empty, got {tuple(feature.shape)}.")
     if target.shape[1:] != feature.shape[1:] or len(target) not in (1, batch):
         raise OpsError(
             f"targets[{i}] must be shaped ({batch} or 1, ...) like {tuple(feature.shape)}, got "
@@ -198,7 +199,7 @@ def step_coefficients(
 def _schedule(name: str, value: float) -> float:
     value = float(value)
     if not 0 < value <= 1:
-        raise OpsError(f"{name} must be in (0, 1], got {value}. Pass values of the scheduler's alphas_cumprod.")
+        raise OpsError(f"{name} must be in (0, 1], got {value}. Pass values of alphas_cumprod.")
     return value
 
 

@@ -8,13 +8,15 @@ import math
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any
 
+from .errors import UserError
+
 LAYERS = ("g02", "g04", "g06", "g08", "g10", "g12")
 """Guidance layers: the second MLP linear of vision transformer blocks 0..5 (the authors' Linear-2 ... Linear-12)."""
 
 TARGETS = ("z", "c", *LAYERS)
 
 
-class ParamError(ValueError):
+class ParamError(UserError):
     """A parameter is outside what its field allows; the message names it, the rule and the value."""
 
 
@@ -201,6 +203,23 @@ class EvaluationParams(Params):
 
     size: int = param(425, "Side at which PixCorr and SSIM compare images.", unit="px", low=16)
     batch_size: int = param(32, "Images encoded at once for two-way identification.", unit="images", low=1)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides what a run computes, one object per stage."""
+
+    betas: BetasParams = BetasParams()
+    features: FeatureParams = FeatureParams()
+    decoding: DecodingParams = DecodingParams()
+    diffusion: DiffusionParams = DiffusionParams()
+    guidance: GuidanceParams = GuidanceParams()
+    contribution: ContributionParams = ContributionParams()
+    evaluation: EvaluationParams = EvaluationParams()
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Plain values of every stage."""
+        return {f.name: getattr(self, f.name).to_dict() for f in fields(self)}
 
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {

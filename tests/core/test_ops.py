@@ -94,7 +94,7 @@ def test_non_contiguous_views_give_the_same_loss():
         (lambda f, t, w: (f, t, w[:, :2]), "weights must be shaped"),
         (lambda f, t, w: (f, t, w[:2]), "weights must be shaped"),
         (lambda f, t, w: (f, [t[0][:2], *t[1:]], w), r"targets\[0\] must be shaped"),
-        (lambda f, t, w: ([*f[:2], f[2][:1]], t, w), r"features\[2\] must be shaped"),
+        (lambda f, t, w: ([*f[:2], f[2][:1]], t, w), r"features\[2\] must be \(3"),
         (lambda f, t, w: ([f[0].long(), *f[1:]], t, w), "floating-point"),
         (lambda f, t, w: (f, [t[0].requires_grad_(), *t[1:]], w), r"targets\[0\] must be a constant"),
         (lambda f, t, w: (f, [t[0].to("meta"), *t[1:]], w), "must be on cpu"),
@@ -144,7 +144,8 @@ def test_bfloat16_predictions_keep_float32_latents():
     z, uncond, cond = torch.randn((3, 2, 4, 3, 3))
     coefficients = ops.step_coefficients(0.3, 0.4, 7.5)
     mixed = ops.guided_step(z, uncond.bfloat16(), cond.bfloat16(), None, coefficients)
-    exact = ops.guided_step(z.double(), uncond.bfloat16().double(), cond.bfloat16().double(), None, coefficients)
+    rounded = [noise.bfloat16().double() for noise in (uncond, cond)]
+    exact = ops.guided_step(z.double(), *rounded, None, coefficients)
     assert mixed.dtype == torch.float32
     torch.testing.assert_close(mixed.double(), exact, rtol=1e-5, atol=1e-6)
 
@@ -178,7 +179,7 @@ def test_prepare_image_matches_a_triangle_filter(side, size):
 
 
 def triangle_filter(side, size):
-    """Rows of the antialiased bilinear resize: a triangle as wide as the reduction, normalised at the borders."""
+    """Rows of the antialiased bilinear resize: a triangle as wide as the reduction, borders normalised."""
     scale = side / size
     width = max(scale, 1.0)
     centre = (np.arange(size)[:, None] + 0.5) * scale - 0.5

@@ -1,8 +1,8 @@
 """Matching mean and spread of the decoded z to those of real latents.
 
 A ridge prediction varies less than its target.  The published code shifts and scales every column of z with
-statistics of the whole test set, which one new scan does not have; `train` takes the statistics of predictions
-for training stimuli that were left out of the fit.
+statistics of the whole test set, which one new scan does not have; `train` takes those of predictions for
+training stimuli that were left out of the fit.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from .targets import gather
 
 COLUMNS_AT_ONCE = 2048
 LARGEST_GAIN = 1000.0
-"""A column decoded with less than 1/1000 of its true spread carries nothing: it is set to the training mean."""
+"""A column decoded with less than 1/1000 of its true spread carries nothing: it becomes the training mean."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,12 @@ def align_to_test(z: np.ndarray, stats: Alignment) -> np.ndarray:
     """
     if len(z) < 2:
         raise DecodingError(
-            f"align='test' must have at least 2 stimuli to take statistics of, got {len(z)}. Use align='train'."
+            f"align='test' must have at least 2 stimuli to take statistics of, got {len(z)}. "
+            "Use align='train'."
         )
     return (z - z.mean(0, dtype=np.float64)) * _gain(stats.sd, z.std(0, dtype=np.float64)) + stats.mean
 
 
 def _gain(wanted: np.ndarray, have: np.ndarray) -> np.ndarray:
-    usable = have * LARGEST_GAIN > wanted
+    usable = have > 0
     return np.where(usable, wanted / np.where(usable, have, 1.0), 0.0)

@@ -10,40 +10,63 @@ from .errors import DecodingError
 AFFINE_TOLERANCE_MM = 1e-3
 
 
+REMEDY = "Read these betas with the mask, subject and space that the decoder was trained on."
+
+
 @dataclass(frozen=True)
 class Geometry:
-    """Voxel grid of betas: `voxels` (p, 3) indices, `affine` (4, 4) to mm, `shape` (X, Y, Z), name of the `space`."""
+    """Voxel grid of betas: `voxels` (p, 3) indices, `affine` (4, 4) to mm, `shape` (X, Y, Z), `space`.
 
-    voxels: np.ndarray
-    affine: np.ndarray
-    shape: tuple[int, int, int]
+    voxels, affine and shape are None for betas without geometry (MindEye2's files); then only the number of
+    voxels can be compared.
+    """
+
+    n_voxels: int
     space: str
+    voxels: np.ndarray | None = None
+    affine: np.ndarray | None = None
+    shape: tuple[int, int, int] | None = None
 
     @classmethod
     def of(cls, betas: Any) -> "Geometry":
         """Geometry of a Betas object."""
+        n_voxels, space = betas.data.shape[1], str(betas.space)
+        if betas.voxels is None:
+            return cls(n_voxels, space)
         shape = tuple(int(size) for size in betas.shape)
-        return cls(np.array(betas.voxels), np.array(betas.affine, dtype=np.float64), shape, str(betas.space))
+        return cls(n_voxels, space, np.array(betas.voxels), np.array(betas.affine, dtype=np.float64), shape)
 
     def check(self, betas: Any) -> None:
         """Raise DecodingError unless `betas` are of the same voxels in the same order, space and grid."""
-        remedy = "Read these betas with the mask, subject and space that the decoder was trained on."
-        if len(betas.voxels) != len(self.voxels):
+        n_voxels = np.shape(betas.data)[-1]
+        if n_voxels != self.n_voxels:
             raise DecodingError(
-                f"betas must have the decoder's {len(self.voxels)} voxels, got {len(betas.voxels)}. {remedy}"
+                f"betas must have the decoder's {self.n_voxels} voxels, got {n_voxels}. {REMEDY}"
             )
-        differ = np.flatnonzero((np.asarray(betas.voxels) != self.voxels).any(1))
+        if (betas.voxels is None) != (self.voxels is None):
+            have, want = ("without" if voxels is None else "with" for voxels in (betas.voxels, self.voxels))
+            raise DecodingError(
+                f"betas must be {want} voxel positions as in training, got betas {have}. {REMEDY}"
+            )
+        if self.voxels is not None:
+            self._check_voxels(np.asarray(betas.voxels))
+            self._check_grid(betas)
+
+    def _check_voxels(self, voxels: np.ndarray) -> None:
+        differ = np.flatnonzero((voxels != self.voxels).any(1))
         if differ.size:
-            got, wanted = (tuple(map(int, v[differ[0]])) for v in (betas.voxels, self.voxels))
+            got, wanted = (tuple(int(i) for i in v[differ[0]]) for v in (voxels, self.voxels))
             raise DecodingError(
                 f"betas must have the decoder's voxels, got voxel {got} where it has {wanted} "
-                f"({differ.size} of {len(self.voxels)} differ). {remedy}"
+                f"({differ.size} of {self.n_voxels} differ). {REMEDY}"
             )
+
+    def _check_grid(self, betas: Any) -> None:
         same = tuple(betas.shape) == self.shape and str(betas.space) == self.space
         if not same or not np.allclose(betas.affine, self.affine, atol=AFFINE_TOLERANCE_MM):
             raise DecodingError(
                 f"betas must be in the decoder's space {self.space} {self.shape} with its affine, "
-                f"got {betas.space} {tuple(betas.shape)}. {remedy}"
+                f"got {betas.space} {tuple(betas.shape)}. {REMEDY}"
             )
 
 
@@ -58,14 +81,15 @@ def checked_data(betas: Any) -> np.ndarray:
     data = np.asarray(betas.data)
     if data.ndim != 2 or 0 in data.shape:
         raise DecodingError(
-            f"betas must have stimuli and voxels, got an array of shape {data.shape}. Check the mask and the split."
+            f"betas must have stimuli and voxels, got an array of shape {data.shape}. "
+            "Check the mask and the split."
         )
     if data.dtype not in (np.float32, np.float64):
         data = data.astype(np.float32)
     bad = ~np.isfinite(data).all(0)
     if bad.any():
         raise DecodingError(
-            f"betas must be finite, got NaN or infinity in {int(bad.sum())} of {data.shape[1]} voxels, first in voxel "
-            f"{tuple(map(int, betas.voxels[np.argmax(bad)]))}. Drop these voxels or check the session's z-scoring."
+            f"betas must be finite, got NaN or infinity in {int(bad.sum())} of {data.shape[1]} voxels, first "
+            f"in column {int(np.argmax(bad))}. Drop these voxels or check the session's z-scoring."
         )
     return data

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..embeddings import Embeddings
-from ..params import DecodingParams
+from napari_neuraldiffuser.core.embeddings import Embeddings
+from napari_neuraldiffuser.core.params import DecodingParams
+
 from . import solver
 from .align import Alignment, align_to_test, align_to_train, measure
 from .errors import DecodingError
@@ -85,8 +86,8 @@ class RidgeDecoder:
         Parameters
         ----------
         train : Betas
-            Data (n, p); products run in its floating-point type.  Several rows of one stimulus are allowed and
-            are left out together.
+            Data (n, p); products run in its floating-point type.  Several rows of one stimulus are allowed
+            and are left out together.
         targets : TargetFile or Embeddings
             Targets of at least the training stimuli; must stay open while the decoder is used, unless it is
             saved and loaded.
@@ -105,7 +106,9 @@ class RidgeDecoder:
         self.x = (data - self.beta_mean).astype(data.dtype)
         self.use_targets(targets)
         self.spectrum = solver.decompose(self.x)
-        self._choose_penalties([solver.leave_out(self.spectrum, groups, a) for a in self.params.alphas], progress)
+        self._choose_penalties(
+            [solver.leave_out(self.spectrum, groups, a) for a in self.params.alphas], progress
+        )
         return self
 
     def use_targets(self, targets: Any) -> None:
@@ -118,7 +121,9 @@ class RidgeDecoder:
         self.accuracy = {}
         names = target_names(self.targets)
         for k, name in enumerate(names):
-            self.accuracy[name], best = self._fit_target(name, leaves, np.random.default_rng([self.params.seed, k]))
+            self.accuracy[name], best = self._fit_target(
+                name, leaves, np.random.default_rng([self.params.seed, k])
+            )
             if name == "z":
                 self.alignment: Alignment = measure(self, best)
             if progress:
@@ -136,7 +141,7 @@ class RidgeDecoder:
         # a target without variance has no R²: any penalty predicts its mean
         best = leaves[int(np.argmax(np.nan_to_num(r2, nan=-np.inf)))]
         alphas = tuple(left.alpha for left in leaves)
-        return TargetFit(best.alpha, alphas, tuple(map(float, r2)), shape, mean), best
+        return TargetFit(best.alpha, alphas, tuple(float(value) for value in r2), shape, mean), best
 
     def centre(self, betas: Any) -> np.ndarray:
         """Betas (m, p) minus the training mean, checked to be of the training voxels.
@@ -147,7 +152,9 @@ class RidgeDecoder:
             If the decoder is not fitted, the voxels differ or a value is not finite.
         """
         if not self.accuracy:
-            raise DecodingError("decoder must be fitted, got an unfitted one. Call fit() or RidgeDecoder.load().")
+            raise DecodingError(
+                "decoder must be fitted, got an unfitted one. Call fit() or RidgeDecoder.load()."
+            )
         self.geometry.check(betas)
         return (checked_data(betas) - self.beta_mean).astype(self.x.dtype)
 
@@ -194,13 +201,16 @@ class RidgeDecoder:
         similarity = self.similarity(self.centre(betas))
         out = {}
         for k, name in enumerate(self.names):
-            values = self.deviations(name, similarity) + self.accuracy[name].mean
+            values = self.deviations(name, similarity)
+            values += self.accuracy[name].mean.astype(values.dtype)
             if name == "z":
                 values = self._aligned(values, align)
             out[name] = values.astype(np.float32).reshape(-1, *self.accuracy[name].shape)
             if progress:
                 progress(k + 1, len(self.names), f"decode {name}")
-        return Embeddings(out.pop("z"), out.pop("c"), out, np.array(betas.stimulus_ids), self.attrs | {"align": align})
+        return Embeddings(
+            out.pop("z"), out.pop("c"), out, np.array(betas.stimulus_ids), self.attrs | {"align": align}
+        )
 
     def _aligned(self, z: np.ndarray, align: str) -> np.ndarray:
         if align == "none":

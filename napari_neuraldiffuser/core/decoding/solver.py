@@ -25,7 +25,7 @@ RELATIVE_RANK = 1e-12
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Thin eigendecomposition of a centred Gram matrix: `u` (n, r) float64 orthonormal, `s` (r,) float64 > 0."""
+    """Thin eigendecomposition of a centred Gram matrix: `u` (n, r) orthonormal, `s` (r,) > 0; float64."""
 
     u: np.ndarray
     s: np.ndarray
@@ -54,7 +54,9 @@ def decompose(x: np.ndarray) -> Spectrum:
         # centring takes one dimension; rounding must not give it back
         keep[0] = False
     if not keep.any():
-        raise DecodingError("betas must vary between stimuli, got constant betas. Check the beta files and the mask.")
+        raise DecodingError(
+            "betas must vary between stimuli, got constant betas. Check the beta files and the mask."
+        )
     s, vectors = s[keep], vectors[:, keep]
     u = vectors if n <= p else x @ vectors / np.sqrt(s)
     return Spectrum(np.ascontiguousarray(u, dtype=np.float64), s)
@@ -70,7 +72,7 @@ def _gram(x: np.ndarray) -> np.ndarray:
 
 
 def apply_inverse(spectrum: Spectrum, alpha: float, right: np.ndarray) -> np.ndarray:
-    """U (S + αI)⁻¹ Uᵀ right, (n, k) for right (n, k): the part of (K + αI)⁻¹ that survives a product with Xᵀ."""
+    """U (S + αI)⁻¹ Uᵀ right, (n, k) for right (n, k): what of (K + αI)⁻¹ survives a product with Xᵀ."""
     u, s = spectrum.u.astype(right.dtype, copy=False), spectrum.s
     return u @ ((u.T @ right) / (s + alpha)[:, None].astype(right.dtype))
 
@@ -87,8 +89,8 @@ def stimulus_groups(stimulus_ids: np.ndarray) -> list[np.ndarray]:
 class LeaveOut:
     """What turns training residuals at one penalty into those of stimuli left out of the fit.
 
-    `blocks` holds (rows (g, k), inverse (g, k, k)) per group size k, inverse being (I - H_GG)⁻¹ of the block of
-    the hat matrix H = 11ᵀ/n + U S(S + αI)⁻¹ Uᵀ that belongs to one stimulus.
+    `blocks` holds (rows (g, k), inverse (g, k, k)) per group size k, inverse being (I - H_GG)⁻¹ of one
+    stimulus' block of the hat matrix H = 11ᵀ/n + U S(S + αI)⁻¹ Uᵀ.
     """
 
     alpha: float
@@ -133,7 +135,7 @@ def _remainder(spectrum: Spectrum, rows: np.ndarray, alpha: float) -> np.ndarray
 
 @dataclass(frozen=True)
 class Rotated:
-    """Centred targets in the eigenbasis: `inside` UᵀY (r, t) and `outside` Y - U UᵀY (n, t) or None if zero."""
+    """Centred targets in the eigenbasis: `inside` UᵀY (r, t) and `outside` Y - U UᵀY (n, t), None if zero."""
 
     u: np.ndarray
     inside: np.ndarray
@@ -157,7 +159,7 @@ def leave_out_residuals(spectrum: Spectrum, rotated: Rotated, left: LeaveOut) ->
 
 
 def leave_out_r2(spectrum: Spectrum, y: np.ndarray, leaves: list[LeaveOut]) -> np.ndarray:
-    """R² = 1 - Σ held-out residuals² / Σ y² pooled over columns, for centred y (n, t): one value per penalty."""
+    """R² = 1 - Σ held-out residuals² / Σ y² pooled over columns, for centred y (n, t), per penalty."""
     rotated = rotate(spectrum, y)
     total = _energy(y)
     if total == 0:

@@ -1,4 +1,4 @@
-"""One HDF5 file per decoder: an embeddings file of the training targets with the group `decoder` beside them."""
+"""One HDF5 file per decoder: an embeddings file of the training targets with a group `decoder` in it."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ..embeddings import TargetFile, dataset_name
-from ..files import atomic_path
-from ..params import DecodingParams
+from napari_neuraldiffuser.core.embeddings import TargetFile, dataset_name
+from napari_neuraldiffuser.core.files import atomic_path
+from napari_neuraldiffuser.core.params import DecodingParams
+
 from .align import Alignment
 from .errors import DecodingError
 from .geometry import Geometry
@@ -48,8 +49,10 @@ def _save_betas(group: h5py.Group, decoder: Any) -> None:
     group["betas"], group["beta_mean"] = decoder.x, decoder.beta_mean
     group["stimulus_ids"] = decoder.stimulus_ids
     group["u"], group["s"] = decoder.spectrum.u, decoder.spectrum.s
-    group["voxels"], group["affine"] = decoder.geometry.voxels, decoder.geometry.affine
-    group.attrs.update(shape=decoder.geometry.shape, space=decoder.geometry.space)
+    # betas without geometry have None here, which is left out
+    for field, value in vars(decoder.geometry).items():
+        if value is not None:
+            group[f"geometry/{field}"] = value
 
 
 def _save_fits(group: h5py.Group, decoder: Any) -> None:
@@ -84,22 +87,30 @@ def _read(cls: type, file: h5py.File, path: str | Path) -> Any:
 
     group = file["decoder"]
     if group.attrs["format"] != FORMAT:
-        raise DecodingError(f"{path} must have format {FORMAT}, got {group.attrs['format']}. Fit the decoder again.")
+        raise DecodingError(
+            f"{path} must have format {FORMAT}, got {group.attrs['format']}. Fit the decoder again."
+        )
     decoder = cls(DecodingParams.from_dict(json.loads(group.attrs["params"])))
     decoder.x, decoder.beta_mean = group["betas"][...], group["beta_mean"][...]
     decoder.stimulus_ids = group["stimulus_ids"][...]
     decoder.spectrum = Spectrum(group["u"][...], group["s"][...])
-    shape = tuple(int(size) for size in group.attrs["shape"])
-    decoder.geometry = Geometry(group["voxels"][...], group["affine"][...], shape, str(group.attrs["space"]))
-    targets = TargetFile(path)
-    decoder.use_targets(targets)
-    decoder.accuracy = {name: _read_fit(TargetFit, group[f"fits/{name}"]) for name in targets}
+    decoder.geometry = _read_geometry(group["geometry"])
+    decoder.use_targets(TargetFile(path))
+    decoder.accuracy = {name: _read_fit(TargetFit, group[f"fits/{name}"]) for name in decoder.targets}
     if "alignment" in group:
         decoder.alignment = Alignment(**{field: values[...] for field, values in group["alignment"].items()})
     return decoder
 
 
+def _read_geometry(group: h5py.Group) -> Geometry:
+    n_voxels, space = int(group["n_voxels"][()]), group["space"].asstr()[()]
+    if "voxels" not in group:
+        return Geometry(n_voxels, space)
+    shape = tuple(int(size) for size in group["shape"][...])
+    return Geometry(n_voxels, space, group["voxels"][...], group["affine"][...], shape)
+
+
 def _read_fit(cls: type, group: h5py.Group) -> Any:
-    alphas, r2 = (tuple(map(float, group[key][...])) for key in ("alphas", "r2"))
+    alphas, r2 = (tuple(float(v) for v in group[key][...]) for key in ("alphas", "r2"))
     shape = tuple(int(size) for size in group.attrs["shape"])
     return cls(float(group.attrs["alpha"]), alphas, r2, shape, group["mean"][...])

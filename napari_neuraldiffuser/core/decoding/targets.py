@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..params import TARGETS
+from napari_neuraldiffuser.core.params import TARGETS
+
 from .errors import DecodingError
 
 BYTES_AT_ONCE = 64 * 2**20
@@ -14,7 +15,7 @@ BYTES_AT_ONCE = 64 * 2**20
 
 @dataclass(frozen=True)
 class Rows:
-    """Which stored row of a target file each row of betas has: `order` sorts the betas, `stored` (n,) is sorted."""
+    """Stored row of a target file for each row of betas: `stored` (n,) sorted, `order` (n,) betas' rows."""
 
     order: np.ndarray
     stored: np.ndarray
@@ -97,8 +98,10 @@ def gather(targets: Any, name: str, rows: Rows, dtype: Any) -> np.ndarray:
     return out
 
 
-def summary(targets: Any, name: str, rows: Rows, dtype: Any, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (T,) float64 of one target over the rows, and its chosen `columns` (n, t) in betas order, in one pass.
+def summary(
+    targets: Any, name: str, rows: Rows, dtype: Any, columns: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (T,) float64 of one target over the rows, and chosen `columns` (n, t) of it, in one pass.
 
     Raises
     ------
@@ -111,5 +114,7 @@ def summary(targets: Any, name: str, rows: Rows, dtype: Any, columns: np.ndarray
         total += values.sum(0, dtype=np.float64)
         chosen[positions] = values[:, columns]
     if not np.isfinite(total).all():
-        raise DecodingError(f"targets[{name!r}] must be finite, got NaN or infinity. Extract the targets again.")
+        raise DecodingError(
+            f"targets[{name!r}] must be finite, got NaN or infinity. Extract the targets again."
+        )
     return total / len(rows.order), chosen

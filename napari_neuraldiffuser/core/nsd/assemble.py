@@ -1,6 +1,6 @@
 """Sessions in, one row per image out: z-scoring, averaging, and counting the voxels that cannot be used."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,9 @@ class Assembler:
         As in BetasParams.
     """
 
-    def __init__(self, stimulus_ids: np.ndarray, n_voxels: int, *, zscore: bool = True, average: bool = True) -> None:
+    def __init__(
+        self, stimulus_ids: np.ndarray, n_voxels: int, *, zscore: bool = True, average: bool = True
+    ) -> None:
         self.zscore = zscore
         if average:
             self.ids, self._row = np.unique(stimulus_ids, return_inverse=True)
@@ -36,7 +38,8 @@ class Assembler:
         self._bad = {reason: np.zeros(n_voxels, dtype=bool) for reason in ("invalid", "nan", "constant")}
 
     def add(self, session: np.ndarray, valid: np.ndarray | None = None) -> None:
-        """Add one session, (trials, n_voxels) float32, which is overwritten; `valid` (n_voxels,) marks usable voxels."""
+        """Add one session, (trials, n_voxels) float32, which is overwritten; `valid` (n_voxels,) marks
+        usable voxels."""
         if valid is not None:
             self._bad["invalid"] |= ~valid
         mean = session.mean(axis=0, dtype=np.float64)
@@ -55,7 +58,8 @@ class Assembler:
         self._done += len(session)
 
     def finish(self) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
-        """Averages (rows, kept voxels) float32, the kept-voxel mask (n_voxels,), and dropped counts by first reason."""
+        """Averages (rows, kept voxels) float32, the kept-voxel mask (n_voxels,), and dropped counts by
+        first reason."""
         self.data /= np.maximum(self.repeats, 1)[:, None].astype(np.float32)
         gone = np.zeros(self.data.shape[1], dtype=bool)
         dropped = {}
@@ -64,7 +68,9 @@ class Assembler:
                 dropped[reason] = int((bad & ~gone).sum())
             gone |= bad
         if gone.all():
-            raise NSDError(f"mask must have voxels with a signal in every session, got none (dropped: {dropped}).")
+            raise NSDError(
+                f"mask must have voxels with a signal in every session, got none (dropped: {dropped})."
+            )
         return _compact(self.data, ~gone), ~gone, dropped
 
 
@@ -79,19 +85,17 @@ def _compact(data: np.ndarray, keep: np.ndarray) -> np.ndarray:
     return flat[: len(data) * width].reshape(len(data), width)
 
 
-def assemble(
-    trials: pd.DataFrame,
-    sessions: Iterable[tuple[np.ndarray, np.ndarray | None]],
-    assembler: Assembler,
-    progress: Progress | None = None,
-) -> None:
-    """Feed `sessions`, an iterator of (betas, valid mask), to the assembler, reporting progress per session."""
-    total = trials["session"].nunique()
-    for number, (betas, valid) in enumerate(sessions, 1):
-        assembler.add(betas, valid)
-        del betas  # before the next session is read: never two at once
+def assemble(readers: Sequence[Callable], assembler: Assembler, progress: Progress | None = None) -> None:
+    """Read and add sessions one after another, reporting progress per session.
+
+    `readers` are functions and not arrays, so that nothing keeps a session alive while the next one is
+    read; each
+    returns (betas (trials, n_voxels) float32, valid (n_voxels,) bool or None).
+    """
+    for number, read in enumerate(readers, 1):
+        assembler.add(*read())
         if progress is not None:
-            progress(number, total, "sessions read")
+            progress(number, len(readers), "sessions read")
 
 
 def shared_rows(trials: pd.DataFrame, ids: np.ndarray, average: bool) -> np.ndarray:

@@ -34,7 +34,8 @@ def read_trials(layout: Layout) -> pd.DataFrame:
 
     Notes
     -----
-    With NSD's 1-based fields, the image of trial t is `subjectim[s, masterordering[t] - 1] - 1`, and the first
+    With NSD's 1-based fields, the image of trial t is `subjectim[s, masterordering[t] - 1] - 1`, and the
+    first
     1000 images of every subject are the shared ones (NSD data manual, nsd_expdesign.mat).
     """
     order, images = _read_design(layout.design)
@@ -74,7 +75,9 @@ def _sessions_run(layout: Layout) -> tuple[int, pd.DataFrame | None]:
     responses = pd.read_csv(layout.responses, sep="\t")
     missing = {"SESSION", "RUN", "TRIAL", "73KID"} - set(responses.columns)
     if missing:
-        raise NSDError(f"{layout.responses} must have the columns SESSION, RUN, TRIAL, 73KID, got no {sorted(missing)}.")
+        raise NSDError(
+            f"{layout.responses} must have SESSION, RUN, TRIAL, 73KID, got no {sorted(missing)}."
+        )
     return int(responses["SESSION"].max()), responses
 
 

@@ -2,4 +2,5 @@
 
 
 class NSDError(ValueError):
-    """A file, folder or option of the scan data is not what it must be; the message names it, the rule and the remedy."""
+    """A file, folder or option of the scan data is not what it must be; the message names it, the rule and
+    the remedy."""

@@ -2,7 +2,8 @@
 
 NSD writes HDF5 betas from MATLAB as (X, Y, Z, 750), so that h5py shows (750, Z, Y, X), usually chunked
 (750, 1, 1, 1): one voxel's whole session is one chunk.  There, reading voxel by voxel touches the mask only,
-while a single trial `ds[0]` touches the whole file.  Contiguous files and NIfTI series are the other way round.
+while a single trial `ds[0]` touches the whole file.  Contiguous files and NIfTI series are the other way
+round.
 """
 
 import math
@@ -22,7 +23,9 @@ INT16_SCALE = 300.0
 BLOCK_BYTES = 64 * 2**20
 
 
-def read_session(path: Path, voxels: np.ndarray, n_trials: int, grid: tuple[tuple, np.ndarray | None]) -> np.ndarray:
+def read_session(
+    path: Path, voxels: np.ndarray, n_trials: int, grid: tuple[tuple, np.ndarray | None]
+) -> np.ndarray:
     """Betas of one session at some voxels.
 
     Parameters
@@ -77,7 +80,9 @@ def read_surface_session(path: str | Path) -> np.ndarray:
     """
     image = open_volume(path, "surface betas")
     if len(image.shape) != 4 or image.shape[1:3] != (1, 1):
-        raise NSDError(f"surface betas must have shape (vertices, 1, 1, trials), got {image.shape} in {path}.")
+        raise NSDError(
+            f"surface betas must have shape (vertices, 1, 1, trials), got {image.shape} in {path}."
+        )
     try:
         values = np.asanyarray(image.dataobj)
     except READ_ERRORS as error:
@@ -100,7 +105,9 @@ def _read_hdf5(path: Path, voxels: np.ndarray, n_trials: int, grid) -> np.ndarra
 
 def _dataset(file: h5py.File, path: Path) -> h5py.Dataset:
     if "betas" not in file or file["betas"].ndim != 4:
-        raise NSDError(f"{path} must hold a dataset 'betas' of four axes (trial, z, y, x), got {sorted(file)}.")
+        raise NSDError(
+            f"{path} must hold a dataset 'betas' of four axes (trial, z, y, x), got {sorted(file)}."
+        )
     return file["betas"]
 
 
@@ -125,7 +132,8 @@ def _written(dataset: h5py.Dataset) -> set[tuple[int, int, int]] | None:
 
 
 def _blocks(dataset: h5py.Dataset, voxels: np.ndarray) -> np.ndarray:
-    """Any other layout, block by block: a compressed chunk is unpacked once, a contiguous file is read in trial slabs."""
+    """Any other layout, block by block: a compressed chunk is unpacked once, a contiguous file is read in
+    trial slabs."""
     data = np.empty((dataset.shape[0], len(voxels)), dtype=dataset.dtype)
     size = np.array(dataset.chunks or (_slab(dataset.shape[1:], dataset.dtype), *dataset.shape[1:]))
     place = voxels[:, ::-1] // size[1:]
@@ -153,10 +161,15 @@ def _read_nifti(path: Path, voxels: np.ndarray, n_trials: int, grid) -> np.ndarr
     return _to_percent(data, image.get_data_dtype())
 
 
-def iterate_nifti(image: nib.spatialimages.SpatialImage, voxels: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Blocks of trials of a 4-D image, front to back: (trial slice, values (trials, n_voxels))."""
+def iterate_nifti(
+    image: nib.spatialimages.SpatialImage, voxels: np.ndarray, start: int = 0, stop: int | None = None
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Blocks of trials start ... stop of a 4-D image, front to back: (trial slice, values (trials,
+    n_voxels))."""
     x, y, z = voxels.T
-    for trials in _spans(image.shape[3], _slab(image.shape[:3], np.dtype(np.float64))):
+    for trials in _spans(
+        image.shape[3] if stop is None else stop, _slab(image.shape[:3], np.dtype(np.float64)), start
+    ):
         yield trials, np.asarray(image.dataobj[..., trials])[x, y, z].T
 
 
@@ -164,8 +177,8 @@ def _slab(shape: tuple, dtype: np.dtype) -> int:
     return max(1, BLOCK_BYTES // (math.prod(shape) * dtype.itemsize))
 
 
-def _spans(stop: int, step: int) -> Iterator[slice]:
-    return (slice(start, min(start + step, stop)) for start in range(0, stop, step))
+def _spans(stop: int, step: int, start: int = 0) -> Iterator[slice]:
+    return (slice(a, min(a + step, stop)) for a in range(start, stop, step))
 
 
 def _check_trials(path: Path, got: int, wanted: int) -> None:

@@ -1,6 +1,6 @@
 """Own scans: any NIfTI of betas, a mask, and a table that says which image each volume belongs to."""
 
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -52,7 +52,9 @@ def user_betas(
     params = params or BetasParams()
     image = open_volume(betas_nifti, "betas", keep_file_open=True)
     if len(image.shape) != 4:
-        raise NSDError(f"betas must be a 4-D image (x, y, z, trial), got shape {image.shape} in {betas_nifti}.")
+        raise NSDError(
+            f"betas must be a 4-D image (x, y, z, trial), got shape {image.shape} in {betas_nifti}."
+        )
     inside, affine = read_volume(mask, "mask")
     check_grid("mask", (inside.shape, affine), (image.shape[:3], image.affine))
     voxels = mask_voxels(inside)
@@ -61,7 +63,7 @@ def user_betas(
         table["stimulus_id"].to_numpy(), len(voxels), zscore=params.zscore, average=params.average_repeats
     )
     try:
-        assemble(table, _sessions(image, voxels, table), assembler, progress)
+        assemble(_readers(image, voxels, table), assembler, progress)
     except NSDError:
         raise
     except READ_ERRORS as error:
@@ -69,9 +71,17 @@ def user_betas(
     data, kept, dropped = assembler.finish()
     notes = [f"{image.shape[3] - len(table)} volumes without a row in the trials table left out"]
     return Betas(
-        data, assembler.ids, shared_rows(table, assembler.ids, params.average_repeats), assembler.repeats,
-        voxels[kept], image.affine, image.shape[:3], "native",
-        notes if len(table) < image.shape[3] else [], dropped, names,
+        data,
+        assembler.ids,
+        shared_rows(table, assembler.ids, params.average_repeats),
+        assembler.repeats,
+        voxels[kept],
+        image.affine,
+        image.shape[:3],
+        "native",
+        notes if len(table) < image.shape[3] else [],
+        dropped,
+        names,
     )
 
 
@@ -83,10 +93,14 @@ def read_user_trials(path: str | Path, n_volumes: int) -> tuple[pd.DataFrame, li
         raise NSDError(f"trials must be a tab-separated table, got {path} ({error}).") from error
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing or not len(table):
-        raise NSDError(f"trials must have the columns {list(COLUMNS)} and rows, got {list(table.columns)} in {path}.")
+        raise NSDError(
+            f"trials must have the columns {list(COLUMNS)} and rows, got {list(table.columns)} in {path}."
+        )
     _check_volumes(table["trial"], n_volumes, path)
     if table["stimulus"].isna().any():
-        raise NSDError(f"trials must name a stimulus in every row, got {int(table['stimulus'].isna().sum())} empty in {path}.")
+        raise NSDError(
+            f"trials must name a stimulus in every row, got an empty one in {path}."
+        )
     names = sorted(table["stimulus"].unique())
     table["stimulus_id"] = table["stimulus"].map({name: k for k, name in enumerate(names)}).astype(np.int64)
     table["shared"] = _test_column(table, path)
@@ -106,7 +120,9 @@ def _check_volumes(trial: pd.Series, n_volumes: int, path) -> None:
 def _check_sessions(table: pd.DataFrame, path) -> None:
     small = table.groupby("session", dropna=False).size()
     if table["session"].isna().any() or small.min() < 2:
-        raise NSDError(f"trials must have at least two trials in every session, got {small.to_dict()} in {path}.")
+        raise NSDError(
+            f"trials must have at least two trials in every session, got {small.to_dict()} in {path}."
+        )
 
 
 def _test_column(table: pd.DataFrame, path) -> np.ndarray:
@@ -116,19 +132,25 @@ def _test_column(table: pd.DataFrame, path) -> np.ndarray:
         return np.zeros(len(table), dtype=bool)
     words = table[name].astype(str).str.strip().str.lower().replace({"1.0": "1", "0.0": "0"})
     if not words.isin(["0", "1", "true", "false"]).all():
-        raise NSDError(f"column {name} must hold 0/1 or true/false, got {sorted(words.unique())[:5]} in {path}.")
+        raise NSDError(
+            f"column {name} must hold 0/1 or true/false, got {sorted(words.unique())[:5]} in {path}."
+        )
     return words.isin(["1", "true"]).to_numpy()
 
 
-def _sessions(image: nib.spatialimages.SpatialImage, voxels: np.ndarray, table: pd.DataFrame) -> Iterator:
-    """Sessions in order; volumes come front to back when sessions do, so a .nii.gz is unpacked once per session at most."""
-    for _, rows in table.groupby("session", sort=True):
-        trials = rows["trial"].to_numpy()
-        place = {int(trial): k for k, trial in enumerate(trials)}
-        session = np.empty((len(trials), len(voxels)), dtype=np.float32)
-        window = image.slicer[..., int(trials.min()) : int(trials.max()) + 1]
-        for block, values in iterate_nifti(window, voxels):
-            for offset, row in enumerate(values, block.start + int(trials.min())):
-                if offset in place:
-                    session[place[offset]] = row
-        yield session, None
+def _readers(image: nib.spatialimages.SpatialImage, voxels: np.ndarray, table: pd.DataFrame) -> list:
+    """One reader per session, in order."""
+    sessions = [rows["trial"].to_numpy() for _, rows in table.groupby("session", sort=True)]
+    return [partial(_read_session, image, voxels, trials) for trials in sessions]
+
+
+def _read_session(image: nib.spatialimages.SpatialImage, voxels: np.ndarray, trials: np.ndarray) -> tuple:
+    """Masked volumes `trials` (n_trials, n_voxels), read front to back so that a .nii.gz is not unpacked
+    per volume."""
+    place = {int(trial): k for k, trial in enumerate(trials)}
+    session = np.empty((len(trials), len(voxels)), dtype=np.float32)
+    for block, values in iterate_nifti(image, voxels, int(trials.min()), int(trials.max()) + 1):
+        for trial, row in enumerate(values, block.start):
+            if trial in place:
+                session[place[trial]] = row
+    return session, None

@@ -1,0 +1,124 @@
+"""Names of the files a run writes (BIDS-Derivatives), and the dataset description beside them."""
+
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import napari_neuraldiffuser
+
+from .errors import UserError
+from .files import make_folder, write_json
+from .ops import backend_info
+
+ARMS = ("unguided", "guided")
+PACKAGES = ("torch", "diffusers", "transformers", "numpy", "scipy", "nibabel", "nilearn", "h5py", "scikit-image")
+
+
+@dataclass(frozen=True)
+class Derivatives:
+    """Places of one subject's output.
+
+    Attributes
+    ----------
+    out_dir : Path
+        Folder of all subjects.
+    subject : str
+        NSD's name, `subj01`; files say `sub-01`.
+    space : str
+        Volume space of the betas.
+    """
+
+    out_dir: Path
+    subject: str
+    space: str = "func1pt8mm"
+
+    @property
+    def label(self) -> str:
+        """`sub-01` for `subj01`."""
+        digits = self.subject.removeprefix("subj").removeprefix("sub-")
+        if not digits.isalnum():
+            raise UserError(f"participant label must look like subj01, got {self.subject!r}.")
+        return f"sub-{digits}"
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.out_dir) / self.label
+
+    @property
+    def page(self) -> Path:
+        return Path(self.out_dir) / f"{self.label}.html"
+
+    @property
+    def embeddings(self) -> Path:
+        return self.folder / f"{self.label}_desc-ridge_embeddings.h5"
+
+    @property
+    def recon(self) -> Path:
+        return self.folder / "recon"
+
+    @property
+    def recon_sidecar(self) -> Path:
+        return self.recon / f"{self.label}_recon.json"
+
+    @property
+    def scores(self) -> Path:
+        return self.folder / f"{self.label}_desc-recon_scores.tsv"
+
+    @property
+    def summary(self) -> Path:
+        return self.folder / f"{self.label}_desc-summary_scores.json"
+
+    @property
+    def contribution_table(self) -> Path:
+        return self.folder / f"{self.label}_contribution.tsv"
+
+    @property
+    def failed(self) -> Path:
+        return self.folder / f"{self.label}_desc-failed_stimuli.tsv"
+
+    def image(self, stimulus_id: int, repeat: int, arm: str) -> Path:
+        """One reconstruction; repeats count from 1."""
+        name = f"{self.label}_stim-{stimulus_id:05d}_rep-{repeat}_desc-{arm}_recon.png"
+        return self.recon / name
+
+    def contribution(self, target: str) -> Path:
+        return self.folder / f"{self.label}_space-{self.space}_target-{target}_contribution.nii.gz"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computed, for the page and the sidecars; no environment variables, no paths."""
+    found = {"napari-neuraldiffuser": napari_neuraldiffuser.__version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def generated_by() -> list[dict[str, Any]]:
+    """BIDS `GeneratedBy`."""
+    entry = {
+        "Name": "napari-neuraldiffuser",
+        "Version": napari_neuraldiffuser.__version__,
+        "Versions": versions(),
+        "KernelBackend": backend_info()["backend"],
+    }
+    return [entry]
+
+
+def write_description(out_dir: Path) -> Path:
+    """`dataset_description.json` of the output folder."""
+    path = make_folder(out_dir) / "dataset_description.json"
+    write_json(
+        path,
+        {
+            "Name": "Reconstructions of seen images from fMRI",
+            "BIDSVersion": "1.10.0",
+            "DatasetType": "derivative",
+            "GeneratedBy": generated_by(),
+        },
+    )
+    return path

@@ -1,0 +1,86 @@
+"""MindEye2's prepared betas: all sessions of a subject in one matrix, without voxel positions."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from .assemble import Assembler
+from .betas import Betas
+from .errors import NSDError
+from .volumes import READ_ERRORS, unreadable
+
+STIMULUS, TRIAL, SHARED, COLUMNS = 0, 5, 16, 17
+"""Columns of behav.npy: 0-based 73k id, global trial (row of the betas), shared flag; -1 is missing."""
+
+BLOCK_TRIALS = 750
+
+
+def mindeye_betas(betas_hdf5: str | Path, behav_npy: str | Path, *, average_repeats: bool = True) -> Betas:
+    """Read `betas_all_subjXX_fp32_renorm.hdf5` with its `behav.npy`.
+
+    Parameters
+    ----------
+    betas_hdf5 : path
+        Dataset `betas` (trials, n_voxels) float32, already z-scored per session.
+    behav_npy : path
+        (..., 17) table, one row per trial.
+    average_repeats : bool
+        Average the repeats of an image.
+
+    Returns
+    -------
+    Betas
+        Without geometry: `voxels`, `affine` and `shape` are None.
+
+    Raises
+    ------
+    NSDError
+        If a file is unreadable or the table does not fit the matrix.
+    """
+    behaviour = _read_behaviour(behav_npy)
+    try:
+        with h5py.File(betas_hdf5, "r") as file:
+            if "betas" not in file or file["betas"].ndim != 2:
+                raise NSDError(
+                    f"{betas_hdf5} must hold a dataset 'betas' (trials, voxels), got {sorted(file)}."
+                )
+            return _assemble(file["betas"], behaviour, average_repeats)
+    except OSError as error:
+        raise unreadable(betas_hdf5, "MindEye2 betas", error) from error
+
+
+def _read_behaviour(path: str | Path) -> np.ndarray:
+    try:
+        table = np.load(path, allow_pickle=False)
+    except READ_ERRORS as error:
+        raise unreadable(path, "behav.npy", error) from error
+    if table.ndim < 2 or table.shape[-1] != COLUMNS:
+        raise NSDError(f"behav.npy must have {COLUMNS} columns, got shape {table.shape} in {path}.")
+    return table.reshape(-1, COLUMNS)
+
+
+def _assemble(dataset: h5py.Dataset, behaviour: np.ndarray, average: bool) -> Betas:
+    present = (behaviour[:, STIMULUS] >= 0) & (behaviour[:, TRIAL] >= 0)
+    rows = behaviour[present].astype(np.int64)
+    rows = rows[np.argsort(rows[:, TRIAL], kind="stable")]
+    if not len(rows) or rows[-1, TRIAL] >= len(dataset) or (np.diff(rows[:, TRIAL]) == 0).any():
+        raise NSDError(
+            f"behav.npy must name each of the {len(dataset)} trials at most once, got {len(rows)} rows "
+            f"up to trial {rows[-1, TRIAL] if len(rows) else 'none'}. Use the table of the same subject."
+        )
+    assembler = Assembler(rows[:, STIMULUS], dataset.shape[1], zscore=False, average=average)
+    for start in range(0, len(rows), BLOCK_TRIALS):
+        assembler.add(dataset[rows[start : start + BLOCK_TRIALS, TRIAL]].astype(np.float32))
+    data, _, dropped = assembler.finish()
+    tests = np.unique(rows[rows[:, SHARED] == 1, STIMULUS])
+    notes = [f"{int((~present).sum())} missing trials (-1) left out"] if not present.all() else []
+    return Betas(
+        data,
+        assembler.ids,
+        np.isin(assembler.ids, tests),
+        assembler.repeats,
+        space="mindeye2",
+        notes=notes,
+        dropped=dropped,
+    )

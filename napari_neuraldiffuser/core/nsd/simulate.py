@@ -1,0 +1,270 @@
+"""Simulated NSD subjects in NSD's own file formats.
+
+Low-level voxels (V1-V3, partly hV4) respond to oriented contrast, luminance and colour at retinotopic
+places of the image;
+high-level ones to what the scene contains; each with noise, session drift and a known noise ceiling.  What
+every
+region really encodes is written to `nsddata/ppdata/subjAA/simulation_truth.json`, last: a subject without
+it is
+incomplete and is written again.
+
+Receptive fields are finer than a real 4 mm voxel's, the signed luminance part is stronger than in V1, and
+positions
+are approximate: the subject exercises the software, it is no model of anybody's brain.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import scene_backgrounds, scene_captions, scene_shapes, scenes
+from ..files import file_digest, fingerprint, make_folder, read_json, write_json
+from ..params import SimulationParams
+from .assemble import Progress
+from .design import TRIALS_PER_SESSION
+from .layout import Layout
+from .simulation import atlas, brain, experiment, features, files, noise, responses
+from .stimuli import Stimuli
+
+VERSION = "betas_fithrf_GLMdenoise_RR"
+BLOCK_VOXELS = 8192
+MARKER = "nsddata_stimuli/simulation.json"
+
+
+def write_subjects(
+    nsd_dir: str | Path, params: SimulationParams | None = None, progress: Progress | None = None
+) -> list:
+    """Write `params.n_subjects` subjects, subj01 onwards, and return their truth files.
+
+    What is there already, complete and of the same parameters, is kept.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be written.
+    NSDError
+        If the design does not fit NSD's (too many images, too few trials).
+    """
+    params = params or SimulationParams()
+    return [write_subject(nsd_dir, params, progress, number) for number in range(1, params.n_subjects + 1)]
+
+
+def write_subject(
+    nsd_dir: str | Path,
+    params: SimulationParams | None = None,
+    progress: Progress | None = None,
+    number: int = 1,
+) -> Path:
+    """Write one simulated subject and, where they are not there yet, the files that all subjects share.
+
+    Parameters
+    ----------
+    nsd_dir : path
+        NSD folder to create or add to.
+    params : SimulationParams
+    progress : callable, optional
+        Called as progress(done, total, what).
+    number : int
+        1 for subj01; up to `params.n_subjects`.
+
+    Returns
+    -------
+    Path
+        `simulation_truth.json`.
+    """
+    params = params or SimulationParams()
+    report = progress or (lambda done, total, what: None)
+    layout = Layout(make_folder(nsd_dir), f"subj{number:02d}", version=VERSION)
+    recipe = fingerprint(
+        {"params": params.but(n_subjects=1).to_dict(), "subject": number, "code": code_digest()}
+    )
+    design = experiment.make_experiment(params)
+    write_common(layout, params, design, report)
+    if is_complete(layout, recipe, params):
+        return layout.truth
+    layout.truth.unlink(missing_ok=True)
+    subject = make_subject(layout, params, design, report)
+    files.write_brain(layout, subject.brain, subject.ncsnr, params.n_sessions)
+    for session in range(1, params.n_sessions + 1):
+        _write_session(layout, subject, params, session)
+        report(session, params.n_sessions, "sessions written")
+    files.write_responses(layout.responses, design, number, np.random.default_rng([params.seed, 5, number]))
+    write_json(layout.truth, truth(subject, params, recipe))
+    return layout.truth
+
+
+def is_complete(layout: Layout, recipe: str, params: SimulationParams) -> bool:
+    """Whether this very subject was written to the end before."""
+    if not layout.truth.is_file() or read_json(layout.truth).get("recipe") != recipe:
+        return False
+    return all(layout.session_file(k).is_file() for k in range(1, params.n_sessions + 1))
+
+
+def code_digest() -> str:
+    """Digest of the code that decides the bytes: a subject of an older simulator is not reused."""
+    modules = (
+        scenes,
+        scene_backgrounds,
+        scene_captions,
+        scene_shapes,
+        atlas,
+        brain,
+        experiment,
+        features,
+        files,
+        noise,
+    )
+    return fingerprint(
+        [file_digest(module.__file__) for module in (*modules, responses)] + [file_digest(__file__)]
+    )
+
+
+def scene_of(seed: int, stimulus_id: int) -> scenes.Scene:
+    """The scene behind a 0-based 73k id; depends on the seed and the id only."""
+    return scenes.draw_scene(np.random.default_rng([seed, 0, stimulus_id]))
+
+
+def write_common(
+    layout: Layout, params: SimulationParams, design: experiment.Experiment, report: Progress
+) -> None:
+    """Design, stimulus table, images and captions: what all subjects share."""
+    marker = layout.root / MARKER
+    recipe = fingerprint({"params": params.to_dict(), "code": code_digest()})
+    if marker.is_file() and read_json(marker).get("recipe") == recipe:
+        return
+    files.write_design(layout.design, design)
+    files.write_stim_info(layout.stim_info, design)
+    ids = np.unique(np.concatenate([design.shown(k) for k in range(1, params.n_subjects + 1)])).tolist()
+    files.write_stimuli(layout.stimuli, _render(ids, params, report), params.image_size)
+    write_json(layout.captions, {str(k + 1): scenes.captions(scene_of(params.seed, k), 5) for k in ids})
+    write_json(marker, {"recipe": recipe, "n_images": len(ids)})
+
+
+def _render(ids: list[int], params: SimulationParams, report: Progress) -> Iterator[tuple[int, np.ndarray]]:
+    for done, one in enumerate(ids, 1):
+        yield one, scenes.render(scene_of(params.seed, one), params.image_size)
+        if done % 100 == 0 or done == len(ids):
+            report(done, len(ids), "images drawn")
+
+
+@dataclass
+class SimulatedSubject:
+    """Everything that the betas are computed from.
+
+    Attributes
+    ----------
+    brain : Brain
+    people : Population
+        Properties of the responding voxels.
+    signal : (n_images, n_responding) float32
+        Noise-free responses, percent signal change.
+    row : (n_trials,) int
+        Trial -> row of `signal`.
+    noise : NoiseModel
+    ncsnr : (n_grey,) float32
+        Signal over trial-noise standard deviation of every grey voxel.
+    number : int
+    """
+
+    brain: brain.Brain
+    people: responses.Population
+    signal: np.ndarray
+    row: np.ndarray
+    noise: noise.NoiseModel
+    ncsnr: np.ndarray
+    number: int
+
+
+def make_subject(
+    layout: Layout, params: SimulationParams, design: experiment.Experiment, report: Progress
+) -> SimulatedSubject:
+    """Draw a subject's brain and compute its noise-free responses to every image it sees (read from the
+    stimulus file)."""
+    number = layout.number
+    head = brain.make_brain(params.grid, np.random.default_rng([params.seed, 2, number]))
+    rng = np.random.default_rng([params.seed, 3, number])
+    people = responses.make_population(head, rng)
+    ids, row = np.unique(design.shown(number), return_inverse=True)
+    shown = [scene_of(params.seed, one) for one in ids.tolist()]
+    stimuli = Stimuli(layout)
+    images = np.concatenate(
+        [features.shrink(stimuli[part]) for part in np.array_split(ids, -(-len(ids) // 64))]
+    )
+    report(1, 3, "responses")
+    low = responses.low_level_signal(
+        people, features.opponent_maps(images), features.energy_maps(images), rng
+    )
+    report(2, 3, "responses")
+    table, names = features.content_table(shown)
+    signal = responses.mix(people, low, responses.content_signal(people, table, names, rng))
+    report(3, 3, "responses")
+    level = np.full(len(head.voxels), noise.QUIET_LEVEL * params.noise, dtype=np.float32)
+    level[people.rows] = noise.remaining_level(people.amplitude, people.ncsnr) * params.noise
+    ncsnr = np.zeros(len(head.voxels), dtype=np.float32)
+    ncsnr[people.rows] = people.ncsnr / max(params.noise, 1e-3)
+    maps = noise.smooth_maps(head, params.grid, np.random.default_rng([params.seed, 4, number]))
+    return SimulatedSubject(head, people, signal, row, noise.NoiseModel(maps, level), ncsnr, number)
+
+
+def _write_session(layout: Layout, subject: SimulatedSubject, params: SimulationParams, session: int) -> None:
+    rows = subject.row[(session - 1) * TRIALS_PER_SESSION : session * TRIALS_PER_SESSION]
+    where = np.full(len(subject.brain.voxels), -1)
+    where[subject.people.rows] = np.arange(len(subject.people.rows))
+    rng = np.random.default_rng([params.seed, 6, subject.number, session])
+    course = noise.session_noise(TRIALS_PER_SESSION, rng)
+    response = subject.signal[rows] + params.noise * noise.signal_like(
+        subject.signal, TRIALS_PER_SESSION, rng
+    )
+
+    def betas(part: slice) -> np.ndarray:
+        responding = where[part] >= 0
+        signal = np.zeros((len(rows), len(responding)), dtype=np.float32)
+        signal[:, responding] = response[:, where[part][responding]]
+        rng = np.random.default_rng([params.seed, 7, subject.number, session, part.start])
+        return noise.observe(signal, subject.noise, course, part, rng)
+
+    files.write_session(layout.session_file(session), subject.brain, betas, BLOCK_VOXELS)
+
+
+def truth(subject: SimulatedSubject, params: SimulationParams, recipe: str) -> dict[str, Any]:
+    """What each region encodes, with its noise ceilings: contents of simulation_truth.json."""
+    where = np.full(len(subject.brain.voxels), -1)
+    where[subject.people.rows] = np.arange(len(subject.people.rows))
+    regions = {r.name: _region_truth(r, where[rows], subject) for r, rows in subject.brain.members.items()}
+    rest = np.setdiff1d(subject.people.rows, np.concatenate(list(subject.brain.members.values())))
+    regions["rest of nsdgeneral"] = _region_truth(atlas.REST, where[rest], subject)
+    return {
+        "recipe": recipe,
+        "params": params.but(n_subjects=1).to_dict(),
+        "subject": f"subj{subject.number:02d}",
+        "n_voxels": {"grey": len(subject.brain.voxels), "nsdgeneral": int(subject.brain.general.sum())},
+        "regions": regions,
+        "noise": {
+            "signal_like": noise.SIGNAL_LIKE,
+            "shared": noise.SHARED_NOISE,
+            "drift": noise.DRIFT,
+            "session_gain_sd": noise.GAIN_SD,
+            "ceiling": "percent, average of three trials; drift and gain come on top",
+        },
+    }
+
+
+def _region_truth(region: atlas.Region, rows: np.ndarray, subject: SimulatedSubject) -> dict[str, Any]:
+    snr = subject.ncsnr[subject.people.rows[rows]].astype(np.float64) ** 2
+    ceiling = 100 * snr / (snr + 1 / 3)
+    low = float(subject.people.low_level[rows].mean())
+    return {
+        "family": region.family,
+        "encodes": "low-level" if low > 0.75 else "semantic" if low < 0.25 else "both",
+        "low_level_share": round(low, 3),
+        "prefers": list(region.prefers),
+        "mni_centre": list(region.centre),
+        "n_voxels": len(rows),
+        "noise_ceiling": {
+            name: round(float(np.percentile(ceiling, q)), 1)
+            for name, q in (("q25", 25), ("median", 50), ("q75", 75))
+        },
+    }

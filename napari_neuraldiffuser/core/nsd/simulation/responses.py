@@ -1,0 +1,197 @@
+"""Noise-free responses of simulated voxels to images: receptive fields for the image, tuning for its
+contents."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .atlas import REST, Region
+from .brain import Brain
+from .features import FIELD_PX
+
+BLOCK_VOXELS = 2048
+LINEAR_SHARE = 0.65
+"""Share of the low-level signal's variance from signed luminance, colour and Gabor filters; the rest is
+contrast energy."""
+
+CEILINGS = {"prf-visualrois": (25.0, 60.0), "nsdgeneral": (5.0, 35.0)}
+CATEGORY_CEILING = (20.0, 55.0)
+"""Range of noise ceilings in percent for three trials, by family."""
+
+
+@dataclass
+class Population:
+    """Per-voxel properties of the voxels of nsdgeneral, in the order of `rows`.
+
+    Attributes
+    ----------
+    rows : (n,) int
+        Rows of the brain's voxels.
+    place : (n, 2) float
+        Receptive field centre (x right, y down) as a fraction of the image's side from its centre.
+    sigma : (n,) float
+        Receptive field size, same unit.
+    low_level : (n,) float
+        Share of the signal's variance that the image's local features carry.
+    preference : list of n tuples of str
+        Content prefixes that drive the voxel.
+    ceiling : (n,) float
+        Noise ceiling in percent for the average of three trials.
+    amplitude : (n,) float
+        Signal standard deviation, percent signal change.
+    """
+
+    rows: np.ndarray
+    place: np.ndarray
+    sigma: np.ndarray
+    low_level: np.ndarray
+    preference: list[tuple[str, ...]]
+    ceiling: np.ndarray
+    amplitude: np.ndarray
+
+    @property
+    def ncsnr(self) -> np.ndarray:
+        """Signal over trial-noise standard deviation, from NC = 100 s^2 / (s^2 + 1/3)."""
+        share = self.ceiling / 100
+        return np.sqrt(share / (3 * (1 - share)))
+
+
+def make_population(brain: Brain, rng: np.random.Generator) -> Population:
+    """Draw receptive fields, preferences and noise ceilings of all nsdgeneral voxels."""
+    rows = np.flatnonzero(brain.general)
+    n = len(rows)
+    people = Population(
+        rows, np.zeros((n, 2)), np.zeros(n), np.zeros(n), [()] * n, np.zeros(n), rng.uniform(0.6, 1.4, n)
+    )
+    where = np.full(len(brain.voxels), -1)
+    where[rows] = np.arange(n)
+    todo = np.ones(n, dtype=bool)
+    for region, members in brain.members.items():
+        todo[where[members]] = False
+        _settle(people, where[members], region, brain, rng)
+    _settle(people, np.flatnonzero(todo), REST, brain, rng)
+    return people
+
+
+def _settle(
+    people: Population, which: np.ndarray, region: Region, brain: Brain, rng: np.random.Generator
+) -> None:
+    """Give a region's voxels their properties; where categories overlap, preferences add up."""
+    mni = brain.mni[people.rows[which]]
+    for side in (mni[:, 0] < 0, mni[:, 0] >= 0):
+        people.place[which[side]] = retinotopy(mni[side], region.field, rng)
+    eccentricity = np.hypot(*people.place[which].T)
+    people.sigma[which] = region.size * (0.03 + 0.06 * eccentricity)
+    people.low_level[which] = region.low_level
+    people.ceiling[which] = rng.uniform(*CEILINGS.get(region.family, CATEGORY_CEILING), len(which))
+    for one in which:
+        people.preference[one] = people.preference[one] + region.prefers
+
+
+def retinotopy(mni: np.ndarray, field: str, rng: np.random.Generator) -> np.ndarray:
+    """Receptive field centres of one hemisphere's part of an area, (n, 2).
+
+    Posterior voxels see the fovea and anterior ones the periphery, with more voxels near the fovea; the
+    angle runs with
+    height; the field is the opposite side's, upper for ventral and lower for dorsal parts.
+    """
+    n = len(mni)
+    eccentricity = (
+        0.02 + 0.6 * ((np.argsort(np.argsort(mni[:, 1])) + rng.uniform(0, 1, n)) / max(n, 1)) ** 0.7
+    )
+    turn = (np.argsort(np.argsort(mni[:, 2] + rng.normal(0, 2.0, n))) + rng.uniform(0, 1, n)) / max(n, 1)
+    low, high = {"upper": (-0.5, 0.0), "lower": (0.0, 0.5), "both": (-0.5, 0.5)}[field]
+    angle = np.pi * (low + (high - low) * turn)
+    x, y = eccentricity * np.cos(angle), eccentricity * np.sin(angle)
+    side = -1.0 if n and mni[0, 0] > 0 else 1.0
+    return np.clip(np.stack([side * x, y], axis=1), -0.49, 0.49)
+
+
+def low_level_signal(
+    people: Population, opponent: np.ndarray, energy: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Image-driven part of the responses, (n_images, n_voxels) float32, unit variance per voxel.
+
+    Parameters
+    ----------
+    people : Population
+    opponent : (3, n_images, 1024)
+        Luminance and colour maps.
+    energy : (8, n_images, 1024)
+        Oriented contrast energy.
+    rng : numpy.random.Generator
+        Draws each voxel's mixture of channels.
+    """
+    n = len(people.rows)
+    signed = rng.normal(size=(4, n)) * np.array([1.0, 0.6, 0.6, 1.0])[:, None]
+    # orientation tuning: a smooth bump around a preferred orientation, a preferred frequency band, all
+    # positive
+    tuning = np.exp(2 * np.cos(2 * (rng.uniform(0, np.pi, n)[None] - np.deg2rad([0, 45, 90, 135])[:, None])))
+    band = rng.uniform(0, 1, n)
+    weights = np.concatenate([tuning * band, tuning * (1 - band)])
+    turn, phase = rng.uniform(0, np.pi, n), rng.uniform(0, 2 * np.pi, n)
+    out = np.empty((opponent.shape[1], n), dtype=np.float32)
+    for start in range(0, n, BLOCK_VOXELS):
+        part = slice(start, start + BLOCK_VOXELS)
+        pool, gabor = receptive_fields(people.place[part], people.sigma[part], turn[part], phase[part])
+        linear = sum(w * unit(m @ pool.T) for w, m in zip(signed[:3, part], opponent, strict=True))
+        linear = linear + signed[3, part] * unit(opponent[0] @ gabor.T)
+        complex_cells = sum(w * (m @ pool.T) for w, m in zip(weights[:, part], energy, strict=True))
+        mixed = np.sqrt(LINEAR_SHARE) * unit(linear) + np.sqrt(1 - LINEAR_SHARE) * unit(
+            np.sqrt(complex_cells)
+        )
+        out[:, part] = unit(mixed)
+    return out
+
+
+def receptive_fields(place: np.ndarray, sigma: np.ndarray, turn: np.ndarray, phase: np.ndarray) -> tuple:
+    """Gaussian pooling weights (rows sum to 1) and Gabor filters of the same envelope, each (n, 1024)
+    float32."""
+    axis = (np.arange(FIELD_PX) + 0.5) / FIELD_PX - 0.5
+    dx = axis[None, None, :] - place[:, 0, None, None]
+    dy = axis[None, :, None] - place[:, 1, None, None]
+    width = np.maximum(sigma, 0.5 / FIELD_PX)[:, None, None]
+    envelope = np.exp(-(dx**2 + dy**2) / (2 * width**2))
+    along = dx * np.cos(turn)[:, None, None] + dy * np.sin(turn)[:, None, None]
+    wave = np.cos(2 * np.pi * along / np.maximum(4 * width, 3 / FIELD_PX) + phase[:, None, None])
+    gabor = envelope * wave
+    gabor -= envelope * gabor.sum(axis=(1, 2), keepdims=True) / envelope.sum(axis=(1, 2), keepdims=True)
+    pool = envelope / envelope.sum(axis=(1, 2), keepdims=True)
+    flat = (len(place), FIELD_PX * FIELD_PX)
+    return pool.reshape(flat).astype(np.float32), gabor.reshape(flat).astype(np.float32)
+
+
+def content_signal(
+    people: Population, table: np.ndarray, names: list[str], rng: np.random.Generator
+) -> np.ndarray:
+    """Content-driven part of the responses, (n_images, n_voxels) float32, unit variance per voxel.
+
+    Every voxel has a weak random tuning to everything a scene contains (a distributed code) and a strong
+    positive one
+    to what its region prefers.
+    """
+    weights = rng.normal(0.0, 0.5, (len(names), len(people.rows)))
+    for voxel, prefers in enumerate(people.preference):
+        for prefix in prefers:
+            rows = [
+                k
+                for k, name in enumerate(names)
+                if name == prefix or (prefix[-1] == ":" and name.startswith(prefix))
+            ]
+            strong = rng.uniform(1.5, 2.5) if len(rows) == 1 else rng.normal(0.0, 1.2, len(rows))
+            weights[rows, voxel] += strong
+    return unit(table @ weights.astype(np.float32))
+
+
+def unit(values: np.ndarray) -> np.ndarray:
+    """Zero mean and unit variance along the images; a constant column becomes 0."""
+    centred = values - values.mean(axis=0)
+    spread = centred.std(axis=0)
+    return centred / np.where(spread > 0, spread, 1.0)
+
+
+def mix(people: Population, low: np.ndarray, content: np.ndarray) -> np.ndarray:
+    """Signal in percent signal change, (n_images, n_voxels) float32."""
+    share = people.low_level
+    both = np.sqrt(share) * low + np.sqrt(1 - share) * content
+    return (people.amplitude * unit(both)).astype(np.float32)

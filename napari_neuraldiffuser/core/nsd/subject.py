@@ -1,0 +1,183 @@
+"""One NSD subject: where its betas, regions, stimuli and anatomy come from."""
+
+from functools import cached_property, partial
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+
+from ..params import BetasParams
+from .assemble import Assembler, Progress, assemble, shared_rows
+from .betas import Betas, mask_voxels
+from .design import TRIALS_PER_SESSION, read_trials
+from .errors import NSDError
+from .layout import Layout
+from .rois import Rois, available, read_rois
+from .sessions import read_session, read_surface_session, session_grid
+from .stimuli import Stimuli
+from .volumes import check_grid, open_volume, read_volume
+
+
+class Subject:
+    """A subject of an NSD folder; making one opens no large file.
+
+    Parameters
+    ----------
+    nsd_dir : path
+        Folder that holds nsddata, nsddata_betas and nsddata_stimuli.
+    subject : str
+        "subj01" ... "subj08".
+    params : BetasParams, optional
+        Space and version of the betas and how they are prepared.
+
+    Raises
+    ------
+    NSDError
+        If the folder is not an NSD tree or does not hold the subject.
+    """
+
+    def __init__(self, nsd_dir: str | Path, subject: str, params: BetasParams | None = None) -> None:
+        self.params = params or BetasParams()
+        self.layout = Layout(Path(nsd_dir), subject, self.params.space, self.params.version)
+        self.layout.check()
+        self.name = subject
+        self.stimuli = Stimuli(self.layout)
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """Trials table (see `design.read_trials`): trial, session, trial_in_session, stimulus_id, shared,
+        repeat."""
+        return read_trials(self.layout)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Volume shape (X, Y, Z) of the betas."""
+        return self._grid[0]
+
+    @property
+    def affine(self) -> np.ndarray:
+        """4x4 voxel to mm of the betas' space (NSD: diagonal, origin at the volume's centre; not MNI)."""
+        return self._grid[1]
+
+    @cached_property
+    def _grid(self) -> tuple[tuple[int, int, int], np.ndarray]:
+        """Shape of the first session; its affine or, for HDF5 files (which have none), that of a volume
+        beside it."""
+        shape, affine = session_grid(next(iter(self.layout.sessions().values())))
+        if affine is None:
+            path = self._reference()
+            image = open_volume(path, "reference volume")
+            check_grid(str(path), (image.shape[:3], None), (shape, None))
+            affine = image.affine
+        return tuple(int(n) for n in shape), affine
+
+    def _reference(self) -> Path:
+        choices = [
+            self.layout.volumes / "brainmask.nii.gz",
+            self.layout.volumes / "mean.nii.gz",
+            self.layout.ncsnr,
+        ]
+        choices += [self.layout.anatomy, *sorted(self.layout.roi_folder.glob("*.nii.gz"))]
+        for path in choices:
+            if path.is_file():
+                return path
+        raise NSDError(
+            f"{self.layout.volumes} must hold a NIfTI volume that gives the affine of the betas, got none."
+        )
+
+    def roi_names(self) -> list[str]:
+        """ROI families that `rois` and `betas` accept."""
+        return available(self.layout)
+
+    def rois(self, name: str = "prf-visualrois") -> Rois:
+        """One family of regions on the betas' grid; an unknown name or another grid is an NSDError."""
+        rois = read_rois(self.layout, name)
+        check_grid(f"ROI {name}", (rois.labels.shape, rois.affine), self._grid)
+        return rois
+
+    def anatomy(self) -> nib.Nifti1Image | None:
+        """T1 resampled to the betas' space, or None where the file is absent."""
+        return open_volume(self.layout.anatomy, "anatomy") if self.layout.anatomy.is_file() else None
+
+    def noise_ceiling(self, repeats: int = 3) -> nib.Nifti1Image:
+        """Noise ceiling in percent of variance for the average of `repeats` trials: 100 s^2 / (s^2 +
+        1/repeats).
+
+        The published ncsnr was computed with the test images too: choosing voxels by it is mildly circular.
+        """
+        ncsnr, affine = read_volume(self.layout.ncsnr, "ncsnr")
+        power = np.nan_to_num(ncsnr.astype(np.float64)) ** 2
+        return nib.Nifti1Image((100 * power / (power + 1 / repeats)).astype(np.float32), affine)
+
+    def surface_betas(self, hemisphere: str, session: int) -> np.ndarray:
+        """fsaverage betas of one hemisphere ("lh", "rh") and session: (trials, n_vertices) float32."""
+        return read_surface_session(self.layout.surface_file(hemisphere, session))
+
+    def betas(self, roi: str | None = None, progress: Progress | None = None) -> Betas:
+        """Betas of the voxels of one ROI, one row per image.
+
+        Sessions are read one at a time; memory is about (images x voxels) plus one masked session.
+
+        Parameters
+        ----------
+        roi : str, optional
+            ROI family whose voxels above 0 are used; default `params.roi`.
+        progress : callable, optional
+            Called as progress(done, total, what) after every session.
+
+        Returns
+        -------
+        Betas
+            Sorted by 73k id, or in trial order where repeats are kept apart.
+
+        Raises
+        ------
+        NSDError
+            For an unknown or empty ROI, unreadable or incomplete sessions, or mismatched grids.
+        """
+        roi = roi or self.params.roi
+        voxels = mask_voxels(self.rois(roi).labels, f"ROI {roi}")
+        files = {k: path for k, path in self.layout.sessions().items() if k in set(self.trials["session"])}
+        if not files:
+            raise NSDError(
+                f"{self.layout.beta_folder} must hold sessions of the trials table, got none of them."
+            )
+        trials = self.trials[self.trials["session"].isin(files)]
+        average = self.params.average_repeats
+        assembler = Assembler(
+            trials["stimulus_id"].to_numpy(), len(voxels), zscore=self.params.zscore, average=average
+        )
+        readers = [partial(self._read, session, path, voxels) for session, path in files.items()]
+        assemble(readers, assembler, progress)
+        data, kept, dropped = assembler.finish()
+        shared = shared_rows(trials, assembler.ids, average)
+        return Betas(
+            data,
+            assembler.ids,
+            shared,
+            assembler.repeats,
+            voxels[kept],
+            self.affine,
+            self.shape,
+            self.params.space,
+            self._notes(files, dropped),
+            dropped,
+        )
+
+    def _read(self, session: int, path: Path, voxels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """One session's betas and, where NSD says so, which voxels are valid in it."""
+        valid = None
+        if self.layout.valid_session(session).is_file():
+            volume, affine = read_volume(self.layout.valid_session(session), "valid_session")
+            check_grid(str(self.layout.valid_session(session)), (volume.shape, affine), self._grid)
+            x, y, z = voxels.T
+            valid = volume[x, y, z] > 0
+        return read_session(path, voxels, TRIALS_PER_SESSION, self._grid), valid
+
+    def _notes(self, files: dict[int, Path], dropped: dict[str, int]) -> list[str]:
+        missing = sorted(set(self.trials["session"].unique().tolist()) - set(files))
+        notes = [f"sessions not found and skipped: {', '.join(map(str, missing))}"] if missing else []
+        return notes + [
+            f"{count} voxels dropped: {reason} in at least one session" for reason, count in dropped.items()
+        ]

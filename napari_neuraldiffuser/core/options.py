@@ -1,0 +1,66 @@
+"""Command-line options generated from the params dataclasses: name, type, limits, help and default stand there only."""
+
+import argparse
+from dataclasses import fields
+from typing import Any
+
+from .params import BetasParams, DecodingParams, DiffusionParams, FeatureParams, GuidanceParams, Params, Settings
+
+STAGES: dict[str, tuple[type[Params], tuple[str, ...]]] = {
+    # stage of Settings -> its class and the fields that become options
+    "betas": (BetasParams, ("roi", "space", "version", "zscore")),
+    "features": (FeatureParams, ("feature_normalisation",)),
+    "decoding": (DecodingParams, ("alphas", "align")),
+    "diffusion": (
+        DiffusionParams,
+        ("repeats", "seed", "n_steps", "strength", "cfg_scale", "sag_scale", "start_noise", "batch_size"),
+    ),
+    "guidance": (
+        GuidanceParams,
+        ("guidance_scale", "guidance_strength", "layers", "layer_weights", "x0_estimate", "x0_blend", "normalise"),
+    ),
+}
+
+
+def add_params(parser: argparse.ArgumentParser, cls: type[Params], names: tuple[str, ...]) -> None:
+    """One option per field; an option that is not given stays absent from the namespace."""
+    group = parser.add_argument_group(cls.__name__, (cls.__doc__ or "").strip())
+    for f in fields(cls):
+        if f.name in names:
+            group.add_argument("--" + f.name.replace("_", "-"), **_options(f))
+
+
+def _options(f: Any) -> dict[str, Any]:
+    unit = f" [{f.metadata['unit']}]" if f.metadata["unit"] else ""
+    default = " ".join(map(str, f.default)) if isinstance(f.default, tuple) else f.default
+    options: dict[str, Any] = {
+        "help": f"{f.metadata['help']}{unit} (default: {default})".replace("%", "%%"),
+        "default": argparse.SUPPRESS,
+        "dest": f.name,
+    }
+    if isinstance(f.default, bool):
+        return options | {"action": argparse.BooleanOptionalAction}
+    sample = f.default[0] if isinstance(f.default, tuple) else f.default
+    options |= {"type": type(sample), "metavar": type(sample).__name__.upper()}
+    if f.metadata["choices"]:
+        options |= {"choices": f.metadata["choices"], "metavar": None}
+    if isinstance(f.default, tuple):
+        options["nargs"] = "+"
+    return options
+
+
+def given(args: argparse.Namespace, cls: type[Params], names: tuple[str, ...]) -> dict[str, Any]:
+    """The fields of `cls` that the user gave."""
+    values = {name: getattr(args, name) for name in names if hasattr(args, name)}
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+def settings_from(args: argparse.Namespace, base: Settings) -> Settings:
+    """`base` with every option that was given; layers without weights get weight 1 each."""
+    changed = {}
+    for stage, (cls, names) in STAGES.items():
+        values = given(args, cls, names)
+        if "layers" in values and "layer_weights" not in values:
+            values["layer_weights"] = (1.0,) * len(values["layers"])
+        changed[stage] = getattr(base, stage).but(**values)
+    return Settings(**changed, contribution=base.contribution, evaluation=base.evaluation)

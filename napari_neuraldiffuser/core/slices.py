@@ -1,0 +1,254 @@
+"""Pictures of contribution volumes on brain slices, with ROI outlines and a colour bar (matplotlib, no display)."""
+
+import io
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+BACKGROUND = "#0f1317"
+INK = "#d5dbe1"
+OUTLINE_COLOURS = (
+    "#4cc9f0", "#80ed99", "#ffd166", "#f78fb3", "#c77dff", "#ff9f5a", "#9aa5ff", "#e9ecef", "#2dd4bf", "#d4a373",
+)  # fmt: skip
+AXIS_NAMES = ("sagittal", "coronal", "axial")
+
+
+class SliceError(ValueError):
+    """A volume that cannot be drawn; the message names it, the rule and the value."""
+
+
+@dataclass(frozen=True)
+class SliceStyle:
+    """How contribution slices look."""
+
+    label: str = "share of R²"
+    per_axis: int = 2
+    spacing: float = 1.0  # mm per drawn pixel: finer than the voxels, so that the anatomy is not blocky
+    threshold: float = 0.08  # share of the largest magnitude below which nothing is drawn
+    width: float = 11.0  # inches
+    dpi: int = 110
+
+
+def contribution_slices(volume, background=None, outlines=None, style: SliceStyle = SliceStyle()) -> bytes:
+    """Sagittal, coronal and axial slices through where the contribution is.
+
+    Parameters
+    ----------
+    volume : nibabel image, (X, Y, Z)
+        Contribution per voxel, 0 or NaN outside the mask.
+    background : nibabel image, optional
+        Anatomy in the same world space; any matrix and voxel size.
+    outlines : Rois or list of Rois, optional
+        ROIs to outline (`labels`, `names`, `affine`).  Dorsal and ventral parts (V1d, V1v) are joined.
+    style : SliceStyle
+
+    Returns
+    -------
+    bytes
+        PNG.  Left is on the left; positions are mm of the image's world space.
+
+    Raises
+    ------
+    SliceError
+        If the volume is not three-dimensional or has no finite value other than 0.
+    """
+    values = _checked(volume)
+    rois = _roi_masks(outlines)
+    planes = _choose_planes(values, volume.affine, style.per_axis)
+    box = _bounds(values if background is None else np.asanyarray(background.dataobj), (background or volume).affine)
+    limit = float(np.quantile(np.abs(values[values != 0]), 0.995))
+    scene = _Scene(values, volume.affine, background, rois, box, limit, style)
+    return _draw(scene, planes)
+
+
+@dataclass(frozen=True)
+class _Scene:
+    values: np.ndarray
+    affine: np.ndarray
+    background: object
+    rois: list
+    box: np.ndarray  # (3, 2) mm
+    limit: float
+    style: SliceStyle
+
+    @property
+    def signed(self) -> bool:
+        """Whether negative shares are large enough to need a diverging map."""
+        return bool((self.values < -self.style.threshold * self.limit).sum() > 0.02 * (self.values != 0).sum())
+
+
+def _checked(volume) -> np.ndarray:
+    values = np.nan_to_num(np.asanyarray(volume.dataobj, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    if values.ndim != 3 or not values.any():
+        raise SliceError(
+            f"volume must be three-dimensional with a finite value other than 0, got shape {values.shape} with "
+            f"{np.count_nonzero(values)} such values. Check the mask that the map was made with."
+        )
+    return values
+
+
+def _roi_masks(outlines) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """(name, mask, affine) of every ROI, the parts of one area joined, largest first."""
+    if outlines is None:
+        return []
+    families = outlines if isinstance(outlines, Iterable) else [outlines]
+    masks: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for family in families:
+        for label, name in family.names.items():
+            mask = np.asarray(family.labels) == label
+            if label <= 0 or not mask.any():
+                continue
+            name = re.sub(r"^(V\d)[vd]$", r"\1", name)
+            joined = masks[name][0] | mask if name in masks and masks[name][0].shape == mask.shape else mask
+            masks[name] = (joined, np.asarray(family.affine))
+    return [(name, mask, affine) for name, (mask, affine) in masks.items()][: len(OUTLINE_COLOURS)]
+
+
+def _choose_planes(values: np.ndarray, affine: np.ndarray, per_axis: int) -> list[tuple[int, float]]:
+    """(world axis, mm) of each slice: quantiles of the contribution along that axis, so none is empty."""
+    voxels = np.argwhere(values)
+    weight = np.abs(values[tuple(voxels.T)])
+    weight = weight**2  # the peaks choose the slice, not the extent of the mask
+    world = voxels @ affine[:3, :3].T + affine[:3, 3]
+    planes = []
+    for axis in range(3):
+        order = np.argsort(world[:, axis])
+        cumulative = np.cumsum(weight[order]) / weight.sum()
+        for quantile in (np.arange(per_axis) + 0.5) / per_axis:
+            position = world[order[np.searchsorted(cumulative, quantile)], axis]
+            planes.append((axis, float(position)))
+    return planes
+
+
+def _bounds(data: np.ndarray, affine: np.ndarray, margin: float = 4.0) -> np.ndarray:
+    """World-space box (3, 2) in mm around what is not empty."""
+    data = np.nan_to_num(np.asarray(data, dtype=np.float64))
+    voxels = np.argwhere(np.abs(data) > 0.02 * np.abs(data).max())
+    low, high = voxels.min(axis=0), voxels.max(axis=0)
+    corners = np.array([[x, y, z] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])])
+    world = corners @ affine[:3, :3].T + affine[:3, 3]
+    return np.stack([world.min(axis=0) - margin, world.max(axis=0) + margin], axis=1)
+
+
+def _plane_points(box: np.ndarray, axis: int, position: float, spacing: float) -> tuple[np.ndarray, tuple]:
+    """World points (rows, columns, 3) of a slice and its extent (left, right, bottom, top) in mm."""
+    across, up = [a for a in range(3) if a != axis]
+    columns = np.arange(box[across, 0], box[across, 1], spacing)
+    rows = np.arange(box[up, 0], box[up, 1], spacing)
+    points = np.empty((len(rows), len(columns), 3))
+    points[..., axis] = position
+    points[..., across] = columns[None, :]
+    points[..., up] = rows[:, None]
+    return points, (columns[0], columns[-1], rows[0], rows[-1])
+
+
+def _sample(data: np.ndarray, affine: np.ndarray, points: np.ndarray, order: int = 1) -> np.ndarray:
+    """Values of a volume at world points."""
+    from scipy.ndimage import map_coordinates
+
+    inverse = np.linalg.inv(affine)
+    voxels = points @ inverse[:3, :3].T + inverse[:3, 3]
+    return map_coordinates(np.asarray(data, dtype=np.float64), np.moveaxis(voxels, -1, 0), order=order, cval=0.0)
+
+
+def _contribution_at(scene: _Scene, points: np.ndarray) -> np.ndarray:
+    """Smoothly interpolated inside the mask, NaN outside it and below the threshold."""
+    inside = _sample(scene.values != 0, scene.affine, points)
+    total = _sample(scene.values, scene.affine, points)
+    # dividing by the interpolated mask keeps the rim from fading into the zeros outside
+    value = np.divide(total, inside, out=np.zeros_like(total), where=inside > 0.5)
+    return np.where(np.abs(value) >= scene.style.threshold * scene.limit, value, np.nan)
+
+
+def _draw(scene: _Scene, planes: list[tuple[int, float]]) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    extents = [_plane_points(scene.box, axis, mm, 8.0)[1] for axis, mm in planes]
+    widths = [e[1] - e[0] for e in extents]
+    tallest = max(e[3] - e[2] for e in extents)
+    bar, legend = 0.06, 0.42 if scene.rois else 0.12
+    unit = scene.style.width * (1 - bar - 0.03) / sum(widths)  # inches per mm
+    height = unit * tallest + 0.34 + legend
+    figure = Figure(figsize=(scene.style.width, height), dpi=scene.style.dpi, facecolor=BACKGROUND)
+    FigureCanvasAgg(figure)
+    left, bottom, image = 0.005, legend / height, None
+    for (axis, mm), width in zip(planes, widths, strict=True):
+        share = unit * width / scene.style.width
+        axes = figure.add_axes([left, bottom, share, unit * tallest / height])
+        image = _draw_plane(axes, scene, axis, mm)
+        left += share
+    _colour_bar(figure, scene, image, [left + 0.012, bottom + 0.08, 0.011, 0.72 * unit * tallest / height])
+    _legend(figure, scene)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", facecolor=BACKGROUND)
+    return _fewer_colours(stream.getvalue())
+
+
+def _draw_plane(axes, scene: _Scene, axis: int, mm: float):
+    points, extent = _plane_points(scene.box, axis, mm, scene.style.spacing)
+    axes.set_axis_off()
+    if scene.background is not None:
+        data = np.nan_to_num(np.asanyarray(scene.background.dataobj, dtype=np.float64))
+        shown = _sample(data, scene.background.affine, points, order=3)
+        top = np.quantile(data[data > 0.02 * data.max()], 0.995)
+        axes.imshow(shown, extent=extent, origin="lower", cmap="gray", vmin=0, vmax=1.25 * top, interpolation="bilinear")
+    low = -scene.limit if scene.signed else 0.0
+    value = _contribution_at(scene, points)
+    image = axes.imshow(value, extent=extent, origin="lower", cmap=_colours(scene), vmin=low, vmax=scene.limit)
+    for (_, mask, affine), colour in zip(scene.rois, OUTLINE_COLOURS, strict=False):
+        inside = _sample(mask, affine, points)
+        if inside.max() > 0.5:
+            axes.contour(inside, levels=[0.5], extent=extent, origin="lower", colors=[colour], linewidths=1.1)
+    _marks(axes, axis, mm)
+    return image
+
+
+def _colours(scene: _Scene) -> str:
+    return "RdBu_r" if scene.signed else "inferno"
+
+
+def _marks(axes, axis: int, mm: float) -> None:
+    """Slice position above, and which side is which: L/R, or P/A for a sagittal slice."""
+    sides = ("P", "A") if axis == 0 else ("L", "R")
+    axes.set_title(f"{'xyz'[axis]} = {mm:+.0f} mm", color=INK, fontsize=8.5, pad=4)
+    for x, side in zip((0.03, 0.97), sides, strict=True):
+        align = "left" if x < 0.5 else "right"
+        axes.text(x, 0.03, side, transform=axes.transAxes, color=INK, fontsize=8.5, ha=align, va="bottom")
+
+
+def _colour_bar(figure, scene: _Scene, image, place: list[float]) -> None:
+    axes = figure.add_axes(place)
+    bar = figure.colorbar(image, cax=axes)
+    bar.outline.set_visible(False)
+    axes.tick_params(colors=INK, labelsize=7.5, length=2)
+    bar.formatter.set_powerlimits((-3, 3))
+    bar.ax.yaxis.get_offset_text().set(color=INK, fontsize=7)
+    bar.set_label(f"{scene.style.label}", color=INK, fontsize=8.5)
+
+
+def _legend(figure, scene: _Scene) -> None:
+    if not scene.rois:
+        return
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=c, lw=2) for _, c in zip(scene.rois, OUTLINE_COLOURS, strict=False)]
+    names = [name for name, _, _ in scene.rois]
+    figure.legend(
+        handles, names, loc="lower center", ncols=len(names), frameon=False, labelcolor=INK, fontsize=8.5,
+        handlelength=1.3, columnspacing=1.6,
+    )  # fmt: skip
+
+
+def _fewer_colours(png: bytes) -> bytes:
+    """The same picture with a palette: a third of the size, and a report holds eight of them."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    with Image.open(io.BytesIO(png)) as image:
+        image.convert("RGB").quantize(255, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
+            stream, "PNG", optimize=True
+        )
+    return stream.getvalue()

@@ -1,0 +1,51 @@
+"""Resuming: a stage that is complete, from the same inputs and parameters, is not run again."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .files import fingerprint, read_json, write_json
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Records of finished stages in the work folder.
+
+    Attributes
+    ----------
+    folder : Path
+        One JSON record per stage: what it was made from, and its files with their sizes.
+    resume : bool
+        False runs every stage again.
+    """
+
+    folder: Path
+    resume: bool = True
+
+    def run(self, name: str, made_from: Any, files: Iterable[Path], work: Callable[[], Any]) -> bool:
+        """Do `work` unless its record says that `files` were made from `made_from`; True if it was done.
+
+        The record is written after the work, so an interrupted stage has none.
+        """
+        files, digest = [Path(f) for f in files], fingerprint(made_from)
+        if self.resume and self.is_complete(name, digest, files):
+            return False
+        self._record(name).unlink(missing_ok=True)
+        work()
+        sizes = {f.name: f.stat().st_size for f in files}
+        write_json(self._record(name), {"made_from": digest, "files": sizes})
+        return True
+
+    def is_complete(self, name: str, digest: str, files: list[Path]) -> bool:
+        """Whether the record is of `digest` and every file is there with its size."""
+        record = self._record(name)
+        if not record.is_file():
+            return False
+        known = read_json(record)
+        if known["made_from"] != digest:
+            return False
+        return all(f.is_file() and f.stat().st_size == known["files"].get(f.name) for f in files)
+
+    def _record(self, name: str) -> Path:
+        return self.folder / f"{name}.json"

@@ -1,0 +1,201 @@
+"""Thin Nipype interfaces: files in, one call of the core, files out."""
+
+from pathlib import Path
+
+from nipype.interfaces.base import Directory, File, SimpleInterface, TraitedSpec, traits
+
+from napari_neuraldiffuser import __version__
+from napari_neuraldiffuser.core.params import (
+    BetasParams,
+    DecodingParams,
+    DiffusionParams,
+    FeatureParams,
+    GuidanceParams,
+)
+from nipype_interfaces.spec import input_spec, params_of
+
+
+def _nsd_inputs() -> dict:
+    return {
+        "nsd_dir": Directory(exists=True, mandatory=True, desc="Folder of nsddata, nsddata_betas and stimuli."),
+        "subject": traits.Str("subj01", usedefault=True, desc="Subject, subj01 to subj08."),
+        "algorithm_version": traits.Str(__version__, usedefault=True, desc="Reruns cached nodes when it changes."),
+    }
+
+
+def _model_inputs() -> dict:
+    return {
+        "models": traits.Str("demo", usedefault=True, desc="'demo', a model folder, or a hub id."),
+        "device": traits.Str("cpu", usedefault=True, desc="torch device: cpu, cuda, cuda:0."),
+    }
+
+
+NSDIndexInputSpec = input_spec("NSDIndexInputSpec", **_nsd_inputs())
+
+
+class NSDIndexOutputSpec(TraitedSpec):
+    trials = File(exists=True, desc="TSV with one row per trial.")
+    train_ids = traits.List(traits.Int, desc="0-based 73k ids seen in training trials.")
+    test_ids = traits.List(traits.Int, desc="0-based 73k ids of the shared test images.")
+
+
+class NSDIndex(SimpleInterface):
+    """List what a subject of an NSD folder saw, without reading betas."""
+
+    input_spec, output_spec = NSDIndexInputSpec, NSDIndexOutputSpec
+
+    def _run_interface(self, runtime):
+        from napari_neuraldiffuser.core.nsd import Subject
+
+        trials = Subject(self.inputs.nsd_dir, self.inputs.subject).trials
+        path = Path(runtime.cwd) / "trials.tsv"
+        trials.to_csv(path, sep="\t", index=False)
+        self._results["trials"] = str(path)
+        for name, rows in (("train_ids", trials[~trials.shared]), ("test_ids", trials[trials.shared])):
+            self._results[name] = sorted(int(s) for s in rows.stimulus_id.unique())
+        return runtime
+
+
+ExtractFeaturesInputSpec = input_spec(
+    "ExtractFeaturesInputSpec",
+    FeatureParams,
+    stimulus_ids=traits.List(traits.Int, mandatory=True, desc="0-based 73k ids of the images to encode."),
+    **_nsd_inputs(),
+    **_model_inputs(),
+)
+
+
+class ExtractFeaturesOutputSpec(TraitedSpec):
+    targets = File(exists=True, desc="HDF5 with z, c, g/<layer> and stimulus_id.")
+
+
+class ExtractFeatures(SimpleInterface):
+    """Target embeddings of images and their captions."""
+
+    input_spec, output_spec = ExtractFeaturesInputSpec, ExtractFeaturesOutputSpec
+
+    def _run_interface(self, runtime):
+        from napari_neuraldiffuser.core import embeddings, models, nsd
+
+        path = Path(runtime.cwd) / "targets.h5"
+        networks = models.load(self.inputs.models, device=self.inputs.device)
+        stimuli = nsd.Subject(self.inputs.nsd_dir, self.inputs.subject).stimuli
+        params = params_of(self.inputs, FeatureParams)
+        embeddings.extract(networks, stimuli, self.inputs.stimulus_ids, path, params).close()
+        self._results["targets"] = str(path)
+        return runtime
+
+
+FitDecoderInputSpec = input_spec(
+    "FitDecoderInputSpec",
+    BetasParams,
+    DecodingParams,
+    targets=File(exists=True, mandatory=True, desc="Target embeddings of the training images, HDF5."),
+    **_nsd_inputs(),
+)
+
+
+class FitDecoderOutputSpec(TraitedSpec):
+    decoder = File(exists=True, desc="Fitted decoder, HDF5.")
+
+
+class FitDecoder(SimpleInterface):
+    """Ridge regression from a subject's training betas to target embeddings."""
+
+    input_spec, output_spec = FitDecoderInputSpec, FitDecoderOutputSpec
+
+    def _run_interface(self, runtime):
+        from napari_neuraldiffuser.core import decoding, embeddings
+
+        path = Path(runtime.cwd) / "decoder.h5"
+        train, _ = _betas(self.inputs).split()
+        with embeddings.TargetFile(self.inputs.targets) as targets:
+            decoding.RidgeDecoder(params_of(self.inputs, DecodingParams)).fit(train, targets).save(path)
+        self._results["decoder"] = str(path)
+        return runtime
+
+
+DecodeInputSpec = input_spec(
+    "DecodeInputSpec",
+    BetasParams,
+    decoder=File(exists=True, mandatory=True, desc="Fitted decoder of the same subject, HDF5."),
+    targets=File(exists=True, desc="The targets that the decoder was fitted on, which hold its training side."),
+    n_stimuli=traits.Int(0, usedefault=True, desc="The first so many test stimuli; 0 for all."),
+    **_nsd_inputs(),
+)
+
+
+class DecodeOutputSpec(TraitedSpec):
+    embeddings = File(exists=True, desc="HDF5 with the decoded z, c and g of the test stimuli.")
+    stimulus_ids = traits.List(traits.Int, desc="0-based 73k ids of the decoded stimuli.")
+
+
+class Decode(SimpleInterface):
+    """Decoded embeddings of a subject's test stimuli."""
+
+    input_spec, output_spec = DecodeInputSpec, DecodeOutputSpec
+
+    def _run_interface(self, runtime):
+        from napari_neuraldiffuser.core import decoding
+
+        path = Path(runtime.cwd) / "embeddings.h5"
+        _, test = _betas(self.inputs).split()
+        if self.inputs.n_stimuli:
+            test = test.subset(test.stimulus_ids[: self.inputs.n_stimuli])
+        decoded = decoding.RidgeDecoder.load(self.inputs.decoder).predict(test)
+        decoded.save(path)
+        self._results["embeddings"] = str(path)
+        self._results["stimulus_ids"] = [int(s) for s in decoded.stimulus_ids]
+        return runtime
+
+
+GuidedReconstructInputSpec = input_spec(
+    "GuidedReconstructInputSpec",
+    DiffusionParams,
+    GuidanceParams,
+    embeddings=File(exists=True, mandatory=True, desc="Decoded embeddings, HDF5."),
+    stimulus_ids=traits.List(traits.Int, mandatory=True, desc="0-based 73k ids of this chunk of stimuli."),
+    label=traits.Str("sub-01", usedefault=True, desc="Subject part of the file names."),
+    algorithm_version=traits.Str(__version__, usedefault=True, desc="Reruns cached nodes when it changes."),
+    **_model_inputs(),
+)
+
+
+class GuidedReconstructOutputSpec(TraitedSpec):
+    images = traits.List(File(exists=True), desc="PNG files, stimuli in the order given, repeats of one together.")
+
+
+class GuidedReconstruct(SimpleInterface):
+    """Images of a chunk of stimuli; guidance_scale = 0 gives the baseline without guidance."""
+
+    input_spec, output_spec = GuidedReconstructInputSpec, GuidedReconstructOutputSpec
+
+    def _run_interface(self, runtime):
+        from napari_neuraldiffuser.core import embeddings, models, reconstruct
+
+        diffusion, guidance = (params_of(self.inputs, cls) for cls in (DiffusionParams, GuidanceParams))
+        decoded = embeddings.Embeddings.load(self.inputs.embeddings).subset(self.inputs.stimulus_ids)
+        networks = models.load(self.inputs.models, device=self.inputs.device)
+        result = reconstruct(decoded, networks, diffusion, guidance)
+        arm = "guided" if guidance.guidance_scale else "unguided"
+        self._results["images"] = _write_images(result, Path(runtime.cwd), f"{self.inputs.label}_stim", arm)
+        return runtime
+
+
+def _write_images(result, folder: Path, prefix: str, arm: str) -> list[str]:
+    """One PNG for each stimulus and repeat, named as the command line names them."""
+    from napari_neuraldiffuser.core.recon_files import write_png
+
+    written = []
+    for stimulus, repeats in zip(result.stimulus_ids, result.images, strict=True):
+        for repeat, image in enumerate(repeats, 1):
+            path = folder / f"{prefix}-{stimulus:05d}_rep-{repeat}_desc-{arm}_recon.png"
+            write_png(path, image)
+            written.append(str(path))
+    return written
+
+
+def _betas(inputs):
+    from napari_neuraldiffuser.core.nsd import Subject
+
+    return Subject(inputs.nsd_dir, inputs.subject, params_of(inputs, BetasParams)).betas()

@@ -1,0 +1,69 @@
+"""Nipype input specs generated from the params dataclasses, so that a default stands in one place only."""
+
+from dataclasses import Field, fields
+from typing import Any
+
+from nipype.interfaces.base import BaseInterfaceInputSpec, traits
+
+from napari_neuraldiffuser.core.params import ParamError, Params
+
+
+def spec_fields(*classes: type[Params]) -> dict[str, Any]:
+    """Traits of every field of `classes`, with default, limits, choices, unit and help text.
+
+    Returns
+    -------
+    dict
+        Field name to trait.
+
+    Raises
+    ------
+    ParamError
+        If two classes have a field of the same name, because one value cannot go to both.
+    """
+    found: dict[str, Any] = {}
+    for cls in classes:
+        for f in fields(cls):
+            if f.name in found:
+                raise ParamError(f"params of one spec must have distinct fields, got {f.name!r} twice.")
+            found[f.name] = _trait(f)
+    return found
+
+
+def input_spec(name: str, *classes: type[Params], **inputs: Any) -> type[BaseInterfaceInputSpec]:
+    """An input spec class: the traits `inputs`, then every field of the params `classes`."""
+    doc = "Inputs generated from " + ", ".join(cls.__name__ for cls in classes)
+    return type(name, (BaseInterfaceInputSpec,), {"__doc__": doc, **inputs, **spec_fields(*classes)})
+
+
+def params_of(inputs: Any, cls: type[Params]) -> Params:
+    """The params object that the inputs of a spec describe, checked by its class."""
+    values = {f.name: getattr(inputs, f.name) for f in fields(cls)}
+    return cls.from_dict({name: list(v) if isinstance(v, (list, tuple)) else v for name, v in values.items()})
+
+
+def _trait(f: Field) -> Any:
+    unit = f.metadata["unit"]
+    options = {"usedefault": True, "desc": f.metadata["help"] + (f" Unit: {unit}." if unit else "")}
+    if isinstance(f.default, tuple):
+        return traits.List(_scalar(f.default[0], f.metadata), value=list(f.default), **options)
+    return _scalar(f.default, f.metadata, **options)
+
+
+def _scalar(default: Any, meta: Any, **options: Any) -> Any:
+    if meta["choices"] is not None:
+        return traits.Enum(default, *(c for c in meta["choices"] if c != default), **options)
+    if isinstance(default, bool):
+        return traits.Bool(default, **options)
+    if isinstance(default, (int, float)):
+        return _number(default, meta, options)
+    return traits.Str(default, **options)
+
+
+def _number(default: float, meta: Any, options: dict[str, Any]) -> Any:
+    low, high = meta["low"], meta["high"]
+    if low is None and high is None:
+        return (traits.Int if isinstance(default, int) else traits.Float)(default, **options)
+    kind = type(default)
+    low, high = (None if limit is None else kind(limit) for limit in (low, high))
+    return traits.Range(low=low, high=high, value=default, **options)

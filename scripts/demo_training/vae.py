@@ -1,0 +1,75 @@
+"""Stage ``vae``: images to 4 x 16 x 16 latents and back."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+
+from . import data
+from .trainer import Recipe, Trainer
+
+BATCH = 8
+CHANNELS = (24, 48, 64)
+
+
+def build():
+    """An untrained autoencoder; no attention, so that a decode with its gradient stays cheap."""
+    return AutoencoderKL(
+        block_out_channels=CHANNELS,
+        down_block_types=["DownEncoderBlock2D"] * 3,
+        up_block_types=["UpDecoderBlock2D"] * 3,
+        layers_per_block=1,
+        norm_num_groups=8,
+        latent_channels=4,
+        sample_size=data.SIZE,
+        mid_block_add_attention=False,
+    )
+
+
+def loss(model, images):
+    """L1 + MSE + gradient difference + a little KL; images in [-1, 1]."""
+    posterior = model.encode(images).latent_dist
+    decoded = model.decode(posterior.sample()).sample
+    error = decoded - images
+    edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    square = error.square().mean()
+    value = error.abs().mean() + 4 * square + 0.25 * edges + 1e-6 * posterior.kl().mean()
+    return value, -10 * torch.log10(square.detach() / 4)
+
+
+def train(work, budget, device="cpu", on_save=None):
+    """Train or resume; returns the trainer."""
+    torch.manual_seed(10)
+    images, _ = data.load(work)
+    trainer = Trainer(build().to(device), Recipe("vae", rate=1.5e-3, weight_decay=0.0), work)
+
+    def loss_of(step):
+        chosen = torch.randint(len(images), (BATCH,), generator=torch.Generator().manual_seed(step)).numpy()
+        value, psnr = loss(trainer.model, data.to_unit(images[chosen]).to(device) * 2 - 1)
+        return value, f"loss {value.item():.4f} psnr {psnr:.2f}"
+
+    trainer.run(loss_of, budget, on_save)
+    return trainer
+
+
+@torch.no_grad()
+def encode_all(model, images, device="cpu", batch=64):
+    """Posterior means of uint8 images: float32 (n, 4, 16, 16), not yet scaled."""
+    parts = []
+    for start in range(0, len(images), batch):
+        chunk = data.to_unit(images[start : start + batch]).to(device) * 2 - 1
+        parts.append(model.encode(chunk).latent_dist.mean.cpu())
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def psnr(model, images, batch=50):
+    """Mean over images of the reconstruction's PSNR in dB (peak 1, after clamping), images uint8 (n, 64, 64, 3)."""
+    values = []
+    for start in range(0, len(images), batch):
+        seen = data.to_unit(images[start : start + batch])
+        latent = model.encode(seen * 2 - 1).latent_dist.mean
+        decoded = (model.decode(latent).sample / 2 + 0.5).clamp(0, 1)
+        values.append(-10 * torch.log10(F.mse_loss(decoded, seen, reduction="none").mean((1, 2, 3))))
+    return torch.cat(values).mean().item()

@@ -1,0 +1,96 @@
+"""Every parameter has a help text and a default inside its limits; values outside are refused by name."""
+
+import dataclasses
+import math
+import sys
+
+import pytest
+
+from napari_neuraldiffuser.core import params
+from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams, ParamError, Params, default_of
+
+CLASSES = Params.__subclasses__()
+FIELDS = [(cls, field) for cls in CLASSES for field in dataclasses.fields(cls)]
+IDS = [f"{cls.__name__}.{field.name}" for cls, field in FIELDS]
+
+
+def single(value):
+    return value[0] if isinstance(value, tuple) else value
+
+
+def like_default(field, value):
+    """`value` as a scalar, or in a tuple as long as the default."""
+    return (value,) * len(field.default) if isinstance(field.default, tuple) else value
+
+
+@pytest.mark.parametrize(("cls", "field"), FIELDS, ids=IDS)
+def test_every_field_is_described(cls, field):
+    assert field.metadata["help"].endswith(".")
+    assert field.default is not dataclasses.MISSING
+    assert default_of(cls, field.name) == field.default
+
+
+@pytest.mark.parametrize(("cls", "field"), FIELDS, ids=IDS)
+def test_limits_are_inclusive_and_held(cls, field):
+    for side, outwards in (("low", -math.inf), ("high", math.inf)):
+        limit = field.metadata[side]
+        if limit is None:
+            continue
+        beyond = limit + math.copysign(1, outwards)
+        with pytest.raises(ParamError, match=rf"{cls.__name__}\.{field.name} must be at"):
+            cls(**{field.name: like_default(field, beyond)})
+        at_limit = like_default(field, type(single(field.default) or 0)(limit))
+        assert getattr(cls(**{field.name: at_limit}), field.name) == at_limit
+
+
+@pytest.mark.parametrize(("cls", "field"), FIELDS, ids=IDS)
+def test_nan_text_and_unknown_choices_are_refused(cls, field):
+    if field.metadata["choices"] is not None:
+        with pytest.raises(ParamError, match="must be one of"):
+            cls(**{field.name: like_default(field, "no such choice")})
+    elif isinstance(single(field.default), float):
+        for bad in (math.nan, math.inf, "1.0", True):
+            with pytest.raises(ParamError, match=rf"{field.name} must be a"):
+                cls(**{field.name: like_default(field, bad)})
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_dict_round_trip_and_unknown_names(cls):
+    values = cls().to_dict()
+    assert cls.from_dict(values) == cls()
+    with pytest.raises(ParamError, match="got \\['colour'\\]"):
+        cls.from_dict({**values, "colour": 1})
+
+
+def test_params_are_frozen_and_but_checks():
+    guidance = GuidanceParams()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        guidance.guidance_scale = 1.0
+    assert guidance.but(guidance_scale=1.0).guidance_scale == 1.0
+    with pytest.raises(ParamError, match="guidance_scale must be at least 0"):
+        guidance.but(guidance_scale=-1.0)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"layers": ("g02", "g02")}, {"layers": ()}, {"layers": ("g02",)}, {"layer_weights": (1.0,)}]
+)
+def test_layers_and_weights_belong_together(changes):
+    with pytest.raises(ParamError, match=r"GuidanceParams\.layer"):
+        GuidanceParams(**changes)
+
+
+def test_published_defaults():
+    """The values that the paper states (Li, Wu and Chen 2025)."""
+    assert (DiffusionParams().n_steps, DiffusionParams().strength, DiffusionParams().cfg_scale) == (50, 0.75, 7.5)
+    assert GuidanceParams().layer_weights == (1.5, 1.2, 1, 1, 1, 1)
+    assert len(params.TARGETS) == 8
+
+
+def test_params_need_the_standard_library_only():
+    import ast
+    import pathlib
+
+    tree = ast.parse(pathlib.Path(params.__file__).read_text())
+    roots = {n.module.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level == 0}
+    roots |= {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+    assert roots <= sys.stdlib_module_names

@@ -1,0 +1,158 @@
+"""NIfTI files as layers: every voxel stays at its place in mm, labels are labels, bad files are named."""
+
+import gzip
+
+import nibabel as nib
+import numpy as np
+import pytest
+from nibabel.affines import apply_affine
+from nibabel.testing import data_path
+
+from napari_neuraldiffuser.widgets import reader
+
+SHAPE = (4, 5, 6)
+
+
+def save(path, data, affine):
+    nib.save(nib.Nifti1Image(data, affine), path)
+    return path
+
+
+def random_volume(shape=SHAPE, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LAS", "PIR", "SLP"])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_every_voxel_keeps_its_place(tmp_path, codes, suffix):
+    data = random_volume()
+    affine = nib.affines.from_matvec(np.diag([2.0, 3.0, 4.0]), [-10, -20, 5])
+    orientation = nib.orientations.axcodes2ornt(codes)
+    path = tmp_path / f"x{suffix}"
+    nib.save(nib.Nifti1Image(data, affine).as_reoriented(orientation), path)
+    stored = nib.load(path)
+
+    shown, keywords, kind = reader.read_volume(path)
+    assert kind == "image"
+    assert keywords["units"] == ("mm",) * 3
+    assert keywords["axis_labels"] == ("S", "A", "R")
+    for index in np.ndindex(stored.shape):
+        x, y, z = apply_affine(stored.affine, index)
+        # napari's world is (superior, anterior, right), so mm are reversed
+        place = np.rint(apply_affine(np.linalg.inv(keywords["affine"]), (z, y, x))).astype(int)
+        assert shown[tuple(place)] == stored.dataobj[index]
+
+
+def test_real_4d_file_keeps_volumes_and_affine():
+    path = f"{data_path}/example4d.nii.gz"
+    stored = nib.as_closest_canonical(nib.load(path))
+    shown, keywords, kind = reader.read_volume(path)
+    assert shown.ndim == 4
+    assert shown.shape[0] == 2
+    assert kind == "image"
+    assert keywords["units"] == ("pixel", "mm", "mm", "mm")
+    np.testing.assert_array_equal(keywords["metadata"]["affine"], nib.load(path).affine)
+    # this file is oblique by 0.2 degrees and more: resampled, and says so
+    assert nib.affines.obliquity(stored.affine).max() > reader.OBLIQUE_RADIANS
+    assert "oblique" in keywords["metadata"]["notes"][0]
+    spatial = keywords["affine"][1:4, 1:4]
+    np.testing.assert_allclose(spatial, np.diag(np.diag(spatial)), atol=1e-9)
+
+
+def test_oblique_volume_is_resampled_to_the_same_place(tmp_path):
+    turn = nib.eulerangles.euler2mat(0.3, 0, 0)
+    affine = nib.affines.from_matvec(turn @ np.diag([2.0, 2.0, 2.0]), [1, 2, 3])
+    centre = np.array([12, 7, 9])
+    distance = np.square(np.indices((20, 20, 20)) - centre[:, None, None, None]).sum(0)
+    blob = np.exp(-distance / 8).astype(np.float32)
+    shown, keywords, _ = reader.read_volume(save(tmp_path / "x.nii", blob, affine))
+    found = apply_affine(keywords["affine"], np.unravel_index(shown.argmax(), shown.shape))[::-1]
+    np.testing.assert_allclose(found, apply_affine(affine, centre), atol=1.1)  # mm, half a voxel each way
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.float64])
+def test_roi_volume_becomes_labels(tmp_path, dtype):
+    rois = np.zeros(SHAPE, dtype)
+    rois[:2], rois[2:, :3] = 1, 5
+    if dtype is not np.uint8:
+        rois[3, 4] = -1
+    shown, keywords, kind = reader.read_volume(save(tmp_path / "roi.nii.gz", rois, np.eye(4)))
+    assert kind == "labels"
+    assert shown.dtype == np.int32
+    assert set(np.unique(shown)) == {0, 1, 5}
+    assert bool(keywords["metadata"]["notes"]) == (dtype is not np.uint8)
+
+
+def test_integer_anatomy_stays_an_image(tmp_path):
+    anatomy = np.random.default_rng(0).integers(0, 255, (12, 12, 12)).astype(np.uint8)
+    assert reader.read_volume(save(tmp_path / "t1.nii", anatomy, np.eye(4)))[2] == "image"
+
+
+def test_mni_template_and_mask_that_nilearn_ships(tmp_path):
+    from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
+
+    for resolution, load, kind in ((8, load_mni152_template, "image"), (8, load_mni152_brain_mask, "labels")):
+        path = tmp_path / f"{kind}.nii.gz"
+        nib.save(load(resolution=resolution), path)
+        assert reader.read_volume(path)[2] == kind
+
+
+def test_scaled_integers_are_scaled(tmp_path):
+    image = nib.Nifti1Image(np.arange(120, dtype=np.int16).reshape(SHAPE), np.eye(4))
+    image.header.set_slope_inter(1 / 300, 0)
+    nib.save(image, tmp_path / "b.nii")
+    shown, _, _ = reader.read_volume(tmp_path / "b.nii")
+    np.testing.assert_allclose(shown.T.ravel(), np.arange(120) / 300, rtol=1e-3)
+
+
+def test_reader_hook_takes_nifti_only(tmp_path):
+    assert reader.get_reader("x.tif") is None
+    assert reader.get_reader(["a.nii", "b.png"]) is None
+    paths = [str(save(tmp_path / name, random_volume(), np.eye(4))) for name in ("a.nii", "b.nii.gz")]
+    assert len(reader.get_reader(paths)(paths)) == 2
+
+
+def truncated(path):
+    whole = gzip.compress(nib.Nifti1Image(random_volume((20, 20, 20)), np.eye(4)).to_bytes())
+    path.write_bytes(whole[: len(whole) // 2])
+
+
+def flat(path):
+    save(path, random_volume((5, 5)), np.eye(4))
+
+
+def five(path):
+    save(path, random_volume((2, 2, 2, 2, 2)), np.eye(4))
+
+
+def singular(path):
+    image = nib.Nifti1Image(random_volume(), np.eye(4))
+    image.header["srow_x"] = 0
+    image.header["sform_code"], image.header["qform_code"] = 1, 0
+    header = image.header.structarr.tobytes() + b"\0" * 4
+    path.write_bytes(gzip.compress(header + random_volume().tobytes()))
+
+
+def complex_numbers(path):
+    save(path, random_volume().astype(np.complex64), np.eye(4))
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda path: None, "must be a NIfTI file"),
+        (lambda path: path.write_bytes(b""), "must be a NIfTI file"),
+        (lambda path: path.write_bytes(b"not a volume"), "must be a NIfTI file"),
+        (truncated, "must be complete"),
+        (flat, "must be a 3D or 4D volume"),
+        (five, "must be a 3D or 4D volume"),
+        (complex_numbers, "must hold real numbers"),
+        (singular, "must have an invertible affine"),
+    ],
+)
+def test_bad_files_are_named(tmp_path, write, message):
+    path = tmp_path / "bad.nii.gz"
+    write(path)
+    with pytest.raises(reader.ReadError, match=message) as caught:
+        reader.read_volume(path)
+    assert "bad.nii.gz" in str(caught.value)
