@@ -152,7 +152,7 @@ def demo(args: argparse.Namespace) -> int:
     from napari_neuraldiffuser.core.nsd import simulate as simulation
 
     nsd_dir = make_folder(args.out_dir) / "nsd"
-    simulation.simulate(nsd_dir, SimulationParams(), ConsoleProgress())
+    simulation.write_subjects(nsd_dir, SimulationParams(), ConsoleProgress())
     return _run_jobs([_job(args, nsd_dir, "subj01")])
 
 
@@ -161,7 +161,7 @@ def simulate(args: argparse.Namespace) -> int:
     from napari_neuraldiffuser.core.nsd import simulate as simulation
 
     params = SimulationParams(**given(args, SimulationParams, SIMULATION_OPTIONS))
-    simulation.simulate(args.nsd_dir, params, ConsoleProgress())
+    simulation.write_subjects(args.nsd_dir, params, ConsoleProgress())
     print(args.nsd_dir)
     return 0
 

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from nipype.interfaces.base import Directory, File, SimpleInterface, TraitedSpec, traits
-
 from napari_neuraldiffuser import __version__
 from napari_neuraldiffuser.core.params import (
     BetasParams,
@@ -12,25 +10,36 @@ from napari_neuraldiffuser.core.params import (
     FeatureParams,
     GuidanceParams,
 )
-from nipype_interfaces.spec import input_spec, params_of
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    Directory,
+    File,
+    SimpleInterface,
+    TraitedSpec,
+    traits,
+)
+
+from nipype_interfaces.spec import params_of, params_spec
 
 
-def _nsd_inputs() -> dict:
-    return {
-        "nsd_dir": Directory(exists=True, mandatory=True, desc="Folder of nsddata, nsddata_betas and stimuli."),
-        "subject": traits.Str("subj01", usedefault=True, desc="Subject, subj01 to subj08."),
-        "algorithm_version": traits.Str(__version__, usedefault=True, desc="Reruns cached nodes when it changes."),
-    }
+class VersionedSpec(BaseInterfaceInputSpec):
+    """nipype's cache sees inputs, not code: a hashed version makes it see both."""
+
+    algorithm_version = traits.Str(__version__, usedefault=True, desc="Reruns cached nodes when it changes.")
 
 
-def _model_inputs() -> dict:
-    return {
-        "models": traits.Str("demo", usedefault=True, desc="'demo', a model folder, or a hub id."),
-        "device": traits.Str("cpu", usedefault=True, desc="torch device: cpu, cuda, cuda:0."),
-    }
+class SubjectSpec(VersionedSpec):
+    nsd_dir = Directory(exists=True, mandatory=True, desc="Folder of nsddata and nsddata_betas.")
+    subject = traits.Str("subj01", usedefault=True, desc="Subject, subj01 to subj08.")
 
 
-NSDIndexInputSpec = input_spec("NSDIndexInputSpec", **_nsd_inputs())
+class ModelsSpec(VersionedSpec):
+    models = traits.Str("demo", usedefault=True, desc="'demo', a model folder, or a hub id.")
+    device = traits.Str("cpu", usedefault=True, desc="torch device: cpu, cuda, cuda:0.")
+
+
+class NSDIndexInputSpec(SubjectSpec):
+    pass
 
 
 class NSDIndexOutputSpec(TraitedSpec):
@@ -56,13 +65,8 @@ class NSDIndex(SimpleInterface):
         return runtime
 
 
-ExtractFeaturesInputSpec = input_spec(
-    "ExtractFeaturesInputSpec",
-    FeatureParams,
-    stimulus_ids=traits.List(traits.Int, mandatory=True, desc="0-based 73k ids of the images to encode."),
-    **_nsd_inputs(),
-    **_model_inputs(),
-)
+class ExtractFeaturesInputSpec(SubjectSpec, ModelsSpec, params_spec(FeatureParams)):
+    stimulus_ids = traits.List(traits.Int, mandatory=True, desc="0-based 73k ids of the images to encode.")
 
 
 class ExtractFeaturesOutputSpec(TraitedSpec):
@@ -86,13 +90,8 @@ class ExtractFeatures(SimpleInterface):
         return runtime
 
 
-FitDecoderInputSpec = input_spec(
-    "FitDecoderInputSpec",
-    BetasParams,
-    DecodingParams,
-    targets=File(exists=True, mandatory=True, desc="Target embeddings of the training images, HDF5."),
-    **_nsd_inputs(),
-)
+class FitDecoderInputSpec(SubjectSpec, params_spec(BetasParams, DecodingParams)):
+    targets = File(exists=True, mandatory=True, desc="Target embeddings of the training images, HDF5.")
 
 
 class FitDecoderOutputSpec(TraitedSpec):
@@ -115,14 +114,9 @@ class FitDecoder(SimpleInterface):
         return runtime
 
 
-DecodeInputSpec = input_spec(
-    "DecodeInputSpec",
-    BetasParams,
-    decoder=File(exists=True, mandatory=True, desc="Fitted decoder of the same subject, HDF5."),
-    targets=File(exists=True, desc="The targets that the decoder was fitted on, which hold its training side."),
-    n_stimuli=traits.Int(0, usedefault=True, desc="The first so many test stimuli; 0 for all."),
-    **_nsd_inputs(),
-)
+class DecodeInputSpec(SubjectSpec, params_spec(BetasParams)):
+    decoder = File(exists=True, mandatory=True, desc="Fitted decoder of the same subject, HDF5.")
+    n_stimuli = traits.Range(low=0, value=0, usedefault=True, desc="The first test stimuli; 0 for all.")
 
 
 class DecodeOutputSpec(TraitedSpec):
@@ -149,20 +143,14 @@ class Decode(SimpleInterface):
         return runtime
 
 
-GuidedReconstructInputSpec = input_spec(
-    "GuidedReconstructInputSpec",
-    DiffusionParams,
-    GuidanceParams,
-    embeddings=File(exists=True, mandatory=True, desc="Decoded embeddings, HDF5."),
-    stimulus_ids=traits.List(traits.Int, mandatory=True, desc="0-based 73k ids of this chunk of stimuli."),
-    label=traits.Str("sub-01", usedefault=True, desc="Subject part of the file names."),
-    algorithm_version=traits.Str(__version__, usedefault=True, desc="Reruns cached nodes when it changes."),
-    **_model_inputs(),
-)
+class GuidedReconstructInputSpec(ModelsSpec, params_spec(DiffusionParams, GuidanceParams)):
+    embeddings = File(exists=True, mandatory=True, desc="Decoded embeddings, HDF5.")
+    stimulus_ids = traits.List(traits.Int, mandatory=True, desc="0-based 73k ids of this chunk of stimuli.")
+    label = traits.Str("sub-01", usedefault=True, desc="Subject part of the file names.")
 
 
 class GuidedReconstructOutputSpec(TraitedSpec):
-    images = traits.List(File(exists=True), desc="PNG files, stimuli in the order given, repeats of one together.")
+    images = traits.List(File(exists=True), desc="PNG files, stimulus by stimulus.")
 
 
 class GuidedReconstruct(SimpleInterface):

@@ -3,9 +3,8 @@
 from dataclasses import Field, fields
 from typing import Any
 
-from nipype.interfaces.base import BaseInterfaceInputSpec, traits
-
 from napari_neuraldiffuser.core.params import ParamError, Params
+from nipype.interfaces.base import BaseInterfaceInputSpec, traits
 
 
 def spec_fields(*classes: type[Params]) -> dict[str, Any]:
@@ -30,10 +29,13 @@ def spec_fields(*classes: type[Params]) -> dict[str, Any]:
     return found
 
 
-def input_spec(name: str, *classes: type[Params], **inputs: Any) -> type[BaseInterfaceInputSpec]:
-    """An input spec class: the traits `inputs`, then every field of the params `classes`."""
+def params_spec(*classes: type[Params]) -> type[BaseInterfaceInputSpec]:
+    """A base class for input specs with every field of the params `classes`.
+
+    A spec that travels to a worker process is pickled by name, so subclass it with a class statement.
+    """
     doc = "Inputs generated from " + ", ".join(cls.__name__ for cls in classes)
-    return type(name, (BaseInterfaceInputSpec,), {"__doc__": doc, **inputs, **spec_fields(*classes)})
+    return type("ParamsSpec", (BaseInterfaceInputSpec,), {"__doc__": doc, **spec_fields(*classes)})
 
 
 def params_of(inputs: Any, cls: type[Params]) -> Params:

@@ -2,15 +2,15 @@
 
 from dataclasses import fields
 
+from napari_neuraldiffuser.core.params import Params, Settings
 from nipype.interfaces.utility import Function, IdentityInterface
 from nipype.pipeline import engine as pe
 
-from napari_neuraldiffuser.core.params import Params, Settings
 from nipype_interfaces.interfaces import Decode, ExtractFeatures, FitDecoder, GuidedReconstruct, NSDIndex
 
 
 def init_reconstruct_wf(settings: Settings | None = None, name: str = "reconstruct_wf") -> pe.Workflow:
-    """Decoded embeddings to images, chunk by chunk: each chunk opens the models once, chunks run side by side.
+    """Decoded embeddings to images, in chunks of stimuli: each opens the models once, chunks run in parallel.
 
     Parameters
     ----------
@@ -87,19 +87,20 @@ def init_reconstruction_wf(settings: Settings | None = None, name: str = "recons
         wf.connect([(inputnode, node, [("nsd_dir", "nsd_dir"), ("subject", "subject")])])
     models = [("models", "models"), ("device", "device")]
     to_recon = [(field, f"inputnode.{field}") for field in ("models", "device", "chunk_size")]
-    wf.connect([
-        (inputnode, targets, models),
-        (inputnode, decode, [("n_stimuli", "n_stimuli")]),
-        (inputnode, recon, to_recon),
-        (index, targets, [("train_ids", "stimulus_ids")]),
-        (targets, fit, [("targets", "targets")]),
-        (targets, decode, [("targets", "targets")]),
-        (fit, decode, [("decoder", "decoder")]),
-        (decode, recon, [(f, f"inputnode.{f}") for f in ("embeddings", "stimulus_ids")]),
-        (decode, outputnode, [("embeddings", "embeddings")]),
-        (fit, outputnode, [("decoder", "decoder")]),
-        (recon, outputnode, [("outputnode.images", "images")]),
-    ])
+    wf.connect(
+        [
+            (inputnode, targets, models),
+            (inputnode, decode, [("n_stimuli", "n_stimuli")]),
+            (inputnode, recon, to_recon),
+            (index, targets, [("train_ids", "stimulus_ids")]),
+            (targets, fit, [("targets", "targets")]),
+            (fit, decode, [("decoder", "decoder")]),
+            (decode, recon, [(f, f"inputnode.{f}") for f in ("embeddings", "stimulus_ids")]),
+            (decode, outputnode, [("embeddings", "embeddings")]),
+            (fit, outputnode, [("decoder", "decoder")]),
+            (recon, outputnode, [("outputnode.images", "images")]),
+        ]
+    )
     return wf
 
 

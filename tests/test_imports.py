@@ -1,4 +1,4 @@
-"""Imports go one way: core knows no front end, front ends do not know each other, torch waits until something runs."""
+"""Imports go one way: core knows no front end, front ends know core only, torch waits for work."""
 
 import ast
 import subprocess
@@ -16,7 +16,9 @@ MODELS = ROOT / "napari_neuraldiffuser" / "core" / "models.py"
 def loaded(statement: str) -> set[str]:
     """Top-level modules in a fresh interpreter's sys.modules after `statement`."""
     code = f"import sys; {statement}; print(*sorted({{m.split('.')[0] for m in sys.modules}}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
 
@@ -41,14 +43,18 @@ def roots(path: Path) -> set[str]:
 
 def test_import_of_the_package_is_light_and_fast():
     light = loaded("import napari_neuraldiffuser, napari_neuraldiffuser.core.params")
-    assert not light & (FRONT_ENDS | BINDINGS | {"torch", "numpy", "scipy", "pandas", "matplotlib", "diffusers"})
+    assert not light & (
+        FRONT_ENDS | BINDINGS | {"torch", "numpy", "scipy", "pandas", "matplotlib", "diffusers"}
+    )
     code = (
         "import time; start = time.perf_counter(); import napari_neuraldiffuser;"
         "print(time.perf_counter() - start)"
     )
     seconds = []
     for _ in range(3):
-        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+        run = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+        )
         seconds.append(float(run.stdout))
     assert min(seconds) < 0.1
 
@@ -87,9 +93,29 @@ def test_ruff_holds_the_same_rules(tmp_path):
     if not ruff.exists():
         pytest.skip("ruff is not installed beside this Python")
     cases = {
-        "napari_neuraldiffuser/core/x.py": ("napari", "qtpy", "magicgui", "nipype", "PyQt6", "diffusers", "pickle"),
-        "napari_neuraldiffuser/widgets/x.py": ("PyQt6", "PySide6", "nipype", "nipype_interfaces", "diffusers"),
-        "nipype_interfaces/x.py": ("napari", "qtpy", "PyQt6", "napari_neuraldiffuser.widgets", "transformers"),
+        "napari_neuraldiffuser/core/x.py": (
+            "napari",
+            "qtpy",
+            "magicgui",
+            "nipype",
+            "PyQt6",
+            "diffusers",
+            "pickle",
+        ),
+        "napari_neuraldiffuser/widgets/x.py": (
+            "PyQt6",
+            "PySide6",
+            "nipype",
+            "nipype_interfaces",
+            "diffusers",
+        ),
+        "nipype_interfaces/x.py": (
+            "napari",
+            "qtpy",
+            "PyQt6",
+            "napari_neuraldiffuser.widgets",
+            "transformers",
+        ),
     }
     for name, banned in cases.items():
         for module in banned:
@@ -100,7 +126,16 @@ def test_ruff_holds_the_same_rules(tmp_path):
 
 
 def ruff_check(ruff: Path, name: str, source: str) -> str:
-    command = [ruff, "check", "--no-cache", "--output-format", "concise", "--stdin-filename", ROOT / name, "-"]
+    command = [
+        ruff,
+        "check",
+        "--no-cache",
+        "--output-format",
+        "concise",
+        "--stdin-filename",
+        ROOT / name,
+        "-",
+    ]
     return subprocess.run(command, input=source, capture_output=True, text=True, cwd=ROOT, timeout=60).stdout
 
 

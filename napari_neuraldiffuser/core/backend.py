@@ -39,10 +39,12 @@ def _cuda_devices(torch) -> list[dict[str, Any]]:
     devices = []
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
-        devices.append({
-            "index": index,
-            "name": properties.name,
-            "capability": f"{properties.major}.{properties.minor}",
-            "memory_gb": round(properties.total_memory / 1e9, 1),
-        })
+        devices.append(
+            {
+                "index": index,
+                "name": properties.name,
+                "capability": f"{properties.major}.{properties.minor}",
+                "memory_gb": round(properties.total_memory / 1e9, 1),
+            }
+        )
     return devices

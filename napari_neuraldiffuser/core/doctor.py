@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import sys
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
@@ -86,11 +85,12 @@ def check_model_folder(folder: str | Path) -> dict[str, Any]:
 def as_text(report: dict[str, Any]) -> str:
     """The report of `doctor` for people."""
     kernels, models = report["kernels"], report["models"]
+    state = "complete" if models["complete"] else "incomplete"
     lines = [
         f"neuraldiffuser {report['neuraldiffuser']}, Python {report['python']}, {report['platform']}",
         f"kernels: {kernels['backend'] or 'none'}: {kernels['reason']}",
         f"GPU: {', '.join(d['name'] for d in kernels.get('cuda_devices', [])) or 'none that torch can use'}",
-        f"models: {models['folder']}, {models['megabytes']} MB, {'complete' if models['complete'] else 'incomplete'}",
+        f"models: {models['folder']}, {models['megabytes']} MB, {state}",
         *(f"  {name} {version or 'not installed'}" for name, version in report["packages"].items()),
         *(f"problem: {problem}" for problem in report["problems"]),
     ]
@@ -129,8 +129,6 @@ def _missing(part: Path, config: str, weights: str | None) -> list[str]:
 
 def _problems(report: dict[str, Any]) -> list[str]:
     problems = []
-    if sys.version_info < (3, 11):
-        problems.append(f"Python must be 3.11 or newer, got {report['python']}.")
     absent = [name for name in REQUIRED if report["packages"][name] is None]
     if absent:
         problems.append(f"Packages must be installed, missing: {', '.join(absent)}. Run: make install")
@@ -138,5 +136,6 @@ def _problems(report: dict[str, Any]) -> list[str]:
         problems.append(report["kernels"]["reason"])
     models = report["models"]
     if not models["complete"]:
-        problems.append(f"{models['folder']} must hold every model part, missing: {', '.join(models['missing'])}.")
+        missing = ", ".join(models["missing"])
+        problems.append(f"{models['folder']} must hold every model part, missing: {missing}.")
     return problems

@@ -1,8 +1,8 @@
 """The arithmetic of one guided step: one function per kernel, each with its plain-PyTorch reference.
 
 Everything faster is tested against the functions of this module.  Half-precision input is accumulated in
-float32, float64 input in float64 (for gradient checks).  The equations follow Li, Wu and Chen, IEEE TIP 2025 (arXiv
-2402.13809); DDIM is Song, Meng and Ermon, ICLR 2021 (arXiv 2010.02502), equation 12 with no added noise.
+float32, float64 input in float64 (for gradient checks).  The equations follow Li, Wu and Chen, IEEE TIP 2025
+(arXiv 2402.13809); DDIM is Song, Meng and Ermon, ICLR 2021 (arXiv 2010.02502), equation 12 without noise.
 """
 
 import math

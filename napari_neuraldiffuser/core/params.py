@@ -230,6 +230,11 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "diffusion": {"sag_scale": 0.75, "start_noise": "published"},
         "guidance": {"x0_estimate": "published"},
     },
+    # for the bundled models, chosen on training stimuli (docs/demo.md)
+    "demo": {
+        "diffusion": {"repeats": 3, "batch_size": 12},
+        "guidance": {"normalise": "rms", "guidance_scale": 10.0, "guidance_strength": 0.5},
+    },
     # no pull: the baseline arm
     "none": {"diffusion": {}, "guidance": {"guidance_scale": 0.0}},
 }

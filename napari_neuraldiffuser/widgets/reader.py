@@ -79,7 +79,7 @@ def _open(path: str | Path) -> nib.spatialimages.SpatialImage:
     if not hasattr(image, "affine") or image.ndim not in (3, 4) or 0 in image.shape:
         raise ReadError(f"{path} must be a 3D or 4D volume, got shape {getattr(image, 'shape', None)}.")
     if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-12:
-        raise ReadError(f"{path} must have an invertible affine, got {image.affine.tolist()}. Mend its header.")
+        raise ReadError(f"{path} must have an invertible affine, got {image.affine.tolist()}.")
     return image
 
 

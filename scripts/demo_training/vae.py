@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL
 from . import data
 from .trainer import Recipe, Trainer
 
-BATCH = 8
+BATCH = 4
 CHANNELS = (24, 48, 64)
 
 

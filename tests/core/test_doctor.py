@@ -55,7 +55,9 @@ def test_a_folder_that_does_not_exist(tmp_path):
     found = check_model_folder(tmp_path / "nothing")
     assert not found["complete"]
     assert found["megabytes"] == 0
-    assert any("must hold every model part" in problem for problem in doctor(tmp_path / "nothing")["problems"])
+    assert any(
+        "must hold every model part" in problem for problem in doctor(tmp_path / "nothing")["problems"]
+    )
 
 
 def test_absent_packages_are_reported_not_raised(monkeypatch, model_folder):

@@ -128,8 +128,12 @@ def test_steps_match_the_published_form(abar, abar_prev):
 def test_ddim_step_equals_diffusers():
     diffusers = pytest.importorskip("diffusers")
     scheduler = diffusers.DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
-        set_alpha_to_one=False, steps_offset=1,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
     )
     scheduler.set_timesteps(50)
     z, noise = torch.randn((2, 2, 4, 3, 3), dtype=torch.float64)
@@ -223,3 +227,18 @@ def test_backend_info_is_honest():
     assert info["backend"] == "reference"
     assert "csrc" in info["reason"]
     assert len(info["cuda_devices"]) == (torch.cuda.device_count() if torch.cuda.is_available() else 0)
+
+
+@pytest.mark.gpu
+def test_operations_agree_between_cpu_and_gpu():
+    features, targets, weights = layers(3, 1, torch.float32)
+    weights = weights.float()
+    loss, grads = ops.feature_loss_grad(features, targets, weights)
+    there = [[t.cuda() for t in tensors] for tensors in (features, targets)]
+    loss_gpu, grads_gpu = ops.feature_loss_grad(*there, weights.cuda())
+    torch.testing.assert_close(loss_gpu.cpu(), loss, rtol=1e-6, atol=0)
+    for ours, theirs in zip(grads_gpu, grads, strict=True):
+        torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-6, atol=1e-8)
+    image = torch.rand((2, 3, 33, 33)) * 2 - 1
+    prepared = ops.prepare_image(image.cuda(), 20, MEAN, STD).cpu()
+    torch.testing.assert_close(prepared, ops.prepare_image(image, 20, MEAN, STD), rtol=1e-5, atol=1e-5)

@@ -81,7 +81,11 @@ def test_layers_and_weights_belong_together(changes):
 
 def test_published_defaults():
     """The values that the paper states (Li, Wu and Chen 2025)."""
-    assert (DiffusionParams().n_steps, DiffusionParams().strength, DiffusionParams().cfg_scale) == (50, 0.75, 7.5)
+    assert (DiffusionParams().n_steps, DiffusionParams().strength, DiffusionParams().cfg_scale) == (
+        50,
+        0.75,
+        7.5,
+    )
     assert GuidanceParams().layer_weights == (1.5, 1.2, 1, 1, 1, 1)
     assert len(params.TARGETS) == 8
 

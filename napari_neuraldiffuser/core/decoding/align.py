@@ -66,5 +66,5 @@ def align_to_test(z: np.ndarray, stats: Alignment) -> np.ndarray:
 
 
 def _gain(wanted: np.ndarray, have: np.ndarray) -> np.ndarray:
-    usable = have > 0
+    usable = have * LARGEST_GAIN > wanted
     return np.where(usable, wanted / np.where(usable, have, 1.0), 0.0)

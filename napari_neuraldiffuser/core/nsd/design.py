@@ -64,7 +64,7 @@ def _read_design(path: Path) -> tuple[np.ndarray, np.ndarray]:
         return design["masterordering"].ravel().astype(np.int64), design["subjectim"].astype(np.int64)
     except KeyError as error:
         raise NSDError(f"{path} must hold masterordering and subjectim, got no {error}.") from error
-    except (*READ_ERRORS, TypeError, scipy.io.matlab.MatReadError) as error:
+    except (*READ_ERRORS, TypeError, IndexError, NotImplementedError, scipy.io.matlab.MatReadError) as error:
         raise unreadable(path, "nsd_expdesign.mat", error) from error
 
 
@@ -89,6 +89,6 @@ def _check_responses(table: pd.DataFrame, responses: pd.DataFrame, path: Path) -
     wrong = table["stimulus_id"].to_numpy()[place] != rows["73KID"].to_numpy() - 1
     if wrong.any():
         raise NSDError(
-            f"{path} must name the same images as nsd_expdesign.mat, got {int(wrong.sum())} trials that differ "
+            f"{path} must name the same images as nsd_expdesign.mat, got {int(wrong.sum())} trials differ "
             f"(first: trial {int(place.to_numpy()[wrong][0])}). The two files are of different data releases."
         )

@@ -1,0 +1,106 @@
+"""What is wrong with a tree is said plainly: which file, which rule, what to do."""
+
+import h5py
+import numpy as np
+import pytest
+
+from napari_neuraldiffuser.core import nsd
+
+from .tree import AFFINE, N, SHAPE, hdf5, volume
+
+
+def test_a_folder_that_is_not_nsd_names_the_file(tmp_path):
+    with pytest.raises(nsd.NSDError, match="no nsddata/experiments/nsd/nsd_expdesign.mat"):
+        nsd.Subject(tmp_path, "subj01")
+    with pytest.raises(nsd.NSDError, match="must be a folder"):
+        nsd.Subject(tmp_path / "nowhere", "subj01")
+
+
+def test_a_missing_subject_lists_those_there_are(tree):
+    with pytest.raises(nsd.NSDError, match=r"one of \['subj02'\]"):
+        nsd.Subject(tree.root, "subj01")
+    with pytest.raises(nsd.NSDError, match="subj01 ... subj08"):
+        nsd.Subject(tree.root, "sub-02")
+
+
+@pytest.mark.parametrize("suffix", ["hdf5", "nii", "nii.gz"])
+def test_a_truncated_session(tree, suffix):
+    path = tree.betas / f"betas_session02.{suffix}"
+    (tree.betas / "betas_session02.hdf5").unlink()
+    (hdf5 if suffix == "hdf5" else volume)(path, tree.raw[2])
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 2 // 3])
+    with pytest.raises(nsd.NSDError, match="betas_session02.*truncated"):
+        nsd.Subject(tree.root, "subj02").betas()
+
+
+def test_a_file_that_is_no_hdf5_or_lacks_betas(tree):
+    (tree.betas / "betas_session01.hdf5").write_text("not here: see the form")
+    with pytest.raises(nsd.NSDError, match="session01.*truncated"):
+        nsd.Subject(tree.root, "subj02").betas()
+    with h5py.File(tree.betas / "betas_session01.hdf5", "w") as file:
+        file["other"] = 1
+    with pytest.raises(nsd.NSDError, match="dataset 'betas'"):
+        nsd.Subject(tree.root, "subj02").betas()
+
+
+@pytest.mark.parametrize("suffix", ["hdf5", "nii.gz"])
+def test_a_session_with_the_wrong_number_of_trials(tree, suffix):
+    (tree.betas / "betas_session02.hdf5").unlink()
+    write = hdf5 if suffix == "hdf5" else volume
+    write(tree.betas / f"betas_session02.{suffix}", tree.raw[2][..., :749])
+    with pytest.raises(nsd.NSDError, match=f"must hold {N} trials, got 749"):
+        nsd.Subject(tree.root, "subj02").betas()
+
+
+def test_a_session_of_another_shape(tree):
+    hdf5(tree.betas / "betas_session02.hdf5", tree.raw[2].transpose(1, 0, 2, 3))
+    with pytest.raises(nsd.NSDError, match="must have the betas' shape"):
+        nsd.Subject(tree.root, "subj02").betas()
+
+
+def test_an_roi_of_another_shape_or_affine(tree):
+    volume(tree.roi / "streams.nii.gz", np.ones((7, 6, 4), np.int16))
+    volume(tree.roi.parent / "brainmask.nii.gz", np.ones(SHAPE, np.int16))
+    subject = nsd.Subject(tree.root, "subj02")
+    with pytest.raises(nsd.NSDError, match=r"ROI streams must have the betas' shape \(7, 6, 5\), got \(7, 6, 4\)"):
+        subject.rois("streams")
+    moved = AFFINE.copy()
+    moved[0, 3] += 0.5
+    volume(tree.roi / "streams.nii.gz", np.ones(SHAPE, np.int16), moved)
+    with pytest.raises(nsd.NSDError, match="ROI streams must have the betas' affine"):
+        subject.rois("streams")
+    rois = nsd.Rois("streams", np.ones(SHAPE, int), {1: "early"}, moved)
+    with pytest.raises(nsd.NSDError, match="affine"):
+        rois.of(subject.betas())
+
+
+def test_an_empty_mask(tree):
+    volume(tree.roi / "nsdgeneral.nii.gz", -np.ones(SHAPE, np.int16))
+    with pytest.raises(nsd.NSDError, match="ROI nsdgeneral must have voxels above 0"):
+        nsd.Subject(tree.root, "subj02").betas()
+
+
+def test_an_unknown_roi_lists_those_available(tree):
+    volume(tree.roi / "lh.floc-faces.nii.gz", np.ones(SHAPE, np.int16))
+    with pytest.raises(nsd.NSDError, match=r"one of \['floc-faces', 'nsdgeneral'\].*'V1'"):
+        nsd.Subject(tree.root, "subj02").rois("V1")
+
+
+def test_no_sessions_at_all(tree):
+    for path in tree.betas.iterdir():
+        path.unlink()
+    with pytest.raises(nsd.NSDError, match="betas_sessionNN.hdf5.*got none"):
+        nsd.Subject(tree.root, "subj02").betas()
+
+
+def test_all_voxels_constant(tree):
+    hdf5(tree.betas / "betas_session02.hdf5", np.zeros((*SHAPE, N), np.int16))
+    with pytest.raises(nsd.NSDError, match="signal in every session"):
+        nsd.Subject(tree.root, "subj02").betas()
+
+
+def test_a_broken_design(tree):
+    (tree.root / "nsddata/experiments/nsd/nsd_expdesign.mat").write_bytes(b"MATLAB 5.0 MAT-file, cut")
+    with pytest.raises(nsd.NSDError, match="nsd_expdesign.mat must be a complete file"):
+        nsd.Subject(tree.root, "subj02").betas()
