@@ -122,7 +122,7 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     parser.add_argument("--quick", action="store_true", help="a smaller subject, under a minute")
-    parser.add_argument("--pairs", type=int, default=5, help="interleaved repeats")
+    parser.add_argument("--pairs", type=int, default=3, help="interleaved repeats")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         result = rows(QUICK if args.quick else DEMO, args.pairs, Path(folder))

@@ -39,7 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    parser = argparse.ArgumentParser(prog="neuraldiffuser", description="See what a person saw, from the person's fMRI.")
+    parser = argparse.ArgumentParser(
+        prog="neuraldiffuser", description="See what a person saw, from the person's fMRI."
+    )
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -53,13 +55,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _command(commands, name: str, function, help: str) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=help, description=help)
-    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
+    parser.add_argument(
+        "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
+    )
     parser.set_defaults(command=function)
     return parser
 
 
 def _add_run_options(parser: argparse.ArgumentParser, preset: str) -> None:
-    parser.add_argument("--guidance", choices=sorted(PRESETS), default=preset, help="named settings (default: %(default)s)")
+    parser.add_argument(
+        "--guidance", choices=sorted(PRESETS), default=preset, help="named settings (default: %(default)s)"
+    )
     parser.add_argument("--n-stimuli", type=int, help="only the first so many test stimuli")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     parser.add_argument("--work-dir", type=Path, help="targets, decoder and stage records (default: OUT_DIR/work)")

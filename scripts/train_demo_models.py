@@ -1,4 +1,13 @@
-"""Trains the bundled demo models. Placeholder command line, see demo_training."""
+"""Train the demo models that ship with the package, on a machine with or without a GPU.
+
+    python scripts/train_demo_models.py --stage all --work-dir WORK
+
+Stages: ``data`` (draw the scenes), ``encoders`` and ``vae`` (independent of each other: run them as two processes to use two
+cores), ``unet`` (needs both), ``classifier`` (a judge of samples, not shipped), ``export``, ``evaluate`` (prints the figures
+and writes them into the model folder's README). Seeded and resumable: the same command again goes on from the last
+checkpoint, and a longer ``--minutes`` or ``--steps`` trains on. Progress goes to stderr.
+"""
+
 from __future__ import annotations
 
 import argparse
@@ -9,18 +18,69 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 import torch  # noqa: E402
-from demo_training import data, encoders, vae  # noqa: E402
+from demo_training import classifier, data, encoders, export, unet, vae  # noqa: E402
 from demo_training.trainer import Budget  # noqa: E402
 
-p = argparse.ArgumentParser()
-p.add_argument("--stage"), p.add_argument("--minutes", type=float, default=1e9), p.add_argument("--work-dir")
-p.add_argument("--threads", type=int, default=1)
-a = p.parse_args()
-torch.set_num_threads(a.threads)
-Path(a.work_dir).mkdir(exist_ok=True)
-if a.stage == "data":
-    data.prepare(a.work_dir, 24000)
-if a.stage == "vae":
-    vae.train(a.work_dir, Budget(minutes=a.minutes))
-if a.stage == "encoders":
-    encoders.train(a.work_dir, Budget(minutes=a.minutes))
+MODEL_FOLDER = ROOT / "napari_neuraldiffuser" / "demo_models"
+LEARNED = {"encoders": encoders.train, "vae": vae.train, "unet": unet.train, "classifier": classifier.train}
+DEFAULT_STEPS = {"encoders": 600, "vae": 4000, "unet": 9000, "classifier": 800}
+ORDER = ("data", "encoders", "vae", "unet", "classifier", "export", "evaluate")
+
+
+def parse(arguments=None):
+    """The command line as a namespace."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stage", choices=(*ORDER, "all"), default="all")
+    parser.add_argument("--work-dir", type=Path, required=True, help="checkpoints, images and latents; about 0.5 GB")
+    parser.add_argument("--out", type=Path, default=MODEL_FOLDER, help="model folder to write (default: %(default)s)")
+    parser.add_argument("--scenes", type=int, default=24000, help="training scenes (default: %(default)s)")
+    parser.add_argument("--steps", type=int, help="steps of each learning stage (default: chosen per stage)")
+    parser.add_argument("--minutes", type=float, help="end each learning stage after this time, resumed runs included")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    return parser.parse_args(arguments)
+
+
+def budget_of(options, stage):
+    """A time budget alone lifts the default number of steps."""
+    if options.minutes and not options.steps:
+        return Budget(minutes=options.minutes)
+    return Budget(options.steps or DEFAULT_STEPS[stage], options.minutes or 1e9)
+
+
+def run_stage(stage, options):
+    """Run one stage; the UNet's checkpoints are exported as they come, so that the folder is usable early."""
+    if stage == "data":
+        data.prepare(options.work_dir, options.scenes)
+    elif stage in LEARNED:
+        on_save = (lambda _: export.export(options.work_dir, options.out)) if stage == "unet" else None
+        LEARNED[stage](options.work_dir, budget_of(options, stage), options.device, on_save)
+    elif stage == "export":
+        export.export(options.work_dir, options.out)
+    else:
+        evaluate(options)
+
+
+def evaluate(options):
+    """Print the figures as a table and write them into the README of the model folder."""
+    from demo_training import evaluate as judge
+
+    rows = judge.measure(options.out, options.work_dir)
+    for name, value, note in rows:
+        print(f"{name:55s} {value:>22s}   {note}")
+    judge.write_readme(options.out, rows)
+
+
+def main(arguments=None):
+    """Entry point; returns the exit status."""
+    options = parse(arguments)
+    torch.set_num_threads(options.threads)
+    options.work_dir.mkdir(parents=True, exist_ok=True)
+    for stage in ORDER if options.stage == "all" else (options.stage,):
+        print(f"stage {stage}", file=sys.stderr, flush=True)
+        run_stage(stage, options)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

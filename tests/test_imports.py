@@ -16,9 +16,7 @@ MODELS = ROOT / "napari_neuraldiffuser" / "core" / "models.py"
 def loaded(statement: str) -> set[str]:
     """Top-level modules in a fresh interpreter's sys.modules after `statement`."""
     code = f"import sys; {statement}; print(*sorted({{m.split('.')[0] for m in sys.modules}}))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
 
@@ -43,18 +41,11 @@ def roots(path: Path) -> set[str]:
 
 def test_import_of_the_package_is_light_and_fast():
     light = loaded("import napari_neuraldiffuser, napari_neuraldiffuser.core.params")
-    assert not light & (
-        FRONT_ENDS | BINDINGS | {"torch", "numpy", "scipy", "pandas", "matplotlib", "diffusers"}
-    )
-    code = (
-        "import time; start = time.perf_counter(); import napari_neuraldiffuser;"
-        "print(time.perf_counter() - start)"
-    )
+    assert not light & (FRONT_ENDS | BINDINGS | {"torch", "numpy", "scipy", "pandas", "matplotlib", "diffusers"})
+    code = "import time; start = time.perf_counter(); import napari_neuraldiffuser;print(time.perf_counter() - start)"
     seconds = []
     for _ in range(3):
-        run = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
-        )
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
         seconds.append(float(run.stdout))
     assert min(seconds) < 0.1
 

@@ -46,9 +46,7 @@ def test_manifest_is_valid_and_its_commands_import():
     manifest = npe2.PluginManifest.from_file(ROOT / "napari.yaml")
     manifest.validate_imports()
     assert manifest.name == PROJECT["project"]["name"]
-    assert {c.command for c in manifest.contributions.widgets} <= {
-        c.id for c in manifest.contributions.commands
-    }
+    assert {c.command for c in manifest.contributions.widgets} <= {c.id for c in manifest.contributions.commands}
 
 
 def test_torch_is_not_a_build_requirement():
@@ -64,13 +62,9 @@ def test_core_does_not_depend_on_front_ends_or_torchvision():
 
 def test_constraints_pin_every_direct_dependency_and_name_no_place():
     lines = constraint_lines()
-    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9A-Za-z.!]+", line) for line in lines), (
-        "no +local, URL or path"
-    )
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9A-Za-z.!]+", line) for line in lines), "no +local, URL or path"
     extras = PROJECT["project"]["optional-dependencies"]
-    wanted = requirement_names(
-        [*PROJECT["project"]["dependencies"], *(r for rs in extras.values() for r in rs)]
-    )
+    wanted = requirement_names([*PROJECT["project"]["dependencies"], *(r for rs in extras.values() for r in rs)])
     assert wanted - {"napari-neuraldiffuser"} <= requirement_names(lines)
 
 
@@ -111,9 +105,7 @@ def test_install_script_refuses_an_unknown_stage():
 def test_wheel_and_sdist_hold_what_they_need(tmp_path):
     pytest.importorskip("build")
     source = tmp_path / "source"
-    hidden = shutil.ignore_patterns(
-        ".*", "build", "dist", "*.egg-info", "demo_output", "checkpoints", "__pycache__"
-    )
+    hidden = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "demo_output", "checkpoints", "__pycache__")
     shutil.copytree(ROOT, source, ignore=hidden)
     (source / "napari_neuraldiffuser" / "napari.yaml").unlink(missing_ok=True)  # the build has to make it
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", tmp_path / "dist", source]
@@ -121,11 +113,7 @@ def test_wheel_and_sdist_hold_what_they_need(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
 
     wheel = set(zipfile.ZipFile(next((tmp_path / "dist").glob("*.whl"))).namelist())
-    demo = {
-        str(f.relative_to(ROOT))
-        for f in (ROOT / "napari_neuraldiffuser/demo_models").rglob("*")
-        if f.is_file()
-    }
+    demo = {str(f.relative_to(ROOT)) for f in (ROOT / "napari_neuraldiffuser/demo_models").rglob("*") if f.is_file()}
     assert {"napari_neuraldiffuser/napari.yaml", "napari_neuraldiffuser/core/nsd/__init__.py"} | demo <= wheel
     assert "nipype_interfaces/__init__.py" in wheel
     assert not any(name.startswith(("tests/", "scripts/", "benchmarks/")) for name in wheel)

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from .errors import UserError
 from .params import ContributionParams
 
 
-class ContributionError(ValueError):
+class ContributionError(UserError):
     """Betas, ROIs or targets do not allow a contribution map; the message names what, rule and remedy."""
 
 

@@ -82,9 +82,7 @@ def schedule(scheduler: Any, params: DiffusionParams) -> Schedule:
     stride = scheduler.config.num_train_timesteps // params.n_steps
     abar = [float(a) for a in scheduler.alphas_cumprod]
     final = float(scheduler.final_alpha_cumprod)
-    steps = [
-        Step(i, n_run, t, abar[t], abar[t - stride] if t >= stride else final) for i, t in enumerate(timesteps)
-    ]
+    steps = [Step(i, n_run, t, abar[t], abar[t - stride] if t >= stride else final) for i, t in enumerate(timesteps)]
     return Schedule(steps, _start_abar(abar, steps, params))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .errors import UserError
 from .evaluation import Scores, evaluate, scores_table, summarise
 from .params import EvaluationParams
 
@@ -15,7 +16,7 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 Arms = dict[str, dict[Path, dict[int, Path]]]  # arm -> seen image -> repeat -> reconstruction
 
 
-class ImageFolderError(ValueError):
+class ImageFolderError(UserError):
     """Image folders that cannot be read or matched; the message names the file and the remedy."""
 
 

@@ -9,6 +9,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from .errors import UserError
+
 SSIM_SIGMA, SSIM_TRUNCATE = 1.5, 3.5
 HOG_SIZE = 128
 HOG_PARAMS = {"orientations": 9, "pixels_per_cell": (8, 8), "cells_per_block": (2, 2), "block_norm": "L2-Hys"}
@@ -16,7 +18,7 @@ HOG_PARAMS = {"orientations": 9, "pixels_per_cell": (8, 8), "cells_per_block": (
 CONSTANT = 1e-6
 
 
-class MetricError(ValueError):
+class MetricError(UserError):
     """Arrays that cannot be scored; the message names the array, the rule and the shape."""
 
 

@@ -4,7 +4,15 @@ import argparse
 from dataclasses import fields
 from typing import Any
 
-from .params import BetasParams, DecodingParams, DiffusionParams, FeatureParams, GuidanceParams, Params, Settings
+from .params import (
+    BetasParams,
+    DecodingParams,
+    DiffusionParams,
+    FeatureParams,
+    GuidanceParams,
+    Params,
+    Settings,
+)
 
 STAGES: dict[str, tuple[type[Params], tuple[str, ...]]] = {
     # stage of Settings -> its class and the fields that become options

@@ -164,9 +164,12 @@ class GuidanceParams(Params):
     guidance_scale: float = param(300000.0, "Weight kappa of the feature gradient; 0 turns guidance off.", low=0.0)
     guidance_strength: float = param(0.2, "Share eta of the executed steps that are guided.", low=0.0, high=1.0)
     layers: tuple = param(LAYERS, "Guidance layers whose features are compared.", choices=LAYERS)
-    layer_weights: tuple = param((1.5, 1.2, 1.0, 1.0, 1.0, 1.0), "Weight a_l of each layer, in the order of layers.", low=0.0)
+    layer_weights: tuple = param(
+        (1.5, 1.2, 1.0, 1.0, 1.0, 1.0), "Weight a_l of each layer, in the order of layers.", low=0.0
+    )
     x0_estimate: str = param(
-        "exact", "Clean latent from the noise prediction: exact, or the published (1 - abar) for its root.",
+        "exact",
+        "Clean latent from the noise prediction: exact, or the published (1 - abar) for its root.",
         choices=("exact", "published"),
     )
     x0_blend: bool = param(True, "Decode a blend of the clean estimate and the noisy latent (published).")

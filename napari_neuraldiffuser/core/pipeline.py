@@ -7,7 +7,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from .diffusion import ClassifierFree, Denoiser, Prediction, Schedule, Step, add_noise, noise_for, sample, schedule
+from .diffusion import (
+    ClassifierFree,
+    Denoiser,
+    Prediction,
+    Schedule,
+    Step,
+    add_noise,
+    noise_for,
+    sample,
+    schedule,
+)
 from .embeddings import EmbeddingError, Embeddings
 from .guidance import FeatureCritic, Guided, n_guided_steps
 from .models import Models, check_layers

@@ -131,8 +131,5 @@ def write_png(path: Path, image: np.ndarray) -> None:
 def read_arm(places: Derivatives, stimulus_ids: np.ndarray, repeats: int, arm: str) -> np.ndarray:
     """One arm's images (n, repeats, H, W, 3) uint8 from disk."""
     return np.stack(
-        [
-            np.stack([io.imread(places.image(int(s), r, arm)) for r in range(1, repeats + 1)])
-            for s in stimulus_ids
-        ]
+        [np.stack([io.imread(places.image(int(s), r, arm)) for r in range(1, repeats + 1)]) for s in stimulus_ids]
     )

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .errors import UserError
+
 BACKGROUND = "#0f1317"
 INK = "#d5dbe1"
 OUTLINE_COLOURS = (
@@ -15,7 +17,7 @@ OUTLINE_COLOURS = (
 AXIS_NAMES = ("sagittal", "coronal", "axial")
 
 
-class SliceError(ValueError):
+class SliceError(UserError):
     """A volume that cannot be drawn; the message names it, the rule and the value."""
 
 

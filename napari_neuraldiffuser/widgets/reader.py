@@ -1,5 +1,6 @@
 """NIfTI volumes as napari layers, placed in millimetres.  Needs neither Qt nor napari."""
 
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,9 @@ import nibabel as nib
 import numpy as np
 from nibabel.affines import obliquity
 from nibabel.filebasedimages import ImageFileError
+from nibabel.orientations import OrientationError
 from nibabel.processing import resample_to_output
+from nibabel.spatialimages import HeaderDataError, ImageDataError
 
 AXIS_LABELS = ("S", "A", "R")
 """napari's axes after the transpose: superior, anterior and right are the positive directions."""
@@ -16,6 +19,11 @@ AXIS_LABELS = ("S", "A", "R")
 LayerData = tuple[np.ndarray, dict[str, Any], str]
 MAX_LABELS = 512
 OBLIQUE_RADIANS = 1e-3
+DAMAGED = (
+    *(OSError, EOFError, ValueError, TypeError, OverflowError, MemoryError, zlib.error),
+    *(ImageFileError, HeaderDataError, ImageDataError),
+)
+"""What nibabel and the layers below it raise on damaged files, found by damaging them (test_fuzz_reader)."""
 
 
 class ReadError(ValueError):
@@ -55,7 +63,7 @@ def read_volume(path: str | Path) -> LayerData:
     """
     image = _open(path)
     notes: list[str] = []
-    canonical = nib.as_closest_canonical(image)
+    canonical = _canonical(image, path)
     data = _values(canonical, path)
     kind = "labels" if is_label_volume(image, data) else "image"
     affine = canonical.affine
@@ -74,7 +82,7 @@ def read_volume(path: str | Path) -> LayerData:
 def _open(path: str | Path) -> nib.spatialimages.SpatialImage:
     try:
         image = nib.load(path)
-    except (OSError, ImageFileError, ValueError, EOFError) as error:
+    except DAMAGED as error:
         raise ReadError(f"{path} must be a NIfTI file, got: {error}. Check the path and the file.") from error
     if not hasattr(image, "affine") or image.ndim not in (3, 4) or 0 in image.shape:
         raise ReadError(f"{path} must be a 3D or 4D volume, got shape {getattr(image, 'shape', None)}.")
@@ -83,11 +91,20 @@ def _open(path: str | Path) -> nib.spatialimages.SpatialImage:
     return image
 
 
+def _canonical(image, path):
+    try:
+        return nib.as_closest_canonical(image)
+    except OrientationError as error:
+        raise ReadError(f"{path} must have three distinct axes, got: {error}. Repair its header.") from error
+    except DAMAGED as error:
+        raise ReadError(f"{path} must be complete, got: {error}. Copy or download it again.") from error
+
+
 def _values(image, path) -> np.ndarray:
     """Voxel values in the stored dtype; scaled or double data as float32, which is what a screen needs."""
     try:
         data = np.asanyarray(image.dataobj)
-    except (OSError, EOFError, ValueError, MemoryError) as error:
+    except DAMAGED as error:
         raise ReadError(f"{path} must be complete, got: {error}. Copy or download it again.") from error
     if data.dtype.kind not in "iuf":
         raise ReadError(f"{path} must hold real numbers, got {data.dtype}.")

@@ -75,9 +75,7 @@ def published_step(models, latents, t, c, uncond, targets, options):
         noise_u, attention = attention_of(models.unet, latents, t, uncond)
         noise_c = models.unet(latents, t, encoder_hidden_states=c).sample
         noise = noise_u + options["cfg"] * (noise_c - noise_u)
-        noise = noise + self_attention_term(
-            models.unet, latents, noise_u, attention, t, uncond, abar, options["sag"]
-        )
+        noise = noise + self_attention_term(models.unet, latents, noise_u, attention, t, uncond, abar, options["sag"])
     if options["guided"]:
         z = latents.clone().requires_grad_()
         eps = models.unet(z, t, encoder_hidden_states=c).sample

@@ -145,9 +145,7 @@ def test_noise_suppressors_have_weights_but_no_share():
 def test_error_bars_are_the_spread_over_new_stimuli():
     x, y = simulation(n=200, m=40 * 60)
     decoder = RidgeDecoder().fit(make_betas(x[:200]), make_targets(y[:200]))
-    decoder_rois = make_rois(
-        "regions", np.repeat([1, 2, 3, 4], 10), dict(enumerate("ABCD", 1)), make_betas(x[:1])
-    )
+    decoder_rois = make_rois("regions", np.repeat([1, 2, 3, 4], 10), dict(enumerate("ABCD", 1)), make_betas(x[:1]))
     shares, errors = [], []
     for start in range(200, 200 + 40 * 60, 60):
         part = slice(start, start + 60)

@@ -11,8 +11,12 @@ def scheduler():
     from diffusers import DDIMScheduler
 
     return DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
-        set_alpha_to_one=False, steps_offset=1,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
     )
 
 
@@ -24,7 +28,9 @@ def test_the_published_schedule(scheduler):
     assert schedule(scheduler, DiffusionParams()).start_abar == float(scheduler.alphas_cumprod[721])
 
 
-@pytest.mark.parametrize(("n", "strength", "n_run"), [(50, 1.0, 50), (7, 0.75, 5), (1, 1.0, 1), (50, 0.0, 0), (3, 0.3, 0)])
+@pytest.mark.parametrize(
+    ("n", "strength", "n_run"), [(50, 1.0, 50), (7, 0.75, 5), (1, 1.0, 1), (50, 0.0, 0), (3, 0.3, 0)]
+)
 def test_number_of_executed_steps(scheduler, n, strength, n_run):
     plan = schedule(scheduler, DiffusionParams(n_steps=n, strength=strength))
     assert len(plan.steps) == n_run
@@ -99,11 +105,18 @@ def test_what_the_callback_raises_ends_the_run(scheduler):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        sample(torch.zeros(1, 4, 2, 2), schedule(scheduler, DiffusionParams()).steps, lambda z, s: Prediction(z, z, z, z), stop)
+        sample(
+            torch.zeros(1, 4, 2, 2),
+            schedule(scheduler, DiffusionParams()).steps,
+            lambda z, s: Prediction(z, z, z, z),
+            stop,
+        )
     assert seen == [0, 1, 2]
 
 
-@pytest.mark.parametrize("bad", [{"strength": 1.5}, {"n_steps": 0}, {"repeats": 0}, {"start_noise": "x"}, {"cfg_scale": float("nan")}])
+@pytest.mark.parametrize(
+    "bad", [{"strength": 1.5}, {"n_steps": 0}, {"repeats": 0}, {"start_noise": "x"}, {"cfg_scale": float("nan")}]
+)
 def test_bad_parameters_are_refused(bad):
     with pytest.raises(ParamError, match=f"{next(iter(bad))} must be"):
         DiffusionParams(**bad)

@@ -43,9 +43,7 @@ def test_missing_part_is_named(model_folder, part):
 
 def test_sharded_and_bin_weights_count(model_folder):
     unet = model_folder / "unet"
-    (unet / "diffusion_pytorch_model.safetensors").rename(
-        unet / "diffusion_pytorch_model-00001-of-00002.safetensors"
-    )
+    (unet / "diffusion_pytorch_model.safetensors").rename(unet / "diffusion_pytorch_model-00001-of-00002.safetensors")
     text = model_folder / "text_encoder"
     (text / "model.safetensors").rename(text / "model.bin")
     assert check_model_folder(model_folder)["complete"]
@@ -55,9 +53,7 @@ def test_a_folder_that_does_not_exist(tmp_path):
     found = check_model_folder(tmp_path / "nothing")
     assert not found["complete"]
     assert found["megabytes"] == 0
-    assert any(
-        "must hold every model part" in problem for problem in doctor(tmp_path / "nothing")["problems"]
-    )
+    assert any("must hold every model part" in problem for problem in doctor(tmp_path / "nothing")["problems"])
 
 
 def test_absent_packages_are_reported_not_raised(monkeypatch, model_folder):

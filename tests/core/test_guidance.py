@@ -53,7 +53,11 @@ def reference_run(models, decoded, diffusion, guidance, record=None):
             "kappa": guidance.guidance_scale,
             "guided": i < int(n_run * guidance.guidance_strength),
         }
-        args = (torch.from_numpy(decoded.c), models.encode_text([""]), [torch.from_numpy(g) for g in decoded.g.values()])
+        args = (
+            torch.from_numpy(decoded.c),
+            models.encode_text([""]),
+            [torch.from_numpy(g) for g in decoded.g.values()],
+        )
         after = reference.published_step(models, z, t, *args, options)
         if record is not None:
             record.append((z, after))
@@ -174,9 +178,7 @@ def test_layer_weights_follow_the_formula():
         assert np.allclose(weights[b], np.array([1.5, 1.2]) * inverse / inverse.sum())
 
 
-@pytest.mark.parametrize(
-    ("strength", "n", "expected"), [(0.2, 37, 7), (0.0, 37, 0), (1.0, 37, 37), (0.5, 1, 0)]
-)
+@pytest.mark.parametrize(("strength", "n", "expected"), [(0.2, 37, 7), (0.0, 37, 0), (1.0, 37, 37), (0.5, 1, 0)])
 def test_number_of_guided_steps(strength, n, expected):
     assert n_guided_steps(n, GuidanceParams(guidance_strength=strength)) == expected
 

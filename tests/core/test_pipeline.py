@@ -23,7 +23,9 @@ def decoded():
     rng = np.random.default_rng(0)
     shapes = {"z": (3, 4, 16, 16), "c": (3, 8, 16), "g": (3, 10, 16)}
     z, c = (rng.standard_normal(shapes[k]).astype(np.float32) for k in "zc")
-    return Embeddings(z, c, {k: rng.standard_normal(shapes["g"]).astype(np.float32) for k in LAYERS}, np.array([13, 7, 40000]))
+    return Embeddings(
+        z, c, {k: rng.standard_normal(shapes["g"]).astype(np.float32) for k in LAYERS}, np.array([13, 7, 40000])
+    )
 
 
 def test_shapes_and_losses(models, decoded):

@@ -1,5 +1,7 @@
 """The error that decoding raises for bad input."""
 
+from ..errors import UserError
 
-class DecodingError(ValueError):
+
+class DecodingError(UserError):
     """Betas, targets or a decoder file do not fit; the message names what, the rule and the remedy."""

@@ -139,7 +139,7 @@ class RidgeDecoder:
         chosen -= chosen.mean(0, dtype=np.float64).astype(chosen.dtype)
         r2 = solver.leave_out_r2(self.spectrum, chosen, leaves)
         # a target without variance has no R²: any penalty predicts its mean
-        best = leaves[int(np.argmin(np.nan_to_num(r2, nan=-np.inf)))]
+        best = leaves[int(np.argmax(np.nan_to_num(r2, nan=-np.inf)))]
         alphas = tuple(left.alpha for left in leaves)
         return TargetFit(best.alpha, alphas, tuple(float(value) for value in r2), shape, mean), best
 

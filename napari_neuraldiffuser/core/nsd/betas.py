@@ -113,9 +113,7 @@ class Betas:
         """
         values = np.asarray(values, dtype=np.float32)
         if self.voxels is None:
-            raise NSDError(
-                "betas must have voxel positions to make a volume, got none (MindEye2 file)."
-            )
+            raise NSDError("betas must have voxel positions to make a volume, got none (MindEye2 file).")
         if values.ndim not in (1, 2) or values.shape[-1] != len(self.voxels):
             raise NSDError(
                 f"values must have {len(self.voxels)} entries on the last axis, got shape {values.shape}."

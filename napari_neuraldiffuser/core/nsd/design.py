@@ -75,9 +75,7 @@ def _sessions_run(layout: Layout) -> tuple[int, pd.DataFrame | None]:
     responses = pd.read_csv(layout.responses, sep="\t")
     missing = {"SESSION", "RUN", "TRIAL", "73KID"} - set(responses.columns)
     if missing:
-        raise NSDError(
-            f"{layout.responses} must have SESSION, RUN, TRIAL, 73KID, got no {sorted(missing)}."
-        )
+        raise NSDError(f"{layout.responses} must have SESSION, RUN, TRIAL, 73KID, got no {sorted(missing)}.")
     return int(responses["SESSION"].max()), responses
 
 

@@ -1,6 +1,8 @@
 """The one exception of the NSD reader and simulator."""
 
+from ..errors import UserError
 
-class NSDError(ValueError):
+
+class NSDError(UserError):
     """A file, folder or option of the scan data is not what it must be; the message names it, the rule and
     the remedy."""

@@ -98,9 +98,7 @@ def read_user_trials(path: str | Path, n_volumes: int) -> tuple[pd.DataFrame, li
         )
     _check_volumes(table["trial"], n_volumes, path)
     if table["stimulus"].isna().any():
-        raise NSDError(
-            f"trials must name a stimulus in every row, got an empty one in {path}."
-        )
+        raise NSDError(f"trials must name a stimulus in every row, got an empty one in {path}.")
     names = sorted(table["stimulus"].unique())
     table["stimulus_id"] = table["stimulus"].map({name: k for k, name in enumerate(names)}).astype(np.int64)
     table["shared"] = _test_column(table, path)

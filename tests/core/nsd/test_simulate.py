@@ -1,4 +1,5 @@
-"""The simulator: NSD's formats to the letter, the truth it states, and what its regions can be decoded for."""
+"""The simulator: NSD's formats to the letter, the truth it states, and what its regions can be decoded
+for."""
 
 import h5py
 import nibabel as nib
@@ -90,7 +91,10 @@ def test_roi_volumes_merge_and_mark_the_other_hemisphere(written):
     assert set(np.unique(whole)) == set(range(-1, 8))
     # first voxel left: the left hemisphere lies at low x
     assert np.argwhere(left > 0)[:, 0].max() < np.argwhere(right > 0)[:, 0].min()
-    v1, ppa = (np.argwhere(whole == 1)[:, 1].mean(), np.argwhere(_labels(folder, "floc-places") == 2)[:, 1].mean())
+    v1, ppa = (
+        np.argwhere(whole == 1)[:, 1].mean(),
+        np.argwhere(_labels(folder, "floc-places") == 2)[:, 1].mean(),
+    )
     assert v1 < ppa  # V1 is behind the parahippocampal place area
 
 
@@ -127,7 +131,8 @@ def test_a_complete_subject_is_kept_and_a_half_written_one_is_not(written, monke
 
 
 def test_noise_ceilings_are_those_of_the_trial_noise(small_grid, tmp_path):
-    """The noise ceiling estimated from repeats, as NSD does (signal and noise variance), against the truth."""
+    """The noise ceiling estimated from repeats, as NSD does (signal and noise variance), against the
+    truth."""
     params = PARAMS.but(n_sessions=2, n_test=200, train_repeats=3)
     nsd.simulate.write_subject(tmp_path, params)
     subject = nsd.Subject(tmp_path, "subj01", BetasParams(average_repeats=False))
@@ -157,7 +162,9 @@ def test_experiment_limits():
 
 def test_energy_prefers_its_own_orientation():
     x = np.arange(64)
-    bars = np.stack([np.cos(2 * np.pi * 0.22 * grid) for grid in np.meshgrid(x, x)])  # varies along x; along y
+    bars = np.stack(
+        [np.cos(2 * np.pi * 0.22 * grid) for grid in np.meshgrid(x, x)]
+    )  # varies along x; along y
     images = np.repeat((127 + 100 * bars)[..., None], 3, axis=3).astype(np.uint8)
     energy = features.energy_maps(images).mean(axis=2)  # (filters, images), 4 orientations x 2 frequencies
     assert energy[:, 0].argmax() == 4 and energy[:, 1].argmax() == 6
@@ -184,20 +191,26 @@ def test_signal_like_noise_has_the_signals_covariance():
 
 @pytest.mark.slow
 def test_the_default_subject_can_be_decoded_where_its_truth_says(tmp_path):
-    """Full default: early areas win for pixels, ventral ones for contents, and the size stays under 200 MB."""
+    """Full default: early areas win for pixels, ventral ones for contents, and the size stays under 200
+    MB."""
     nsd.simulate.write_subject(tmp_path, SimulationParams())
     assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) < 200e6
     subject = nsd.Subject(tmp_path, "subj01")
     betas = subject.betas()
     train, test = betas.split()
     early = sum(mask for name, mask in subject.rois().of(betas).items() if name != "hV4") > 0
-    ventral = sum(sum(subject.rois(f"floc-{k}").of(betas).values()) for k in ("faces", "places", "bodies", "words")) > 0
+    ventral = (
+        sum(sum(subject.rois(f"floc-{k}").of(betas).values()) for k in ("faces", "places", "bodies", "words"))
+        > 0
+    )
     assert 1500 <= betas.n_voxels <= 2500
     ids = np.concatenate([train.stimulus_ids, test.stimulus_ids])
     images = subject.stimuli[ids].reshape(len(ids), 16, 8, 16, 8, 3).mean(axis=(2, 4)).reshape(len(ids), -1)
     content, _ = features.content_table([nsd.simulate.scene_of(0, one) for one in ids.tolist()])
     score = {
-        (where, what): _r2(train.data[:, mask], target[: len(train)], test.data[:, mask], target[len(train) :])
+        (where, what): _r2(
+            train.data[:, mask], target[: len(train)], test.data[:, mask], target[len(train) :]
+        )
         for where, mask in (("early", early), ("ventral", ventral))
         for what, target in (("pixels", images), ("content", content))
     }

@@ -21,7 +21,8 @@ def table(path, rows, header="trial\tstimulus\tsession"):
 
 @pytest.fixture
 def functional(tmp_path):
-    """functional.nii (17, 21, 3, 20): a mask of its brighter half, two sessions of ten, five stimuli, two of them test."""
+    """functional.nii (17, 21, 3, 20): a mask of its brighter half, two sessions of ten, five stimuli, two
+    of them test."""
     image = nib.load(DATA / "functional.nii")
     values = np.asarray(image.dataobj)
     inside = values.mean(-1) > np.median(values.mean(-1))
@@ -58,7 +59,9 @@ def test_example4d_gz_two_volumes_oblique_affine(tmp_path):
     inside[40:90, 30:60, 5:20] = 1
     nib.save(nib.Nifti1Image(inside, image.affine), tmp_path / "mask.nii")
     trials = table(tmp_path / "t.tsv", [(1, "b", 1), (0, "a", 1)])
-    betas = nsd.user_betas(DATA / "example4d.nii.gz", tmp_path / "mask.nii", trials, BetasParams(zscore=False))
+    betas = nsd.user_betas(
+        DATA / "example4d.nii.gz", tmp_path / "mask.nii", trials, BetasParams(zscore=False)
+    )
     picked = values[inside > 0].T
     varies = picked[0] != picked[1]
     np.testing.assert_array_equal(betas.data, picked[:, varies].astype(np.float32))
@@ -79,7 +82,9 @@ def test_mni_template_with_nilearns_grey_mask(tmp_path):
     betas = nsd.user_betas(tmp_path / "b.nii.gz", tmp_path / "grey.nii.gz", trials, BetasParams(zscore=False))
     where = np.asarray(grey.dataobj) > 0
     assert betas.n_voxels == where.sum() > 1000
-    np.testing.assert_allclose(betas.data, np.stack([series[..., [0, 2]].mean(-1)[where], series[..., 1][where]]), rtol=1e-5)
+    np.testing.assert_allclose(
+        betas.data, np.stack([series[..., [0, 2]].mean(-1)[where], series[..., 1][where]]), rtol=1e-5
+    )
 
 
 def test_volumes_without_a_row_are_left_out_with_a_note(functional):

@@ -1,4 +1,5 @@
-"""A tiny NSD tree written by hand, independent of the package's simulator: odd shape, oblong, two sessions of 750."""
+"""A tiny NSD tree written by hand, independent of the package's simulator: odd shape, oblong, two sessions
+of 750."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ N = 750
 
 @dataclass
 class Tree:
-    """The tree's folder and what was put into it; `raw[session]` is int16 (X, Y, Z, 750) as MATLAB holds it."""
+    """The tree's folder and what was put into it; `raw[session]` is int16 (X, Y, Z, 750) as MATLAB holds
+    it."""
 
     root: Path
     raw: dict[int, np.ndarray]
@@ -47,7 +49,8 @@ def hdf5(path: Path, raw: np.ndarray, **options) -> None:
 
 
 def make_tree(root: Path, sessions=(1, 2)) -> Tree:
-    """subj02, design of 10 images shown over and over, image numbers 1 and 1001..1009 (the first is shared)."""
+    """subj02, design of 10 images shown over and over, image numbers 1 and 1001..1009 (the first is
+    shared)."""
     rng = np.random.default_rng(7)
     subjectim = np.arange(1, 80001).reshape(8, 10000) % 73000 + 1
     order = np.tile(np.array([1, *range(1001, 1010)]), 3000)

@@ -1,0 +1,70 @@
+"""Gathers what one run found into the report's data."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .derivatives import ARMS, versions
+from .embeddings import Embeddings
+from .ops import backend_info
+from .pipeline import decode_start
+from .recon_files import read_arm
+from .report import ReportData, write_report
+from .slices import contribution_slices
+
+OUTLINED = "prf-visualrois"
+
+
+def write_page(run: Any, decoder: Any, decoded: Embeddings, summary: dict, table: pd.DataFrame, maps: Any) -> None:
+    """Write `sub-01.html` from what the stages of a `job.Run` left."""
+    ids = decoded.stimulus_ids
+    repeats = run.job.settings.diffusion.repeats
+    data = ReportData(
+        subject=run.places.label,
+        summary=summary,
+        scores=table,
+        stimulus_ids=ids,
+        seen=run.subject.stimuli[ids],
+        start=decode_start(decoded, run.models),
+        recon={arm: read_arm(run.places, ids, repeats, arm) for arm in ARMS},
+        captions=[(run.subject.stimuli.captions(int(s)) or [None])[0] for s in ids],
+        contribution=maps.table,
+        slices=slice_pictures(run, maps),
+        accuracy={target: fit.best_r2 for target, fit in decoder.accuracy.items()},
+        parameters=parameters(run),
+        versions={**versions(), "kernel backend": backend_info()["backend"]},
+        command=run.job.command,
+        notes=run.notes,
+        failed=None,
+    )
+    run.progress(0, 1, "page")
+    write_report(run.places.page, data)
+    run.progress(1, 1, "page")
+
+
+def slice_pictures(run: Any, maps: Any) -> dict[str, bytes]:
+    """One PNG of brain slices per target."""
+    anatomy = run.subject.anatomy()
+    outlines = run.subject.rois(OUTLINED) if OUTLINED in run.subject.roi_names() else None
+    pictures = {}
+    for k, (target, volume) in enumerate(maps.volumes.items()):
+        run.progress(k, len(maps.volumes), "slices")
+        pictures[target] = contribution_slices(volume, anatomy, outlines)
+    return pictures
+
+
+def parameters(run: Any) -> dict[str, Any]:
+    """What was computed from what, as the page shows it."""
+    settings = run.job.settings.to_dict()
+    about = {
+        "subject": run.job.subject,
+        "models": run.models.name,
+        "model digest": run.models.digest[:16],
+        "device": str(run.models.device),
+        "training images": len(run.train.stimulus_ids),
+        "test images": len(run.test.stimulus_ids),
+        "trials per test image": float(np.mean(run.test.repeats)),
+        "voxels": run.train.data.shape[1],
+    }
+    return {"run": about, **settings}

@@ -1,0 +1,76 @@
+import io
+import json
+from dataclasses import fields
+
+import pytest
+
+from napari_neuraldiffuser import cli
+from napari_neuraldiffuser.core.console import ConsoleProgress
+from napari_neuraldiffuser.core.options import STAGES, settings_from
+from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams, ParamError, Settings
+
+RUN = ["run", "NSD", "OUT", "participant"]
+
+
+def settings(*more):
+    args = cli.build_parser().parse_args([*RUN, *more])
+    return settings_from(args, Settings())
+
+
+def test_without_options_every_parameter_has_its_default():
+    assert settings() == Settings()
+
+
+def test_an_option_reaches_its_field():
+    got = settings("--guidance-scale", "5", "--n-steps", "10", "--no-x0-blend", "--roi", "V1", "--alphas", "1", "10")
+    assert got.guidance == GuidanceParams(guidance_scale=5.0, x0_blend=False)
+    assert got.diffusion == DiffusionParams(n_steps=10)
+    assert got.betas.roi == "V1"
+    assert got.decoding.alphas == (1.0, 10.0)
+
+
+def test_fewer_layers_get_equal_weights_unless_given():
+    assert settings("--layers", "g02", "g08").guidance.layer_weights == (1.0, 1.0)
+    assert settings("--layers", "g02", "--layer-weights", "2").guidance.layer_weights == (2.0,)
+    with pytest.raises(ParamError, match="one weight per layer"):
+        settings("--layer-weights", "1")
+
+
+def test_a_layer_that_does_not_exist_is_a_usage_error(capsys):
+    with pytest.raises(SystemExit) as stop:
+        settings("--layers", "g03")
+    assert stop.value.code == 2
+    assert "g02" in capsys.readouterr().err
+
+
+def test_every_listed_option_is_a_field_and_no_two_stages_share_one():
+    names = [name for cls, listed in STAGES.values() for name in listed]
+    assert len(names) == len(set(names))
+    for cls, listed in STAGES.values():
+        assert set(listed) <= {f.name for f in fields(cls)}
+
+
+@pytest.mark.parametrize("command", [[], ["demo"], ["simulate"], ["run"], ["evaluate"], ["doctor"]])
+def test_help_is_printed(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*command, "--help"])
+    assert stop.value.code == 0
+    assert "usage: neuraldiffuser" in capsys.readouterr().out
+
+
+def test_doctor_as_json(capsys):
+    assert cli.main(["doctor", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert "torch" in json.dumps(report)
+
+
+def test_progress_in_a_log_has_counts_and_ends():
+    stream = io.StringIO()
+    progress = ConsoleProgress(stream)
+    for done in range(0, 5):
+        progress(done, 4, "images, guided step 1/2")
+    progress.close()
+    lines = stream.getvalue().splitlines()
+    assert lines[0].startswith("images, guided step 1/2: 0/4")
+    assert "4/4" in lines[-1]
+    assert "\r" not in stream.getvalue()
