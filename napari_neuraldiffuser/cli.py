@@ -180,10 +180,13 @@ def run(args: argparse.Namespace) -> int:
 
 def evaluate(args: argparse.Namespace) -> int:
     """Score a folder of reconstructions against a folder of seen images."""
-    from napari_neuraldiffuser.core.evaluation import evaluate_folders, summarise
+    from napari_neuraldiffuser.core.image_folders import evaluate_folders
 
     params = EvaluationParams(**given(args, EvaluationParams, ("size",)))
-    summary = summarise(evaluate_folders(args.recon_dir, args.seen_dir, params=params))
+    scored = evaluate_folders(args.recon_dir, args.seen_dir, params=params, progress=ConsoleProgress())
+    for note in scored.notes:
+        print(note, file=sys.stderr)
+    summary = scored.summary()
     if args.json:
         print(json.dumps(summary, indent=2))
         return 0

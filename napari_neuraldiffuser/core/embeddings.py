@@ -83,8 +83,11 @@ class Embeddings:
     def load(cls, path: str | Path) -> "Embeddings":
         """Read a file written by `save` or `extract` into memory."""
         with TargetFile(path) as file:
-            g = {layer: file[layer][...].astype(np.float32) for layer in file if layer not in ("z", "c")}
-            z, c = (file[t][...].astype(np.float32) for t in ("z", "c"))
+            try:
+                g = {layer: file[layer][...].astype(np.float32) for layer in file if layer not in ("z", "c")}
+                z, c = (file[t][...].astype(np.float32) for t in ("z", "c"))
+            except (OSError, KeyError) as error:
+                raise EmbeddingError(f"{path} must be a whole embeddings file, got: {error}. Make it again.") from error
             return cls(z, c, g, file.stimulus_ids, dict(file.attrs))
 
 

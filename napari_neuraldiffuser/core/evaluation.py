@@ -67,7 +67,7 @@ def evaluate(
     images: np.ndarray,
     seen: np.ndarray,
     encoder: Encoder | Mapping[str, Encoder] | None = None,
-    params: EvaluationParams = EvaluationParams(),
+    params: EvaluationParams | None = None,
     progress: Progress | None = None,
 ) -> Scores:
     """Score the reconstructions of one arm against the seen images.
@@ -100,6 +100,7 @@ def evaluate(
     -----
     Protocol of MindEye2 (Scotti et al. 2024), see `core/metrics.py`.
     """
+    params = params or EvaluationParams()
     images, seen = _checked(images, seen)
     encoders = _named(encoder)
     report = progress or (lambda done, total, what: None)

@@ -51,7 +51,7 @@ def evaluate_folders(
     recon_dir: str | Path,
     seen_dir: str | Path,
     encoder=None,
-    params: EvaluationParams = EvaluationParams(),
+    params: EvaluationParams | None = None,
     progress=None,
 ) -> FolderScores:
     """Score a folder of reconstructions against a folder of seen images.

@@ -16,6 +16,9 @@ LAYERS = ("g02", "g04", "g06", "g08", "g10", "g12")
 TARGETS = ("z", "c", *LAYERS)
 
 
+KINDS = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
+
+
 class ParamError(UserError):
     """A parameter is outside what its field allows; the message names it, the rule and the value."""
 
@@ -31,6 +34,7 @@ class Params:
 
     def __post_init__(self) -> None:
         for f in fields(self):
+            _check_type(f"{type(self).__name__}.{f.name}", getattr(self, f.name), f.default)
             _check(f"{type(self).__name__}.{f.name}", getattr(self, f.name), f.metadata)
 
     def but(self, **changes: Any):
@@ -51,6 +55,19 @@ class Params:
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
+def _check_type(name: str, value: Any, default: Any) -> None:
+    """A value must be of its default's kind; an int serves where a float is the default."""
+    pairs = (
+        [(v, default[0]) for v in value]
+        if isinstance(default, tuple) and isinstance(value, tuple)
+        else [(value, default)]
+    )
+    for item, sample in pairs:
+        kinds = (int, float) if isinstance(sample, float) else type(sample)
+        if not isinstance(item, kinds) or isinstance(item, bool) != isinstance(sample, bool):
+            raise ParamError(f"{name} must be {KINDS[type(sample)]}, got {item!r}.")
+
+
 def _check(name: str, value: Any, meta: Any) -> None:
     for item in value if isinstance(value, tuple) else (value,):
         if meta.get("choices") is not None and item not in meta["choices"]:
@@ -62,10 +79,6 @@ def _check(name: str, value: Any, meta: Any) -> None:
 
 def _check_limits(name: str, item: Any, meta: Any) -> None:
     low, high = meta.get("low"), meta.get("high")
-    if (low is None and high is None) or item is None:
-        return
-    if isinstance(item, bool) or not isinstance(item, (int, float)):
-        raise ParamError(f"{name} must be a number, got {item!r}.")
     if low is not None and item < low:
         raise ParamError(f"{name} must be at least {low}, got {item}.")
     if high is not None and item > high:

@@ -20,7 +20,7 @@ _SYNONYMS = {
     "snow": ("snow", "winter", "snow"),
     "bright": ("bright", "strong", "bright"), "soft": ("soft", "mild", "soft"), "dim": ("dim", "weak", "dark"),
     "a": ("a", "one", "a"), "at": ("at", "near", "at"), "before": ("before", "against", "before"),
-    "in": ("in", "under", "in"), "light": ("light", "lighting", "light"), "with": ("with", "beside", "plus"),
+    "in": ("in", "under", "under"), "light": ("light", "lighting", "light"), "with": ("with", "beside", "plus"),
     "and": ("and", "also", "and"), "alone": ("alone", "only", "alone"),
 }
 _COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "white")

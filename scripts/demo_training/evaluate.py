@@ -21,7 +21,7 @@ COUNT, STEPS = 200, 50
 SCALES = (2.0, 3.5, 5.0, 7.5)
 
 
-class _Projected(torch.nn.Module):
+class Projected(torch.nn.Module):
     """The exported encoders behind the two methods that `encoders.retrieval` calls."""
 
     def __init__(self, parts):
@@ -74,7 +74,7 @@ def measure(folder, work, count=COUNT):
     pixels, first = data.to_unit(images), [c[0] for c in captions]
     tokens = tokenise(parts, first)
     rows = [("VAE reconstruction", f"{vae.psnr(parts.vae, images):.2f} dB PSNR", f"{count} held-out scenes")]
-    found = encoders.retrieval(_Projected(parts), pixels, tokens, 100)
+    found = encoders.retrieval(Projected(parts), pixels, tokens, 100)
     rows.append(("image-to-caption retrieval, top-1 of 100", f"{100 * found:.1f} %", f"{count} held-out scenes"))
     real = classifier.agreement(judge, pixels, tokens)
     rows += [(f"judge on real scenes: {name}", f"{100 * v:.1f} %", "its own held-out accuracy") for name, v in real.items()]

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from napari_neuraldiffuser.core import params
-from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams, ParamError, Params, default_of
+from napari_neuraldiffuser.core.params import BetasParams, DiffusionParams, GuidanceParams, ParamError, Params, default_of
 
 CLASSES = Params.__subclasses__()
 FIELDS = [(cls, field) for cls in CLASSES for field in dataclasses.fields(cls)]
@@ -36,7 +36,7 @@ def test_limits_are_inclusive_and_held(cls, field):
         limit = field.metadata[side]
         if limit is None:
             continue
-        beyond = limit + math.copysign(1, outwards)
+        beyond = type(single(field.default) or 0)(limit + math.copysign(1, outwards))
         with pytest.raises(ParamError, match=rf"{cls.__name__}\.{field.name} must be at"):
             cls(**{field.name: like_default(field, beyond)})
         at_limit = like_default(field, type(single(field.default) or 0)(limit))
@@ -52,6 +52,14 @@ def test_nan_text_and_unknown_choices_are_refused(cls, field):
         for bad in (math.nan, math.inf, "1.0", True):
             with pytest.raises(ParamError, match=rf"{field.name} must be a"):
                 cls(**{field.name: like_default(field, bad)})
+
+
+@pytest.mark.parametrize(("name", "bad"), [("zscore", "no"), ("roi", 3), ("zscore", 1)])
+def test_values_of_another_kind_are_refused(name, bad):
+    with pytest.raises(ParamError, match=f"{name} must be"):
+        BetasParams(**{name: bad})
+    with pytest.raises(ParamError, match="seed must be a whole number"):
+        DiffusionParams(seed=1.5)
 
 
 @pytest.mark.parametrize("cls", CLASSES)
