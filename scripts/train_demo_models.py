@@ -2,10 +2,10 @@
 
     python scripts/train_demo_models.py --stage all --work-dir WORK
 
-Stages: ``data`` (draw the scenes), ``encoders`` and ``vae`` (independent of each other: run them as two processes to use two
-cores), ``unet`` (needs both), ``classifier`` (a judge of samples, not shipped), ``export``, ``evaluate`` (prints the figures
-and writes them into the model folder's README). Seeded and resumable: the same command again goes on from the last
-checkpoint, and a longer ``--minutes`` or ``--steps`` trains on. Progress goes to stderr.
+Stages: ``data`` (draw the scenes), ``encoders`` and ``vae`` (independent of each other: run them as two processes to
+use two cores), ``unet`` (needs both), ``classifier`` (a judge of samples, not shipped), ``export``, ``evaluate``
+(prints the figures and writes them into the model folder's README). Seeded and resumable: the same command again goes
+on from the last checkpoint, and a longer ``--minutes`` or ``--steps`` trains on. Progress goes to stderr.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Backgrounds of the procedural scenes: textures written as formulas of the place, so any resolution works.
 
-Every painter takes ``x`` of shape (1, size) and ``y`` of shape (size, 1), fractions of the image side measured at pixel
+Every painter takes ``x`` of shape (1, size) and ``y`` of shape (size, 1), fractions of the image side at pixel
 centres, a generator seeded by the scene, and the horizon's height; it returns RGB (size, size, 3) in [0, 1].
 """
 
@@ -21,7 +21,7 @@ def _mix(first, second, amount):
 def _waves(x, y, rng, frequency, stretch=1.0):
     """Smooth noise of about unit height: six plane waves, summed as one matrix product.
 
-    ``sin(a + b) = sin a cos b + cos a sin b`` makes each wave two outer products, far cheaper than (size, size) sines.
+    ``sin(a + b) = sin a cos b + cos a sin b`` makes each wave two outer products: far fewer sines.
     """
     angle = rng.uniform(0, np.pi, 6)
     omega = 2 * np.pi * frequency * rng.uniform(0.6, 1.4, 6)
@@ -34,7 +34,7 @@ def _waves(x, y, rng, frequency, stretch=1.0):
 
 
 def _below(x, y, line, soft=0.0):
-    """Coverage (size, size) of what lies under a curve ``line`` (1, size); the edge is one pixel (or ``soft``) wide."""
+    """Coverage (size, size) of what lies under a curve ``line`` (1, size), its edge one pixel (or ``soft``) wide."""
     width = max(soft, 1.0 / y.shape[0])
     return np.clip(0.5 + (y - line) / width, 0, 1)
 
@@ -117,7 +117,8 @@ def forest(x, y, rng, horizon):
         trunk = np.clip(0.5 + (half - np.abs(x - lean)) * y.shape[0], 0, 1)
         bark = _rgb(0.30, 0.19, 0.11) * np.clip(1.1 + 0.4 * (x - lean) / half, 0.7, 1.5)[..., None]
         image = image + (bark - image) * trunk[..., None]
-    moss = _mix(_rgb(0.20, 0.24, 0.08), _rgb(0.34, 0.36, 0.14), np.clip(0.5 + 0.3 * _waves(x, y, rng, 6.0), 0, 1))
+    patches = np.clip(0.5 + 0.3 * _waves(x, y, rng, 6.0), 0, 1)
+    moss = _mix(_rgb(0.20, 0.24, 0.08), _rgb(0.34, 0.36, 0.14), patches)
     return _mix(image, moss, _below(x, y, horizon + 0.25 + 0 * x, 0.04))
 
 
@@ -126,7 +127,8 @@ def snow(x, y, rng, horizon):
     for layer, tone in enumerate((0.72, 0.87, 1.0)):
         line = horizon + 0.16 * layer + 0.05 * np.sin(2 * np.pi * (x * rng.uniform(0.6, 1.4) + rng.uniform()))
         drift = np.clip(0.5 + 0.3 * _waves(x, y, rng, 3.0, 2.5), 0, 1)
-        image = _mix(image, _mix(_rgb(0.70, 0.80, 0.94) * tone, _rgb(0.95, 0.97, 1.0) * tone, drift), _below(x, y, line))
+        hill = _mix(_rgb(0.70, 0.80, 0.94) * tone, _rgb(0.95, 0.97, 1.0) * tone, drift)
+        image = _mix(image, hill, _below(x, y, line))
     for _ in range(3):
         foot, height = rng.uniform(0, 1), rng.uniform(0.18, 0.3)
         pine = np.maximum(np.abs(x - foot) - 0.33 * (y - horizon - 0.06 + height), y - horizon - 0.06)

@@ -1,7 +1,7 @@
 """Words for scenes: paraphrases that put the same fact at the same token.
 
-The decoder's text target is the mean embedding over an image's captions. Paraphrases therefore swap words, never slots: the
-mean stays close to a real caption's embedding.
+The decoder's text target is the mean embedding over an image's captions. Paraphrases therefore swap words, never
+slots: the mean stays close to a real caption's embedding.
 """
 
 from __future__ import annotations
@@ -9,19 +9,37 @@ from __future__ import annotations
 BRIGHTNESS = {"bright": 1.0, "soft": 0.78, "dim": 0.56}
 HORIZONTAL = ("left", "center", "right")
 VERTICAL = ("top", "middle", "bottom")
-_SYNONYMS = {
-    "large": ("large", "big", "huge"), "medium": ("medium", "average", "medium"), "small": ("small", "little", "tiny"),
-    "face": ("face", "head", "face"), "house": ("house", "home", "cottage"), "figure": ("figure", "person", "human"),
-    "sign": ("sign", "board", "sign"), "ball": ("ball", "sphere", "ball"), "box": ("box", "crate", "cube"),
-    "cone": ("cone", "cone", "cone"), "star": ("star", "star", "star"),
-    "meadow": ("meadow", "field", "grassland"), "sea": ("sea", "ocean", "water"), "desert": ("desert", "dunes", "sand"),
-    "night": ("night", "midnight", "night"), "bricks": ("bricks", "brickwork", "bricks"),
-    "checker": ("checker", "tiles", "checkerboard"), "forest": ("forest", "woods", "trees"),
+_SYNONYMS = {  # first the canonical word, then what the second and third caption say
+    "large": ("large", "big", "huge"),
+    "medium": ("medium", "average", "medium"),
+    "small": ("small", "little", "tiny"),
+    "face": ("face", "head", "face"),
+    "house": ("house", "home", "cottage"),
+    "figure": ("figure", "person", "human"),
+    "sign": ("sign", "board", "sign"),
+    "ball": ("ball", "sphere", "ball"),
+    "box": ("box", "crate", "cube"),
+    "cone": ("cone", "cone", "cone"),
+    "star": ("star", "star", "star"),
+    "meadow": ("meadow", "field", "grassland"),
+    "sea": ("sea", "ocean", "water"),
+    "desert": ("desert", "dunes", "sand"),
+    "night": ("night", "midnight", "night"),
+    "bricks": ("bricks", "brickwork", "bricks"),
+    "checker": ("checker", "tiles", "checkerboard"),
+    "forest": ("forest", "woods", "trees"),
     "snow": ("snow", "winter", "snow"),
-    "bright": ("bright", "strong", "bright"), "soft": ("soft", "mild", "soft"), "dim": ("dim", "weak", "dark"),
-    "a": ("a", "one", "a"), "at": ("at", "near", "at"), "before": ("before", "against", "before"),
-    "in": ("in", "under", "under"), "light": ("light", "lighting", "light"), "with": ("with", "beside", "plus"),
-    "and": ("and", "also", "and"), "alone": ("alone", "only", "alone"),
+    "bright": ("bright", "strong", "bright"),
+    "soft": ("soft", "mild", "soft"),
+    "dim": ("dim", "weak", "dark"),
+    "a": ("a", "one", "a"),
+    "at": ("at", "near", "at"),
+    "before": ("before", "against", "before"),
+    "in": ("in", "under", "under"),
+    "light": ("light", "lighting", "light"),
+    "with": ("with", "beside", "plus"),
+    "and": ("and", "also", "and"),
+    "alone": ("alone", "only", "alone"),
 }
 _COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "white")
 
@@ -39,10 +57,10 @@ def place_words(item):
 
 
 def _facts(scene):
-    """The caption in canonical words; 17 tokens and 5 more per further object, 22 at most in one clause."""
+    """The caption in canonical words: 13, and 5 more per further object."""
     main, *others = scene.objects
-    words = ["a", size_word(main), main.colour, main.kind, "at", *place_words(main), "before", scene.background, "in"]
-    words += [scene.lighting.brightness, scene.lighting.direction, "light"]
+    words = ["a", size_word(main), main.colour, main.kind, "at", *place_words(main), "before", scene.background]
+    words += ["in", scene.lighting.brightness, scene.lighting.direction, "light"]
     if not others:
         return [*words, "alone"]
     for joint, item in zip(["with"] + ["and"] * len(others), others, strict=False):
@@ -62,8 +80,8 @@ def captions(scene, n=3):
     Returns
     -------
     list of str
-        Lower-case words separated by spaces, at most 23 for three objects; the k-th words of all captions of a scene say
-        the same thing. Only words of `scene_vocabulary`.
+        Lower-case words separated by spaces, at most 23 for three objects; the k-th words of all captions of a
+        scene say the same thing. Only words of `scene_vocabulary`.
 
     Raises
     ------
@@ -77,7 +95,7 @@ def captions(scene, n=3):
 
 
 def _word(word, index, slot):
-    """Synonym for one slot; further captions vary which slots change, so that more than three still differ."""
+    """Synonym for one slot; beyond three captions the slots shift, so that further ones differ too."""
     options = _SYNONYMS.get(word, (word,))
     return options[(index + (index // 3) * slot) % len(options)]
 

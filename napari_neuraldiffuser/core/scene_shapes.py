@@ -1,8 +1,7 @@
 """Objects of the procedural scenes: signed distance functions, antialiased by their own distance.
 
-Local coordinates: ``u`` to the right and ``v`` downward, the object spanning about [-1, 1]; ``p`` is the width
-of one pixel in these units. Every kind is a list of layers ``(distance, rgb)``, painted in order; a distance
-is negative inside.
+Local coordinates: ``u`` to the right and ``v`` downward, the object spanning about [-1, 1]. Every kind is a list of
+layers ``(distance, rgb)``, painted in order; a distance is negative inside.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def _segment(u, v, ends, width):
 
 
 def _convex(u, v, corners):
-    """Bound on the distance to a convex polygon: the largest of its half-plane distances (corners clockwise)."""
+    """Bound on the distance to a convex polygon (corners clockwise): its largest half-plane distance."""
     distance = None
     for (u0, v0), (u1, v1) in zip(corners, corners[1:] + corners[:1], strict=True):
         length = np.hypot(u1 - u0, v1 - v0)
@@ -151,7 +150,7 @@ SHAPES = {
 
 
 def _shade(kind, u, v, side):
-    """Brightness over an object lit from ``side`` (-1 left, +1 right): a sphere for balls, a ramp for the rest."""
+    """Brightness of an object lit from ``side`` (-1 left, +1 right): a sphere's for balls, else a ramp."""
     if kind != "ball":
         return np.clip(1.0 + 0.28 * side * u - 0.08 * v, 0.6, 1.3)
     height = np.sqrt(np.clip(1.0 - u * u - v * v, 0, 1))

@@ -1,7 +1,7 @@
 """Procedurally drawn, captioned scenes: what the demo models are trained on and the simulated subject sees.
 
-A `Scene` is a small immutable description. `render` turns it into pixels at any resolution, `captions` into words,
-`contents` into numbers. Numpy only.
+A `Scene` is a small immutable description. `render` turns it into pixels at any resolution, `captions` into
+words, `contents` into numbers. Numpy only.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from .scene_backgrounds import BACKGROUNDS
-from .scene_captions import BRIGHTNESS, HORIZONTAL, captions, place_words, scene_vocabulary, size_word
+from .scene_captions import BRIGHTNESS, captions, place_words, scene_vocabulary, size_word
 from .scene_shapes import COLOURS, SHAPES, paint
 
 __all__ = [
-    "BACKGROUND_KINDS", "COLOUR_NAMES", "OBJECT_KINDS", "Lighting", "Scene", "SceneObject", "captions", "contents",
-    "draw_scene", "place_words", "render", "scene_vocabulary", "size_word",
+    "BACKGROUND_KINDS", "COLOUR_NAMES", "OBJECT_KINDS", "Lighting", "Scene", "SceneObject", "captions",
+    "contents", "draw_scene", "place_words", "render", "scene_vocabulary", "size_word",
 ]
 
 BACKGROUND_KINDS = tuple(BACKGROUNDS)
@@ -27,7 +27,7 @@ _LOCALISER = {"face": "face", "house": "house", "figure": "body", "sign": "word"
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One object; ``x``, ``y`` (centre, from the top left) and ``size`` (half extent) are fractions of the side."""
+    """One object; ``x``, ``y`` (centre, from the top left) and ``size`` (half extent) in image sides."""
 
     kind: str
     colour: str
@@ -53,6 +53,11 @@ class Lighting:
     def __post_init__(self):
         _check("direction", self.direction, ("left", "right"))
         _check("brightness", self.brightness, tuple(BRIGHTNESS))
+
+    @property
+    def side(self):
+        """-1.0 for light from the left, 1.0 from the right."""
+        return -1.0 if self.direction == "left" else 1.0
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,8 @@ def draw_scene(rng):
     objects = [main]
     for _ in range(rng.integers(0, 3)):
         objects.append(_draw_beside(rng, objects))
-    return Scene(background, lighting, tuple(objects), int(rng.integers(2**31)), round(float(rng.uniform(0.34, 0.54)), 4))
+    seed, horizon = int(rng.integers(2**31)), round(float(rng.uniform(0.34, 0.54)), 4)
+    return Scene(background, lighting, tuple(objects), seed, horizon)
 
 
 def _pick(rng, options):
@@ -115,7 +121,8 @@ def _pick(rng, options):
 def _draw_object(rng, size, box):
     x, y = rng.uniform(box[0], box[1]), rng.uniform(box[2], box[3])
     kind, colour = _pick(rng, OBJECT_KINDS), _pick(rng, COLOUR_NAMES)
-    return SceneObject(kind, colour, round(float(x), 4), round(float(y), 4), round(float(size), 4), int(rng.integers(4)))
+    place = (round(float(value), 4) for value in (x, y, size))
+    return SceneObject(kind, colour, *place, int(rng.integers(4)))
 
 
 def _draw_beside(rng, others):
@@ -156,7 +163,7 @@ def render(scene, size=64):
     x, y = places[None, :], places[:, None]
     rng = np.random.default_rng(scene.texture_seed)
     image = np.ascontiguousarray(BACKGROUNDS[scene.background](x, y, rng, scene.horizon), dtype=np.float32)
-    side = -1.0 if scene.lighting.direction == "left" else 1.0
+    side = scene.lighting.side
     for item in reversed(scene.objects):  # the main object is in front
         paint(image, item, side)
     ramp = BRIGHTNESS[scene.lighting.brightness] * (1.0 + 0.22 * side * (2 * x - 1))
@@ -174,8 +181,9 @@ def contents(scene):
     -------
     dict of str to float
         ``face``, ``house``, ``body``, ``word``: summed extent (fraction of the image side) of such objects;
-        ``kind:K``: the same for every object kind; ``background:B``: one-hot; ``colour:C``: summed area (fraction of the
-        image) of the objects of a colour; ``main_x``, ``main_y``, ``main_size``, ``brightness``, ``light_side``, ``n_objects``.
+        ``kind:K``: the same for every object kind; ``background:B``: one-hot; ``colour:C``: summed area (fraction
+        of the image) of the objects of a colour; ``main_x``, ``main_y``, ``main_size``, ``n_objects``,
+        ``brightness``, ``light_side``.
     """
     values = dict.fromkeys(_LOCALISER.values(), 0.0)
     values |= {f"kind:{kind}": 0.0 for kind in OBJECT_KINDS}
@@ -187,6 +195,6 @@ def contents(scene):
         if item.kind in _LOCALISER:
             values[_LOCALISER[item.kind]] += 2 * item.size
     main = scene.objects[0]
-    values |= {"main_x": main.x, "main_y": main.y, "main_size": 2 * main.size, "n_objects": float(len(scene.objects))}
-    values |= {"brightness": BRIGHTNESS[scene.lighting.brightness]}
-    return values | {"light_side": float(2 * HORIZONTAL.index(scene.lighting.direction) / 2 - 1)}
+    values |= {"main_x": main.x, "main_y": main.y, "main_size": 2 * main.size}
+    values |= {"n_objects": float(len(scene.objects)), "brightness": BRIGHTNESS[scene.lighting.brightness]}
+    return values | {"light_side": scene.lighting.side}

@@ -14,7 +14,9 @@ INK = "#d5dbe1"
 OUTLINE_COLOURS = (
     "#4cc9f0", "#80ed99", "#ffd166", "#f78fb3", "#c77dff", "#ff9f5a", "#9aa5ff", "#e9ecef", "#2dd4bf", "#d4a373",
 )  # fmt: skip
-AXIS_NAMES = ("sagittal", "coronal", "axial")
+# bright where the share is large, dark near 0, so that both signs stand out from a grey brain
+POSITIVE = ("#4a0d12", "#a51e1e", "#e2571e", "#fbaa3c", "#fff3b0")
+NEGATIVE = ("#c9f4ff", "#4fb6e8", "#2a6fc9", "#22357f", "#12163f")
 
 
 class SliceError(UserError):
@@ -28,7 +30,7 @@ class SliceStyle:
     label: str = "share of R²"
     per_axis: int = 2
     spacing: float = 1.0  # mm per drawn pixel: finer than the voxels, so that the anatomy is not blocky
-    threshold: float = 0.08  # share of the largest magnitude below which nothing is drawn
+    threshold: float = 0.12  # share of the largest magnitude below which nothing is drawn
     width: float = 11.0  # inches
     dpi: int = 110
 
@@ -179,14 +181,14 @@ def _draw(scene: _Scene, planes: list[tuple[int, float]]) -> bytes:
     left, bottom, image = 0.005, legend / height, None
     for (axis, mm), width in zip(planes, widths, strict=True):
         share = unit * width / scene.style.width
-        axes = figure.add_axes([left, bottom, share, unit * tallest / height])
+        axes = figure.add_axes([left, bottom, 0.985 * share, unit * tallest / height])
         image = _draw_plane(axes, scene, axis, mm)
         left += share
     _colour_bar(figure, scene, image, [left + 0.012, bottom + 0.08, 0.011, 0.72 * unit * tallest / height])
     _legend(figure, scene)
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", facecolor=BACKGROUND)
-    return _fewer_colours(stream.getvalue())
+    figure.savefig(stream, format="png", facecolor=BACKGROUND, pil_kwargs={"optimize": True})
+    return stream.getvalue()
 
 
 def _draw_plane(axes, scene: _Scene, axis: int, mm: float):
@@ -196,7 +198,8 @@ def _draw_plane(axes, scene: _Scene, axis: int, mm: float):
         data = np.nan_to_num(np.asanyarray(scene.background.dataobj, dtype=np.float64))
         shown = _sample(data, scene.background.affine, points, order=3)
         top = np.quantile(data[data > 0.02 * data.max()], 0.995)
-        axes.imshow(shown, extent=extent, origin="lower", cmap="gray", vmin=0, vmax=1.25 * top, interpolation="bilinear")
+        shown = np.where(shown > 0.04 * top, shown, np.nan)  # the air around the head shows the page
+        axes.imshow(shown, extent=extent, origin="lower", cmap="gray", vmin=0, vmax=1.3 * top)
     low = -scene.limit if scene.signed else 0.0
     value = _contribution_at(scene, points)
     image = axes.imshow(value, extent=extent, origin="lower", cmap=_colours(scene), vmin=low, vmax=scene.limit)
@@ -208,8 +211,10 @@ def _draw_plane(axes, scene: _Scene, axis: int, mm: float):
     return image
 
 
-def _colours(scene: _Scene) -> str:
-    return "RdBu_r" if scene.signed else "inferno"
+def _colours(scene: _Scene):
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("share", (NEGATIVE if scene.signed else ()) + POSITIVE)
 
 
 def _marks(axes, axis: int, mm: float) -> None:
@@ -243,14 +248,3 @@ def _legend(figure, scene: _Scene) -> None:
         handlelength=1.3, columnspacing=1.6,
     )  # fmt: skip
 
-
-def _fewer_colours(png: bytes) -> bytes:
-    """The same picture with a palette: a third of the size, and a report holds eight of them."""
-    from PIL import Image
-
-    stream = io.BytesIO()
-    with Image.open(io.BytesIO(png)) as image:
-        image.convert("RGB").quantize(255, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
-            stream, "PNG", optimize=True
-        )
-    return stream.getvalue()

@@ -1,4 +1,4 @@
-"""Stage ``classifier``: a judge that reads main colour, main kind and background from pixels; not part of the models."""
+"""Stage ``classifier``: a judge that reads main colour, main kind and background from pixels; it is not shipped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from . import data
 from .trainer import Recipe, Trainer
 
 BATCH = 64
-HEADS = {"colour": (3, scenes.COLOUR_NAMES), "kind": (4, scenes.OBJECT_KINDS), "background": (9, scenes.BACKGROUND_KINDS)}
+HEADS = {  # question: (where the answer stands among a caption's token ids, possible answers)
+    "colour": (3, scenes.COLOUR_NAMES),
+    "kind": (4, scenes.OBJECT_KINDS),
+    "background": (9, scenes.BACKGROUND_KINDS),
+}
 
 
 class Judge(nn.Module):
@@ -52,8 +56,8 @@ def train(work, budget, device="cpu", on_save=None):
         draw = torch.Generator().manual_seed(step)
         chosen = torch.randint(len(images), (BATCH,), generator=draw).sort().values
         batch = data.to_unit(images[chosen.numpy()])
-        batch = (batch + 0.04 * torch.rand(BATCH, 1, 1, 1, generator=draw) * torch.randn(batch.shape, generator=draw)).to(device)
-        logits = trainer.model(batch)
+        grain = 0.04 * torch.rand(BATCH, 1, 1, 1, generator=draw) * torch.randn(batch.shape, generator=draw)
+        logits = trainer.model((batch + grain).to(device))
         value = sum(F.cross_entropy(logits[name], truth[name][chosen].to(device)) for name in HEADS)
         return value, f"loss {value.item():.3f}"
 

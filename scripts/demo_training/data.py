@@ -87,4 +87,4 @@ def to_unit(images):
     """uint8 (n, 64, 64, 3) to float32 (n, 3, 64, 64) in [0, 1]."""
     import torch
 
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
+    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 255

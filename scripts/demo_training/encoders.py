@@ -24,7 +24,8 @@ def text_config():
     """Three layers, width 64."""
     vocab = data.vocabulary()
     return CLIPTextConfig(
-        vocab_size=len(vocab), hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=3, num_attention_heads=4,
+        vocab_size=len(vocab), hidden_size=WIDTH, intermediate_size=4 * WIDTH,
+        num_hidden_layers=3, num_attention_heads=4,
         max_position_embeddings=data.MAX_TOKENS, projection_dim=WIDTH, hidden_act="quick_gelu",
         pad_token_id=vocab["<pad>"], bos_token_id=vocab["<bos>"], eos_token_id=vocab["<eos>"],
     )

@@ -75,11 +75,15 @@ def measure(folder, work, count=COUNT):
     tokens = tokenise(parts, first)
     rows = [("VAE reconstruction", f"{vae.psnr(parts.vae, images):.2f} dB PSNR", f"{count} held-out scenes")]
     found = encoders.retrieval(Projected(parts), pixels, tokens, 100)
-    rows.append(("image-to-caption retrieval, top-1 of 100", f"{100 * found:.1f} %", f"{count} held-out scenes"))
+    rows.append(("image-to-caption retrieval, top-1 of 100", _percent(found), f"{count} held-out scenes"))
     real = classifier.agreement(judge, pixels, tokens)
-    rows += [(f"judge on real scenes: {name}", f"{100 * v:.1f} %", "its own held-out accuracy") for name, v in real.items()]
+    rows += [(f"judge on real scenes: {name}", _percent(v), "its own held-out accuracy") for name, v in real.items()]
     rows += _samples(parts, judge, tokens)
     return rows + _speed(parts) + _sizes(folder, parts)
+
+
+def _percent(share):
+    return f"{100 * share:.1f} %"
 
 
 def _samples(parts, judge, tokens):
@@ -95,7 +99,7 @@ def _samples(parts, judge, tokens):
         drawn = sampling.sample_images(parts, tokens, {"steps": STEPS, "cfg_scale": scale, "seed": 900})
         note = f"{len(tokens)} samples, {STEPS} DDIM steps, cfg {scale}" + (" (best found)" if scale == best else "")
         agreed = classifier.agreement(judge, drawn, tokens)
-        rows += [(f"samples agree with caption: {name}", f"{100 * v:.1f} %", note) for name, v in agreed.items()]
+        rows += [(f"samples agree with caption: {name}", _percent(v), note) for name, v in agreed.items()]
     return rows
 
 
@@ -128,7 +132,8 @@ def _speed(parts, batch=12):
 
 def _sizes(folder, parts):
     rows = []
-    for name, part in {"vae": parts.vae, "unet": parts.unet, "text_encoder": parts.text, "image_encoder": parts.image}.items():
+    models = {"vae": parts.vae, "unet": parts.unet, "text_encoder": parts.text, "image_encoder": parts.image}
+    for name, part in models.items():
         count = sum(p.numel() for p in part.parameters())
         rows.append((f"parameters, {name}", f"{count:,}", ""))
     total = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file() and path.name != "README.md")
@@ -137,13 +142,13 @@ def _sizes(folder, parts):
 
 README = """# Demo models
 
-A small latent diffusion model, text encoder, tokenizer and image encoder, of the same diffusers and transformers classes
-as Stable Diffusion 1.4 and CLIP, trained on the procedurally drawn, captioned scenes of
-`napari_neuraldiffuser/core/scenes.py`. They know nothing of photographs. 64 px images, 4 x 16 x 16 latents, captions of at
-most 32 tokens with a vocabulary of {words} words. The image encoder takes images normalised with ImageNet's mean and
-standard deviation (`feature_extractor/preprocessor_config.json`). `text_encoder/text_projection.safetensors` is the text side
-of the contrastive pair; only retrieval needs it. The judge that reads samples is trained by the same script and is
-not stored here.
+A small latent diffusion model, text encoder, tokenizer and image encoder, of the same diffusers and transformers
+classes as Stable Diffusion 1.4 and CLIP, trained on the procedurally drawn, captioned scenes of
+`napari_neuraldiffuser/core/scenes.py`. They know nothing of photographs. 64 px images, 4 x 16 x 16 latents, captions
+of at most 32 tokens with a vocabulary of {words} words. The image encoder takes images normalised with ImageNet's
+mean and standard deviation (`feature_extractor/preprocessor_config.json`).
+`text_encoder/text_projection.safetensors` is the text side of the contrastive pair; only retrieval needs it. The
+judge that reads samples is trained by the same script and is not stored here.
 
 Trained with `python scripts/train_demo_models.py --stage all --work-dir WORK`. The table is written by
 `python scripts/train_demo_models.py --stage evaluate --work-dir WORK`:

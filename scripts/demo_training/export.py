@@ -111,6 +111,7 @@ def preprocessor():
     size = {"height": data.SIZE, "width": data.SIZE}
     return {
         "image_processor_type": "CLIPImageProcessor", "do_resize": True, "size": size, "resample": 2,
-        "do_center_crop": False, "crop_size": size, "do_rescale": True, "rescale_factor": 1 / 255, "do_convert_rgb": True,
-        "do_normalize": True, "image_mean": list(encoders.MEAN), "image_std": list(encoders.STD),
+        "do_center_crop": False, "crop_size": size, "do_rescale": True, "rescale_factor": 1 / 255,
+        "do_convert_rgb": True, "do_normalize": True,
+        "image_mean": list(encoders.MEAN), "image_std": list(encoders.STD),
     }

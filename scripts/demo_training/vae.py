@@ -60,7 +60,7 @@ def encode_all(model, images, device="cpu", batch=64):
     for start in range(0, len(images), batch):
         chunk = data.to_unit(images[start : start + batch]).to(device) * 2 - 1
         parts.append(model.encode(chunk).latent_dist.mean.cpu())
-    return torch.cat(parts)
+    return torch.cat(parts).contiguous()
 
 
 @torch.no_grad()

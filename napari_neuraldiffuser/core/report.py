@@ -1,0 +1,178 @@
+"""One self-contained HTML page per subject: images, scores, regions, and how all of it was made (no network)."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .files import atomic_path
+from .report_parts import data_uri, heat_tables, paired_plot, png_uri, score_cells
+
+TEMPLATES = Path(__file__).parent / "templates"
+LABELS = {
+    "pixcorr": "PixCorr",
+    "ssim": "SSIM",
+    "edges": "Edges (HOG)",
+    "twoway_demo": "Two-way identification",
+    "twoway_edges": "Two-way by edges",
+    "repeat_pixcorr": "Repeats: PixCorr",
+    "repeat_ssim": "Repeats: SSIM",
+    "repeat_edges": "Repeats: edges",
+    "repeat_features": "Repeats: features",
+    "repeat_identification": "Repeats: identification",
+}
+CARDS = ("pixcorr", "ssim", "edges", "twoway_demo", "repeat_edges", "repeat_pixcorr")
+SHARE_TEXT = {
+    "product-measure": "Share of the explained variance (R², against the training mean) of each target that each "
+    "region's voxels carried, by the product measure of the exact additive split of the ridge prediction. The rows of one "
+    "family sum to the R² of the target.",
+    "prediction-share": "Share of each decoded target that each region's voxels added; the rows of one family sum to 1.",
+}
+
+
+@dataclass
+class ReportData:
+    """What the page shows.
+
+    Attributes
+    ----------
+    subject : str
+        `sub-01`.
+    summary : dict
+        `evaluation.summarise`.
+    scores : DataFrame
+        `evaluation.scores_table`: stim, rep, arm and metric columns.
+    stimulus_ids : ndarray (n,)
+    seen, start : ndarray (n, H, W, 3) uint8
+        Seen images; decoded starting points.
+    recon : dict of arm to ndarray (n, repeats, H, W, 3) uint8
+    captions : list of str or None
+    contribution : DataFrame
+        `contribution.ContributionMaps.table`.
+    slices : dict of target to PNG bytes
+    accuracy : dict of target to cross-validated R²
+    parameters : dict of group to dict
+    versions : dict
+    command : str
+    notes : list of str
+    failed : list of int or None
+        Stimuli that were left out.
+    """
+
+    subject: str
+    summary: dict[str, Any]
+    scores: pd.DataFrame
+    stimulus_ids: np.ndarray
+    seen: np.ndarray
+    start: np.ndarray
+    recon: dict[str, np.ndarray]
+    captions: list[str | None]
+    contribution: pd.DataFrame
+    slices: dict[str, bytes]
+    accuracy: dict[str, float]
+    parameters: dict[str, dict[str, Any]]
+    versions: dict[str, str]
+    command: str = ""
+    notes: list[str] = field(default_factory=list)
+    failed: list[int] | None = None
+
+
+def write_report(path: str | Path, data: ReportData) -> None:
+    """Write the page, atomically.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be written.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    text = environment.get_template("report.html").render(**page_values(data))
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def page_values(data: ReportData) -> dict[str, Any]:
+    """The template's variables."""
+    metrics = [c for c in data.scores.columns if c not in ("stim", "rep", "arm")]
+    summary_rows = [_card(data.summary, m) for m in metrics]
+    kind = data.contribution["kind"].iloc[0] if "kind" in data.contribution else "product-measure"
+    return {
+        "d": data,
+        "n": len(data.stimulus_ids),
+        "repeats": next(iter(data.recon.values())).shape[1],
+        "labels": LABELS,
+        "cards": [c for c in summary_rows if c["metric"] in CARDS],
+        "summary_rows": summary_rows,
+        "image_metrics": [m for m in metrics if not m.startswith("repeat_")],
+        "rows": [_gallery_row(data, i, metrics) for i in range(len(data.stimulus_ids))],
+        "plot": paired_plot(data.scores, [m for m in CARDS if m in metrics], LABELS),
+        "columns": list(data.scores.columns),
+        "table": score_cells(data.scores),
+        "share_text": SHARE_TEXT[kind],
+        "heats": heat_tables(data.contribution),
+        "slices": {target: png_uri(png) for target, png in data.slices.items()},
+        "accuracy": list(data.accuracy.items()),
+        "definitions": data.summary["protocol"].get("metrics", {}),
+        "parameters": data.parameters,
+    }
+
+
+def _card(summary: dict, metric: str) -> dict[str, Any]:
+    """One score of both arms and their paired difference."""
+    arms = {arm: values.get(metric, {}) for arm, values in summary["arms"].items()}
+    paired = summary["paired"].get(metric, {})
+    difference, se = paired.get("mean"), paired.get("se")
+    text = "" if difference is None else f"{difference:+.3f}" + ("" if se is None else f" ± {se:.3f}")
+    return {
+        "metric": metric,
+        "name": LABELS.get(metric, metric),
+        "unguided": _number(arms.get("unguided", {}).get("mean")),
+        "guided": _number(arms.get("guided", {}).get("mean")),
+        "difference": difference,
+        "se": se,
+        "worse": paired.get("worse"),
+        "text": text,
+    }
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}"
+
+
+def _gallery_row(data: ReportData, i: int, metrics: list[str]) -> dict[str, Any]:
+    """Images and scores of one stimulus."""
+    stim = data.stimulus_ids[i]
+    own = data.scores[data.scores.stim == stim]
+    means = {arm: part[metrics].mean() for arm, part in own.groupby("arm")}
+    arms = [
+        {"name": arm, "images": [data_uri(image) for image in images[i]], "text": _score_text(means.get(arm))}
+        for arm, images in data.recon.items()
+    ]
+    return {
+        "stim": stim,
+        "caption": data.captions[i],
+        "seen": data_uri(data.seen[i]),
+        "start": data_uri(data.start[i]),
+        "arms": arms,
+        "sort": _sort_keys(means, metrics),
+    }
+
+
+def _score_text(means: pd.Series | None) -> str:
+    shown = [] if means is None else [m for m in ("pixcorr", "ssim", "twoway_demo") if m in means]
+    return ", ".join(f"{LABELS[m]} {means[m]:.2f}" for m in shown)
+
+
+def _sort_keys(means: dict[str, pd.Series], metrics: list[str]) -> dict[str, str]:
+    if "guided" not in means:
+        return {}
+    keys = {m: f"{means['guided'][m]:.5f}" for m in metrics if np.isfinite(means["guided"][m])}
+    if "unguided" in means and "pixcorr" in metrics:
+        keys["gain"] = f"{means['guided'].pixcorr - means['unguided'].pixcorr:.5f}"
+    return keys

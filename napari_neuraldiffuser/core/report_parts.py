@@ -1,0 +1,96 @@
+"""Pieces of the report page: inline images, the paired plot, the region tables."""
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+LIGHT, FULL = (255, 255, 255), (31, 111, 139)
+NEGATIVE = (178, 59, 59)
+
+
+def png_uri(png: bytes) -> str:
+    """PNG bytes as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def data_uri(image: np.ndarray, width: int = 128) -> str:
+    """Image (H, W, 3) uint8 as an inline PNG; anything larger than `width` is shrunk to it."""
+    from PIL import Image
+
+    picture = Image.fromarray(image)
+    if picture.width > width:
+        picture = picture.resize((width, round(width * picture.height / picture.width)), Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    picture.save(stream, "PNG", optimize=True)
+    return png_uri(stream.getvalue())
+
+
+def paired_plot(scores: pd.DataFrame, metrics: list[str], labels: dict[str, str]) -> str | None:
+    """Guided against unguided score of every stimulus, one panel per metric; None where an arm is missing."""
+    if not {"guided", "unguided"} <= set(scores.arm):
+        return None
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.1 * len(metrics[:4]), 3.2), layout="constrained", dpi=110)
+    for axis, metric in zip(np.atleast_1d(figure.subplots(1, len(metrics[:4]))), metrics, strict=False):
+        both = scores.groupby(["stim", "arm"])[metric].mean().unstack()
+        axis.plot([0, 1], [0, 1], transform=axis.transAxes, color="0.7", lw=1)
+        axis.scatter(both.unguided, both.guided, s=16, color="#1f6f8b", alpha=0.75, linewidths=0)
+        low, high = np.nanmin(both.to_numpy()), np.nanmax(both.to_numpy())
+        pad = 0.05 * max(high - low, 1e-3)
+        axis.set(xlim=(low - pad, high + pad), ylim=(low - pad, high + pad), aspect="equal")
+        axis.set(title=labels.get(metric, metric), xlabel="unguided", ylabel="guided")
+        axis.spines[["top", "right"]].set_visible(False)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png")
+    return png_uri(stream.getvalue())
+
+
+def score_cells(scores: pd.DataFrame) -> list[list[dict[str, Any]]]:
+    """Rows of the score table: what is shown and what is sorted by."""
+    return [[_cell(value) for value in row] for row in scores.itertuples(index=False)]
+
+
+def _cell(value: Any) -> dict[str, Any]:
+    if isinstance(value, float):
+        known = np.isfinite(value)
+        return {"text": f"{value:.3f}" if known else "n/a", "sort": f"{value:.6f}" if known else ""}
+    return {"text": value, "sort": value}
+
+
+def heat_tables(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """One table per ROI family: rows are regions, columns targets, coloured by share within each target."""
+    table = table if "family" in table else table.assign(family="regions")
+    strongest = table.groupby("target").share.apply(lambda s: float(np.nanmax(np.abs(s))))
+    heats = {}
+    for family, part in table.groupby("family", sort=False):
+        targets = list(dict.fromkeys(part.target))
+        rows = [
+            _heat_row(roi, own.set_index("target"), targets, strongest) for roi, own in part.groupby("roi", sort=False)
+        ]
+        heats[family] = {"targets": targets, "rows": rows}
+    return heats
+
+
+def _heat_row(roi: str, own: pd.DataFrame, targets: list[str], strongest: pd.Series) -> dict[str, Any]:
+    cells = []
+    for target in targets:
+        share, se = float(own.share[target]), float(own.se[target])
+        strength = min(1.0, abs(share) / strongest[target]) if strongest[target] > 0 else 0.0
+        cells.append(
+            {
+                "v": f"{share:.6f}",
+                "text": f"{share:.3f}",
+                "se": f"{se:.3f}",
+                "colour": _mix(LIGHT, FULL if share >= 0 else NEGATIVE, strength),
+                "ink": "#fff" if strength > 0.55 else "#1c2430",
+            }
+        )
+    return {"roi": roi, "n": int(own.n_voxels.iloc[0]), "cells": cells}
+
+
+def _mix(a: tuple, b: tuple, amount: float) -> str:
+    return "#" + "".join(f"{round(x + (y - x) * amount):02x}" for x, y in zip(a, b, strict=True))
