@@ -83,6 +83,10 @@ class Derivatives:
         name = f"{self.label}_stim-{stimulus_id:05d}_rep-{repeat}_desc-{arm}_recon.png"
         return self.recon / name
 
+    def slices(self, target: str) -> Path:
+        """Picture of brain slices with one target's contribution."""
+        return self.folder / "figures" / f"{self.label}_target-{target}_contribution.png"
+
     def contribution(self, target: str) -> Path:
         return self.folder / f"{self.label}_space-{self.space}_target-{target}_contribution.nii.gz"
 

@@ -81,7 +81,8 @@ def evaluate_folders(
         )
     stimuli = _common_stimuli(arms)
     seen = _load(stimuli)
-    scores = {arm: evaluate(_load_repeats(files, stimuli), seen, encoder, params, progress) for arm, files in arms.items()}
+    images = {arm: _load_repeats(files, stimuli) for arm, files in arms.items()}
+    scores = {arm: evaluate(recon, seen, encoder, params, progress) for arm, recon in images.items()}
     return FolderScores(scores, [_entity(path.stem, "stim") or path.stem for path in stimuli], notes)
 
 
@@ -193,4 +194,4 @@ def _read(path: Path) -> np.ndarray:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
     except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise ImageFolderError(f"{path} must be a readable image, got: {error}. Write it again or remove it.") from error
+        raise ImageFolderError(f"{path} must be a readable image, got: {error}. Replace or remove it.") from error

@@ -1,6 +1,6 @@
 """The whole job for one subject: NSD files in; images, scores, contribution maps and a page out."""
 
-import os
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,8 +140,6 @@ def prepare(job: Job, progress: Progress) -> Run:
 
 def _stamp(values: np.ndarray) -> str:
     """Digest of an array's bytes: the betas as they were read, so that any change of any file counts."""
-    import hashlib
-
     return hashlib.sha256(np.ascontiguousarray(values)).hexdigest()
 
 
@@ -231,8 +229,3 @@ def _write_failed(run: Run, failed: list[int]) -> None:
     table = pd.DataFrame({"stim": failed, "reason": "a latent overflowed: lower guidance_scale or cfg_scale"})
     with atomic_path(path) as temporary:
         table.to_csv(temporary, sep="\t", index=False)
-
-
-def relative_to_out(path: Path, out_dir: Path) -> str:
-    """Path as the page shows it: never a folder above the output."""
-    return os.path.relpath(path, out_dir)

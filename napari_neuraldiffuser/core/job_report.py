@@ -1,5 +1,6 @@
 """Gathers what one run found into the report's data."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 
 from .derivatives import ARMS, versions
 from .embeddings import Embeddings
+from .files import atomic_path
 from .ops import backend_info
 from .pipeline import decode_start
 from .recon_files import read_arm
@@ -44,14 +46,24 @@ def write_page(run: Any, decoder: Any, decoded: Embeddings, summary: dict, table
 
 
 def slice_pictures(run: Any, maps: Any) -> dict[str, bytes]:
-    """One PNG of brain slices per target."""
+    """One PNG of brain slices per target, drawn again only when the maps changed."""
+    paths = {target: run.places.slices(target) for target in maps.volumes}
+    run.stages.run("slices", [run.inputs, _shares(maps)], paths.values(), lambda: _draw_slices(run, maps, paths))
+    return {target: path.read_bytes() for target, path in paths.items()}
+
+
+def _shares(maps: Any) -> dict[str, Any]:
+    return {target: np.round(shares, 7) for target, shares in maps.voxel_shares.items()}
+
+
+def _draw_slices(run: Any, maps: Any, paths: dict[str, Path]) -> None:
     anatomy = run.subject.anatomy()
     outlines = run.subject.rois(OUTLINED) if OUTLINED in run.subject.roi_names() else None
-    pictures = {}
     for k, (target, volume) in enumerate(maps.volumes.items()):
         run.progress(k, len(maps.volumes), "slices")
-        pictures[target] = contribution_slices(volume, anatomy, outlines)
-    return pictures
+        with atomic_path(paths[target]) as temporary:
+            temporary.write_bytes(contribution_slices(volume, anatomy, outlines))
+    run.progress(len(maps.volumes), len(maps.volumes), "slices")
 
 
 def parameters(run: Any) -> dict[str, Any]:

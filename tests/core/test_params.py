@@ -7,7 +7,14 @@ import sys
 import pytest
 
 from napari_neuraldiffuser.core import params
-from napari_neuraldiffuser.core.params import BetasParams, DiffusionParams, GuidanceParams, ParamError, Params, default_of
+from napari_neuraldiffuser.core.params import (
+    BetasParams,
+    DiffusionParams,
+    GuidanceParams,
+    ParamError,
+    Params,
+    default_of,
+)
 
 CLASSES = Params.__subclasses__()
 FIELDS = [(cls, field) for cls in CLASSES for field in dataclasses.fields(cls)]

@@ -1,0 +1,168 @@
+"""Image metrics against scikit-image, PyTorch, SciPy and explicit loops."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import pearsonr
+from skimage.metrics import structural_similarity
+
+from napari_neuraldiffuser.core import metrics
+
+
+def pictures(n, height=20, width=23, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (n, height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(("height", "width", "size"), [(7, 5, 31), (64, 64, 425), (40, 33, 17), (16, 16, 16)])
+def test_resize_equals_torch_bilinear_antialias(height, width, size):
+    images = pictures(2, height, width) / 255
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(images).permute(0, 3, 1, 2), (size, size), mode="bilinear", antialias=True
+    )
+    assert np.allclose(metrics.resize(images, size), expected.permute(0, 2, 3, 1), atol=1e-12)
+
+
+def test_resize_of_grey_images_equals_that_of_each_channel():
+    images = pictures(2) / 255
+    assert np.allclose(metrics.resize(images[..., 1], 40), metrics.resize(images, 40)[..., 1], atol=1e-14)
+
+
+def test_pixcorr_equals_scipy_for_every_pair():
+    images = pictures(4) / 255
+    matrix = metrics.pixcorr_matrix(images)
+    for i, j in itertools.product(range(4), repeat=2):
+        assert matrix[i, j] == pytest.approx(pearsonr(images[i].ravel(), images[j].ravel()).statistic, abs=1e-12)
+
+
+def test_pixcorr_of_known_cases():
+    image = pictures(1)[0] / 255
+    matrix = metrics.pixcorr_matrix(np.stack([image, 0.5 * image + 0.2, 1 - image]))
+    assert np.allclose(matrix[0], [1, 1, -1], atol=1e-12)
+
+
+@pytest.mark.parametrize("value", [0, 7, 128, 255])
+def test_constant_image_has_no_correlation_but_is_not_zero(value):
+    images = pictures(2)
+    images[1] = value
+    matrix = metrics.pixcorr_matrix(metrics.resize(images / 255, 61))
+    assert matrix[0, 0] == pytest.approx(1)
+    assert np.isnan(matrix[0, 1]) and np.isnan(matrix[1, 1])
+    edges = metrics.hog_edges(images)
+    assert np.isnan(metrics.correlations(edges, edges)[0, 1])
+
+
+@pytest.mark.parametrize("shape", [(20, 23), (64, 64), (425, 425)])
+def test_ssim_equals_scikit_image(shape):
+    rng = np.random.default_rng(1)
+    base = rng.random(shape)
+    greys = np.stack([base, np.clip(base + 0.2 * rng.standard_normal(shape), 0, 1), 1 - base])
+    matrix = metrics.ssim_matrix(greys)
+    for i, j in itertools.product(range(3), repeat=2):
+        expected = structural_similarity(
+            greys[i], greys[j], gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1
+        )
+        assert matrix[i, j] == pytest.approx(expected, abs=1e-12)
+
+
+def two_way_loops(seen, recon):
+    n = len(seen)
+    r = np.array([[pearsonr(seen[i], recon[j]).statistic for j in range(n)] for i in range(n)])
+    return [sum(r[i, j] < r[j, j] for i in range(n) if i != j) / (n - 1) for j in range(n)]
+
+
+@pytest.mark.parametrize("n", [2, 3, 8])
+def test_two_way_equals_the_double_loop(n):
+    rng = np.random.default_rng(n)
+    seen = rng.standard_normal((n, 50))
+    recon = 0.3 * seen + rng.standard_normal((n, 50))
+    assert np.allclose(metrics.two_way(seen, recon), two_way_loops(seen, recon))
+
+
+def test_two_way_of_known_cases():
+    seen = np.random.default_rng(0).standard_normal((5, 40))
+    assert np.allclose(metrics.two_way(seen, seen), 1)
+    assert np.allclose(metrics.two_way(seen, -seen), 0)
+
+
+def test_two_way_is_not_defined_for_a_constant_reconstruction():
+    seen = np.random.default_rng(0).standard_normal((4, 40))
+    recon = seen.copy()
+    recon[2] = 3.0
+    assert np.isnan(metrics.two_way(seen, recon)).tolist() == [False, False, True, False]
+
+
+def test_two_way_leaves_a_constant_seen_image_out_of_the_comparison():
+    rng = np.random.default_rng(0)
+    seen, recon = rng.standard_normal((2, 5, 40))
+    blank = seen.copy()
+    blank[1] = 1.0
+    keep = [0, 2, 3, 4]
+    result = metrics.two_way(blank, recon)
+    assert np.isnan(result[1])
+    assert np.allclose(result[keep], metrics.two_way(seen[keep], recon[keep]))
+
+
+@pytest.mark.parametrize(("a", "b"), [((1, 9), (1, 9)), ((3, 9), (2, 9)), ((3, 9), (3, 8)), ((3, 3, 3), (3, 3, 3))])
+def test_two_way_names_what_is_wrong(a, b):
+    with pytest.raises(metrics.MetricError, match=r"seen .*must"):
+        metrics.two_way(np.ones(a), np.ones(b))
+
+
+def identification_loops(features):
+    n, repeats, _ = features.shape
+    out = np.empty((n, repeats))
+    for i, k in itertools.product(range(n), range(repeats)):
+        wins = []
+        for m in (m for m in range(repeats) if m != k):
+            own = pearsonr(features[i, k], features[i, m]).statistic
+            for j, p in itertools.product((j for j in range(n) if j != i), range(repeats)):
+                wins.append(own > pearsonr(features[i, k], features[j, p]).statistic)
+        out[i, k] = np.mean(wins)
+    return out
+
+
+@pytest.mark.parametrize(("n", "repeats"), [(2, 2), (5, 3)])
+def test_repeat_identification_equals_the_loops(n, repeats):
+    rng = np.random.default_rng(n)
+    features = rng.standard_normal((n, 1, 30)) * 0.4 + rng.standard_normal((n, repeats, 30))
+    assert np.allclose(metrics.repeat_identification(features), identification_loops(features))
+
+
+def test_repeat_identification_fails_what_always_draws_the_same_picture():
+    one = np.random.default_rng(0).standard_normal((1, 1, 30))
+    assert np.all(metrics.repeat_identification(np.tile(one, (4, 3, 1))) < 0.6)  # rounding decides ties
+    distinct = np.random.default_rng(1).standard_normal((4, 1, 30)).repeat(3, axis=1)
+    assert np.allclose(metrics.repeat_identification(distinct), 1)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 9), (4, 1, 9)])
+def test_repeat_identification_needs_two_stimuli_and_two_repeats(shape):
+    assert np.isnan(metrics.repeat_identification(np.random.default_rng(0).random(shape))).all()
+
+
+def test_agreement_splits_into_seen_and_mean_over_pairs():
+    matrix = np.array([[1, 0.1, 0.2, 0.3], [0.1, 1, 0.4, 0.5], [0.2, 0.4, 1, 0.9], [0.3, 0.5, 0.9, 1]])
+    seen, between = metrics.with_first_and_between(matrix)
+    assert seen.tolist() == [0.1, 0.2, 0.3]
+    assert np.allclose(between, [0.45, 0.65, 0.7])
+    assert between.mean() == pytest.approx((0.4 + 0.5 + 0.9) / 3)
+    assert np.isnan(metrics.with_first_and_between(np.eye(2))[1]).all()
+
+
+def test_repeat_sd_is_the_sample_standard_deviation():
+    images = pictures(6).reshape(2, 3, 20, 23, 3)
+    expected = np.std(images.astype(np.float64) / 255, axis=1, ddof=1).mean(axis=-1)
+    assert np.allclose(metrics.repeat_sd(images), expected, atol=1e-6)
+    assert np.isnan(metrics.repeat_sd(images[:, :1])).all()
+
+
+def test_hog_edges_ignore_brightness_and_see_a_shift():
+    image = np.zeros((1, 64, 64, 3), dtype=np.uint8)
+    image[:, 20:40, 20:40] = 200
+    dimmed, moved = image // 2, np.roll(image, 16, axis=2)
+    edges = metrics.hog_edges(np.concatenate([image, dimmed, moved]))
+    r = metrics.correlations(edges, edges)
+    assert r[0, 1] > 0.99
+    assert r[0, 2] < 0.6

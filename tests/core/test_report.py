@@ -1,0 +1,146 @@
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from napari_neuraldiffuser.core import evaluation
+from napari_neuraldiffuser.core.params import EvaluationParams
+from napari_neuraldiffuser.core.report import ReportData, write_report
+from napari_neuraldiffuser.core.report_parts import heat_tables
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+class Tags(HTMLParser):
+    """Every start tag with its attributes."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+
+def regions():
+    rows = [
+        {"roi": roi, "target": t, "share": s, "se": 0.01, "n_voxels": 9, "family": "visual", "kind": "product-measure"}
+        for t in ("z", "c")
+        for roi, s in (("V1v", 0.2), ("outside visual", -0.05))
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    seen = rng.integers(0, 256, (3, 24, 24, 3), dtype=np.uint8)
+    arms = {
+        "unguided": rng.integers(0, 256, (3, 2, 24, 24, 3), dtype=np.uint8),
+        "guided": (seen[:, None] * 0.8 + rng.integers(0, 50, (3, 2, 24, 24, 3))).astype(np.uint8),
+    }
+    scores = {arm: evaluation.evaluate(x, seen, params=EvaluationParams(size=32)) for arm, x in arms.items()}
+    ids = np.array([13, 5, 700])
+    return ReportData(
+        subject="sub-01",
+        summary=evaluation.summarise(scores),
+        scores=evaluation.scores_table(scores, ids),
+        stimulus_ids=ids,
+        seen=seen,
+        start=seen,
+        recon=arms,
+        captions=["a ball", "<script>alert(1)</script>", None],
+        contribution=regions(),
+        slices={},
+        accuracy={"z": 0.4, "c": -0.1},
+        parameters={"run": {"seed": 0}},
+        versions={"python": "3"},
+        command="neuraldiffuser run A B participant",
+        notes=["session 3 is missing"],
+    )
+
+
+@pytest.fixture(scope="module")
+def page(data, tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "sub-01.html"
+    write_report(path, data)
+    return path
+
+
+def test_the_page_needs_no_network(page):
+    text = page.read_text()
+    parser = Tags()
+    parser.feed(text)
+    sources = [attrs["src"] for tag, attrs in parser.tags if "src" in attrs]
+    assert sources
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert not [tag for tag, attrs in parser.tags if tag in ("link", "iframe")]
+    assert not re.search(r"https?://|@import|url\(", text)
+
+
+def test_every_stimulus_has_its_row_and_images(page):
+    parser = Tags()
+    parser.feed(page.read_text())
+    rows = [attrs for tag, attrs in parser.tags if attrs.get("class") == "row"]
+    assert [row["data-stim"] for row in rows] == ["13", "5", "700"]
+    images = [attrs for tag, attrs in parser.tags if tag == "img"]
+    assert len(images) == 3 * (1 + 1 + 2 * 2) + 1  # seen, start, two arms of two repeats; the plot
+
+
+def test_figures_on_the_page_are_those_of_the_summary(page, data):
+    text = page.read_text()
+    for metric in ("pixcorr", "ssim"):
+        paired = data.summary["paired"][metric]
+        assert f"{paired['mean']:+.3f}" in text
+        assert f"{data.summary['arms']['guided'][metric]['mean']:.3f}" in text
+
+
+def test_hostile_captions_are_escaped(page):
+    text = page.read_text()
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert" in text
+
+
+def test_provenance_is_there(page):
+    text = page.read_text()
+    for needed in ("neuraldiffuser run A B participant", "session 3 is missing", "seed"):
+        assert needed in text
+
+
+def test_heat_is_coloured_within_each_target():
+    heat = heat_tables(regions())["visual"]
+    strong, weak = (row["cells"][0]["colour"] for row in heat["rows"])
+    assert heat["targets"] == ["z", "c"]
+    assert strong == "#1f6f8b"
+    assert int(weak[3:5], 16) < int(weak[1:3], 16)  # negative shares are red
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_sorting_in_a_browser(page, tmp_path):
+    """Sort the gallery by PixCorr and the table by its first column, and read the order from the page."""
+    probe = """<script>
+    document.getElementById("order").value = "pixcorr";
+    document.getElementById("order").dispatchEvent(new Event("change"));
+    const table = document.querySelector("table.sortable");
+    table.tHead.rows[0].cells[3].querySelector("button").click();
+    document.title = JSON.stringify({
+      gallery: [...document.querySelectorAll(".row")].map((r) => Number(r.dataset.pixcorr)),
+      table: [...table.tBodies[0].rows].map((r) => Number(r.cells[3].dataset.v))});
+    </script>"""
+    copy = tmp_path / "probe.html"
+    copy.write_text(page.read_text().replace("</body>", probe + "</body>"))
+    flags = "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-sync --no-first-run".split()
+    done = subprocess.run(
+        [CHROMIUM, *flags, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", f"file://{copy}"],
+        capture_output=True, text=True, timeout=120, check=True,
+    )
+    found = json.loads(re.search(r"<title>(.*?)</title>", done.stdout).group(1).replace("&quot;", '"'))
+    for order in found.values():
+        assert order == sorted(order, reverse=True)
+        assert len(set(order)) > 1
