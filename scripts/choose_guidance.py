@@ -1,7 +1,8 @@
 """Choose guidance settings on training stimuli only.
 
 Fits the decoder on nine tenths of the training images, decodes the rest, reconstructs some of them under every
-combination of the given values and prints the scores of each against the run without guidance.  The test set is not read.
+combination of the given values and prints the scores of each against the run without guidance.  The test set is not
+read.
 
     python scripts/choose_guidance.py NSD_DIR WORK_DIR --guidance-scale 3 10 30 --guidance-strength 0.2 0.5
 """

@@ -1,7 +1,7 @@
 """Schedule and loop of the diffusion run; knows neither guidance nor brains.
 
-A denoiser is any callable `denoiser(latents, step) -> Prediction`.  Guidance wraps a denoiser (guidance.py), so this loop
-never hears of it.
+A denoiser is any callable `denoiser(latents, step) -> Prediction`.  Guidance wraps a denoiser (guidance.py), so this
+loop never hears of it.
 """
 
 from collections.abc import Callable, Sequence

@@ -15,7 +15,7 @@ from .params import LAYERS, FeatureParams
 
 Progress = Callable[[int, int, str], None]
 FEATURE_DTYPE = np.float16
-"""c and g are stored in half precision: they are targets of a regression, and 305,920 of them per image at full size."""
+"""c and g are stored in half precision: they are regression targets, and 305,920 of them per image at full size."""
 
 
 class EmbeddingError(UserError):

@@ -2,8 +2,8 @@
 
     loop  ->  Guided( SelfAttentionGuided( ClassifierFree( UNet ) ) )
 
-A rule says where the gradient enters; `RULES` maps `GuidanceParams.rule` to a function, so that the other members of the
-family (METHOD: the family of guidance rules) are one function each.
+A rule says where the gradient enters; `RULES` maps `GuidanceParams.rule` to a function, so that the other members of
+the family (METHOD: the family of guidance rules) are one function each.
 """
 
 from collections.abc import Callable, Sequence

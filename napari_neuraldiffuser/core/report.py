@@ -26,9 +26,9 @@ LABELS = {
 CARDS = ("pixcorr", "ssim", "edges", "twoway_demo", "repeat_edges", "repeat_pixcorr")
 SHARE_TEXT = {
     "product-measure": "Share of the explained variance (R², against the training mean) of each target that each "
-    "region's voxels carried, by the product measure of the exact additive split of the ridge prediction. The rows of one "
-    "family sum to the R² of the target.",
-    "prediction-share": "Share of each decoded target that each region's voxels added; the rows of one family sum to 1.",
+    "region's voxels carried, by the product measure of the exact additive split of the ridge prediction. The rows of "
+    "one family sum to the R² of the target.",
+    "prediction-share": "Share of each decoded target that each region's voxels added; one family sums to 1.",
 }
 
 
@@ -134,6 +134,7 @@ def _card(summary: dict, metric: str) -> dict[str, Any]:
         "name": LABELS.get(metric, metric),
         "unguided": _number(arms.get("unguided", {}).get("mean")),
         "guided": _number(arms.get("guided", {}).get("mean")),
+        "spread": {arm: _spread(arms.get(arm, {}).get("se")) for arm in ("unguided", "guided")},
         "difference": difference,
         "se": se,
         "worse": paired.get("worse"),
@@ -143,6 +144,10 @@ def _card(summary: dict, metric: str) -> dict[str, Any]:
 
 def _number(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.3f}"
+
+
+def _spread(se: float | None) -> str:
+    return "" if se is None else f" ± {se:.3f}"
 
 
 def _gallery_row(data: ReportData, i: int, metrics: list[str]) -> dict[str, Any]:

@@ -40,10 +40,11 @@ def paired_plot(scores: pd.DataFrame, metrics: list[str], labels: dict[str, str]
         axis.plot([0, 1], [0, 1], transform=axis.transAxes, color="0.7", lw=1)
         axis.scatter(both.unguided, both.guided, s=16, color="#1f6f8b", alpha=0.75, linewidths=0)
         low, high = np.nanmin(both.to_numpy()), np.nanmax(both.to_numpy())
-        pad = 0.05 * max(high - low, 1e-3)
+        pad = max(0.05 * (high - low), 0.02)  # scores that are all equal still get readable ticks
         axis.set(xlim=(low - pad, high + pad), ylim=(low - pad, high + pad), aspect="equal")
         axis.set(title=labels.get(metric, metric), xlabel="unguided", ylabel="guided")
         axis.spines[["top", "right"]].set_visible(False)
+        axis.locator_params(nbins=4)
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
     return png_uri(stream.getvalue())

@@ -79,7 +79,7 @@ def measure(folder, work, count=COUNT):
     real = classifier.agreement(judge, pixels, tokens)
     rows += [(f"judge on real scenes: {name}", _percent(v), "its own held-out accuracy") for name, v in real.items()]
     rows += _samples(parts, judge, tokens)
-    return rows + _speed(parts) + _sizes(folder, parts)
+    return rows + _speed(parts) + _sizes(folder, parts) + _effort(work)
 
 
 def _percent(share):
@@ -140,6 +140,15 @@ def _sizes(folder, parts):
     return [*rows, ("bytes of the whole folder, README aside", f"{total:,}", "fp16 safetensors")]
 
 
+def _effort(work):
+    """How long each stage was trained, from its checkpoint."""
+    rows = []
+    for name in ("encoders", "vae", "unet", "classifier"):
+        state = torch.load(Path(work) / f"{name}.pt", map_location="cpu", weights_only=True)
+        rows.append((f"training, {name}", f"{state['step']} steps", f"{state['seconds'] / 60:.0f} minutes"))
+    return rows
+
+
 README = """# Demo models
 
 A small latent diffusion model, text encoder, tokenizer and image encoder, of the same diffusers and transformers
@@ -150,7 +159,8 @@ mean and standard deviation (`feature_extractor/preprocessor_config.json`).
 `text_encoder/text_projection.safetensors` is the text side of the contrastive pair; only retrieval needs it. The
 judge that reads samples is trained by the same script and is not stored here.
 
-Trained with `python scripts/train_demo_models.py --stage all --work-dir WORK`. The table is written by
+Trained by the stages of `scripts/train_demo_models.py` on two CPU cores, each ended by `--minutes`;
+`python scripts/train_demo_models.py --stage all --work-dir WORK` trains such a folder anew. The table is written by
 `python scripts/train_demo_models.py --stage evaluate --work-dir WORK`:
 
 | what | figure | how |

@@ -88,7 +88,9 @@ def export(work, out):
     for name, model in _parts(work):
         half = copy.deepcopy(model).half()
         if name == "projection":
-            save_file({"weight": half.weight.contiguous()}, out / "text_encoder" / "text_projection.safetensors")
+            path = out / "text_encoder" / "text_projection.safetensors"
+            save_file({"weight": half.weight.contiguous()}, path)
+            path.chmod(0o644)
         else:
             _swap(out / name, half.save_pretrained)
     _swap(out / "scheduler", unet.schedule().save_pretrained)
@@ -102,6 +104,8 @@ def _swap(folder, write):
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     write(temporary)
+    for path in temporary.iterdir():
+        path.chmod(0o644)  # safetensors writes for the owner only
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(temporary, folder)
 

@@ -135,7 +135,7 @@ def test_sorting_in_a_browser(page, tmp_path):
     </script>"""
     copy = tmp_path / "probe.html"
     copy.write_text(page.read_text().replace("</body>", probe + "</body>"))
-    flags = "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-sync --no-first-run".split()
+    flags = "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-sync".split()
     done = subprocess.run(
         [CHROMIUM, *flags, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", f"file://{copy}"],
         capture_output=True, text=True, timeout=120, check=True,

@@ -1,5 +1,4 @@
-"""NSD files, MindEye2's files and own scans -> trials table, betas, ROIs, stimuli; and a simulator of the
-first.
+"""NSD files, MindEye2's files and own scans -> trials table, betas, ROIs, stimuli; and a simulator of the first.
 
 `simulate` is imported when first used: reading real data needs nothing of it.
 """

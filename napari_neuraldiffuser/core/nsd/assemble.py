@@ -91,8 +91,7 @@ def _compact(data: np.ndarray, keep: np.ndarray) -> np.ndarray:
 def assemble(readers: Sequence[Callable], assembler: Assembler, progress: Progress | None = None) -> None:
     """Read and add sessions one after another, reporting progress per session.
 
-    `readers` are functions and not arrays, so that nothing keeps a session alive while the next one is
-    read; each
+    `readers` are functions and not arrays, so that nothing keeps a session alive while the next one is read; each
     returns (betas (trials, n_voxels) float32, valid (n_voxels,) bool or None).
     """
     for number, read in enumerate(readers, 1):

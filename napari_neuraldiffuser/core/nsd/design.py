@@ -35,8 +35,7 @@ def read_trials(layout: Layout) -> pd.DataFrame:
     Notes
     -----
     With NSD's 1-based fields, the image of trial t is `subjectim[s, masterordering[t] - 1] - 1`, and the
-    first
-    1000 images of every subject are the shared ones (NSD data manual, nsd_expdesign.mat).
+    first 1000 images of every subject are the shared ones (NSD data manual, nsd_expdesign.mat).
     """
     order, images = _read_design(layout.design)
     sessions, responses = _sessions_run(layout)

@@ -1,16 +1,12 @@
 """Simulated NSD subjects in NSD's own file formats.
 
-Low-level voxels (V1-V3, partly hV4) respond to oriented contrast, luminance and colour at retinotopic
-places of the image;
-high-level ones to what the scene contains; each with noise, session drift and a known noise ceiling.  What
-every
-region really encodes is written to `nsddata/ppdata/subjAA/simulation_truth.json`, last: a subject without
-it is
+Low-level voxels (V1-V3, partly hV4) respond to oriented contrast, luminance and colour at retinotopic places of the
+image; high-level ones to what the scene contains; each with noise, session drift and a known noise ceiling.  What every
+region really encodes is written to `nsddata/ppdata/subjAA/simulation_truth.json`, last: a subject without it is
 incomplete and is written again.
 
-Receptive fields are finer than a real 4 mm voxel's, the signed luminance part is stronger than in V1, and
-positions
-are approximate: the subject exercises the software, it is no model of anybody's brain.
+Receptive fields are finer than a real 4 mm voxel's, the signed luminance part is stronger than in V1, and positions are
+approximate: the subject exercises the software, it is no model of anybody's brain.
 """
 
 from collections.abc import Iterator

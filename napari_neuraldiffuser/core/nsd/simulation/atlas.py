@@ -1,12 +1,10 @@
 """Where the simulated regions lie and what they respond to.
 
-Centres are *approximate* MNI millimetres, |x| for both hemispheres, rounded from published group positions:
-retinotopic areas after the probabilistic atlas of Wang et al. 2015 (doi:10.1093/cercor/bhu277); category
-regions
-after Julian et al. 2012 (doi:10.1016/j.neuroimage.2012.02.055) and Rosenke et al. 2021
-(doi:10.1093/cercor/bhaa246).  They place plausible blobs, they are not an atlas.  Volumes of the early
-areas are about
-twice those of NSD's subj01, so that a 4 mm grid still has enough voxels to tile the visual field.
+Centres are *approximate* MNI millimetres, |x| for both hemispheres, set by hand near the group positions that are
+published for retinotopic areas (Wang et al. 2015, doi:10.1093/cercor/bhu277) and category regions (Julian et al. 2012,
+doi:10.1016/j.neuroimage.2012.02.055; Rosenke et al. 2021, doi:10.1093/cercor/bhaa246), not copied from their tables.
+They place plausible blobs, they are not an atlas.  Volumes of the early areas are about twice those of NSD's subj01, so
+that a 4 mm grid still has enough voxels to tile the visual field.
 """
 
 from dataclasses import dataclass
@@ -16,12 +14,10 @@ from dataclasses import dataclass
 class Region:
     """One region of one family in both hemispheres.
 
-    `label` in the family's volume; `centre` MNI mm (|x|, y, z); `volume` mm^3 per hemisphere; `low_level`
-    share of
-    the signal's variance that comes from the image's local contrast, luminance and colour (the rest is what
-    the
-    scene contains); `field` the part of the visual field, `size` the receptive field size relative to V1;
-    `prefers` the content that drives the region.
+    `label` in the family's volume; `centre` MNI mm (|x|, y, z); `volume` mm^3 per hemisphere; `low_level` share of
+    the signal's variance that comes from the image's local contrast, luminance and colour (the rest is what the
+    scene contains); `field` the part of the visual field, `size` the receptive field size relative to V1; `prefers`
+    the content that drives the region.
     """
 
     family: str

@@ -13,8 +13,7 @@ GRIDS = {"demo": (4.0, (37, 47, 38)), "full": (1.8, (81, 104, 83))}
 """Voxel size (mm) and matrix: the demo's covers the brain at 4 mm, the full one is that of NSD's subj01."""
 
 CENTRE_MNI = np.array([0.0, -16.0, 7.0])
-"""MNI position of the volume's centre. Kept inside: like NSD's, the files' origin is the centre, not
-MNI's."""
+"""MNI position of the volume's centre. Kept inside: like NSD's, the files' origin is the centre, not MNI's."""
 
 GREY_FRACTION = 0.5
 JITTER_MM = 1.5

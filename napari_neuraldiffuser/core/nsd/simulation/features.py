@@ -39,8 +39,7 @@ def opponent_maps(images: np.ndarray) -> np.ndarray:
 def energy_maps(images: np.ndarray) -> np.ndarray:
     """Gabor energy (root of the quadrature pair's power) of the luminance, (8, n, 32 * 32) float32.
 
-    The complex-cell model of Adelson and Bergen 1985, as in Kay et al. 2008, at 4 orientations x 2
-    frequencies.
+    The complex-cell model of Adelson and Bergen 1985, as in Kay et al. 2008, at 4 orientations x 2 frequencies.
     """
     luminance = images.mean(axis=-1, dtype=np.float32) / 255
     spectrum = scipy.fft.fft2(luminance - luminance.mean(axis=(1, 2), keepdims=True))

@@ -157,8 +157,7 @@ def write_label_table(path: Path, names: tuple[str, ...]) -> None:
 def write_session(path: Path, brain: Brain, betas: Callable[[slice], np.ndarray], block: int) -> None:
     """betas_sessionNN.hdf5 as NSD's: (750, Z, Y, X) int16, one chunk per voxel, uncompressed.
 
-    Only the chunks of grey voxels are written; the others take no space and read as 0, as outside NSD's
-    brain mask.
+    Only the chunks of grey voxels are written; the others take no space and read as 0, as outside NSD's brain mask.
 
     Parameters
     ----------

@@ -13,8 +13,7 @@ SHARED_NOISE = 0.35
 """Share of the remaining trial noise's variance that is spatially correlated."""
 
 SIGNAL_LIKE = 1.5
-"""Variance of the signal-like trial noise relative to the signal: it bounds what any decoder can reach (R^2
-at most
+"""Variance of the signal-like trial noise relative to the signal: it bounds what any decoder can reach (R^2 at most
 1 / (1 + SIGNAL_LIKE / 3) for the average of three trials), as averaging over voxels does not remove it."""
 
 DRIFT, GAIN_SD, BASELINE = 0.4, 0.07, 1.0
@@ -71,10 +70,8 @@ def session_noise(n_trials: int, rng: np.random.Generator) -> SessionNoise:
 def signal_like(signal: np.ndarray, n_trials: int, rng: np.random.Generator) -> np.ndarray:
     """Trial noise with the signal's own covariance over voxels, (n_trials, n_voxels) float32.
 
-    Attention, imagery and eye movements move responses along the directions in which images move them; such
-    noise,
-    unlike independent noise, limits information (Moreno-Bote et al. 2014, doi:10.1038/nn.3807). Drawn as
-    random
+    Attention, imagery and eye movements move responses along the directions in which images move them; such noise,
+    unlike independent noise, limits information (Moreno-Bote et al. 2014, doi:10.1038/nn.3807). Drawn as random
     mixtures of the signals (n_images, n_voxels), whose mean over images is zero.
     """
     mixture = rng.standard_normal((n_trials, len(signal)), dtype=np.float32) / np.float32(

@@ -1,5 +1,4 @@
-"""Noise-free responses of simulated voxels to images: receptive fields for the image, tuning for its
-contents."""
+"""Noise-free responses of simulated voxels to images: receptive fields for the image, tuning for its contents."""
 
 from dataclasses import dataclass
 
@@ -11,8 +10,8 @@ from .features import FIELD_PX
 
 BLOCK_VOXELS = 2048
 LINEAR_SHARE = 0.65
-"""Share of the low-level signal's variance from signed luminance, colour and Gabor filters; the rest is
-contrast energy."""
+"""Share of the low-level signal's variance from signed luminance, colour and Gabor filters; the rest is contrast
+energy."""
 
 CEILINGS = {"prf-visualrois": (25.0, 60.0), "nsdgeneral": (5.0, 35.0)}
 CATEGORY_CEILING = (20.0, 55.0)
@@ -91,9 +90,8 @@ def _settle(
 def retinotopy(mni: np.ndarray, field: str, rng: np.random.Generator) -> np.ndarray:
     """Receptive field centres of one hemisphere's part of an area, (n, 2).
 
-    Posterior voxels see the fovea and anterior ones the periphery, with more voxels near the fovea; the
-    angle runs with
-    height; the field is the opposite side's, upper for ventral and lower for dorsal parts.
+    Posterior voxels see the fovea and anterior ones the periphery, with more voxels near the fovea; the angle runs
+    with height; the field is the opposite side's, upper for ventral and lower for dorsal parts.
     """
     n = len(mni)
     eccentricity = (
@@ -166,9 +164,8 @@ def content_signal(
 ) -> np.ndarray:
     """Content-driven part of the responses, (n_images, n_voxels) float32, unit variance per voxel.
 
-    Every voxel has a weak random tuning to everything a scene contains (a distributed code) and a strong
-    positive one
-    to what its region prefers.
+    Every voxel has a weak random tuning to everything a scene contains (a distributed code) and a strong positive
+    one to what its region prefers.
     """
     weights = rng.normal(0.0, 0.5, (len(names), len(people.rows)))
     for voxel, prefers in enumerate(people.preference):
