@@ -12,7 +12,7 @@ SMOOTH_MM = 7.0
 SHARED_NOISE = 0.35
 """Share of the remaining trial noise's variance that is spatially correlated."""
 
-SIGNAL_LIKE = 1.5
+SIGNAL_LIKE = 1.0
 """Variance of the signal-like trial noise relative to the signal: it bounds what any decoder can reach (R^2 at most
 1 / (1 + SIGNAL_LIKE / 3) for the average of three trials), as averaging over voxels does not remove it."""
 
