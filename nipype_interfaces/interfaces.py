@@ -146,7 +146,7 @@ class Decode(SimpleInterface):
 class GuidedReconstructInputSpec(ModelsSpec, params_spec(DiffusionParams, GuidanceParams)):
     embeddings = File(exists=True, mandatory=True, desc="Decoded embeddings, HDF5.")
     stimulus_ids = traits.List(traits.Int, mandatory=True, desc="0-based 73k ids of this chunk of stimuli.")
-    label = traits.Str("sub-01", usedefault=True, desc="Subject part of the file names.")
+    label = traits.Str("sub-01", usedefault=True, desc="Subject of the file names, sub-01 or subj01.")
 
 
 class GuidedReconstructOutputSpec(TraitedSpec):
@@ -166,18 +166,19 @@ class GuidedReconstruct(SimpleInterface):
         networks = models.load(self.inputs.models, device=self.inputs.device)
         result = reconstruct(decoded, networks, diffusion, guidance)
         arm = "guided" if guidance.guidance_scale else "unguided"
-        self._results["images"] = _write_images(result, Path(runtime.cwd), f"{self.inputs.label}_stim", arm)
+        self._results["images"] = _write_images(result, Path(runtime.cwd), self.inputs.label, arm)
         return runtime
 
 
-def _write_images(result, folder: Path, prefix: str, arm: str) -> list[str]:
+def _write_images(result, folder: Path, label: str, arm: str) -> list[str]:
     """One PNG for each stimulus and repeat, named as the command line names them."""
+    from napari_neuraldiffuser.core.derivatives import Derivatives
     from napari_neuraldiffuser.core.recon_files import write_png
 
-    written = []
+    places, written = Derivatives(folder, label), []
     for stimulus, repeats in zip(result.stimulus_ids, result.images, strict=True):
         for repeat, image in enumerate(repeats, 1):
-            path = folder / f"{prefix}-{stimulus:05d}_rep-{repeat}_desc-{arm}_recon.png"
+            path = folder / places.image(int(stimulus), repeat, arm).name
             write_png(path, image)
             written.append(str(path))
     return written

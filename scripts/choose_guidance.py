@@ -32,7 +32,7 @@ def main() -> None:
     seen = nsd.Subject(args.nsd_dir, args.subject).stimuli[held_out.stimulus_ids]
     decoder = decoding.RidgeDecoder().fit(fit_on, targets, progress=ConsoleProgress())
     baselines: dict = {}
-    print("\t".join([*GRID, *(f"{c} (difference, SE, worse)" for c in COLUMNS)]))
+    print("\t".join([*GRID, *(f"{c} (difference, SE, worse)" for c in COLUMNS)]), flush=True)
     for values in itertools.product(*(getattr(args, name) for name in GRID)):
         row = dict(zip(GRID, values, strict=True))
         scores = both_arms(row, decoder.predict(held_out, align=row["align"]), models_in, seen, baselines, args.repeats)
@@ -47,7 +47,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--models", default="demo")
     parser.add_argument("--n-stimuli", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--preset", default="demo")
     diffusion, guidance = preset("demo")
     defaults = {**diffusion.to_dict(), **guidance.to_dict(), "align": DecodingParams().align}
     for name in GRID:

@@ -1,5 +1,10 @@
-"""Make the pictures of the documentation from the demo's output: the report page in headless Chromium."""
+"""Make the pictures of the documentation from the demo's output.
 
+The report page in headless Chromium, and the napari dock widget in a window of a virtual display where xvfb-run is
+installed.
+"""
+
+import os
 import shutil
 import subprocess
 import sys
@@ -34,5 +39,47 @@ def screenshot(page: Path, target: Path, size: tuple[int, int] = (1280, 1600)) -
     print(target)
 
 
+def napari_picture(target: Path) -> None:
+    """Write a picture of the dock widget's window; a display without xvfb-run would show another window system."""
+    if shutil.which("xvfb-run") is None:
+        print("napari.png is left out: xvfb-run is missing. Run: sudo apt-get install -y xvfb xauth libxcb-cursor0")
+        return
+    command = ["xvfb-run", "-a", "-s", "-screen 0 1600x1000x24", sys.executable, __file__]
+    command += ["--napari", demo_page().parent / "nsd", target]
+    subprocess.run(command, check=True, timeout=1800, env={**os.environ, "QT_QPA_PLATFORM": "xcb"})
+    print(target)
+
+
+def napari_window(nsd_dir: Path, target: Path, n_stimuli: int = 8) -> None:
+    """Run the dock widget on `nsd_dir` to the end and write a picture of its window; needs a display."""
+    import napari
+    from qtpy.QtCore import QEventLoop, QTimer
+    from qtpy.QtWidgets import QApplication
+
+    from napari_neuraldiffuser.widgets.reconstruct import Reconstruct
+
+    viewer = napari.Viewer()
+    viewer.window.resize(1500, 950)
+    panel = Reconstruct(viewer)
+    viewer.window.add_dock_widget(panel, name="NeuralDiffuser")
+    panel.folder.setText(str(nsd_dir))
+    panel.output.setText(str(ROOT / "build" / "pictures"))
+    panel.n_stimuli.setValue(n_stimuli)
+    panel.start()
+    while panel.worker is not None:
+        QApplication.processEvents(QEventLoop.ProcessEventsFlag.AllEvents, 50)
+    settled = QEventLoop()
+    QTimer.singleShot(2000, settled.quit)
+    settled.exec()
+    print(panel.message.text())
+    target.parent.mkdir(parents=True, exist_ok=True)
+    viewer.screenshot(str(target), canvas_only=False, flash=False)
+    viewer.close()
+
+
 if __name__ == "__main__":
-    screenshot(demo_page(), ROOT / "docs" / "pictures" / "report.png")
+    if sys.argv[1:2] == ["--napari"]:
+        napari_window(Path(sys.argv[2]), Path(sys.argv[3]))
+    else:
+        napari_picture(ROOT / "docs" / "pictures" / "napari.png")
+        screenshot(demo_page(), ROOT / "docs" / "pictures" / "report.png")

@@ -18,6 +18,7 @@ from .files import atomic_path, fingerprint, make_folder, write_json
 from .job_report import write_page
 from .params import TARGETS, Settings
 from .recon_files import ReconJob, read_arm, reconstruct_arms
+from .report import ReportData
 from .stages import Stages
 
 Progress = Callable[[int, int, str], None]
@@ -70,11 +71,12 @@ class Job:
 
 @dataclass
 class JobResult:
-    """What was written, and the stimuli that failed (empty when all is well)."""
+    """What was written, the stimuli that failed (empty when all is well), and what the page shows."""
 
     page: Path
     summary: Path
     failed: list[int]
+    shown: ReportData
 
 
 @dataclass
@@ -114,8 +116,8 @@ def run_subject(job: Job, progress: Progress = lambda done, total, what: None) -
     maps = contributions(run, decoder, decoded.stimulus_ids)
     _write_failed(run, failed)
     write_description(job.out_dir)
-    write_page(run, decoder, decoded, summary, table, maps)
-    return JobResult(run.places.page, run.places.summary, failed)
+    shown = write_page(run, decoder, decoded, summary, table, maps)
+    return JobResult(run.places.page, run.places.summary, failed, shown)
 
 
 def prepare(job: Job, progress: Progress) -> Run:

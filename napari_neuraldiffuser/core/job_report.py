@@ -18,8 +18,10 @@ from .slices import contribution_slices
 OUTLINED = "prf-visualrois"
 
 
-def write_page(run: Any, decoder: Any, decoded: Embeddings, summary: dict, table: pd.DataFrame, maps: Any) -> None:
-    """Write `sub-01.html` from what the stages of a `job.Run` left."""
+def write_page(
+    run: Any, decoder: Any, decoded: Embeddings, summary: dict, table: pd.DataFrame, maps: Any
+) -> ReportData:
+    """Write `sub-01.html` from what the stages of a `job.Run` left; returns what the page shows."""
     ids = decoded.stimulus_ids
     repeats = run.job.settings.diffusion.repeats
     data = ReportData(
@@ -43,6 +45,7 @@ def write_page(run: Any, decoder: Any, decoded: Embeddings, summary: dict, table
     run.progress(0, 1, "page")
     write_report(run.places.page, data)
     run.progress(1, 1, "page")
+    return data
 
 
 def slice_pictures(run: Any, maps: Any) -> dict[str, bytes]:

@@ -125,17 +125,12 @@ class ContributionOverlay(QWidget):
             placing = {key: keywords[key] for key in ("affine", "units", "axis_labels")}
             self.layer = self.viewer.add_image(data, name=LAYER_NAME, **placing)
             self.layer.colorbar.visible = True
-            self._place_camera()
+            place_camera(self.viewer)
         else:
             self.layer.data, self.layer.affine = data, keywords["affine"]
         self.layer.metadata = keywords["metadata"]
         self.layer.colormap = transparent_below()
         self._apply_threshold()
-
-    def _place_camera(self) -> None:
-        # neurological view: superior up, right on the right
-        self.viewer.scene.camera.orientation2d = ("up", "right")
-        self.viewer.canvas.overlays.scale_bar.visible = True
 
     def _apply_threshold(self) -> None:
         if self.layer not in self.viewer.layers or self.largest <= 0:
@@ -150,6 +145,12 @@ class ContributionOverlay(QWidget):
         for i, (roi, share, error) in enumerate(shares):
             for j, text in enumerate((roi, f"{share:.4f}", f"{error:.4f}")):
                 self.table.setItem(i, j, QTableWidgetItem(text))
+
+
+def place_camera(viewer: "napari.Viewer") -> None:
+    """Neurological view (superior or anterior up, right on the right) with a scale bar."""
+    viewer.scene.camera.orientation2d = ("up", "right")
+    viewer.canvas.overlays.scale_bar.visible = True
 
 
 def transparent_below():

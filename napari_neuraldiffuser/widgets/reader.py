@@ -61,7 +61,11 @@ def read_volume(path: str | Path) -> LayerData:
     ReadError
         If the file is missing, truncated, not NIfTI or not 3D or 4D.
     """
-    image = _open(path)
+    return volume_layer(_open(path), path)
+
+
+def volume_layer(image: nib.spatialimages.SpatialImage, path: str | Path) -> LayerData:
+    """A 3D or 4D image that was opened from `path` as (data, layer keywords, layer type), as `read_volume` gives it."""
     notes: list[str] = []
     canonical = _canonical(image, path)
     data = _values(canonical, path)

@@ -1,0 +1,83 @@
+"""Core calls in another thread: progress and the end arrive as signals, a cancel acts at the next progress call."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import QObject, Signal
+from superqt.utils import WorkerBase
+
+from napari_neuraldiffuser.widgets.layers import brain_layers
+from napari_neuraldiffuser.widgets.reader import LayerData
+
+Progress = Callable[[int, int, str], None]
+
+
+class Cancelled(Exception):
+    """The user asked to stop; what is complete on disk is kept, so the same run continues from there."""
+
+
+class News(QObject):
+    """`told(done, total, what)` while the task runs; `ended` with its result, or the exception that ended it."""
+
+    told = Signal(int, int, str)
+    ended = Signal(object)
+
+
+class CoreWorker(WorkerBase):
+    """Runs `task(progress)` in the thread pool.
+
+    napari's own workers say nothing when a RuntimeError ends them, and torch's out-of-memory error is one; here
+    every exception arrives through `news.ended`.
+
+    Parameters
+    ----------
+    task : callable
+        Takes a progress function; what it returns is emitted.
+    """
+
+    def __init__(self, task: Callable[[Progress], Any]) -> None:
+        super().__init__()
+        self.task, self.news = task, News()
+
+    def tell(self, done: int, total: int, what: str) -> None:
+        """The progress function of the task: raises Cancelled once `quit` was called."""
+        if self.abort_requested:
+            raise Cancelled
+        self.news.told.emit(int(done), int(total), what)
+
+    def work(self) -> None:
+        try:
+            result = self.task(self.tell)
+        except Exception as error:  # whatever it is, the panel has to hear of it
+            result = error
+        self.news.ended.emit(result)
+
+
+@dataclass
+class Finished:
+    """A finished run: the job's result and the layers of the brain."""
+
+    result: Any
+    layers: list[LayerData]
+
+
+def simulate_subject(folder: Path, params: Any, progress: Progress) -> Path:
+    """Write the simulated subject unless it is there already; returns the NSD folder."""
+    from napari_neuraldiffuser.core.nsd import simulate
+
+    simulate.write_subjects(folder, params, progress)
+    return folder
+
+
+def run_job(fields: dict[str, Any], progress: Progress) -> Finished:
+    """Run `core.job.Job(**fields)` and read what it wrote as layers.
+
+    torch is imported here and not with the widget, in the worker's thread.
+    """
+    from napari_neuraldiffuser.core.job import Job, run_subject
+
+    job = Job(**fields)
+    result = run_subject(job, progress)
+    return Finished(result, brain_layers(job, progress))
