@@ -65,7 +65,9 @@ def _cell(value: Any) -> dict[str, Any]:
 def heat_tables(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """One table per ROI family: rows are regions, columns targets, coloured by share within each target."""
     table = table if "family" in table else table.assign(family="regions")
-    strongest = table.groupby("target").share.apply(lambda s: float(np.nanmax(np.abs(s))))
+    # the rest of the brain would drown the regions: it has no colour and does not set the scale
+    regions = table[~table.roi.str.startswith("outside ")]
+    strongest = regions.groupby("target").share.apply(lambda s: float(np.nanmax(np.abs(s))))
     heats = {}
     for family, part in table.groupby("family", sort=False):
         targets = list(dict.fromkeys(part.target))
@@ -80,7 +82,8 @@ def _heat_row(roi: str, own: pd.DataFrame, targets: list[str], strongest: pd.Ser
     cells = []
     for target in targets:
         share, se = float(own.share[target]), float(own.se[target])
-        strength = min(1.0, abs(share) / strongest[target]) if strongest[target] > 0 else 0.0
+        coloured = not roi.startswith("outside ") and strongest.get(target, 0) > 0
+        strength = abs(share) / strongest[target] if coloured else 0.0
         cells.append(
             {
                 "v": f"{share:.6f}",

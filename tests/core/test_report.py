@@ -31,7 +31,7 @@ def regions():
     rows = [
         {"roi": roi, "target": t, "share": s, "se": 0.01, "n_voxels": 9, "family": "visual", "kind": "product-measure"}
         for t in ("z", "c")
-        for roi, s in (("V1v", 0.2), ("outside visual", -0.05))
+        for roi, s in (("V1v", 0.2), ("V1d", -0.05), ("outside visual", 0.9))
     ]
     return pd.DataFrame(rows)
 
@@ -114,10 +114,11 @@ def test_provenance_is_there(page):
 
 def test_heat_is_coloured_within_each_target():
     heat = heat_tables(regions())["visual"]
-    strong, weak = (row["cells"][0]["colour"] for row in heat["rows"])
+    strong, weak, rest = (row["cells"][0]["colour"] for row in heat["rows"])
     assert heat["targets"] == ["z", "c"]
     assert strong == "#1f6f8b"
     assert int(weak[3:5], 16) < int(weak[1:3], 16)  # negative shares are red
+    assert rest == "#ffffff"  # however large
 
 
 @pytest.mark.slow
