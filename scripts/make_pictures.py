@@ -81,5 +81,5 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--napari"]:
         napari_window(Path(sys.argv[2]), Path(sys.argv[3]))
     else:
-        napari_picture(ROOT / "docs" / "pictures" / "napari.png")
         screenshot(demo_page(), ROOT / "docs" / "pictures" / "report.png")
+        napari_picture(ROOT / "docs" / "pictures" / "napari.png")

@@ -249,7 +249,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     # for the bundled models, chosen on training stimuli (docs/demo.md)
     "demo": {
         "diffusion": {"repeats": 3, "batch_size": 12, "n_steps": 24, "cfg_scale": 3.0},
-        "guidance": {"normalise": "rms", "guidance_scale": 5.0, "guidance_strength": 0.5},
+        "guidance": {"normalise": "rms", "guidance_scale": 5.0, "guidance_strength": 0.67},
     },
     # no pull: the baseline arm
     "none": {"diffusion": {}, "guidance": {"guidance_scale": 0.0}},

@@ -57,6 +57,7 @@ class Reconstruct(QWidget):
         self.viewer = viewer
         self.worker: CoreWorker | None = None
         self.activity: Any = None
+        self._in_activity = False
         self.shown: Any = None
         self.layers: list[Any] = []
         self._build()
@@ -225,12 +226,23 @@ class Reconstruct(QWidget):
 
     def _tell_activity(self, done: int, total: int, stage: str) -> None:
         """napari's activity dock: one bar per stage."""
+        if self._in_activity:
+            return  # a new bar processes waiting events, more news among them: without this it never ends
+        self._in_activity = True
+        try:
+            self._update_activity(done, total, stage)
+        finally:
+            self._in_activity = False
+
+    def _update_activity(self, done: int, total: int, stage: str) -> None:
         from napari.utils import progress
 
         if self.activity is None or (self.activity.desc, self.activity.total) != (stage, total):
             self._close_activity()
             self.activity = progress(total=total, desc=stage, gui=True)
         self.activity.update(done - self.activity.n)
+        if self.worker is None:
+            self._close_activity()  # the end was among those events
 
     def _close_activity(self) -> None:
         if self.activity is not None:

@@ -229,3 +229,28 @@ def test_frames_do_not_overlap_and_are_as_high_as_the_brain_is_long():
     assert below - side == pytest.approx(-50 - 1.5)
     assert top - side - GAP == pytest.approx(below)
     assert places["start"][1] == pytest.approx(left + side + GAP)
+
+
+def test_news_during_the_making_of_an_activity_bar_do_not_recurse(panel, monkeypatch):
+    """napari's progress processes events when it is made, so that more news arrive before it is there."""
+    made = []
+
+    class EventfulProgress:
+        def __init__(self, total, desc, gui):
+            self.total, self.desc, self.n = total, desc, 0
+            made.append(self)
+            for done in range(3):
+                panel._tell(done, 9, f"another stage {len(made)}")
+
+        def update(self, by):
+            self.n += by
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr("napari.utils.progress", EventfulProgress)
+    monkeypatch.setattr(panel, "worker", object())
+    panel._tell(1, 4, "stage")
+    assert len(made) == 1
+    assert panel.activity.n == 1
+    monkeypatch.setattr(panel, "worker", None)
