@@ -291,7 +291,8 @@ class Reconstruct(QWidget):
     def _picture_layers(self, volume: LayerData) -> list[LayerData]:
         places = frames(volume[0], volume[1]["affine"])
         images = self.pictures(0, 0)
-        return [titles_layer(places), *(picture_layer(name, images[name], places[name]) for name in PICTURES)]
+        # the titles last, as a picture above them would hide them
+        return [*(picture_layer(name, images[name], places[name]) for name in PICTURES), titles_layer(places)]
 
     def _fill_chooser(self) -> None:
         captions = [(caption or "")[:CAPTION_LENGTH] for caption in self.shown.captions]
