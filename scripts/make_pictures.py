@@ -45,7 +45,7 @@ def napari_picture(target: Path) -> None:
         print("napari.png is left out: xvfb-run is missing. Run: sudo apt-get install -y xvfb xauth libxcb-cursor0")
         return
     command = ["xvfb-run", "-a", "-s", "-screen 0 1600x1000x24", sys.executable, __file__]
-    command += ["--napari", demo_page().parent / "nsd", target]
+    command += ["--napari", str(demo_page().parent / "nsd"), str(target)]
     subprocess.run(command, check=True, timeout=1800, env={**os.environ, "QT_QPA_PLATFORM": "xcb"})
     print(target)
 
@@ -62,8 +62,10 @@ def napari_window(nsd_dir: Path, target: Path, n_stimuli: int = 8) -> None:
     viewer.window.resize(1500, 950)
     panel = Reconstruct(viewer)
     viewer.window.add_dock_widget(panel, name="NeuralDiffuser")
-    panel.folder.setText(str(nsd_dir))
-    panel.output.setText(str(ROOT / "build" / "pictures"))
+    # short, and nobody's own paths in the picture
+    os.chdir(ROOT)
+    panel.folder.setText(os.path.relpath(nsd_dir, ROOT))
+    panel.output.setText(os.path.join("build", "pictures"))
     panel.n_stimuli.setValue(n_stimuli)
     panel.start()
     while panel.worker is not None:
