@@ -3,12 +3,12 @@
 import torch
 
 from napari_neuraldiffuser.core.models import Models
-from tests.small_models import small_tokenizer
+from tests.small_models import sd14_scheduler, small_tokenizer
 
 
 def full_size_models(dtype: torch.dtype = torch.float32) -> Models:
     """UNet (860 M), VAE (84 M), text encoder of ViT-L/14 (123 M) and guide network ViT-B/32 (88 M)."""
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
     torch.manual_seed(0)
@@ -47,12 +47,5 @@ def full_size_models(dtype: torch.dtype = torch.float32) -> Models:
         )
     finally:
         torch.set_default_dtype(torch.float32)
-    scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
+    scheduler = sd14_scheduler()
     return Models(vae, unet, scheduler, text, small_tokenizer(77), image, "full size", "random weights")

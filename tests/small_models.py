@@ -22,9 +22,23 @@ def small_tokenizer(length: int = 8):
     )
 
 
+def sd14_scheduler():
+    """DDIM with Stable Diffusion 1.4's schedule."""
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
 def small_models(dtype: torch.dtype = torch.float32, seed: int = 0, blocks: int = 6) -> Models:
     """VAE, UNet, text and image encoder of the real classes with a few thousand random weights each."""
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
     torch.manual_seed(seed)
@@ -47,14 +61,7 @@ def small_models(dtype: torch.dtype = torch.float32, seed: int = 0, blocks: int 
         cross_attention_dim=16,
         attention_head_dim=2,
     )
-    scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
+    scheduler = sd14_scheduler()
     text = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(WORDS),

@@ -12,19 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from .errors import UserError
 from .files import file_digest, fingerprint, read_json
 from .params import LAYERS
+from .pixels import NORMALISATION, normalise, resize, to_tensor
 
 DEMO_FOLDER = Path(__file__).parent.parent / "demo_models"
 PARTS = ("vae", "unet", "scheduler", "text_encoder", "tokenizer", "image_encoder")
-NORMALISATION = {
-    # (mean, standard deviation) per RGB channel
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
-}
 
 
 class ModelError(UserError):
@@ -173,26 +168,6 @@ def check_layers(layers: Sequence[str], n_blocks: int) -> None:
                 f"Guidance layer must be in the guide network's first {n_blocks} blocks, got {layer!r} "
                 f"(block {layer_block(layer)}). Leave it out of layers or use a deeper image encoder."
             )
-
-
-def to_tensor(images: np.ndarray, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """Images (n, H, W, 3) uint8 to a tensor (n, 3, H, W) in [0, 1]."""
-    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
-        raise ModelError(f"images must be uint8 of shape (n, H, W, 3), got {images.dtype} {images.shape}.")
-    return torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).to(dtype) / 255
-
-
-def resize(pixels: torch.Tensor, size: int) -> torch.Tensor:
-    """Antialiased bilinear resize of (n, 3, H, W) to a square."""
-    if pixels.shape[-2:] == (size, size):
-        return pixels
-    return F.interpolate(pixels, (size, size), mode="bilinear", antialias=True, align_corners=False)
-
-
-def normalise(pixels: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """(pixels - mean) / std per channel."""
-    shape = (1, -1, 1, 1)
-    return (pixels - pixels.new_tensor(mean).view(shape)) / pixels.new_tensor(std).view(shape)
 
 
 def load(path: str | Path, guide: str | Path | None = None, device: str = "cpu", dtype=torch.float32) -> Models:

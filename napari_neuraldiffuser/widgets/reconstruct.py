@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
 
 from napari_neuraldiffuser.core.errors import UserError
 from napari_neuraldiffuser.core.params import PRESETS, DiffusionParams, GuidanceParams, Settings, SimulationParams
+from napari_neuraldiffuser.widgets.activity import ActivityBar
 from napari_neuraldiffuser.widgets.controls import ParamControls
 from napari_neuraldiffuser.widgets.layers import PICTURES, add_layers, frames, picture_layer, titles_layer
 from napari_neuraldiffuser.widgets.reader import LayerData
@@ -56,8 +57,7 @@ class Reconstruct(QWidget):
         super().__init__()
         self.viewer = viewer
         self.worker: CoreWorker | None = None
-        self.activity: Any = None
-        self._in_activity = False
+        self.activity = ActivityBar()
         self.shown: Any = None
         self.layers: list[Any] = []
         self._build()
@@ -222,37 +222,14 @@ class Reconstruct(QWidget):
         self.bar.setValue(done)
         if self.cancel.isEnabled():
             self.message.setText(f"{what} ({done} of {total})")
-        self._tell_activity(done, total, what.split(",")[0])
-
-    def _tell_activity(self, done: int, total: int, stage: str) -> None:
-        """napari's activity dock: one bar per stage."""
-        if self._in_activity:
-            return  # a new bar processes waiting events, more news among them: without this it never ends
-        self._in_activity = True
-        try:
-            self._update_activity(done, total, stage)
-        finally:
-            self._in_activity = False
-
-    def _update_activity(self, done: int, total: int, stage: str) -> None:
-        from napari.utils import progress
-
-        if self.activity is None or (self.activity.desc, self.activity.total) != (stage, total):
-            self._close_activity()
-            self.activity = progress(total=total, desc=stage, gui=True)
-        self.activity.update(done - self.activity.n)
+        self.activity.tell(done, total, what.split(",")[0])
         if self.worker is None:
-            self._close_activity()  # the end was among those events
-
-    def _close_activity(self) -> None:
-        if self.activity is not None:
-            self.activity.close()
-            self.activity = None
+            self.activity.close()  # the end was among the events that a new bar processes
 
     def _end(self, result: Any) -> None:
         self.destroyed.disconnect(self.worker.quit)
         self.worker = None
-        self._close_activity()
+        self.activity.close()
         self._set_running(False)
         if isinstance(result, Cancelled):
             self.message.setText("cancelled; Run continues where it stopped")

@@ -4,20 +4,12 @@ import torch
 
 from napari_neuraldiffuser.core.diffusion import Prediction, Schedule, add_noise, noise_for, sample, schedule
 from napari_neuraldiffuser.core.params import DiffusionParams, ParamError
+from tests.small_models import sd14_scheduler
 
 
 @pytest.fixture
 def scheduler():
-    from diffusers import DDIMScheduler
-
-    return DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
+    return sd14_scheduler()
 
 
 def test_the_published_schedule(scheduler):

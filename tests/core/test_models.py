@@ -6,6 +6,7 @@ import torch
 
 from napari_neuraldiffuser.core import models as m
 from napari_neuraldiffuser.core.params import LAYERS
+from napari_neuraldiffuser.core.pixels import PixelError
 from tests.small_models import small_models
 
 
@@ -122,7 +123,7 @@ def test_normalisation_is_mean_and_standard_deviation():
 
 @pytest.mark.parametrize("bad", [np.zeros((2, 8, 8)), np.zeros((1, 8, 8, 3)), np.zeros((1, 8, 8, 4), np.uint8)])
 def test_images_of_another_kind_are_refused(models, bad):
-    with pytest.raises(m.ModelError, match="images must be uint8"):
+    with pytest.raises(PixelError, match="images must be uint8"):
         models.encode_images(bad)
 
 

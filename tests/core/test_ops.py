@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from napari_neuraldiffuser.core import ops
+from tests.small_models import sd14_scheduler
 
 SHAPES = [(5, 7), (1, 3), (2, 3, 5)]  # per-image shapes of three layers, odd on purpose
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -126,15 +127,7 @@ def test_steps_match_the_published_form(abar, abar_prev):
 
 
 def test_ddim_step_equals_diffusers():
-    diffusers = pytest.importorskip("diffusers")
-    scheduler = diffusers.DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
+    scheduler = sd14_scheduler()
     scheduler.set_timesteps(50)
     z, noise = torch.randn((2, 2, 4, 3, 3), dtype=torch.float64)
     abar = scheduler.alphas_cumprod.double()

@@ -252,5 +252,5 @@ def test_news_during_the_making_of_an_activity_bar_do_not_recurse(panel, monkeyp
     monkeypatch.setattr(panel, "worker", object())
     panel._tell(1, 4, "stage")
     assert len(made) == 1
-    assert panel.activity.n == 1
+    assert panel.activity.bar.n == 1
     monkeypatch.setattr(panel, "worker", None)
