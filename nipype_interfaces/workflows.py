@@ -8,6 +8,10 @@ from nipype.pipeline import engine as pe
 
 from nipype_interfaces.interfaces import Decode, ExtractFeatures, FitDecoder, GuidedReconstruct, NSDIndex
 
+MULTIPROC = {"mp_context": "forkserver"}
+"""`plugin_args` that MultiProc needs with these nodes: a worker forked from a process in which torch has already
+computed with several threads waits for them for ever, and a forked worker cannot use CUDA either."""
+
 
 def init_reconstruct_wf(settings: Settings | None = None, name: str = "reconstruct_wf") -> pe.Workflow:
     """Decoded embeddings to images, in chunks of stimuli: each opens the models once, chunks run in parallel.

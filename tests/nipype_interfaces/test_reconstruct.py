@@ -18,6 +18,7 @@ from napari_neuraldiffuser.core.params import (
 )
 from nipype_interfaces.interfaces import GuidedReconstruct
 from nipype_interfaces.workflows import (
+    MULTIPROC,
     flatten,
     init_reconstruct_wf,
     init_reconstruction_wf,
@@ -134,7 +135,7 @@ def test_workflow_gives_the_same_images(folder, expected, tmp_path):
 @pytest.mark.slow
 def test_multiproc_equals_linear_bit_for_bit(folder, tmp_path):
     linear = run_workflow(folder, tmp_path / "linear", "Linear")
-    parallel = run_workflow(folder, tmp_path / "multiproc", "MultiProc", n_procs=2)
+    parallel = run_workflow(folder, tmp_path / "multiproc", "MultiProc", n_procs=2, **MULTIPROC)
     np.testing.assert_array_equal(parallel, linear)
 
 
@@ -157,7 +158,7 @@ def whole(nsd_dir, model_dir, base, plugin, **plugin_args):
 
 @pytest.mark.slow
 def test_nsd_files_to_images_under_multiproc_equal_linear_and_the_core(folder, nsd_dir, tmp_path):
-    images, decoded = whole(nsd_dir, folder / "models", tmp_path / "multiproc", "MultiProc", n_procs=2)
+    images, decoded = whole(nsd_dir, folder / "models", tmp_path / "multiproc", "MultiProc", n_procs=2, **MULTIPROC)
     linear, linear_decoded = whole(nsd_dir, folder / "models", tmp_path / "linear", "Linear")
     assert list(images) == list(linear)
     assert len(images) == 3 * DIFFUSION.repeats
