@@ -1,5 +1,6 @@
 """NIfTI volumes as napari layers, placed in millimetres.  Needs neither Qt nor napari."""
 
+import math
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from nibabel.affines import obliquity
 from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import OrientationError
 from nibabel.processing import resample_to_output
+from nibabel.spaces import vox2out_vox
 from nibabel.spatialimages import HeaderDataError, ImageDataError
 
 AXIS_LABELS = ("S", "A", "R")
@@ -18,6 +20,8 @@ AXIS_LABELS = ("S", "A", "R")
 
 LayerData = tuple[np.ndarray, dict[str, Any], str]
 MAX_LABELS = 512
+MOST_VOXELS = 2**28
+"""Of one resampled volume: a gigabyte."""
 OBLIQUE_RADIANS = 1e-3
 DAMAGED = (
     *(OSError, EOFError, ValueError, TypeError, OverflowError, MemoryError, zlib.error),
@@ -72,6 +76,7 @@ def volume_layer(image: nib.spatialimages.SpatialImage, path: str | Path) -> Lay
     kind = "labels" if is_label_volume(image, data) else "image"
     affine = canonical.affine
     if obliquity(affine).max() > OBLIQUE_RADIANS:
+        _check_resampled_size(data.shape, affine, path)
         data, affine = _axis_aligned(data, affine, order=0 if kind == "labels" else 1)
         notes.append("The volume is oblique: resampled to an axis-aligned grid for display.")
     if kind == "labels":
@@ -132,6 +137,19 @@ def is_label_volume(image, data: np.ndarray) -> bool:
     inside = (data[1:] > 0) & (data[:-1] > 0)
     equal = (data[1:] == data[:-1])[inside]
     return bool(equal.size == 0 or equal.mean() > 0.5)
+
+
+def _check_resampled_size(shape: tuple[int, ...], affine: np.ndarray, path: Any) -> None:
+    """A damaged affine can ask for terabytes; refuse before they are allocated."""
+    try:
+        grid, _ = vox2out_vox((shape[:3], affine), tuple(nib.affines.voxel_sizes(affine)))
+        n_voxels = math.prod(int(n) for n in grid)
+    except DAMAGED as error:
+        raise ReadError(f"{path} must have a usable affine, got: {error}. Repair its header.") from error
+    if n_voxels > MOST_VOXELS:
+        raise ReadError(
+            f"{path} must fit {MOST_VOXELS} voxels when resampled for display, got {n_voxels}. Repair its affine."
+        )
 
 
 def _axis_aligned(data: np.ndarray, affine: np.ndarray, order: int) -> tuple[np.ndarray, np.ndarray]:
