@@ -1,5 +1,5 @@
 # Every target sets up what it needs in .venv; see scripts/install.sh. Nothing is downloaded but packages.
-.PHONY: help install install-core demo test test-fast test-gpu lint format bench bench-gpu pictures docs fuzz audit clean
+.PHONY: help install install-core kernels demo test test-fast test-gpu lint format bench bench-gpu pictures docs fuzz audit clean
 
 BIN := .venv/bin
 PY := $(BIN)/python
@@ -19,6 +19,9 @@ install: ## the environment, with napari, nipype and test tools
 
 install-core: ## the environment of the command line alone
 	@sh scripts/install.sh core
+
+kernels: install ## compile csrc/ again, into the package; only what has changed
+	$(PY) setup.py build_ext --inplace
 
 demo: install-core ## simulate a subject, decode, reconstruct; the page is demo_output/sub-01.html
 	$(BIN)/neuraldiffuser demo demo_output
@@ -61,7 +64,8 @@ fuzz: install ## random bytes at the file readers
 # left out: subprocess calls with fixed arguments (S603, S607), tokens of tokenizers taken for passwords (S106)
 audit: install ## dependency consistency and security rules (no pickle, eval, exec, shell)
 	$(PY) -m pip check
-	$(BIN)/ruff check --select S --ignore S603,S607,S106 napari_neuraldiffuser nipype_interfaces scripts setup.py
+	$(BIN)/ruff check --select S --ignore S603,S607,S106 napari_neuraldiffuser nipype_interfaces scripts csrc setup.py
 
 clean: ## remove build products; .venv and demo_output stay
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	rm -f napari_neuraldiffuser/_kernels*.so napari_neuraldiffuser/_build_report.json .venv/.installed-*

@@ -4,6 +4,7 @@ PyTorch's BuildExtension compiles the C++ files.  kernels.cu includes no torch h
 step of its own, because torch's CUDAExtension cannot be made beside a torch without CUDA.
 """
 
+import importlib
 import json
 import os
 import re
@@ -36,7 +37,7 @@ PACKAGE = "napari_neuraldiffuser"
 REPORT = "_build_report.json"
 TORCH_TARGET = "0x020b000000000000"  # the stable ABI of torch 2.11: the oldest torch the binary runs in
 CXX_FLAGS = ["-O3", "-std=c++20", "-fvisibility=hidden", "-fvisibility-inlines-hidden", "-Wno-unknown-pragmas"]
-SANITIZE_FLAGS = ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
+SANITIZE_FLAGS = ["-O1", "-g1", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
 
 
 @dataclass(frozen=True)
@@ -185,15 +186,14 @@ class BuildKernels(build_ext):
 def _import_torch():
     if sys.platform != "linux":
         raise BuildProblem(f"they are written for Linux, and this is {sys.platform}. Plain PyTorch runs instead.")
-    try:
-        import pybind11  # noqa: F401
-        import torch
-    except Exception as error:  # a broken torch raises anything, and must not fail the install
-        name = "pybind11" if "pybind11" in str(error) else "torch"
-        raise BuildProblem(
-            f"{name} cannot be imported by the build ({_one_line(error)}); pip builds in an isolated environment "
-            "unless told otherwise. Install torch, pybind11 and ninja, then: pip install --no-build-isolation ."
-        ) from error
+    for name in ("pybind11", "torch"):
+        try:
+            torch = importlib.import_module(name)
+        except Exception as error:  # a broken torch raises anything, and must not fail the install
+            raise BuildProblem(
+                f"{name} cannot be imported by the build ({_one_line(error)}); pip builds in an isolated environment "
+                "unless told otherwise. Install torch, pybind11 and ninja, then: pip install --no-build-isolation ."
+            ) from error
     if tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2]) < (2, 11):
         raise BuildProblem(f"torch must be 2.11 or newer, got {torch.__version__}. Install a newer torch.")
     return torch

@@ -79,6 +79,17 @@ template <> ND_HD bfloat_t narrow<bfloat_t, float>(float value) {
   return {uint16_t(float_to_bfloat<uint32_t, float>(value))};
 }
 
+// ---- limits: a NaN fails every comparison and stays a NaN; V{} + number is that number in every lane --------------
+
+template <class V> ND_HD V at_most(V x, float top) {
+  const V limit = V{} + top;
+  return x > limit ? limit : x;
+}
+template <class V> ND_HD V at_least(V x, float bottom) {
+  const V limit = V{} + bottom;
+  return x < limit ? limit : x;
+}
+
 // ---- index map of a strided tensor ---------------------------------------------------------------------------
 
 constexpr int kDims = 4;
@@ -124,12 +135,7 @@ template <class V, class A> ND_HD V add_term(V sum, V term, A coefficient) { ret
 
 // ---- image for the guide network: clamp((x + 1) / 2, 0, 1), antialiased bilinear, (x - mean) / std ------------
 
-// V{} + number is that number in every lane; a NaN fails every comparison and stays a NaN.
-template <class V> ND_HD V unit_range(V pixel) {
-  const V unit = pixel * 0.5f + 0.5f, zero = V{}, one = V{} + 1.0f;
-  const V above = unit < zero ? zero : unit;
-  return above > one ? one : above;
-}
+template <class V> ND_HD V unit_range(V pixel) { return at_most(at_least(V(pixel * 0.5f + 0.5f), 0.0f), 1.0f); }
 
 // Derivative of unit_range: 0.5 inside and on the edges, as torch.clamp has it, 0 outside.
 template <class V> ND_HD V unit_slope(V pixel) {
@@ -193,18 +199,16 @@ ND_HD bool covers(const Axis& axis, int64_t out, int64_t in) {
 // exp for float and vectors of float (I: int32_t or a vector of it): 2^k times a polynomial on [-ln2/2, ln2/2]
 // (the coefficients of Cephes' expf, public domain); 2 ulp; 0 below -87.3, a huge number above 88.3.
 template <class F, class I> ND_HD F exp_float(F x) {
-  const F top = F{} + 88.3f, bottom = F{} - 87.3f;
-  F bounded = x > top ? top : x;
-  bounded = bounded < bottom ? bottom : bounded;
-  const F k = (bounded * 1.44269504f + 12582912.0f) - 12582912.0f;  // rounds to the nearest integer
+  const F bounded = at_least(at_most(x, 88.3f), -87.3f);
+  const F turns = bounded * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the low bits of the sum are the nearest integer k
+  const F k = turns - 12582912.0f;
   const F r = (bounded - k * 0.693359375f) + k * 2.12194440e-4f;
   // pairs first (Estrin's scheme): half the chain of dependent steps of Horner's
   const F r2 = r * r;
   const F high = r * 1.9875691500e-4f + 1.3981999507e-3f, middle = r * 8.3334519073e-3f + 4.1665795894e-2f;
   const F low = r * 1.6666665459e-1f + 5.0000001201e-1f;
   const F p = ((high * r2 + middle) * r2 + low) * r2 + (r + 1.0f);
-  const I shifted = bit_cast<I>(F(k + 12582912.0f)) << 23;  // the low bits of the sum are k
-  return bit_cast<F>(I(bit_cast<I>(p) + shifted));
+  return bit_cast<F>(I(bit_cast<I>(p) + (bit_cast<I>(turns) << 23)));
 }
 
 template <class V> ND_HD V exponential(V x);

@@ -70,10 +70,16 @@ make_venv() {
     "$python" -m venv "$venv"
 }
 
-# what the environment is made from; the place counts too, as an editable install points at it
+# what the environment is made from; the place counts too, as an editable install points at it, and the compilers,
+# as the kernels are compiled again when one has come or changed
 inputs() {
-    { echo "$root"; "$venv/bin/python" -VV; cat pyproject.toml setup.py "$constraints" scripts/install.sh; } |
-        sha256sum | cut -d' ' -f1
+    {
+        echo "$root ${CXX:-} ${NEURALDIFFUSER_BUILD:-} ${NEURALDIFFUSER_SANITIZE:-} ${TORCH_CUDA_ARCH_LIST:-}"
+        "$venv/bin/python" -VV
+        for tool in "${CXX:-c++}" "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" nvcc; do $tool --version 2>&1 || true; done
+        cat pyproject.toml setup.py "$constraints" scripts/install.sh
+        find csrc -type f ! -name '*.pyc' | LC_ALL=C sort | xargs cat
+    } | sha256sum | cut -d' ' -f1
 }
 
 installed() { [ -f "$venv/.installed-$1" ] && [ "$(cat "$venv/.installed-$1")" = "$(inputs)" ]; }
@@ -102,11 +108,47 @@ browser() {
     fi
 }
 
+has_compiler() {
+    for name in ${CXX:-c++ g++ clang++}; do
+        if command -v "$name" >/dev/null 2>&1; then return 0; fi
+    done
+    return 1
+}
+
+has_headers() {
+    "$venv/bin/python" -c "
+import os, sys, sysconfig
+sys.exit(not os.path.exists(os.path.join(sysconfig.get_path('include'), 'Python.h')))"
+}
+
+# the kernels need a C++ compiler and Python's headers; without them everything works, more slowly
+compiler() {
+    if [ "${NEURALDIFFUSER_BUILD:-auto}" = off ]; then return 0; fi
+    wanted=""
+    has_compiler || wanted=g++
+    has_headers || wanted="$wanted $("$venv/bin/python" -c 'import sys; print("python%d.%d-dev" % sys.version_info[:2])')"
+    if [ -z "$wanted" ]; then return 0; fi
+    if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
+        # shellcheck disable=SC2086
+        need_apt $wanted || true
+    fi
+    if ! has_compiler || ! has_headers; then
+        say "missing: $wanted. Plain PyTorch runs instead of compiled kernels. To have them:" \
+            "sudo apt-get install -y $wanted, then the same make command again"
+    fi
+}
+
 pip_install() {
     extras=$1
-    # torch first and on its own: later packages then find it and do not choose another
-    "$venv/bin/python" -m pip install -q "setuptools>=77" "torch==2.13.0" -c "$constraints"
+    compiler
+    # torch first and on its own: later packages then find it and do not choose another; it and the tools of
+    # [build-system] must be there before the build, which is not isolated so that it compiles against this torch
+    "$venv/bin/python" -m pip install -q -c "$constraints" \
+        "setuptools>=77" "pybind11>=3.0" "ninja>=1.11" "torch==2.13.0"
     "$venv/bin/python" -m pip install -q --no-build-isolation -c "$constraints" -e ".$extras"
+    # pip hides what a successful build prints
+    say "$("$venv/bin/python" -c \
+        'import json; print(json.load(open("napari_neuraldiffuser/_build_report.json"))["reason"])' 2>&1)"
 }
 
 venv_is_ours || make_venv

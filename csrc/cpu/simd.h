@@ -44,6 +44,10 @@ ND_HD void store(double* p, VD v) { memcpy(p, &v, sizeof(v)); }
 // 16 to 32 bits, and float16: GCC 12 does not find the processor's own conversions by itself.
 #if ND_VECTOR_BYTES == 32
 ND_HD U32 widen_bits(U16 bits) { return U32(_mm256_cvtepu16_epi32(__m128i(bits))); }
+ND_HD U16 narrow_bits(U32 bits) {
+  const __m256i packed = _mm256_packus_epi32(__m256i(bits), __m256i(bits));
+  return U16(_mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0xd8)));
+}
 ND_HD VF load(const half_t* p) { return VF(_mm256_cvtph_ps(raw_load<__m128i>(p))); }
 ND_HD void store(half_t* p, VF v) {
   const __m128i bits = _mm256_cvtps_ph(__m256(v), _MM_FROUND_TO_NEAREST_INT);
@@ -51,6 +55,7 @@ ND_HD void store(half_t* p, VF v) {
 }
 #elif ND_VECTOR_BYTES == 64
 ND_HD U32 widen_bits(U16 bits) { return U32(_mm512_cvtepu16_epi32(__m256i(bits))); }
+ND_HD U16 narrow_bits(U32 bits) { return U16(_mm512_cvtepi32_epi16(__m512i(bits))); }
 ND_HD VF load(const half_t* p) { return VF(_mm512_cvtph_ps(raw_load<__m256i>(p))); }
 ND_HD void store(half_t* p, VF v) {
   const __m256i bits = _mm512_cvtps_ph(__m512(v), _MM_FROUND_TO_NEAREST_INT);
@@ -58,16 +63,17 @@ ND_HD void store(half_t* p, VF v) {
 }
 #else
 ND_HD U32 widen_bits(U16 bits) { return __builtin_convertvector(bits, U32); }
+ND_HD U16 narrow_bits(U32 bits) { return __builtin_convertvector(bits, U16); }
 ND_HD VF load(const half_t* p) { return half_to_float<VF, U32>(widen_bits(raw_load<U16>(p))); }
 ND_HD void store(half_t* p, VF v) {
-  const auto bits = __builtin_convertvector((float_to_half<U32, VF>(v)), U16);
+  const auto bits = narrow_bits(float_to_half<U32, VF>(v));
   memcpy(p, &bits, sizeof(bits));
 }
 #endif
 
 ND_HD VF load(const bfloat_t* p) { return bfloat_to_float<VF, U32>(widen_bits(raw_load<U16>(p))); }
 ND_HD void store(bfloat_t* p, VF v) {
-  const auto bits = __builtin_convertvector((float_to_bfloat<U32, VF>(v)), U16);
+  const auto bits = narrow_bits(float_to_bfloat<U32, VF>(v));
   memcpy(p, &bits, sizeof(bits));
 }
 
@@ -119,6 +125,15 @@ template <class T> struct Scratch {
 ND_HD int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 }  // namespace ND_ISA
+
+// one instruction each; the second operand is what a NaN leaves
+#if ND_VECTOR_BYTES == 32
+template <> ND_HD ND_ISA::VF at_most(ND_ISA::VF x, float top) { return _mm256_min_ps(_mm256_set1_ps(top), x); }
+template <> ND_HD ND_ISA::VF at_least(ND_ISA::VF x, float low) { return _mm256_max_ps(_mm256_set1_ps(low), x); }
+#elif ND_VECTOR_BYTES == 64
+template <> ND_HD ND_ISA::VF at_most(ND_ISA::VF x, float top) { return _mm512_min_ps(_mm512_set1_ps(top), x); }
+template <> ND_HD ND_ISA::VF at_least(ND_ISA::VF x, float low) { return _mm512_max_ps(_mm512_set1_ps(low), x); }
+#endif
 
 template <> ND_HD ND_ISA::VF exponential<ND_ISA::VF>(ND_ISA::VF x) {
   return exp_float<ND_ISA::VF, ND_ISA::Simd<float>::I>(x);

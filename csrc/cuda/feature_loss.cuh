@@ -39,20 +39,27 @@ __device__ __forceinline__ int64_t map_offset(const LossMap& map, int64_t linear
   return element_offset(whole, linear);
 }
 
-// Gradient of V neighbours; returns their sum of squares.
-template <int V, class T, class G>
+// Gradient of N packs of V neighbours, `step` apart; returns their sum of squares.  All are loaded before the first is
+// stored, so that their latencies overlap.
+template <int V, int N, class T, class G>
 __device__ __forceinline__ double pack_loss(const T* __restrict__ feature, const G* __restrict__ target,
-                                            T* __restrict__ grad, Acc<T> factor) {
-  Acc<T> f[V], g[V], sum = 0;
-  load<V>(feature, f);
-  load<V>(target, g);
+                                            T* __restrict__ grad, Acc<T> factor, int step) {
+  Acc<T> f[N][V], g[N][V], sum = 0;
 #pragma unroll
-  for (int j = 0; j < V; ++j) {
-    const Acc<T> difference = f[j] - g[j];
-    sum += difference * difference;
-    f[j] = feature_gradient(difference, factor);
+  for (int n = 0; n < N; ++n) {
+    load<V>(feature + n * step, f[n]);
+    load<V>(target + n * step, g[n]);
   }
-  store<V>(grad, f);
+#pragma unroll
+  for (int n = 0; n < N; ++n) {
+#pragma unroll
+    for (int j = 0; j < V; ++j) {
+      const Acc<T> difference = f[n][j] - g[n][j];
+      sum += difference * difference;
+      f[n][j] = feature_gradient(difference, factor);
+    }
+    store<V>(grad + n * step, f[n]);
+  }
   return double(sum);
 }
 
@@ -69,7 +76,7 @@ __device__ __noinline__ LossShare element_loss(const LossLayer& layer, const T* 
   for (; i < layer.numel; i += lanes) {
     const int64_t f = layer.linear ? i : map_offset(layer.feature_map, i);
     const int64_t g = layer.linear ? i : map_offset(layer.target_map, i);
-    sum += pack_loss<1>(feature + f, target + g, grad + i, factor);
+    sum += pack_loss<1, 1>(feature + f, target + g, grad + i, factor, 0);
   }
   return {sum, i - layer.numel};
 }
@@ -77,21 +84,27 @@ __device__ __noinline__ LossShare element_loss(const LossLayer& layer, const T* 
 // One thread's share of one layer: units first, first + lanes, ...; a unit is a pack, or an element where a pack
 // does not fit.  Moves `first` on, so that the next layer goes on with the thread after this layer's last.
 template <class T, class G>
-__device__ __forceinline__ double layer_loss(const LossLayer& layer, int64_t image, double weight, double grad_scale,
+__device__ __forceinline__ double layer_loss(const LossLayer& layer, int64_t image, Acc<T> weight, double grad_scale,
                                              int& first, int lanes) {
   constexpr int V = 16 / int(sizeof(T));
   const T* feature = static_cast<const T*>(layer.feature) + image * layer.feature_image;
   const G* target = static_cast<const G*>(layer.target) + image * layer.target_image;
   T* grad = static_cast<T*>(layer.grad) + image * layer.numel;
-  const Acc<T> factor = Acc<T>(feature_factor(weight, layer.numel, grad_scale));
+  const Acc<T> factor = Acc<T>(feature_factor(double(weight), layer.numel, grad_scale));
   const bool vector = layer.linear && aligned(feature, 16) && aligned(grad, 16) &&
                       aligned(target, pack_alignment<G, V>());
   const int64_t packs = vector ? layer.numel / V : 0, units = layer.numel - packs * (V - 1);
   double sum = 0;
   int64_t unit = first;
-#pragma unroll 2
+  if constexpr (sizeof(T) <= 4) {  // with doubles two packs would take too many registers
+#pragma unroll 1
+    for (; unit + lanes < packs; unit += 2 * lanes) {
+      sum += pack_loss<V, 2>(feature + unit * V, target + unit * V, grad + unit * V, factor, lanes * V);
+    }
+  }
+#pragma unroll 1
   for (; unit < packs; unit += lanes) {
-    sum += pack_loss<V>(feature + unit * V, target + unit * V, grad + unit * V, factor);
+    sum += pack_loss<V, 1>(feature + unit * V, target + unit * V, grad + unit * V, factor, 0);
   }
   first = int(unit - units);
   if (unit < units) {
@@ -99,7 +112,7 @@ __device__ __forceinline__ double layer_loss(const LossLayer& layer, int64_t ima
     sum += rest.sum;
     first = int(rest.first);
   }
-  return sum * (weight / double(layer.numel));
+  return sum * (double(weight) / double(layer.numel));
 }
 
 template <class T, class G>
@@ -112,7 +125,7 @@ __global__ void __launch_bounds__(kAloneThreads) feature_loss_kernel(const __gri
     int first = rank * int(blockDim.x) + thread;
     double loss = 0;
     for (int l = 0; l < a.n_layers; ++l) {
-      loss += layer_loss<T, G>(a.layer[l], image, double(weights[l]), a.grad_scale, first, lanes);
+      loss += layer_loss<T, G>(a.layer[l], image, weights[l], a.grad_scale, first, lanes);
     }
     partial[thread] = loss;
     tree_total(partial, thread, thread, int(blockDim.x), 1, Plus());
@@ -172,7 +185,7 @@ template <class T, class G> const char* launch_feature_loss(const FeatureLoss& a
   const cudaError_t asked = has_clusters(clusters);
   if (asked != cudaSuccess) return launch_sentence(asked);
   const int blocks = clusters ? kClusterBlocks : 1, threads = clusters ? kClusterThreads : kAloneThreads;
-  const int64_t images = at_most(a.batch, kMaxGridX / blocks);
+  const int64_t images = smaller(a.batch, kMaxGridX / blocks);
   const Grid grid = {images * blocks, 1, threads, threads * sizeof(double), blocks};
   return launch(feature_loss_kernel<T, G>, grid, stream, loss_args(a));
 }

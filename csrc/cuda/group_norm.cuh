@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(kNormThreads, kNormResident<T>)
     norm_partial_kernel(const __grid_constant__ NormArgs p) {
   Moments* values = shared_memory<Moments>();
   const GroupNorm& a = p.norm;
-  const int64_t begin = blockIdx.x * p.plan.rows, end = at_most(a.pixels, begin + p.plan.rows);
+  const int64_t begin = blockIdx.x * p.plan.rows, end = smaller(a.pixels, begin + p.plan.rows);
   for (int64_t item = blockIdx.y; item < a.batch * p.plan.bundles; item += gridDim.y) {
     const int64_t image = item / p.plan.bundles, step = group_norm_rows(a);
     const NormPlace place(p, int(item % p.plan.bundles));
@@ -52,7 +52,7 @@ __global__ void __launch_bounds__(kNormThreads, kNormResident<T>)
     if (place.active) {
 #pragma unroll 1
       for (int64_t row = begin; row < end; row += step) {
-        total = merge(total, thread_moments<V>(x, place, row, at_most(end, row + step), a.channels));
+        total = merge(total, thread_moments<V>(x, place, row, smaller(end, row + step), a.channels));
       }
     }
     __syncthreads();  // the item before may still be reading
@@ -77,7 +77,7 @@ __device__ __forceinline__ void bundle_statistics(const NormArgs& p, const NormP
                                                   NormShared<Acc<T>>& s) {
   const GroupNorm& a = p.norm;
   const auto read = [&](int64_t index, int64_t part) {
-    const int64_t pixels = at_most(p.plan.rows, a.pixels - part * p.plan.rows);
+    const int64_t pixels = smaller(p.plan.rows, a.pixels - part * p.plan.rows);
     return Moments{double(pixels * p.plan.units * V), a.workspace[2 * index], a.workspace[2 * index + 1]};
   };
   __syncthreads();  // the item before may still be reading

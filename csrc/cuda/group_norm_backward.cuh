@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(kNormThreads, kNormResident<T>)
     norm_backward_partial_kernel(const __grid_constant__ NormArgs p) {
   NormSums* values = shared_memory<NormSums>();
   const GroupNorm& a = p.norm;
-  const int64_t begin = blockIdx.x * p.plan.rows, end = at_most(a.pixels, begin + p.plan.rows);
+  const int64_t begin = blockIdx.x * p.plan.rows, end = smaller(a.pixels, begin + p.plan.rows);
   for (int64_t item = blockIdx.y; item < a.batch * p.plan.bundles; item += gridDim.y) {
     const int64_t image = item / p.plan.bundles;
     const NormPlace place(p, int(item % p.plan.bundles));

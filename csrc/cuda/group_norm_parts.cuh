@@ -24,7 +24,7 @@ struct NormPlan {
 
 inline NormPlan norm_plan(const GroupNorm& a, int pack) {
   const int units = int(a.channels / a.groups) / pack;
-  const int bundle = int(at_most(a.groups, at_least(1, kNormThreads / units)));
+  const int bundle = int(smaller(a.groups, larger(1, kNormThreads / units)));
   const int64_t rows = ceil_div(group_norm_chunks(a), kNormParts) * group_norm_rows(a);
   return {units, bundle, int(ceil_div(a.groups, bundle)), rows, ceil_div(a.pixels, rows)};
 }
@@ -47,9 +47,9 @@ struct NormPlace {
 
   __device__ __forceinline__ NormPlace(const NormArgs& p, int bundle) {
     first_group = bundle * p.plan.bundle;
-    n_groups = int(at_most(p.plan.bundle, p.norm.groups - first_group));
+    n_groups = int(smaller(p.plan.bundle, p.norm.groups - first_group));
     width = n_groups * p.plan.units;
-    columns = int(at_most(width, kNormThreads));
+    columns = int(smaller(width, kNormThreads));
     lanes = kNormThreads / columns;
     x = int(threadIdx.x) % columns;
     lane = int(threadIdx.x) / columns;
@@ -101,7 +101,7 @@ ND_HD NormSums operator+(const NormSums& a, const NormSums& b) { return {a.level
 // Per-thread values to one per group, which its first column in lane 0 finds at values[threadIdx.x].
 template <class S, class Join>
 __device__ void total_over_block(S* values, const NormPlan& plan, const NormPlace& place, Join join) {
-  const int thread = int(threadIdx.x), columns = int(at_most(plan.units, kNormThreads));
+  const int thread = int(threadIdx.x), columns = int(smaller(plan.units, kNormThreads));
   tree_total(values, thread, place.active ? place.lane : place.lanes, place.lanes, place.columns, join);
   tree_total(values, thread, place.active && place.lane == 0 ? place.x % columns : columns, columns, 1, join);
 }
@@ -135,11 +135,11 @@ struct NormPass {
 inline const char* launch_norm(const GroupNorm& a, int pack, const NormPass& pass, void* stream) {
   const NormArgs args = {a, norm_plan(a, pack)};
   const int64_t items = a.batch * args.plan.bundles;
-  const Grid partial = {args.plan.parts, at_most(items, kMaxGridY), kNormThreads, pass.partial_shared, 1};
+  const Grid partial = {args.plan.parts, smaller(items, kMaxGridY), kNormThreads, pass.partial_shared, 1};
   const char* refused = launch(pass.partial, partial, stream, args);
   if (refused) return refused;
-  const int64_t splits = at_most(at_least(1, kNormBlocks / items), group_norm_chunks(a));
-  const Grid apply = {splits, at_most(items, kMaxGridY), kNormThreads, pass.apply_shared, 1};
+  const int64_t splits = smaller(larger(1, kNormBlocks / items), group_norm_chunks(a));
+  const Grid apply = {splits, smaller(items, kMaxGridY), kNormThreads, pass.apply_shared, 1};
   return launch(pass.apply, apply, stream, args);
 }
 

@@ -73,8 +73,9 @@ __device__ __forceinline__ void step_pack(const GuidedStep& a, const double (&c)
 // Coefficients of one image; NaN where *index names no row of the table: the host must not wait to find out.
 template <class A>
 __device__ __forceinline__ void step_coefficients_of(const GuidedStep& a, int64_t image, A (&c)[kMaxTerms]) {
-  const int64_t row = a.table ? *a.index : 0;
-  const bool inside = !a.table || (row >= 0 && row < a.table_rows);
+  const int64_t wanted = a.table ? *a.index : 0;
+  const bool inside = !a.table || (wanted >= 0 && wanted < a.table_rows);
+  const int64_t row = inside ? wanted : 0;
   const double* from = a.table + (row * a.table_images + (a.table_images > 1 ? image : 0)) * a.n_terms;
 #pragma unroll
   for (int t = 0; t < kMaxTerms; ++t) {
@@ -120,7 +121,7 @@ const char* guided_step_cuda(const GuidedStep& given, void* stream) {
   return for_type(a.out_type, [&](auto tag) {
     using Out = decltype(tag);
     const int64_t blocks = ceil_div(ceil_div(a.per_image, step_pack_size<Out>()), kStepThreads);
-    const Grid grid = {at_most(blocks, kMaxGridX), at_most(a.batch, kMaxGridY), kStepThreads, 0, 1};
+    const Grid grid = {smaller(blocks, kMaxGridX), smaller(a.batch, kMaxGridY), kStepThreads, 0, 1};
     return launch(guided_step_kernel<Out>, grid, stream, a);
   });
 }

@@ -45,8 +45,8 @@ struct Cluster {
 constexpr int64_t kMaxGridX = 2147483647, kMaxGridY = 65535;
 
 ND_HD int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-ND_HD int64_t at_most(int64_t a, int64_t bound) { return a < bound ? a : bound; }
-ND_HD int64_t at_least(int64_t a, int64_t bound) { return a > bound ? a : bound; }
+ND_HD int64_t smaller(int64_t a, int64_t bound) { return a < bound ? a : bound; }
+ND_HD int64_t larger(int64_t a, int64_t bound) { return a > bound ? a : bound; }
 
 struct Grid {
   int64_t x, y;

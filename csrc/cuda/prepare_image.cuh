@@ -120,9 +120,9 @@ template <class Way, class A>
 __device__ __forceinline__ A filter_rows(const PrepareArgs& p, int first, int line, int row, int n,
                                          const PrepareShared<A>& s) {
   A sum = 0;
-  const int end = int(at_most(s.rows.end[line], row + n));
+  const int end = int(smaller(s.rows.end[line], row + n));
 #pragma unroll 1
-  for (int from = int(at_least(s.rows.begin[line], row)); from < end; ++from) {
+  for (int from = int(larger(s.rows.begin[line], row)); from < end; ++from) {
     const A weight = line_weight<Way>(s.rows, p.down, p.keep_rows, first, line, from);
     sum += weight * s.filtered[from - row][int(threadIdx.x) % kTileColumns];
   }
@@ -150,10 +150,10 @@ __device__ __forceinline__ void prepare_tile(const PrepareArgs& p, int row0, int
                                              PrepareShared<Acc<T>>& s) {
   const PrepareSource<Way, T> source(p.image, image, channel);
   const int x = int(threadIdx.x) % kTileColumns, lane = int(threadIdx.x) / kTileColumns;
-  const int last = s.rows.end[at_most(kTileRows, p.rows - row0) - 1];
+  const int last = s.rows.end[smaller(kTileRows, p.rows - row0) - 1];
   Acc<T> above = 0, below = 0;
   for (int row = s.rows.begin[0]; row < last; row += kTileSource) {
-    const int n = int(at_most(last - row, kTileSource));
+    const int n = int(smaller(last - row, kTileSource));
     __syncthreads();  // the rows before may still be read
     filter_columns(p, source, column0, row, n, s);
     __syncthreads();
@@ -193,7 +193,7 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks<Way, T>) prepare_ima
 template <class Way> const char* launch_prepare(const PrepareImage& a, void* stream) {
   const int64_t rows = Way::forward ? a.size : a.height, columns = Way::forward ? a.size : a.width;
   if (a.batch == 0 || rows == 0 || columns == 0) return nullptr;
-  if (at_least(at_least(a.height, a.width), a.size) > INT32_MAX / 2) {
+  if (larger(larger(a.height, a.width), a.size) > INT32_MAX / 2) {
     return "image height, width and size must be below 2^30, got more. Cut the image into parts.";
   }
   const Axis down = make_axis(a.height, a.size), across = make_axis(a.width, a.size);
@@ -201,10 +201,10 @@ template <class Way> const char* launch_prepare(const PrepareImage& a, void* str
                             Way::most_taps(across) <= kTileTaps};
   const int64_t tiles = ceil_div(columns, kTileColumns) * ceil_div(rows, kTileRows);
   // enough blocks to fill a large GPU several times; more planes per block use its weights more often
-  const int64_t planes = at_most(at_most(3 * a.batch, ceil_div(4096, tiles)), kMaxGridY);
+  const int64_t planes = smaller(smaller(3 * a.batch, ceil_div(4096, tiles)), kMaxGridY);
   return for_type(a.type, [&](auto tag) {
     using T = decltype(tag);
-    const Grid grid = {at_most(tiles, kMaxGridX), planes, kTileThreads, sizeof(PrepareShared<Acc<T>>), 1};
+    const Grid grid = {smaller(tiles, kMaxGridX), planes, kTileThreads, sizeof(PrepareShared<Acc<T>>), 1};
     return launch(prepare_image_kernel<Way, T>, grid, stream, args);
   });
 }

@@ -16,6 +16,9 @@ from .params import DiffusionParams
 
 TRAIN_TIMESTEPS = 1000
 
+Term = tuple[float | torch.Tensor, torch.Tensor]
+"""A coefficient, one number or one per image (B,), and the tensor (B, 4, h, w) that it multiplies."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -34,9 +37,11 @@ class Prediction:
 
     Attributes
     ----------
-    noise, noise_uncond, noise_cond : Tensor (B, 4, h, w)
     latents : Tensor (B, 4, h, w)
         The z_t that the noise belongs to (a wrapper with recurrence moves it).
+    terms : tuple of Term
+        The noise to step with, as a linear combination: the step adds it up together with everything else.
+    noise_uncond, noise_cond : Tensor (B, 4, h, w)
     shift : Tensor or None
         Added to z_{t-1} after the DDIM step, for rules that correct the latents and not the noise.
     loss : Tensor (B,) or None
@@ -44,14 +49,37 @@ class Prediction:
     """
 
     latents: torch.Tensor
-    noise: torch.Tensor
+    terms: tuple[Term, ...]
     noise_uncond: torch.Tensor
     noise_cond: torch.Tensor
     shift: torch.Tensor | None = None
     loss: torch.Tensor | None = None
 
+    @property
+    def noise(self) -> torch.Tensor:
+        """The noise to step with, added up; (B, 4, h, w)."""
+        return combine(self.terms)
+
     def but(self, **changes: Any) -> "Prediction":
         return replace(self, **changes)
+
+    def plus(self, *terms: Term) -> "Prediction":
+        """The prediction with more terms of noise; a tensor that is there already gets a larger coefficient."""
+        merged = {id(tensor): (c, tensor) for c, tensor in self.terms}
+        for c, tensor in terms:
+            before = merged.get(id(tensor), (0.0, tensor))[0]
+            merged[id(tensor)] = (before + c, tensor)
+        return self.but(terms=tuple(merged.values()))
+
+
+def combine(terms: Sequence[Term]) -> torch.Tensor:
+    """Sum of the terms, in the dtype of the first tensor, by one call of `ops.guided_step`."""
+    coefficients, tensors = zip(*terms, strict=True)
+    if not any(isinstance(c, torch.Tensor) for c in coefficients):
+        return ops.guided_step(tensors, coefficients)
+    like = torch.zeros(len(tensors[0]), dtype=torch.float64, device=tensors[0].device)
+    table = torch.stack([like + c for c in coefficients], dim=1).unsqueeze(0)  # (1, B, K)
+    return ops.guided_step_table(tensors, table, torch.zeros((), dtype=torch.int64, device=like.device))
 
 
 class Denoiser(Protocol):
@@ -103,7 +131,7 @@ def noise_for(seed: int, stimulus_id: int, repeat: int, shape: Sequence[int]) ->
 
 def add_noise(latents: torch.Tensor, noise: torch.Tensor, abar: float) -> torch.Tensor:
     """z_t = sqrt(abar) z + sqrt(1 - abar) noise."""
-    return abar**0.5 * latents + (1 - abar) ** 0.5 * noise
+    return ops.guided_step([latents, noise], [abar**0.5, (1 - abar) ** 0.5])
 
 
 def sample(
@@ -123,12 +151,20 @@ def sample(
     """
     for step in steps:
         prediction = denoiser(latents, step)
-        latents = ops.ddim_step(prediction.latents, prediction.noise, step.abar, step.abar_prev)
-        if prediction.shift is not None:
-            latents = latents + prediction.shift
+        latents = ddim_step(prediction, step)
         if callback is not None:
             callback(step, prediction, latents)
     return latents
+
+
+def ddim_step(prediction: Prediction, step: Step) -> torch.Tensor:
+    """z_{t-1}, with everything that the step adds up in one linear combination."""
+    factors = ops.step_coefficients(step.abar, step.abar_prev)
+    terms = [(factors.latents, prediction.latents)]
+    terms += [(factors.noise_cond * c, tensor) for c, tensor in prediction.terms]
+    if prediction.shift is not None:
+        terms.append((1.0, prediction.shift))
+    return combine(terms)
 
 
 @dataclass(frozen=True)
@@ -156,8 +192,8 @@ class ClassifierFree:
             uncond, cond = self._apart(latents, step)
         else:
             uncond, cond = self._together(latents, step)
-        noise = ops.cfg(uncond, cond.detach(), self.cfg_scale)
-        return Prediction(latents, noise, uncond, cond)
+        terms = ((1 - self.cfg_scale, uncond), (self.cfg_scale, cond.detach()))
+        return Prediction(latents, terms, uncond, cond)
 
     def _together(self, latents: torch.Tensor, step: Step) -> tuple[torch.Tensor, torch.Tensor]:
         text = torch.cat([self.unconditional.expand_as(self.condition), self.condition])

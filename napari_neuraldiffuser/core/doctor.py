@@ -9,6 +9,7 @@ from typing import Any
 
 from napari_neuraldiffuser import __version__
 from napari_neuraldiffuser.core.backend import backend_info
+from napari_neuraldiffuser.core.errors import UserError
 
 REQUIRED = (
     *("torch", "numpy", "scipy", "pandas", "h5py", "nibabel", "nilearn", "scikit-image"),
@@ -89,6 +90,7 @@ def as_text(report: dict[str, Any]) -> str:
     lines = [
         f"neuraldiffuser {report['neuraldiffuser']}, Python {report['python']}, {report['platform']}",
         f"kernels: {kernels['backend'] or 'none'}: {kernels['reason']}",
+        *_built(kernels),
         f"GPU: {', '.join(d['name'] for d in kernels.get('cuda_devices', [])) or 'none that torch can use'}",
         f"models: {models['folder']}, {models['megabytes']} MB, {state}",
         *(f"  {name} {version or 'not installed'}" for name, version in report["packages"].items()),
@@ -100,6 +102,19 @@ def as_text(report: dict[str, Any]) -> str:
 def as_json(report: dict[str, Any]) -> str:
     """The report of `doctor` for machines."""
     return json.dumps(report, indent=2)
+
+
+def _built(kernels: dict[str, Any]) -> list[str]:
+    """The compiled file and what is in it."""
+    if not kernels.get("extension"):
+        return []
+    architectures = ", ".join(kernels["built_architectures"]) or "none"
+    cuda = f" (CUDA {kernels['built_cuda']})" if kernels["built_cuda"] else ""
+    sanitize = f", sanitizers {kernels['sanitize']}" if kernels["sanitize"] else ""
+    return [
+        f"  file {kernels['extension']}, compiled against torch {kernels['built_torch']}{sanitize}",
+        f"  CPU instruction set {kernels['isa']}, GPU architectures {architectures}{cuda}",
+    ]
 
 
 def _version(name: str) -> str | None:
@@ -114,6 +129,8 @@ def _kernels() -> dict[str, Any]:
         return {"backend": None, "reason": "torch is not installed, so nothing can be computed."}
     try:
         return backend_info()
+    except UserError as error:
+        return {"backend": None, "reason": str(error)}
     except (ImportError, OSError, RuntimeError) as error:
         # a broken torch or driver is exactly what a doctor is asked about
         return {"backend": None, "reason": f"torch cannot be used: {error}"}

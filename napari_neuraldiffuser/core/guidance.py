@@ -17,10 +17,28 @@ from .diffusion import Denoiser, Prediction, Step
 from .params import PRESETS, DiffusionParams, GuidanceParams, ParamError
 
 
-class Critic(Protocol):
-    """Clean latents (B, 4, h, w) to a loss per image (B,), differentiable."""
+@dataclass(frozen=True)
+class Pull:
+    """What a critic says of a batch.
 
-    def __call__(self, latents: torch.Tensor) -> torch.Tensor: ...
+    Attributes
+    ----------
+    loss : Tensor (B,)
+    gradient : Tensor (B, 4, h, w)
+        `scale` times the gradient of each image's loss with respect to its z_t.
+    scale : float
+        Power of two that keeps the gradient from underflow in half precision.
+    """
+
+    loss: torch.Tensor
+    gradient: torch.Tensor
+    scale: float = 1.0
+
+
+class Critic(Protocol):
+    """Judge clean latents (B, 4, h, w) that were computed from z_t, the leaf (B, 4, h, w)."""
+
+    def __call__(self, clean: torch.Tensor, leaf: torch.Tensor) -> Pull: ...
 
 
 @dataclass(frozen=True)
@@ -47,17 +65,32 @@ class FeatureCritic:
     layer_weights: Sequence[float]
     feature_normalisation: str = "imagenet"
 
-    def __call__(self, latents: torch.Tensor) -> torch.Tensor:
+    def __call__(self, clean: torch.Tensor, leaf: torch.Tensor) -> Pull:
+        features = self.features(clean)
+        weights = layer_loss_weights(self.targets, self.layer_weights)
+        scale = ops.gradient_scale(features[0].dtype, max(f[0].numel() for f in features))
+        with torch.no_grad():
+            loss, grads = ops.feature_loss_grad(features, list(self.targets), weights, scale)
+        # the loss is per image, so the gradient of one image does not depend on the others
+        (gradient,) = torch.autograd.grad(features, leaf, grads)
+        return Pull(loss, gradient, scale)
+
+    def features(self, clean: torch.Tensor) -> list[torch.Tensor]:
+        """Features of each layer, (B, tokens, width), of the picture that clean latents decode to; differentiable."""
         mean, std = self.models.normalisation(self.feature_normalisation)
-        image = self.models.decode_latents(latents)
+        image = self.models.decode_latents(clean)
         pixels = ops.prepare_image(image, self.models.guide_size(), mean, std)
-        features = self.models.features(pixels, self.layers)
-        return ops.feature_loss(features, list(self.targets), layer_loss_weights(self.targets, self.layer_weights))
+        return self.models.features(pixels, self.layers)
 
 
 def layer_loss_weights(targets: Sequence[torch.Tensor], layer_weights: Sequence[float]) -> torch.Tensor:
-    """Weights w (B, L) of the layer losses: a_l times the normalised inverse norms of the targets, per image."""
-    inverse = torch.stack([1 / g.flatten(1).norm(dim=1) for g in targets], dim=1)
+    """Weights w (B, L) of the layer losses: a_l times the normalised inverse norms of the targets, per image.
+
+    In float32 at least: the norm of a layer does not fit float16.
+    """
+    dtype = torch.promote_types(targets[0].dtype, torch.float32)
+    norms = [torch.linalg.vector_norm(g.flatten(1), dim=1, dtype=dtype) for g in targets]
+    inverse = 1 / torch.stack(norms, dim=1)
     return inverse / inverse.sum(dim=1, keepdim=True) * inverse.new_tensor(layer_weights)
 
 
@@ -75,13 +108,10 @@ class Guided:
         with torch.enable_grad():
             leaf = latents.detach().requires_grad_()
             prediction = self.denoiser(leaf, step)
-            loss = self.critic(clean_estimate(leaf, prediction.noise_cond, step, self.params))
-            # the loss is per image, so the gradient of one image does not depend on the others
-            (gradient,) = torch.autograd.grad(loss.sum(), leaf)
-        detached = prediction.but(
-            latents=latents, noise_cond=prediction.noise_cond.detach(), loss=loss.detach().float()
-        )
-        return RULES[self.params.rule](detached, gradient, step, self.params)
+            clean = clean_estimate(leaf, prediction.noise_cond, step, self.params)
+            pull = self.critic(clean, leaf)
+        detached = prediction.but(latents=latents, noise_cond=prediction.noise_cond.detach(), loss=pull.loss.float())
+        return RULES[self.params.rule](detached, pull, step, self.params)
 
 
 def n_guided_steps(n_steps: int, params: GuidanceParams) -> int:
@@ -94,27 +124,33 @@ def clean_estimate(latents: torch.Tensor, noise: torch.Tensor, step: Step, param
 
     x0 = (z_t - sqrt(1-abar) eps) / sqrt(abar); the published code has (1-abar) in place of its root.
     """
-    sigma = (1 - step.abar) ** 0.5
+    sigma, root = (1 - step.abar) ** 0.5, step.abar**0.5
     factor = sigma if params.x0_estimate == "exact" else sigma**2
-    x0 = (latents - factor * noise) / step.abar**0.5
-    return sigma * x0 + (1 - sigma) * latents if params.x0_blend else x0
+    of_latents, of_noise = 1 / root, -factor / root
+    if params.x0_blend:
+        of_latents, of_noise = sigma * of_latents + (1 - sigma), sigma * of_noise
+    return ops.guided_step([latents, noise], [of_latents, of_noise])
 
 
-def noise_rule(prediction: Prediction, gradient: torch.Tensor, step: Step, params: GuidanceParams) -> Prediction:
+def noise_rule(prediction: Prediction, pull: Pull, step: Step, params: GuidanceParams) -> Prediction:
     """eps += sqrt(1-abar) kappa gradient, or scaled to kappa times the rms of (eps_c - eps_u)."""
-    term = (1 - step.abar) ** 0.5 * gradient
     if params.normalise == "rms":
-        term = term * (rms(prediction.noise_cond - prediction.noise_uncond) / rms(term))
-    return prediction.but(noise=prediction.noise + params.guidance_scale * term)
+        spread, size = rms(prediction.noise_cond - prediction.noise_uncond), rms(pull.gradient)
+        # no gradient, no pull; where something overflowed, the tensors themselves carry it on
+        coefficient = (params.guidance_scale * spread / size).nan_to_num(0, 0, 0)
+    else:
+        coefficient = (1 - step.abar) ** 0.5 * params.guidance_scale / pull.scale
+    return prediction.plus((coefficient, pull.gradient))
 
 
 def rms(values: torch.Tensor) -> torch.Tensor:
-    """Root mean square per image, shape (B, 1, 1, 1); never zero, so that it can divide."""
-    tiny = torch.finfo(values.dtype).tiny
-    return values.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp_min(tiny)
+    """Root mean square per image, (B,) float64."""
+    dtype = torch.promote_types(values.dtype, torch.float32)
+    norm = torch.linalg.vector_norm(values.flatten(1), dim=1, dtype=dtype)
+    return norm.double() / values[0].numel() ** 0.5
 
 
-RULES: dict[str, Callable[[Prediction, torch.Tensor, Step, GuidanceParams], Prediction]] = {"noise": noise_rule}
+RULES: dict[str, Callable[[Prediction, Pull, Step, GuidanceParams], Prediction]] = {"noise": noise_rule}
 
 
 def preset(name: str, diffusion: DiffusionParams | None = None) -> tuple[DiffusionParams, GuidanceParams]:

@@ -15,6 +15,7 @@ import torch
 
 from .errors import UserError
 from .files import file_digest, fingerprint, read_json
+from .lean import lean
 from .params import LAYERS
 from .pixels import NORMALISATION, normalise, resize, to_tensor
 
@@ -29,6 +30,8 @@ class ModelError(UserError):
 @dataclass(eq=False)
 class Models:
     """The networks of one reconstruction, on one device and in one precision.
+
+    The VAE's decoder, which guidance differentiates, is made `lean`.
 
     Attributes
     ----------
@@ -52,6 +55,7 @@ class Models:
     def __post_init__(self) -> None:
         for part in (self.vae, self.unet, self.text_encoder, self.image_encoder):
             part.requires_grad_(False).eval()
+        lean(self.vae.decoder)
 
     @property
     def device(self) -> torch.device:

@@ -1,8 +1,9 @@
-"""The arithmetic of one guided step: one function per kernel, each with its plain-PyTorch reference.
+"""The arithmetic of one guided step, one function per operation: compiled kernels where there are any, else PyTorch.
 
-Everything faster is tested against the functions of this module.  Half-precision input is accumulated in
-float32, float64 input in float64 (for gradient checks).  The equations follow Li, Wu and Chen, IEEE TIP 2025
-(arXiv 2402.13809); DDIM is Song, Meng and Ermon, ICLR 2021 (arXiv 2010.02502), equation 12 without noise.
+`backend` decides for the device of the tensors, `reference` has the same operations in plain PyTorch, and everything
+faster is tested against those.  Half-precision input is accumulated in float32, float64 input in float64 (for gradient
+checks).  The equations follow Li, Wu and Chen, IEEE TIP 2025 (arXiv 2402.13809); DDIM is Song, Meng and Ermon, ICLR
+2021 (arXiv 2010.02502), equation 12 without noise.
 """
 
 import math
@@ -11,141 +12,95 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from napari_neuraldiffuser.core.backend import backend_info
-from napari_neuraldiffuser.core.errors import UserError
+from . import backend, kernels, ops_checks, reference
+from .backend import backend_info
+from .ops_checks import OpsError
 
 __all__ = [
     "OpsError",
     "StepCoefficients",
     "backend_info",
-    "cfg",
-    "ddim_step",
-    "feature_loss",
     "feature_loss_grad",
+    "gradient_scale",
+    "group_norm_silu",
     "guided_step",
+    "guided_step_table",
     "prepare_image",
+    "reference",
     "step_coefficients",
 ]
 
 
-class OpsError(UserError):
-    """Tensors or coefficients do not fit together; the message names the one and the rule."""
+@torch.compiler.assume_constant_result
+def _compiled(device: str) -> bool:
+    return backend.kernels_for(torch.device(device)) is not None
 
 
-def accumulation_dtype(tensor: Tensor) -> torch.dtype:
-    """The dtype in which `tensor` is computed with: float32, or float64 for float64 input."""
-    if not tensor.is_floating_point():
-        raise OpsError(f"tensor must be a floating-point tensor, got {tensor.dtype}. Use .float().")
-    return torch.promote_types(tensor.dtype, torch.float32)
+def _kernels_run(tensor: Tensor) -> bool:
+    """Whether the compiled kernels run for this tensor; a compiled graph keeps the answer of its tracing."""
+    if torch.compiler.is_compiling():
+        return _compiled(str(tensor.device))
+    return backend.kernels_for(tensor.device) is not None
 
 
 # ---- multi-layer feature loss -------------------------------------------------------------------
 
 
 def feature_loss_grad(
-    features: Sequence[Tensor], targets: Sequence[Tensor], weights: Tensor
+    features: Sequence[Tensor], targets: Sequence[Tensor], weights: Tensor, grad_scale: float = 1.0
 ) -> tuple[Tensor, list[Tensor]]:
     """Per-image weighted feature distance and its gradient with respect to every feature.
 
     L_b = sum_l w_bl mean((f_bl - g_bl)^2),   dL_b / df_bl = 2 w_bl (f_bl - g_bl) / n_l,
 
-    with n_l the number of elements of layer l in one image.  An image's gradient depends on that image only.
+    with n_l the number of elements of layer l in one image.  An image's gradient depends on that image only.  The loss
+    is differentiable in the features, once; the gradients are constants.
 
     Parameters
     ----------
     features : sequence of Tensor, each (B, ...)
-        Features f_l of the current image estimates, for instance (B, tokens, width).
+        Features f_l of the current image estimates, for instance (B, tokens, width), at most 24 layers of one dtype.
     targets : sequence of Tensor, each (B, ...) or (1, ...)
         Decoded features g_l; a batch of 1 serves every image.
     weights : Tensor, (B, n_layers) or (1, n_layers)
         Layer weights w_bl.
+    grad_scale : float
+        Power of two that the gradients are multiplied by, see `gradient_scale`; the loss is not.
 
     Returns
     -------
     loss : Tensor, (B,)
         In float32 (float64 for float64 features).
-    grads : list of Tensor, each shaped like its feature, in the loss's dtype
+    grads : list of Tensor, each shaped like its feature and in its dtype, contiguous
 
     Raises
     ------
     OpsError
-        If counts, shapes, devices or dtypes do not fit together.
+        If counts, shapes, devices or dtypes do not fit together, or a target or weight requires a gradient.
     """
-    _check_layers(features, targets, weights)
-    batch, dtype = len(features[0]), accumulation_dtype(features[0])
-    loss = torch.zeros(batch, dtype=dtype, device=features[0].device)
-    grads = []
-    for feature, target, weight in zip(features, targets, weights.to(dtype).unbind(1), strict=True):
-        difference = feature.detach().to(dtype) - target.detach().to(dtype)
-        per_image = difference.flatten(1)  # (B, n_l)
-        loss += weight * per_image.square().mean(1)
-        scale = (2.0 / per_image.shape[1]) * weight
-        grads.append(difference * scale.view(-1, *[1] * (feature.ndim - 1)))
-    return loss, grads
+    ops_checks.check_constants("the feature loss", targets=targets, weights=weights)
+    if features and _kernels_run(features[0]):
+        operation = torch.ops.neuraldiffuser.feature_loss_grad.default
+        return kernels.call(operation, features, list(features), list(targets), weights, grad_scale)
+    ops_checks.check_layers(features, targets, weights, grad_scale)
+    return reference.feature_loss_grad(features, targets, weights, grad_scale)
 
 
-class _FeatureLoss(torch.autograd.Function):
-    """`feature_loss_grad` under autograd: the gradient comes with the loss and is only scaled in backward."""
+def gradient_scale(dtype: torch.dtype, numel: int) -> float:
+    """Power of two that keeps a feature gradient from underflow: 1 unless `dtype` is float16.
 
-    @staticmethod
-    def forward(ctx, targets, weights, *features):
-        loss, grads = feature_loss_grad(features, targets, weights)
-        ctx.save_for_backward(*grads)
-        ctx.dtypes = [feature.dtype for feature in features]
-        return loss
+    The gradient of a mean over n elements is of the order of 1/n, where float16 has few digits left or none; the
+    scale is the largest power of two up to n.  The one who uses the gradient divides by it again.
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, upstream):
-        scaled = (g * upstream.view(-1, *[1] * (g.ndim - 1)) for g in ctx.saved_tensors)
-        return None, None, *(g.to(dtype) for g, dtype in zip(scaled, ctx.dtypes, strict=True))
-
-
-def feature_loss(features: Sequence[Tensor], targets: Sequence[Tensor], weights: Tensor) -> Tensor:
-    """Per-image weighted feature distance, differentiable with respect to the features.
-
-    The loss of `feature_loss_grad` (same arguments and errors).  Targets and weights are constants: one that
-    requires a gradient is an error, because it would silently get none.
-
-    Returns
-    -------
-    Tensor, (B,)
+    Parameters
+    ----------
+    dtype : torch.dtype
+        Of the features.
+    numel : int
+        Elements n of one image's layer.
     """
-    for name, tensor in [("weights", weights), *((f"targets[{i}]", t) for i, t in enumerate(targets))]:
-        if tensor.requires_grad:
-            raise OpsError(f"{name} must be a constant, got a tensor that requires a gradient. Detach it.")
-    return _FeatureLoss.apply(tuple(targets), weights, *features)
-
-
-def _check_layers(features, targets, weights) -> None:
-    if not features:
-        raise OpsError("features must be at least one layer, got none.")
-    if len(targets) != len(features):
-        raise OpsError(f"targets must be one per layer ({len(features)}), got {len(targets)}.")
-    batch = len(features[0])
-    if weights.ndim != 2 or weights.shape[1] != len(features) or weights.shape[0] not in (1, batch):
-        raise OpsError(
-            f"weights must be shaped ({batch} or 1, {len(features)}), got {tuple(weights.shape)}. "
-            "Give one row for all images or one per image."
-        )
-    for i, (feature, target) in enumerate(zip(features, targets, strict=True)):
-        _check_layer(i, feature, target, batch)
-
-
-def _check_layer(i: int, feature: Tensor, target: Tensor, batch: int) -> None:
-    if feature.ndim < 2 or len(feature) != batch or feature[0].numel() == 0:
-        raise OpsError(f"features[{i}] must be ({batch}, ...) and not empty, got {tuple(feature.shape)}.")
-    if target.shape[1:] != feature.shape[1:] or len(target) not in (1, batch):
-        raise OpsError(
-            f"targets[{i}] must be shaped ({batch} or 1, ...) like {tuple(feature.shape)}, got "
-            f"{tuple(target.shape)}. Targets and features must come from the same model and layers."
-        )
-    if target.device != feature.device:
-        raise OpsError(f"targets[{i}] must be on {feature.device} like the features, got {target.device}.")
-    accumulation_dtype(feature)
-    accumulation_dtype(target)
+    return 2.0 ** (int(numel).bit_length() - 1) if dtype == torch.float16 else 1.0
 
 
 # ---- diffusion step -----------------------------------------------------------------------------
@@ -174,7 +129,7 @@ def step_coefficients(
     abar, abar_prev : float
         Cumulative noise schedule at this and at the next executed timestep, in (0, 1].
     cfg_scale : float
-        Classifier-free guidance scale s.
+        Classifier-free guidance scale s; at 1, `noise_cond` is the factor e of a noise already combined.
     guidance_scale : float
         Weight kappa of the feature gradient A = dL / dz.
 
@@ -203,72 +158,62 @@ def _schedule(name: str, value: float) -> float:
     return value
 
 
-def guided_step(
-    latents: Tensor,
-    noise_uncond: Tensor,
-    noise_cond: Tensor,
-    gradient: Tensor | None,
-    coefficients: StepCoefficients,
-) -> Tensor:
-    """One guided DDIM step as a single linear combination of up to four tensors.
+def guided_step(terms: Sequence[Tensor], coefficients: Sequence[float]) -> Tensor:
+    """One linear combination, sum_i c_i t_i, differentiable in every term.
 
-    z_prev = c_z z + c_u eps_u + c_c eps_c + c_g A
+    A whole guided DDIM step is one: of the latents, the noise predictions and the feature gradient.
 
     Parameters
     ----------
-    latents, noise_uncond, noise_cond : Tensor, (B, 4, h, w)
-        z_t and the two noise predictions; their dtypes may differ.
-    gradient : Tensor, (B, 4, h, w), or None
-        Gradient A of the feature loss with respect to z_t; None in an unguided step.
-    coefficients : StepCoefficients
-        From `step_coefficients`.
+    terms : sequence of 1 to 6 Tensor, all (B, ...)
+        z_t first.  Dtypes may differ, but float64 goes with float64 only.
+    coefficients : sequence of float
+        One per term, finite, see `step_coefficients`.
 
     Returns
     -------
-    Tensor, (B, 4, h, w)
-        z_{t-1} in the latents' dtype, summed in at least float32.
+    Tensor, (B, ...)
+        In the first term's dtype, summed in at least float32.
+
+    Raises
+    ------
+    OpsError
+        If counts, shapes, devices or dtypes do not fit together, or a coefficient is not finite.
     """
-    terms = [(coefficients.noise_uncond, noise_uncond), (coefficients.noise_cond, noise_cond)]
-    if gradient is not None:
-        terms.append((coefficients.gradient, gradient))
-    return _combine(latents, coefficients.latents, terms)
+    if terms and _kernels_run(terms[0]):
+        return kernels.call(torch.ops.neuraldiffuser.guided_step.default, terms, list(terms), list(coefficients))
+    ops_checks.check_coefficients(terms, coefficients)
+    return reference.guided_step(terms, coefficients)
 
 
-def _combine(latents: Tensor, factor: float, terms: list[tuple[float, Tensor]]) -> Tensor:
-    dtype = accumulation_dtype(latents)
-    total = latents.to(dtype) * factor
-    for coefficient, tensor in terms:
-        if tensor.shape != latents.shape:
-            raise OpsError(
-                f"every tensor of a step must be shaped {tuple(latents.shape)}, got {tuple(tensor.shape)}."
-            )
-        total = total + tensor.to(dtype) * coefficient
-    return total.to(latents.dtype)
+def guided_step_table(terms: Sequence[Tensor], table: Tensor, index: Tensor) -> Tensor:
+    """`guided_step` with coefficients per step and image from a table on the terms' device.
 
-
-def cfg(noise_uncond: Tensor, noise_cond: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance, eps_u + s (eps_c - eps_u) (Ho and Salimans 2022, arXiv 2207.12598)."""
-    return noise_uncond + scale * (noise_cond - noise_uncond)
-
-
-def ddim_step(latents: Tensor, noise: Tensor, abar: float, abar_prev: float) -> Tensor:
-    """The deterministic DDIM update, sqrt(abar_prev) x0 + sqrt(1 - abar_prev) eps.
-
-    x0 = (z - sqrt(1 - abar) eps) / sqrt(abar) is folded in, so that two tensors are read once.
+    Nothing is read back from a GPU, so a CUDA graph of a step serves every step: only `index` changes.
 
     Parameters
     ----------
-    latents, noise : Tensor, (B, 4, h, w)
-        z_t and the (guided) noise prediction eps.
-    abar, abar_prev : float
-        Cumulative noise schedule at this and at the next executed timestep, in (0, 1].
+    terms : sequence of 1 to 6 Tensor, all (B, ...)
+    table : Tensor, (steps, B or 1, n_terms), float64
+        Constant.
+    index : Tensor, one int64 number
+        The row.  Out of range it is an error on a CPU; on a GPU the result is NaN.
 
     Returns
     -------
-    Tensor, (B, 4, h, w), in the latents' dtype
+    Tensor, (B, ...), in the first term's dtype
+
+    Raises
+    ------
+    OpsError
+        If counts, shapes, devices or dtypes do not fit together, or the table requires a gradient; on a CPU also if
+        the index is out of range or a coefficient is not finite.
     """
-    coefficients = step_coefficients(abar, abar_prev)
-    return _combine(latents, coefficients.latents, [(coefficients.noise_cond, noise)])
+    ops_checks.check_constants("a step", table=table)
+    if terms and _kernels_run(terms[0]):
+        return kernels.call(torch.ops.neuraldiffuser.guided_step.table, terms, list(terms), table, index)
+    ops_checks.check_table(terms, table, index)
+    return reference.guided_step_table(terms, table, index)
 
 
 # ---- image for the guide network ----------------------------------------------------------------
@@ -297,21 +242,47 @@ def prepare_image(
     OpsError
         If the image is not (B, 3, H, W), the size is not positive or a statistic is not usable.
     """
-    _check_image(image, size, mean, std)
-    dtype = accumulation_dtype(image)  # the antialiased resize has no bfloat16 on CPUs
-    image01 = (image.to(dtype) * 0.5 + 0.5).clamp(0, 1)
-    if image.shape[-2:] != (size, size):
-        image01 = F.interpolate(image01, (size, size), mode="bilinear", antialias=True, align_corners=False)
-    shift, scale = (image01.new_tensor(values).view(1, 3, 1, 1) for values in (mean, std))
-    return ((image01 - shift) / scale).to(image.dtype)
+    if _kernels_run(image):
+        return kernels.call(torch.ops.neuraldiffuser.prepare_image.default, (image,), image, size, mean, std)
+    ops_checks.check_image(image, size, mean, std)
+    return reference.prepare_image(image, size, mean, std)
 
 
-def _check_image(image, size, mean, std) -> None:
-    if image.ndim != 4 or image.shape[1] != 3:
-        raise OpsError(f"image must be shaped (B, 3, H, W), got {tuple(image.shape)}.")
-    if size < 1:
-        raise OpsError(f"size must be at least 1 pixel, got {size}.")
-    if len(mean) != 3 or not all(map(math.isfinite, mean)):
-        raise OpsError(f"mean must be 3 finite numbers, got {mean}.")
-    if len(std) != 3 or not all(math.isfinite(s) and s > 0 for s in std):
-        raise OpsError(f"std must be 3 numbers above 0, got {std}.")
+# ---- normalisation of the VAE decoder -----------------------------------------------------------
+
+
+def group_norm_silu(
+    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5, silu: bool = True
+) -> Tensor:
+    """GroupNorm (Wu and He 2018, arXiv 1803.08494) and SiLU in one, differentiable in `x`, once.
+
+    The compiled kernels keep `x` and the groups' statistics for backward and nothing else, and give a 4-D result in
+    channels-last memory.
+
+    Parameters
+    ----------
+    x : Tensor, (B, C, ...), 2 to 5 dimensions
+    groups : int
+        Divides C.
+    weight, bias : Tensor, (C,)
+        Constants.
+    eps : float
+        Added to the variance.
+    silu : bool
+        False leaves SiLU out.
+
+    Returns
+    -------
+    Tensor, (B, C, ...), in the dtype of `x`
+
+    Raises
+    ------
+    OpsError
+        If shapes, devices or dtypes do not fit together, or weight or bias requires a gradient.
+    """
+    ops_checks.check_constants("group_norm_silu", weight=weight, bias=bias)
+    if _kernels_run(x):
+        operation = torch.ops.neuraldiffuser.group_norm_silu.default
+        return kernels.call(operation, (x,), x, weight, bias, groups, eps, silu)[0]
+    ops_checks.check_norm(x, weight, bias, groups, eps)
+    return reference.group_norm_silu(x, groups, weight, bias, eps, silu)

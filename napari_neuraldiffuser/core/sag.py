@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from . import ops
 from .diffusion import ClassifierFree, Prediction, Step, add_noise
 
 BLUR_SIZE, BLUR_SIGMA = 9, 1.0
@@ -67,12 +68,13 @@ class SelfAttentionGuided:
             degraded = degrade(latents.detach(), uncond, attention, step)
             text = self.denoiser.unconditional.expand_as(self.denoiser.condition)
             noise = unet(degraded, step.timestep, encoder_hidden_states=text).sample
-        return prediction.but(noise=prediction.noise + self.sag_scale * (uncond - noise))
+        return prediction.plus((self.sag_scale, uncond), (-self.sag_scale, noise))
 
 
 def degrade(latents: torch.Tensor, noise: torch.Tensor, attention: torch.Tensor, step: Step) -> torch.Tensor:
     """z_t whose clean estimate is blurred where the self-attention (B, heads, hw, hw) is above average."""
-    x0 = (latents - (1 - step.abar) ** 0.5 * noise) / step.abar**0.5
+    root = step.abar**0.5
+    x0 = ops.guided_step([latents, noise], [1 / root, -((1 - step.abar) ** 0.5) / root])
     mask = attention_mask(attention, latents.shape[-2:]).to(latents.dtype)
     blurred = gaussian_blur(x0) * mask + x0 * (1 - mask)
     return add_noise(blurred, noise, step.abar)

@@ -2,9 +2,24 @@ import numpy as np
 import pytest
 import torch
 
-from napari_neuraldiffuser.core.diffusion import Prediction, Schedule, add_noise, noise_for, sample, schedule
+from napari_neuraldiffuser.core import diffusion
+from napari_neuraldiffuser.core.diffusion import (
+    Prediction,
+    Schedule,
+    Step,
+    add_noise,
+    combine,
+    noise_for,
+    sample,
+    schedule,
+)
 from napari_neuraldiffuser.core.params import DiffusionParams, ParamError
 from tests.small_models import sd14_scheduler
+
+
+def still(z, step):
+    """A denoiser that takes z itself for the noise."""
+    return Prediction(z, ((1.0, z),), z, z)
 
 
 @pytest.fixture
@@ -41,7 +56,7 @@ def test_the_loop_is_the_library_s_ddim(scheduler, n_steps):
 
     z0 = torch.randn(2, 4, 3, 5, generator=generator, dtype=torch.float64)
     plan = schedule(scheduler, DiffusionParams(n_steps=n_steps))
-    got = sample(z0, plan.steps, lambda z, step: Prediction(z, predict(z), z, z))
+    got = sample(z0, plan.steps, lambda z, step: Prediction(z, ((1.0, predict(z)),), z, z))
     expected = z0
     for step in plan.steps:
         expected = scheduler.step(predict(expected), step.timestep, expected).prev_sample
@@ -55,7 +70,7 @@ def test_a_perfect_denoiser_returns_the_clean_latents(scheduler):
 
     def perfect(z, step):
         eps = (z - step.abar**0.5 * clean) / (1 - step.abar) ** 0.5
-        return Prediction(z, eps, eps, eps)
+        return Prediction(z, ((1.0, eps),), eps, eps)
 
     start = add_noise(clean, torch.randn_like(clean), plan.start_abar)
     last = plan.steps[-1]
@@ -67,9 +82,36 @@ def test_a_perfect_denoiser_returns_the_clean_latents(scheduler):
 def test_a_shift_is_added_after_the_step(scheduler):
     plan = schedule(scheduler, DiffusionParams(n_steps=1, strength=1.0))
     z = torch.randn(1, 4, 2, 2)
-    base = sample(z, plan.steps, lambda x, s: Prediction(x, x, x, x))
-    moved = sample(z, plan.steps, lambda x, s: Prediction(x, x, x, x, shift=torch.full_like(x, 0.5)))
+    base = sample(z, plan.steps, still)
+    moved = sample(z, plan.steps, lambda x, s: still(x, s).but(shift=torch.full_like(x, 0.5)))
     assert torch.allclose(moved - base, torch.full_like(z, 0.5), atol=1e-6)
+
+
+def test_a_step_is_one_linear_combination(monkeypatch):
+    """All of z, both noises, self-attention guidance, gradient and shift go through one call of the operation."""
+    z, uncond, cond, degraded, gradient, shift = torch.randn(6, 2, 4, 3, 5, dtype=torch.float64)
+    prediction = Prediction(z, ((-6.5, uncond), (7.5, cond)), uncond, cond, shift)
+    prediction = prediction.plus((0.75, uncond), (-0.75, degraded)).plus((3.0, gradient))
+    assert [c for c, _ in prediction.terms] == [-5.75, 7.5, -0.75, 3.0]
+    calls, plain = [], diffusion.ops.guided_step
+    monkeypatch.setattr(diffusion.ops, "guided_step", lambda terms, c: calls.append(len(terms)) or plain(terms, c))
+    step = Step(0, 37, 721, 0.13, 0.2)
+    got = sample(z, [step], lambda z, step: prediction)
+    assert calls == [6]
+    noise = uncond + 7.5 * (cond - uncond) + 0.75 * (uncond - degraded) + 3.0 * gradient
+    x0 = (z - 0.87**0.5 * noise) / 0.13**0.5
+    torch.testing.assert_close(got, 0.2**0.5 * x0 + 0.8**0.5 * noise + shift, rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(prediction.noise, noise, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_coefficients_per_image(dtype):
+    a, b = torch.randn(2, 3, 4, 3, 5).to(dtype)
+    per_image = torch.tensor([1.0, -2.0, 0.25], dtype=torch.float64)
+    got = combine([(0.5, a), (per_image, b)])
+    assert got.dtype == dtype
+    for i, c in enumerate(per_image.tolist()):
+        assert torch.equal(got[i : i + 1], combine([(0.5, a[i : i + 1]), (c, b[i : i + 1])]))
 
 
 def test_noise_depends_on_seed_stimulus_and_repeat_only():
@@ -100,7 +142,7 @@ def test_what_the_callback_raises_ends_the_run(scheduler):
         sample(
             torch.zeros(1, 4, 2, 2),
             schedule(scheduler, DiffusionParams()).steps,
-            lambda z, s: Prediction(z, z, z, z),
+            still,
             stop,
         )
     assert seen == [0, 1, 2]

@@ -6,6 +6,7 @@ from importlib import metadata, util
 import pytest
 
 from napari_neuraldiffuser.core import doctor as module
+from napari_neuraldiffuser.core.backend import BackendError, backend_info
 from napari_neuraldiffuser.core.doctor import as_json, as_text, check_model_folder, doctor
 
 
@@ -24,7 +25,8 @@ def test_report_of_a_complete_installation(model_folder):
     report = doctor(model_folder)
     assert report["problems"] == []
     assert report["packages"]["numpy"] == metadata.version("numpy")
-    assert report["kernels"]["backend"] == "reference"
+    assert report["kernels"] == backend_info()
+    assert report["kernels"]["reason"] in as_text(report)
     assert json.loads(as_json(report)) == report
     assert "complete" in as_text(report)
 
@@ -82,3 +84,33 @@ def test_broken_torch_is_reported(monkeypatch, model_folder):
     report = doctor(model_folder)
     assert "libcudart" in report["kernels"]["reason"]
     assert report["kernels"]["reason"] in report["problems"]
+
+
+def test_built_kernels_are_described(monkeypatch, model_folder):
+    kernels = backend_info() | {
+        "backend": "cpu",
+        "reason": "C++ kernels run.",
+        "extension": "/somewhere/_kernels.so",
+        "built_architectures": ["sm_80", "sm_90", "compute_90"],
+        "built_cuda": "13.0",
+        "built_torch": "2.13.0",
+        "isa": "v3",
+        "sanitize": "address",
+    }
+    monkeypatch.setattr(module, "backend_info", lambda: kernels)
+    report = doctor(model_folder)
+    text = as_text(report)
+    assert "kernels: cpu: C++ kernels run." in text
+    assert "/somewhere/_kernels.so, compiled against torch 2.13.0, sanitizers address" in text
+    assert "CPU instruction set v3, GPU architectures sm_80, sm_90, compute_90 (CUDA 13.0)" in text
+    assert json.loads(as_json(report))["kernels"]["built_architectures"] == ["sm_80", "sm_90", "compute_90"]
+
+
+def test_a_bad_kernel_variable_is_a_problem_not_a_crash(monkeypatch, model_folder):
+    def bad():
+        raise BackendError("NEURALDIFFUSER_KERNELS must be auto or reference, got 'x'. Unset it for auto.")
+
+    monkeypatch.setattr(module, "backend_info", bad)
+    report = doctor(model_folder)
+    assert report["kernels"]["backend"] is None
+    assert "NEURALDIFFUSER_KERNELS must be auto or reference" in "".join(report["problems"])

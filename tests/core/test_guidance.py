@@ -1,12 +1,16 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
-from napari_neuraldiffuser.core import pipeline
+from napari_neuraldiffuser.core import ops, pipeline
 from napari_neuraldiffuser.core.diffusion import ClassifierFree, Prediction, Step, noise_for, schedule
 from napari_neuraldiffuser.core.embeddings import Embeddings
 from napari_neuraldiffuser.core.guidance import (
+    FeatureCritic,
     Guided,
+    Pull,
     clean_estimate,
     layer_loss_weights,
     n_guided_steps,
@@ -113,8 +117,9 @@ def test_gradient_equals_a_finite_difference(models64):
     direction = torch.randn(z.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
     def loss(moved):
-        noise = guided.denoiser(moved, step).noise_cond
-        return float(guided.critic(clean_estimate(moved, noise, step, guidance)).sum())
+        leaf = moved.requires_grad_()
+        noise = guided.denoiser(leaf, step).noise_cond
+        return float(guided.critic(clean_estimate(leaf, noise, step, guidance), leaf).loss)
 
     h = 1e-5
     numeric = (loss(z + h * direction) - loss(z - h * direction)) / (2 * h)
@@ -163,10 +168,51 @@ def test_rms_strength_is_scale_free():
     a, b, gradient = (torch.randn(2, 4, 5, 3, generator=generator) for _ in range(3))
     step = Step(0, 37, 721, 0.1, 0.2)
     params = GuidanceParams(guidance_scale=10.0, normalise="rms")
-    base = Prediction(a, torch.zeros_like(a), a, b)
-    small, large = (noise_rule(base, gradient * s, step, params).noise for s in (1e-6, 1e3))
+    base = Prediction(a, ((0.0, a),), a, b)
+    small, large = (noise_rule(base, Pull(None, gradient * s), step, params).noise for s in (1e-6, 1e3))
     assert torch.allclose(small, large, rtol=1e-4)
     assert torch.allclose(rms(small), 10 * rms(b - a), rtol=1e-4)
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
+def test_a_broken_or_vanished_gradient_stays_with_its_image(value):
+    a, b, gradient = torch.randn(3, 3, 4, 5, 3)
+    step, params = Step(0, 37, 721, 0.1, 0.2), GuidanceParams(guidance_scale=10.0, normalise="rms")
+    base = Prediction(a, ((1.0, a),), a, b)
+    expected = noise_rule(base, Pull(None, gradient.clone()), step, params).noise
+    gradient[1] = value
+    got = noise_rule(base, Pull(None, gradient), step, params).noise
+    assert torch.equal(got[[0, 2]], expected[[0, 2]])
+    assert torch.equal(got[1], a[1]) if value == 0 else not got[1].isfinite().any()
+
+
+def test_a_gradient_scale_is_undone_exactly():
+    a, gradient = torch.randn(2, 3, 4, 5, 3)
+    base, step = Prediction(a, ((1.0, a),), a, a), Step(0, 37, 721, 0.1, 0.2)
+    for normalise in ("none", "rms"):
+        params = GuidanceParams(guidance_scale=10.0, normalise=normalise)
+        plain, scaled = (noise_rule(base, Pull(None, gradient * s, s), step, params).noise for s in (1.0, 2.0**15))
+        assert torch.equal(plain, scaled)
+
+
+def test_float16_gradients_do_not_underflow(monkeypatch):
+    """Near the targets of a large layer every feature gradient is below float16's smallest number."""
+    models, n = small_models(torch.float16), 38_400
+    leaf = torch.randn(1, 4, 16, 16).half().requires_grad_()
+    critic = FeatureCritic(models, [], LAYERS, (160 / n,) * 6)  # layers of 160 elements, weighted as if of n
+    with torch.no_grad():
+        targets = [f + 2.0**-9 * torch.randn(f.shape).half() for f in critic.features(leaf)]
+    critic, pulls = dataclasses.replace(critic, targets=targets), []
+    for scale in (1.0, ops.gradient_scale(torch.float16, n)):
+        monkeypatch.setattr(ops, "gradient_scale", lambda dtype, numel, scale=scale: scale)
+        pulls.append(critic(leaf, leaf))
+    plain, scaled = pulls
+    assert scaled.scale == 2**15
+    assert plain.gradient.dtype == scaled.gradient.dtype == torch.float16
+    assert torch.equal(plain.loss, scaled.loss)
+    assert not plain.gradient.any()
+    assert float((scaled.gradient != 0).float().mean()) > 0.99
+    assert scaled.gradient.isfinite().all()
 
 
 def test_layer_weights_follow_the_formula():
@@ -193,7 +239,7 @@ def test_exact_estimate_recovers_the_clean_latents():
 def test_guided_passes_the_unguided_steps_through():
     class Fixed:
         def __call__(self, latents, step):
-            return Prediction(latents, latents, latents, latents)
+            return Prediction(latents, ((1.0, latents),), latents, latents)
 
     z = torch.ones(1, 4, 2, 2)
     guided = Guided(Fixed(), None, GuidanceParams())

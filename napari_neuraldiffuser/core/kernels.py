@@ -1,0 +1,210 @@
+"""What PyTorch has to know of the compiled operations beyond their kernels: shapes for tracing, and derivatives.
+
+`register` is called once, when the extension is loaded.  The derivatives are those that guidance needs: through the
+loss of `feature_loss_grad` to the features, through `guided_step` to every term, through `prepare_image` and
+`group_norm_silu` to the picture.  Everything else is a constant, and asking for its gradient is an error.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .ops_checks import OpsError, accumulation_dtype
+from .reference import table_columns
+
+NAMESPACE = "neuraldiffuser"
+
+
+@cache
+def register() -> None:
+    """Register fake kernels and derivatives of every operation of the extension; more calls do nothing."""
+    for name, fake in FAKES.items():
+        torch.library.register_fake(f"{NAMESPACE}::{name}", fake)
+    for name, (setup, backward) in DERIVATIVES.items():
+        torch.library.register_autograd(f"{NAMESPACE}::{name}", backward, setup_context=setup)
+    for name in ("prepare_image_backward", "group_norm_silu_backward"):
+        torch.library.register_autograd(f"{NAMESPACE}::{name}", _once)
+
+
+def call(operation: Callable, differentiable: Sequence[Tensor], *args: Any) -> Any:
+    """Call a compiled operation; what its checks find is an OpsError.
+
+    Where no tensor of `differentiable` needs a gradient the call goes past the autograd layer, which is written in
+    Python and takes longer than the kernel of a small tensor.
+    """
+    try:
+        if torch.compiler.is_compiling() or (torch.is_grad_enabled() and any(t.requires_grad for t in differentiable)):
+            return operation(*args)
+        with torch._C._AutoDispatchBelowAutograd():
+            return operation(*args)
+    except RuntimeError as error:
+        if type(error) is not RuntimeError:  # out of memory, a failing device
+            raise
+        raise OpsError(str(error)) from error
+
+
+# ---- fake kernels: shape, dtype and strides of the outputs ---------------------------------------
+
+
+def _beside(first: Tensor, *others: Tensor) -> None:
+    """A meta tensor among others ends up in a fake kernel, which must not answer for the real one."""
+    for other in others:
+        if other.device != first.device:
+            raise RuntimeError(f"All tensors must be on {first.device} like the first, got {other.device}. Move them.")
+
+
+def _fake_feature_loss_grad(features, targets, weights, grad_scale=1.0):
+    _beside(*features, *targets, weights)
+    loss = features[0].new_empty(features[0].shape[:1], dtype=accumulation_dtype(features[0].dtype))
+    return loss, [torch.empty_like(f, memory_format=torch.contiguous_format) for f in features]
+
+
+def _fake_guided_step(terms, coefficients):
+    _beside(*terms)
+    return _dense_like(terms[0])
+
+
+def _fake_guided_step_table(terms, table, index):
+    _beside(*terms, table, index)
+    return _dense_like(terms[0])
+
+
+def _fake_prepare_image(image, size, mean, std):
+    return image.new_empty((image.shape[0], 3, size, size))
+
+
+def _fake_prepare_image_backward(grad, image, size, mean, std):
+    _beside(image, grad)
+    return _dense_like(image)
+
+
+def _fake_group_norm_silu(x, weight, bias, groups, eps=1e-5, silu=True):
+    _beside(x, weight, bias)
+    mean, rstd = (x.new_empty((x.shape[0], groups), dtype=accumulation_dtype(x.dtype)) for _ in range(2))
+    return _norm_out(x), mean, rstd
+
+
+def _fake_group_norm_silu_backward(grad, x, mean, rstd, weight, bias, groups, silu=True):
+    _beside(x, grad, mean, rstd, weight, bias)
+    return _norm_out(x)
+
+
+def _norm_out(x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.channels_last if x.ndim == 4 else torch.contiguous_format)
+
+
+def _dense_like(x: Tensor) -> Tensor:
+    """Channels-last for a dense channels-last tensor, contiguous for every other."""
+    last = x.ndim == 4 and not x.is_contiguous() and x.stride() == _channels_last_strides(*x.shape)
+    return torch.empty_like(x, memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
+def _channels_last_strides(batch, channels, height, width):
+    return channels * height * width, 1, channels * width, channels
+
+
+FAKES = {
+    "feature_loss_grad": _fake_feature_loss_grad,
+    "guided_step": _fake_guided_step,
+    "guided_step.table": _fake_guided_step_table,
+    "prepare_image": _fake_prepare_image,
+    "prepare_image_backward": _fake_prepare_image_backward,
+    "group_norm_silu": _fake_group_norm_silu,
+    "group_norm_silu_backward": _fake_group_norm_silu_backward,
+}
+
+
+# ---- derivatives ---------------------------------------------------------------------------------
+
+
+def _once(ctx, *upstream):
+    raise RuntimeError("The operation must be differentiated once, got a second derivative. Use create_graph=False.")
+
+
+def _no_constants(needed, *names) -> None:
+    """A gradient that does not exist must not be taken for zero."""
+    for name, wanted in zip(names, needed, strict=True):
+        if any(wanted) if isinstance(wanted, (list, tuple)) else wanted:
+            raise RuntimeError(f"{name} must be constant, got a tensor that requires a gradient. Detach it.")
+
+
+def _feature_loss_setup(ctx, inputs, output):
+    _, grads = output
+    ctx.mark_non_differentiable(*grads)
+    ctx.save_for_backward(*grads)
+    ctx.grad_scale = inputs[3]
+
+
+def _feature_loss_backward(ctx, upstream, _):
+    if torch.is_grad_enabled():
+        _once(ctx)
+    _no_constants(ctx.needs_input_grad[1:3], "targets", "weights")
+    grads, upstream = ctx.saved_tensors, upstream / ctx.grad_scale
+    factors = (upstream.view(-1, *[1] * (grad.ndim - 1)) for grad in grads)
+    scaled = [(grad.to(upstream.dtype) * f).to(grad.dtype) for grad, f in zip(grads, factors, strict=True)]
+    # the dispatcher leaves arguments out that have their default value: None for those that were passed
+    return scaled, [None] * len(grads), *[None] * (len(ctx.needs_input_grad) - 2)
+
+
+def _guided_step_setup(ctx, inputs, output):
+    terms, ctx.coefficients = inputs
+    ctx.dtypes = [term.dtype for term in terms]
+
+
+def _guided_step_backward(ctx, upstream):
+    return _scaled(ctx, upstream, ctx.coefficients, ctx.needs_input_grad[0]), None
+
+
+def _guided_step_table_setup(ctx, inputs, output):
+    terms, table, index = inputs
+    ctx.save_for_backward(table, index)
+    ctx.dtypes = [term.dtype for term in terms]
+
+
+def _guided_step_table_backward(ctx, upstream):
+    _no_constants(ctx.needs_input_grad[1:2], "table")
+    columns = table_columns(*ctx.saved_tensors, upstream)
+    return _scaled(ctx, upstream, columns, ctx.needs_input_grad[0]), None, None
+
+
+def _scaled(ctx, upstream, coefficients, needed):
+    wide = upstream.to(accumulation_dtype(upstream.dtype))
+    terms = zip(coefficients, ctx.dtypes, needed, strict=True)
+    return [(wide * c).to(dtype) if wanted else None for c, dtype, wanted in terms]
+
+
+def _prepare_image_setup(ctx, inputs, output):
+    image, *ctx.settings = inputs
+    ctx.save_for_backward(image)
+
+
+def _prepare_image_backward(ctx, upstream):
+    (image,) = ctx.saved_tensors
+    grad = torch.ops.neuraldiffuser.prepare_image_backward.default(upstream, image, *ctx.settings)
+    return grad, None, None, None
+
+
+def _group_norm_setup(ctx, inputs, output):
+    x, weight, bias, ctx.groups, _, ctx.silu = inputs
+    _, mean, rstd = output
+    ctx.mark_non_differentiable(mean, rstd)
+    ctx.save_for_backward(x, mean, rstd, weight, bias)
+
+
+def _group_norm_backward(ctx, upstream, *_):
+    _no_constants(ctx.needs_input_grad[1:3], "weight", "bias")
+    backward = torch.ops.neuraldiffuser.group_norm_silu_backward.default
+    grad = backward(upstream, *ctx.saved_tensors, ctx.groups, ctx.silu)
+    return grad, None, None, None, None, None
+
+
+DERIVATIVES = {
+    "feature_loss_grad": (_feature_loss_setup, _feature_loss_backward),
+    "guided_step": (_guided_step_setup, _guided_step_backward),
+    "guided_step.table": (_guided_step_table_setup, _guided_step_table_backward),
+    "prepare_image": (_prepare_image_setup, _prepare_image_backward),
+    "group_norm_silu": (_group_norm_setup, _group_norm_backward),
+}

@@ -1,0 +1,172 @@
+"""Layers that keep less for backward, put into a network whose weights are frozen.
+
+Guidance differentiates the VAE decoder with respect to its input only, but PyTorch keeps the input of every convolution
+(for a weight gradient that nobody asks for), and GroupNorm and SiLU one tensor each.  Here a convolution keeps nothing
+but its weight, and GroupNorm with SiLU keeps its input, from which backward computes the rest again.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from . import backend, ops
+from .ops import OpsError
+
+__all__ = ["frozen_conv2d", "lean", "restore"]
+
+
+class _FrozenConv2d(torch.autograd.Function):
+    """A convolution that is differentiable in its input and does not save it: backward needs no more than its shape."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, settings):
+        ctx.save_for_backward(weight)
+        ctx.settings, ctx.shape, ctx.layout = settings, x.shape, _layout(x)
+        stride, padding, dilation, groups = settings
+        return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, upstream):
+        (weight,) = ctx.saved_tensors
+        stride, padding, dilation, groups = ctx.settings
+        # never read: it tells shape and memory format
+        shaped = torch.empty(ctx.shape, dtype=upstream.dtype, device=upstream.device, memory_format=ctx.layout)
+        gradient, _, _ = torch.ops.aten.convolution_backward(
+            upstream, shaped, weight, None, stride, padding, dilation, False, [0, 0], groups, (True, False, False)
+        )
+        return gradient, None, None, None
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def frozen_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, **settings: Any) -> Tensor:
+    """`torch.nn.functional.conv2d` with a frozen weight: keeps no activation for backward.
+
+    Parameters
+    ----------
+    x : Tensor, (B, C, H, W)
+    weight : Tensor, (D, C / groups, h, w)
+    bias : Tensor, (D,), optional
+    settings
+        stride, padding, dilation (int or two of them) and groups, as in `conv2d`; padding not as a word.
+
+    Returns
+    -------
+    Tensor, (B, D, H', W')
+        Differentiable in `x`, once.
+
+    Raises
+    ------
+    OpsError
+        If the weight or the bias requires a gradient.
+    """
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        if tensor is not None and tensor.requires_grad:
+            raise OpsError(
+                f"{name} must be frozen in frozen_conv2d, got one that requires a gradient. "
+                "Call requires_grad_(False), or restore() the network before training it."
+            )
+    pairs = (_pair(settings.get(name, default)) for name, default in (("stride", 1), ("padding", 0), ("dilation", 1)))
+    return _FrozenConv2d.apply(x, weight, bias, (*pairs, settings.get("groups", 1)))
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+# ---- networks ------------------------------------------------------------------------------------
+
+
+class FrozenConv2d(nn.Conv2d):
+    """A convolution that keeps no activation for backward, and computes in the memory format of the kernels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if backend.kernels_for(x.device) is not None:
+            x = x.contiguous(memory_format=torch.channels_last)
+        if not (torch.is_grad_enabled() and x.requires_grad):
+            return super().forward(x)
+        settings = {name: getattr(self, name) for name in ("stride", "padding", "dilation", "groups")}
+        return frozen_conv2d(x, self.weight, self.bias, **settings)
+
+
+class GroupNormSiLU(nn.GroupNorm):
+    """GroupNorm and the SiLU behind it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.group_norm_silu(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
+class SiLULinear(nn.Linear):
+    """A linear layer and the SiLU before it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.silu(x))
+
+
+PLAIN = {FrozenConv2d: nn.Conv2d, GroupNormSiLU: nn.GroupNorm, SiLULinear: nn.Linear}
+
+JOINED = {
+    "ResnetBlock2D": (("norm1", "norm2"), "nonlinearity"),
+    "Decoder": (("conv_norm_out",), "conv_act"),
+    "UNet2DConditionModel": (("conv_norm_out",), "conv_act"),
+}
+"""Classes of diffusers: their norms, and the activation that follows each of them."""
+
+
+def lean(network: nn.Module) -> nn.Module:
+    """Make a frozen diffusers network keep less for backward; in place, and once is enough.
+
+    The convolutions become `FrozenConv2d`, and in the residual blocks and at the end of the network GroupNorm and SiLU
+    become one.  Names and values of the parameters stay, and what the network computes stays up to rounding.
+
+    Parameters
+    ----------
+    network : module
+        A VAE decoder or a UNet of diffusers, its parameters frozen.
+
+    Raises
+    ------
+    OpsError
+        If a parameter requires a gradient.
+    """
+    if any(p.requires_grad for p in network.parameters()):
+        raise OpsError("network must be frozen, got parameters that require a gradient. Call requires_grad_(False).")
+    for module in network.modules():
+        if type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str):
+            module.__class__ = FrozenConv2d
+        elif type(module).__name__ in JOINED:
+            _join(module, *JOINED[type(module).__name__])
+    return network
+
+
+def restore(network: nn.Module) -> nn.Module:
+    """Undo `lean`, in place, for instance to train the network."""
+    for module in network.modules():
+        norms, activation = JOINED.get(type(module).__name__, ((), ""))
+        if norms and type(getattr(module, norms[0])) is GroupNormSiLU:
+            setattr(module, activation, nn.SiLU())
+    for module in network.modules():
+        module.__class__ = PLAIN.get(type(module), type(module))
+    return network
+
+
+def _join(module: nn.Module, names: tuple[str, ...], activation: str) -> None:
+    """Join the norms of a module with its activation, which itself then does nothing."""
+    norms = [getattr(module, name) for name in names]
+    plain = all(type(norm) is nn.GroupNorm and norm.affine for norm in norms)
+    # "scale_shift" puts the time between norm and activation
+    adjacent = getattr(module, "time_embedding_norm", "") != "scale_shift"
+    if not plain or not adjacent or type(getattr(module, activation)) is not nn.SiLU:
+        return
+    embedding = getattr(module, "time_emb_proj", None)
+    if embedding is not None and not module.skip_time_act:
+        embedding.__class__ = SiLULinear  # the block's activation serves the time embedding too
+    for norm in norms:
+        norm.__class__ = GroupNormSiLU
+    setattr(module, activation, nn.Identity())
