@@ -103,5 +103,5 @@ def test_the_op_tests_run_without_a_report(sanitized, tmp_path):
     done = run([sys.executable, "-m", "pytest", *options, "-k", LEFT_OUT, *tests], ROOT, env)
     assert reports(sanitized) == "", done.stdout[-3000:]
     assert done.returncode == 0, done.stdout[-5000:]
-    assert "AddressSanitizer" not in done.stdout and "runtime error:" not in done.stdout
+    assert "ERROR: AddressSanitizer" not in done.stdout and "runtime error:" not in done.stdout
     assert " passed" in done.stdout and "no compiled kernels" not in done.stdout

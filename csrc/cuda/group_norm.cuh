@@ -10,7 +10,8 @@ namespace nd {
 // Moments of one thread's elements in pixels [row, end) of an image: mean first, then deviations from it (the second
 // reading comes from the cache); what rounding left in the mean is put right.
 template <int V, class T>
-__device__ __forceinline__ Moments thread_moments(const T* x, const NormPlace& place, int64_t row, int64_t end, int64_t channels) {
+__device__ __forceinline__ Moments thread_moments(const T* x, const NormPlace& place, int64_t row, int64_t end,
+                                                  int64_t channels) {
   using A = Acc<T>;
   A value[V], sum = 0, rest = 0, squares = 0;
   int64_t count = 0;

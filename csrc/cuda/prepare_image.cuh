@@ -170,7 +170,8 @@ __device__ __forceinline__ void prepare_tile(const PrepareArgs& p, int row0, int
 template <class Way, class T> constexpr int kTileBlocks = Way::forward && sizeof(T) <= 4 ? 3 : 2;
 
 template <class Way, class T>
-__global__ void __launch_bounds__(kTileThreads, kTileBlocks<Way, T>) prepare_image_kernel(const __grid_constant__ PrepareArgs p) {
+__global__ void __launch_bounds__(kTileThreads, kTileBlocks<Way, T>)
+    prepare_image_kernel(const __grid_constant__ PrepareArgs p) {
   auto& s = *shared_memory<PrepareShared<Acc<T>>>();
   const int64_t across = ceil_div(p.columns, kTileColumns), tiles = across * ceil_div(p.rows, kTileRows);
   const int thread = int(threadIdx.x);

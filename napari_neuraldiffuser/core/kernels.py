@@ -142,9 +142,10 @@ def _feature_loss_backward(ctx, upstream, _):
     if torch.is_grad_enabled():
         _once(ctx)
     _no_constants(ctx.needs_input_grad[1:3], "targets", "weights")
-    grads, upstream = ctx.saved_tensors, upstream / ctx.grad_scale
-    factors = (upstream.view(-1, *[1] * (grad.ndim - 1)) for grad in grads)
-    scaled = [(grad.to(upstream.dtype) * f).to(grad.dtype) for grad, f in zip(grads, factors, strict=True)]
+    grads, upstream, scaled = ctx.saved_tensors, upstream / ctx.grad_scale, []
+    for grad, wanted in zip(grads, ctx.needs_input_grad[0], strict=True):
+        factor = upstream.view(-1, *[1] * (grad.ndim - 1))
+        scaled.append((grad.to(upstream.dtype) * factor).to(grad.dtype) if wanted else None)
     # the dispatcher leaves arguments out that have their default value: None for those that were passed
     return scaled, [None] * len(grads), *[None] * (len(ctx.needs_input_grad) - 2)
 

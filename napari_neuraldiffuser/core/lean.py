@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import backend, ops
+from . import ops
 from .ops import OpsError
 
 __all__ = ["frozen_conv2d", "lean", "restore"]
@@ -87,7 +87,7 @@ class FrozenConv2d(nn.Conv2d):
     """A convolution that keeps no activation for backward, and computes in the memory format of the kernels."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if backend.kernels_for(x.device) is not None:
+        if ops.kernels_run(x):
             x = x.contiguous(memory_format=torch.channels_last)
         if not (torch.is_grad_enabled() and x.requires_grad):
             return super().forward(x)

@@ -26,6 +26,7 @@ __all__ = [
     "group_norm_silu",
     "guided_step",
     "guided_step_table",
+    "kernels_run",
     "prepare_image",
     "reference",
     "step_coefficients",
@@ -37,8 +38,8 @@ def _compiled(device: str) -> bool:
     return backend.kernels_for(torch.device(device)) is not None
 
 
-def _kernels_run(tensor: Tensor) -> bool:
-    """Whether the compiled kernels run for this tensor; a compiled graph keeps the answer of its tracing."""
+def kernels_run(tensor: Tensor) -> bool:
+    """Whether the compiled kernels run for this tensor; what torch.compile traces keeps the answer of its tracing."""
     if torch.compiler.is_compiling():
         return _compiled(str(tensor.device))
     return backend.kernels_for(tensor.device) is not None
@@ -80,7 +81,7 @@ def feature_loss_grad(
         If counts, shapes, devices or dtypes do not fit together, or a target or weight requires a gradient.
     """
     ops_checks.check_constants("the feature loss", targets=targets, weights=weights)
-    if features and _kernels_run(features[0]):
+    if features and kernels_run(features[0]):
         operation = torch.ops.neuraldiffuser.feature_loss_grad.default
         return kernels.call(operation, features, list(features), list(targets), weights, grad_scale)
     ops_checks.check_layers(features, targets, weights, grad_scale)
@@ -180,7 +181,7 @@ def guided_step(terms: Sequence[Tensor], coefficients: Sequence[float]) -> Tenso
     OpsError
         If counts, shapes, devices or dtypes do not fit together, or a coefficient is not finite.
     """
-    if terms and _kernels_run(terms[0]):
+    if terms and kernels_run(terms[0]):
         return kernels.call(torch.ops.neuraldiffuser.guided_step.default, terms, list(terms), list(coefficients))
     ops_checks.check_coefficients(terms, coefficients)
     return reference.guided_step(terms, coefficients)
@@ -210,7 +211,7 @@ def guided_step_table(terms: Sequence[Tensor], table: Tensor, index: Tensor) -> 
         the index is out of range or a coefficient is not finite.
     """
     ops_checks.check_constants("a step", table=table)
-    if terms and _kernels_run(terms[0]):
+    if terms and kernels_run(terms[0]):
         return kernels.call(torch.ops.neuraldiffuser.guided_step.table, terms, list(terms), table, index)
     ops_checks.check_table(terms, table, index)
     return reference.guided_step_table(terms, table, index)
@@ -242,7 +243,7 @@ def prepare_image(
     OpsError
         If the image is not (B, 3, H, W), the size is not positive or a statistic is not usable.
     """
-    if _kernels_run(image):
+    if kernels_run(image):
         return kernels.call(torch.ops.neuraldiffuser.prepare_image.default, (image,), image, size, mean, std)
     ops_checks.check_image(image, size, mean, std)
     return reference.prepare_image(image, size, mean, std)
@@ -281,7 +282,7 @@ def group_norm_silu(
         If shapes, devices or dtypes do not fit together, or weight or bias requires a gradient.
     """
     ops_checks.check_constants("group_norm_silu", weight=weight, bias=bias)
-    if _kernels_run(x):
+    if kernels_run(x):
         operation = torch.ops.neuraldiffuser.group_norm_silu.default
         return kernels.call(operation, (x,), x, weight, bias, groups, eps, silu)[0]
     ops_checks.check_norm(x, weight, bias, groups, eps)

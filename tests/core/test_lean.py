@@ -12,17 +12,6 @@ from napari_neuraldiffuser.core.lean import FrozenConv2d, GroupNormSiLU, frozen_
 from tests.small_models import small_models
 
 
-@pytest.fixture(params=["active", "reference"])
-def implementation(request):
-    if request.param == "active":
-        if backend.extension() is None:
-            pytest.skip(f"no compiled kernels: {backend.why_not()}")
-        yield request.param
-    else:
-        with backend.reference_only():
-            yield request.param
-
-
 def kept_bytes(network, compute):
     """Result of `compute` and the bytes that autograd keeps for it: distinct storages, parameters not counted."""
     own, kept = {p.untyped_storage().data_ptr() for p in network.parameters()}, {}

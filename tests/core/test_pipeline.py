@@ -1,9 +1,13 @@
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from napari_neuraldiffuser.core import reconstruct
 from napari_neuraldiffuser.core.embeddings import EmbeddingError, Embeddings
+from napari_neuraldiffuser.core.lean import GroupNormSiLU
 from napari_neuraldiffuser.core.models import ModelError
 from napari_neuraldiffuser.core.params import LAYERS, DiffusionParams, GuidanceParams
 from napari_neuraldiffuser.core.pipeline import batches, decode_start
@@ -72,6 +76,34 @@ def test_guidance_lowers_the_feature_loss(models, decoded):
     free = reconstruct(one, models, steps, PULL.but(guidance_scale=1e-9)).losses[0]
     assert pulled[:, -1].mean() < free[:, -1].mean()
     assert np.allclose(pulled[:, 0], free[:, 0], rtol=1e-5)
+
+
+class Recorder(TorchDispatchMode):
+    """Names of the compiled operations that run inside the block."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = Counter()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        if operation.namespace == "neuraldiffuser":
+            self.seen[operation._schema.name.removeprefix("neuraldiffuser::")] += 1
+        return operation(*args, **(kwargs or {}))
+
+
+def test_every_operation_runs_compiled(models, decoded, implementation):
+    """A guided and an unguided step go through the kernels; without them none of their names turns up."""
+    with Recorder() as recorder:
+        reconstruct(decoded.subset([13]), models, QUICK.but(n_steps=2, strength=1.0), PULL)
+    if implementation == "reference":
+        assert not recorder.seen
+        return
+    norms = sum(type(module) is GroupNormSiLU for module in models.vae.decoder.modules())
+    once = ("feature_loss_grad", "prepare_image", "prepare_image_backward")
+    assert [recorder.seen[name] for name in once] == [1, 1, 1]
+    assert recorder.seen["group_norm_silu"] == 2 * norms  # the guided step and the final picture
+    assert recorder.seen["group_norm_silu_backward"] == norms
+    assert recorder.seen["guided_step"] == 4  # start, clean estimate, two steps
 
 
 def test_batches_keep_stimuli_whole(decoded):

@@ -56,7 +56,7 @@ enum class State { ready, at_block, at_cluster, done };
 
 struct Block {
   dim3 index;
-  int rank;
+  int rank, alive;  // alive: threads that have not ended
   std::vector<unsigned char> shared;
 };
 
@@ -153,7 +153,7 @@ inline void start_cluster(std::vector<Fiber>& fibers, std::vector<Block>& blocks
   static unsigned char* const stacks = new unsigned char[kStack * 8 * 1024];  // never touched, never in memory
   const int threads = int(blockDim.x);
   for (int b = 0; b < int(blocks.size()); ++b) {
-    blocks[b] = {dim3(first.x + b, first.y, first.z), b, std::vector<unsigned char>(shared, 0xff)};
+    blocks[b] = {dim3(first.x + b, first.y, first.z), b, threads, std::vector<unsigned char>(shared, 0xff)};
   }
   for (int i = 0; i < int(fibers.size()); ++i) {
     Fiber& fiber = fibers[i];
@@ -168,20 +168,27 @@ inline void start_cluster(std::vector<Fiber>& fibers, std::vector<Block>& blocks
   }
 }
 
+// Every thread that is ready goes on to its next barrier: block by block, in any order.
+inline void run_to_barriers(std::vector<Fiber>& fibers, std::vector<Block>& blocks, std::mt19937_64& random) {
+  const int threads = int(blockDim.x);
+  for (int b : order(int(blocks.size()), random)) {
+    for (int i : order(threads, random)) {
+      Fiber& fiber = fibers[b * threads + i];
+      if (fiber.state != State::ready) continue;
+      resume(fiber);
+      if (fiber.state == State::done && --blocks[b].alive == 0) poison(blocks[b]);
+    }
+  }
+}
+
 inline void run_cluster(std::vector<Fiber>& fibers, std::vector<Block>& blocks, std::mt19937_64& random) {
   const int threads = int(blockDim.x);
   for (bool moved = true; moved;) {
-    moved = false;
-    for (int i : order(int(fibers.size()), random)) {
-      if (fibers[i].state == State::ready) resume(fibers[i]);
-    }
+    run_to_barriers(fibers, blocks, random);
+    moved = release(fibers, 0, int(fibers.size()), State::at_cluster);
     for (int b = 0; b < int(blocks.size()); ++b) {
-      const int begin = b * threads, end = begin + threads;
-      moved = release(fibers, begin, end, State::at_block) || moved;
-      const auto over = [](const Fiber& fiber) { return fiber.state == State::done; };
-      if (std::all_of(fibers.begin() + begin, fibers.begin() + end, over)) poison(blocks[b]);
+      moved = release(fibers, b * threads, (b + 1) * threads, State::at_block) || moved;
     }
-    moved = release(fibers, 0, int(fibers.size()), State::at_cluster) || moved;
   }
   for (const Fiber& fiber : fibers) {
     if (fiber.state != State::done) fail("threads wait at a barrier that others never reach");
