@@ -196,9 +196,9 @@ ND_HD bool covers(const Axis& axis, int64_t out, int64_t in) {
 
 // ---- GroupNorm and SiLU --------------------------------------------------------------------------------------
 
-// exp for float and vectors of float (I: int32_t or a vector of it): 2^k times a polynomial on [-ln2/2, ln2/2]
+// exp for float and vectors of float (U: uint32_t or a vector of it): 2^k times a polynomial on [-ln2/2, ln2/2]
 // (the coefficients of Cephes' expf, public domain); 2 ulp; 0 below -87.3, a huge number above 88.3.
-template <class F, class I> ND_HD F exp_float(F x) {
+template <class F, class U> ND_HD F exp_float(F x) {
   const F bounded = at_least(at_most(x, 88.3f), -87.3f);
   const F turns = bounded * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the low bits of the sum are the nearest integer k
   const F k = turns - 12582912.0f;
@@ -208,11 +208,11 @@ template <class F, class I> ND_HD F exp_float(F x) {
   const F high = r * 1.9875691500e-4f + 1.3981999507e-3f, middle = r * 8.3334519073e-3f + 4.1665795894e-2f;
   const F low = r * 1.6666665459e-1f + 5.0000001201e-1f;
   const F p = ((high * r2 + middle) * r2 + low) * r2 + (r + 1.0f);
-  return bit_cast<F>(I(bit_cast<I>(p) + (bit_cast<I>(turns) << 23)));
+  return bit_cast<F>(U(bit_cast<U>(p) + (bit_cast<U>(turns) << 23)));
 }
 
 template <class V> ND_HD V exponential(V x);
-template <> ND_HD float exponential<float>(float x) { return exp_float<float, int32_t>(x); }
+template <> ND_HD float exponential<float>(float x) { return exp_float<float, uint32_t>(x); }
 template <> ND_HD double exponential<double>(double x) { return exp(x); }
 
 template <class V> ND_HD V sigmoid(V u) { return 1.0f / (exponential<V>(-u) + 1.0f); }

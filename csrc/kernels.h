@@ -15,7 +15,7 @@ namespace nd {
 
 enum class Type : int { f32, f64, f16, bf16 };
 
-constexpr int kMaxLayers = 24;  // so that the arguments fit into the 4 KB that every GPU takes
+constexpr int kMaxLayers = 24;  // what fits into the 4 KB of arguments that every GPU takes, once strides are packed
 constexpr int kMaxTerms = 6;
 
 // One layer of the feature loss.  `size`, `stride` of one image; `image_stride` 0 serves every image.

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,14 @@ extern "C" __attribute__((visibility("default"))) PyObject* PyInit__kernels() {
 KERNEL = """
 __global__ void nothing() {}
 extern "C" __attribute__((visibility("default"))) int nd_stand_in() { return 1; }
+"""
+FAKE_NVCC = """#!/bin/sh
+case "$1" in
+--dryrun) echo '#$ _HERE_={here}' >&2 ;;
+--version) echo 'Cuda compilation tools, release 13.0, V13.0.88' ;;
+--list-gpu-code) echo sm_80; echo sm_90 ;;
+*) echo 'kernels.cu(1): error: unsupported host compiler' >&2; exit 2 ;;
+esac
 """
 
 
@@ -56,6 +65,22 @@ def stand_in(source: Path, hide_cuda: bool = True) -> Path:
         assert 'Path("/usr/local/cuda")' in text
         tools.write_text(text.replace('Path("/usr/local/cuda")', 'Path("/nowhere/cuda")'))
     return source
+
+
+def script(path: Path, text: str) -> Path:
+    """An executable file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(path.stat().st_mode | stat.S_IEXEC)
+    return path
+
+
+def fake_toolkit(home: Path) -> Path:
+    """A CUDA toolkit whose compiler answers questions and compiles nothing."""
+    script(home / "bin" / "nvcc", FAKE_NVCC.format(here=home / "bin"))
+    (home / "lib64").mkdir()
+    (home / "lib64" / "libcudart_static.a").touch()
+    return home
 
 
 def environment(folder: Path, **changes: str) -> dict[str, str]:

@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <cstring>
 #include <new>
+#include <type_traits>
+#include <utility>
 
 #define ND_ISA baseline
 #define ND_ISA_NAME "baseline"

@@ -174,16 +174,6 @@ ND_HD void gather_channel(const Resize<A>& job, int64_t image, int64_t c, int64_
   }
 }
 
-// out = gradient of the unit range times its slope, for n elements of one row.
-template <class T, class V> ND_HD void store_sloped(T* out, const T* pixel, V value, int64_t n, int64_t out_stride, int64_t stride) {
-  constexpr int64_t kLanes = sizeof(V) / sizeof(value[0]);
-  if (n == kLanes && out_stride == 1 && stride == 1) {
-    store(out, value * unit_slope(load(pixel)));
-    return;
-  }
-  for (int64_t i = 0; i < n; ++i) out[i * out_stride] = narrow<T>(value[i] * unit_slope(widen(pixel[i * stride])));
-}
-
 template <class T, class A>
 ND_HD void backward_band(const Resize<A>& job, int64_t image, int64_t channel, int64_t top, A* scratch) {
   constexpr int n = Simd<A>::kLanes;
@@ -195,13 +185,24 @@ ND_HD void backward_band(const Resize<A>& job, int64_t image, int64_t channel, i
   const int64_t stride = k == 3 ? 1 : a.image_stride[3], out_stride = k == 3 ? 1 : a.out_stride[3];
   const T* from = static_cast<const T*>(a.image) + image * a.image_stride[0] + channel * a.image_stride[1];
   T* to = static_cast<T*>(a.out) + image * a.out_stride[0] + channel * a.out_stride[1];
-  for (int64_t x = 0; x < row_length; x += n) {
-    typename Simd<A>::V block[n];
-    for (int r = 0; r < n; ++r) block[r] = load(result + (x + r) * n);
-    transpose<A>(block);
-    for (int64_t r = 0; r < smaller(n, a.height - top); ++r)
-      store_sloped(to + (top + r) * a.out_stride[2] + x * out_stride, from + (top + r) * a.image_stride[2] + x * stride,
-                   block[r], smaller(n, row_length - x), out_stride, stride);
+  constexpr int64_t kTile = 8 * n;
+  A tile[n * kTile];
+  for (int64_t x = 0; x < row_length; x += kTile) {
+    const int64_t width = smaller(kTile, row_length - x);
+    for (int64_t i = 0; i < width; i += n) {
+      typename Simd<A>::V block[n];
+      for (int r = 0; r < n; ++r) block[r] = load(result + (x + i + r) * n);
+      transpose<A>(block);
+      for (int r = 0; r < n; ++r) store(tile + r * kTile + i, block[r]);
+    }
+    for (int64_t r = 0; r < smaller(n, a.height - top); ++r) {
+      T* out = to + (top + r) * a.out_stride[2] + x * out_stride;
+      const T* pixel = from + (top + r) * a.image_stride[2] + x * stride;
+      int64_t i = 0;
+      if (out_stride == 1 && stride == 1)
+        for (; i + n <= width; i += n) store(out + i, load(tile + r * kTile + i) * unit_slope(load(pixel + i)));
+      for (; i < width; ++i) out[i * out_stride] = narrow<T>(tile[r * kTile + i] * unit_slope(widen(pixel[i * stride])));
+    }
   }
 }
 

@@ -95,22 +95,23 @@ template <class V> ND_HD double sum_lanes(V v) {
   return total;
 }
 
-// Square block of kLanes vectors, rows to columns, by exchanging off-diagonal halves at growing distance.
-template <class A> ND_HD void transpose(typename Simd<A>::V* block) {
+// One step of the transposition: lanes with bit `s` set of row a and lanes with it clear of row b change places.  The
+// masks must be constants: computed, they cost ten times the exchange.
+template <class A, int s, class V, size_t... lane> ND_HD void exchange(V& a, V& b, std::index_sequence<lane...>) {
+  using I = typename Simd<A>::I;
   constexpr int n = Simd<A>::kLanes;
-  for (int s = 1; s < n; s *= 2) {
-    typename Simd<A>::I low, high;
-    for (int lane = 0; lane < n; ++lane) {
-      low[lane] = (lane & s) ? n + lane - s : lane;
-      high[lane] = (lane & s) ? n + lane : lane + s;
-    }
-    for (int i = 0; i < n; ++i) {
-      if (i & s) continue;
-      const auto a = block[i], b = block[i + s];
-      block[i] = __builtin_shuffle(a, b, low);
-      block[i + s] = __builtin_shuffle(a, b, high);
-    }
-  }
+  const V low = __builtin_shuffle(a, b, I{int((lane & s) ? n + lane - s : lane)...});
+  b = __builtin_shuffle(a, b, I{int((lane & s) ? n + lane : lane + s)...});
+  a = low;
+}
+
+// Square block of kLanes vectors, rows to columns, by exchanging off-diagonal halves at growing distance.
+template <class A, int s = 1> ND_HD void transpose(typename Simd<A>::V* block) {
+  constexpr int n = Simd<A>::kLanes;
+#pragma GCC unroll 16
+  for (int i = 0; i < n; ++i)
+    if (!(i & s)) exchange<A, s>(block[i], block[i + s], std::make_index_sequence<n>{});
+  if constexpr (2 * s < n) transpose<A, 2 * s>(block);
 }
 
 // Scratch memory of one call; std::vector would put code of this instruction set into functions that others share.
@@ -136,7 +137,7 @@ template <> ND_HD ND_ISA::VF at_least(ND_ISA::VF x, float low) { return _mm512_m
 #endif
 
 template <> ND_HD ND_ISA::VF exponential<ND_ISA::VF>(ND_ISA::VF x) {
-  return exp_float<ND_ISA::VF, ND_ISA::Simd<float>::I>(x);
+  return exp_float<ND_ISA::VF, ND_ISA::U32>(x);
 }
 template <> ND_HD ND_ISA::VD exponential<ND_ISA::VD>(ND_ISA::VD x) {
   for (int i = 0; i < ND_ISA::Simd<double>::kLanes; ++i) x[i] = exp(x[i]);

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 import subprocess
 import sys
 import threading
@@ -23,7 +22,6 @@ from napari_neuraldiffuser.core.backend import (
     reference_only,
     why_not,
 )
-from napari_neuraldiffuser.core.extension_file import covers
 
 FILE = f"_kernels{EXTENSION_SUFFIXES[0]}"
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -120,38 +118,6 @@ def test_the_kernels_run_when_they_are_built(built):
     assert info["extension"] == built.module.__file__
     assert (info["isa"], info["built_torch"], info["built_cuda"]) == ("v3", "2.13.0", "13.0")
     assert info["built_architectures"] == BUILT["architectures"]
-
-
-def test_what_is_not_an_extension_is_refused_with_a_sentence(process):
-    (process / FILE).write_text("this is no shared library")
-    with pytest.warns(KernelWarning, match="cannot be used: ImportError") as caught:
-        assert extension() is None
-    assert len(caught) == 1
-    assert FILE in why_not()
-    assert quiet(extension) is None, "the second call must not warn again"
-
-
-def test_a_module_with_another_name_is_refused(process, monkeypatch):
-    import _heapq  # any compiled module: a true shared library without PyInit__kernels
-
-    shutil.copy(_heapq.__file__, process / FILE)
-    with pytest.warns(KernelWarning, match="PyInit__kernels"):
-        assert extension() is None
-
-
-def test_a_file_for_another_python_is_named(process):
-    (process / "_kernels.cpython-399-x86_64-linux-gnu.so").touch()
-    with pytest.warns(KernelWarning, match="cpython-399.* is for another Python than 3"):
-        assert extension() is None
-
-
-@pytest.mark.parametrize("version", ["2.10.1", "2.9.0+cu128", "1.13.1"])
-def test_an_older_torch_is_refused_before_the_file_is_opened(process, monkeypatch, version):
-    (process / FILE).write_text("must not be opened")
-    monkeypatch.setattr(torch, "__version__", version)
-    with pytest.warns(KernelWarning, match="torch must be 2.11 or newer"):
-        assert extension() is None
-    assert version in why_not()
 
 
 def test_a_registration_that_fails_is_the_reference(process, monkeypatch):
@@ -268,29 +234,6 @@ def test_a_compiled_function_sees_the_block_around_its_call(built):
 
 
 # ---- devices ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "architectures, capability, expected",
-    [
-        (["sm_80"], (8, 0), True),
-        (["sm_80"], (8, 9), True),
-        (["sm_86"], (8, 0), False),
-        (["sm_80"], (9, 0), False),
-        (["sm_80", "sm_90", "compute_90"], (7, 5), False),
-        (["sm_80", "sm_90", "compute_90"], (12, 0), True),
-        (["sm_80", "sm_90"], (12, 0), False),
-        (["sm_120"], (12, 1), True),
-        (["sm_90a"], (9, 0), True),
-        (["sm_100a"], (10, 3), False),
-        (["sm_100f"], (10, 3), True),
-        (["compute_100f"], (11, 0), False),
-        (["compute_90a"], (10, 0), False),
-        ([], (9, 0), False),
-    ],
-)
-def test_which_gpu_runs_which_code(architectures, capability, expected):
-    assert covers(architectures, capability) is expected
 
 
 def test_cuda_kernels_run_where_they_fit(built, gpu):

@@ -157,6 +157,8 @@ def test_a_unet_with_its_time_embedding_computes_the_same(implementation):
     for got, expected in zip(leaned, plain, strict=True):
         assert relative(got, expected) < 1e-12
     assert any(type(module) is GroupNormSiLU for module in unet.modules())
+    restored = unet_results(restore(unet), z)
+    assert all(torch.equal(got, expected) for got, expected in zip(restored, plain, strict=True))
 
 
 def test_time_between_norm_and_activation_is_not_joined(implementation):
