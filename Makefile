@@ -1,5 +1,5 @@
 # Every target sets up what it needs in .venv; see scripts/install.sh. Nothing is downloaded but packages.
-.PHONY: help install install-core kernels demo test test-fast test-gpu lint format bench bench-gpu pictures docs fuzz audit clean
+.PHONY: help install install-core kernels demo test test-fast test-gpu gpu-day lint format bench bench-gpu pictures docs fuzz audit clean
 
 BIN := .venv/bin
 PY := $(BIN)/python
@@ -36,6 +36,10 @@ test-fast: install ## the fast tests
 test-gpu: install ## the tests that need a CUDA device
 	@$(PY) scripts/require_gpu.py
 	$(PY) -m pytest -m gpu
+
+gpu-day: install ## on a machine with a GPU: tests, compute-sanitizer, demo, benchmarks; results in build/gpu-day
+	@$(PY) scripts/require_gpu.py
+	sh scripts/gpu_day.sh build/gpu-day
 
 lint: install ## style and import rules
 	$(BIN)/ruff check .

@@ -198,21 +198,12 @@ def evaluate(args: argparse.Namespace) -> int:
 
 def doctor(args: argparse.Namespace) -> int:
     """Say what would run here."""
+    from napari_neuraldiffuser.core.doctor import as_json, as_text
     from napari_neuraldiffuser.core.doctor import doctor as examine
 
     report = examine(args.models)
-    print(json.dumps(report, indent=2) if args.json else _as_lines(report))
+    print(as_json(report) if args.json else as_text(report))
     return 0
-
-
-def _as_lines(report: dict, indent: str = "") -> str:
-    lines = []
-    for key, value in report.items():
-        if isinstance(value, dict):
-            lines += [f"{indent}{key}:", _as_lines(value, indent + "  ")]
-        else:
-            lines.append(f"{indent}{key}: {value}")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

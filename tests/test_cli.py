@@ -58,6 +58,13 @@ def test_help_is_printed(command, capsys):
     assert "usage: neuraldiffuser" in capsys.readouterr().out
 
 
+def test_doctor_finds_the_demo_models_complete(capsys):
+    assert cli.main(["doctor"]) == 0
+    said = capsys.readouterr().out
+    assert "MB, complete" in said
+    assert "problem" not in said
+
+
 def test_doctor_as_json(capsys):
     assert cli.main(["doctor", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)

@@ -35,7 +35,7 @@ def doctor(models: str | Path | None = None) -> dict[str, Any]:
     Parameters
     ----------
     models : path, optional
-        A model folder to check; default the bundled demo models.
+        A model folder to check; None or "demo" for the bundled demo models.
 
     Returns
     -------
@@ -55,7 +55,7 @@ def doctor(models: str | Path | None = None) -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "packages": packages,
         "kernels": _kernels(),
-        "models": check_model_folder(DEMO_MODELS if models is None else models),
+        "models": check_model_folder(DEMO_MODELS if models in (None, "demo") else models),
     }
     report["problems"] = _problems(report)
     return report
