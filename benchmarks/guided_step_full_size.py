@@ -101,7 +101,7 @@ def memory(name: str, size: str) -> dict[str, float]:
 def memory_elsewhere(name: str, args: argparse.Namespace) -> dict[str, float]:
     command = [sys.executable, __file__, "--memory-of", name, "--threads", str(args.threads)]
     command += ["--quick"] if args.quick else []
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -150,12 +150,12 @@ def main() -> int:
     parser.add_argument("--memory-of", choices=ARMS, help="only print the memory of one side, as JSON")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    if backend.extension() is None:  # here and in every process that measures memory
+        print(f"there is nothing to compare: {backend.why_not()}", file=sys.stderr)
+        return 1
     if args.memory_of:
         print(json.dumps(memory(args.memory_of, "demo" if args.quick else "full")))
         return 0
-    if backend.extension() is None:
-        print(f"there is nothing to compare: {backend.why_not()}", file=sys.stderr)
-        return 1
     found = rows(args)
     for row in found:
         print(f"{row['benchmark']}: {row['ours']['median']:.3g} {row['unit']}, ratio {row['ratio']['median']:.2f}")

@@ -92,7 +92,9 @@ ND_HD int64_t group_norm_chunks(const GroupNorm& a) {
   return (a.pixels + group_norm_rows(a) - 1) / group_norm_rows(a);
 }
 // mean and m2 (forward), or the two sums (backward), of every (image, chunk, group)
-ND_HD int64_t group_norm_workspace(const GroupNorm& a) { return 2 * a.batch * group_norm_chunks(a) * a.groups; }
+ND_HD int64_t group_norm_workspace(const GroupNorm& a) {
+  return 2 * a.batch * group_norm_chunks(a) * a.groups;
+}
 
 // Runs body(begin, end, context) over [0, n) in parts of at least `grain`, on as many threads as torch is set to.
 using Body = void (*)(int64_t begin, int64_t end, void* context);

@@ -56,7 +56,8 @@ py::dict build_info() {
 
 py::tuple step_coefficients(double abar, double abar_prev, double cfg_scale, double guidance_scale) {
   for (double value : {abar, abar_prev})
-    if (!(value > 0 && value <= 1)) throw py::value_error("abar and abar_prev must be in (0, 1]. Pass values of alphas_cumprod.");
+    if (!(value > 0 && value <= 1))
+      throw py::value_error("abar and abar_prev must be in (0, 1]. Pass values of alphas_cumprod.");
   for (double value : {cfg_scale, guidance_scale})
     if (!std::isfinite(value)) throw py::value_error("cfg_scale and guidance_scale must be finite numbers.");
   const auto c = nd::step_coefficients(abar, abar_prev, cfg_scale, guidance_scale);
@@ -70,7 +71,8 @@ std::vector<std::pair<int64_t, std::vector<double>>> filter_taps(int64_t n_in, i
   for (int64_t i = 0; i < n_out; ++i) {
     std::vector<double> weights;
     const double total = nd::tap_total(axis, i);
-    for (int64_t j = nd::tap_begin(axis, i); j < nd::tap_end(axis, i); ++j) weights.push_back(nd::tap_weight(axis, i, j) / total);
+    for (int64_t j = nd::tap_begin(axis, i); j < nd::tap_end(axis, i); ++j)
+      weights.push_back(nd::tap_weight(axis, i, j) / total);
     taps.emplace_back(nd::tap_begin(axis, i), weights);
   }
   return taps;

@@ -12,8 +12,8 @@ namespace nd {
 namespace ND_ISA {
 
 extern const CpuKernels kernels;
-const CpuKernels kernels = {ND_ISA_NAME,  feature_loss_grad,      guided_step,
-                            prepare_image, prepare_image_backward, group_norm, group_norm_backward};
+const CpuKernels kernels = {ND_ISA_NAME, feature_loss_grad,  guided_step, prepare_image, prepare_image_backward,
+                            group_norm,  group_norm_backward};
 
 }  // namespace ND_ISA
 }  // namespace nd

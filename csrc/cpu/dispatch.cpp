@@ -6,10 +6,16 @@
 
 namespace nd {
 
-namespace baseline { extern const CpuKernels kernels; }
+namespace baseline {
+extern const CpuKernels kernels;
+}
 #if defined(ND_X86_ISAS)
-namespace v3 { extern const CpuKernels kernels; }
-namespace v4 { extern const CpuKernels kernels; }
+namespace v3 {
+extern const CpuKernels kernels;
+}
+namespace v4 {
+extern const CpuKernels kernels;
+}
 #endif
 
 namespace {

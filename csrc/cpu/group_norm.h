@@ -6,7 +6,8 @@
 namespace nd {
 namespace ND_ISA {
 
-template <class T> void norm_forward(const GroupNorm& a, Parallel parallel) {
+template <class T>
+void norm_forward(const GroupNorm& a, Parallel parallel) {
   Scratch<typename Accumulator<T>::type> channel(a.batch * kRows * a.channels);
   NormJob<T> job{&a, channel.data};
   const int64_t units = a.batch * group_norm_chunks(a);
@@ -15,7 +16,8 @@ template <class T> void norm_forward(const GroupNorm& a, Parallel parallel) {
   parallel(units, 4, a.silu ? norm_body<T, true> : norm_body<T, false>, &job);
 }
 
-template <class T> void norm_backward(const GroupNorm& a, Parallel parallel) {
+template <class T>
+void norm_backward(const GroupNorm& a, Parallel parallel) {
   Scratch<typename Accumulator<T>::type> channel(a.batch * kRows * a.channels);
   NormJob<T> job{&a, channel.data};
   const int64_t units = a.batch * group_norm_chunks(a);

@@ -7,13 +7,17 @@ namespace nd {
 namespace ND_ISA {
 
 // dL/du of one vector
-template <bool kSilu, class V> ND_HD V upstream(const Loaded<V>& channel, V x, V grad) {
-  if constexpr (kSilu) return grad * silu_slope(channel.enters_silu(x));
-  else return grad;
+template <bool kSilu, class V>
+ND_HD V upstream(const Loaded<V>& channel, V x, V grad) {
+  if constexpr (kSilu)
+    return grad * silu_slope(channel.enters_silu(x));
+  else
+    return grad;
 }
 
 // Sums of du w and of du w (x - mean) of every group, from the sums over pixels of du and of du (x - mean).
-template <class A> ND_HD void group_sums(const GroupNorm& a, const A* level, const A* tilt, double* out) {
+template <class A>
+ND_HD void group_sums(const GroupNorm& a, const A* level, const A* tilt, double* out) {
   const int64_t width = a.channels / a.groups;
   for (int64_t g = 0; g < a.groups; ++g) {
     out[2 * g] = out[2 * g + 1] = 0;
@@ -26,7 +30,8 @@ template <class A> ND_HD void group_sums(const GroupNorm& a, const A* level, con
 }
 
 // Leaves du in `out` for the second pass: a store and a load cost less than the exponential once more.
-template <class T, bool kSilu> void sums_body(int64_t begin, int64_t end, void* context) {
+template <class T, bool kSilu>
+void sums_body(int64_t begin, int64_t end, void* context) {
   using A = typename Accumulator<T>::type;
   const auto& job = *static_cast<const NormJob<T>*>(context);
   const GroupNorm& a = *job.a;
@@ -59,16 +64,19 @@ template <class T, bool kSilu> void sums_body(int64_t begin, int64_t end, void* 
   }
 }
 
-template <class T> void prepare_channels(const NormJob<T>& job) {
+template <class T>
+void prepare_channels(const NormJob<T>& job) {
   using A = typename Accumulator<T>::type;
   const GroupNorm& a = *job.a;
   for (int64_t i = 0; i < a.batch * a.channels; ++i) {
     const int64_t image = i / a.channels, c = i % a.channels, g = image * a.groups + c / (a.channels / a.groups);
-    set_channel(a, job.channel + image * kRows * a.channels, c, static_cast<const A*>(a.mean)[g], static_cast<const A*>(a.rstd)[g]);
+    set_channel(a, job.channel + image * kRows * a.channels, c, static_cast<const A*>(a.mean)[g],
+                static_cast<const A*>(a.rstd)[g]);
   }
 }
 
-template <class T> void finish_sums(const NormJob<T>& job) {
+template <class T>
+void finish_sums(const NormJob<T>& job) {
   using A = typename Accumulator<T>::type;
   const GroupNorm& a = *job.a;
   const int64_t width = a.channels / a.groups, chunks = group_norm_chunks(a);
@@ -89,7 +97,8 @@ template <class T> void finish_sums(const NormJob<T>& job) {
   }
 }
 
-template <class T, bool kSilu> void grad_body(int64_t begin, int64_t end, void* context) {
+template <class T, bool kSilu>
+void grad_body(int64_t begin, int64_t end, void* context) {
   using A = typename Accumulator<T>::type;
   const auto& job = *static_cast<const NormJob<T>*>(context);
   const GroupNorm& a = *job.a;

@@ -1,11 +1,12 @@
-// GroupNorm with SiLU on channels-last data: what both directions use, and forward.  Each chunk of pixels fits the first-level cache; its statistics are
-// merged with those of the other chunks in a fixed order.
+// GroupNorm with SiLU on channels-last data: what both directions use, and forward.  Each chunk of pixels fits the
+// first-level cache; its statistics are merged with those of the other chunks in a fixed order.
 #pragma once
 
 namespace nd {
 namespace ND_ISA {
 
-template <class T> struct NormJob {
+template <class T>
+struct NormJob {
   using A = typename Accumulator<T>::type;
   const GroupNorm* a;
   A* channel;  // (batch, kRows, channels): what each channel of each image needs in the second pass
@@ -16,30 +17,51 @@ enum { kMean, kGain, kBias, kLevel, kTilt, kRows };
 
 // All lanes, or the channels that are left at the end.
 struct Whole {};
-struct Part { int64_t n; };
-template <class T> ND_HD auto load_lanes(const T* p, Whole) { return load(p); }
-template <class T> ND_HD auto load_lanes(const T* p, Part part) { return load_part(p, part.n); }
-template <class T, class V> ND_HD void store_lanes(T* p, V v, Whole) { store(p, v); }
-template <class T, class V> ND_HD void store_lanes(T* p, V v, Part part) { store_part(p, v, part.n); }
+struct Part {
+  int64_t n;
+};
+template <class T>
+ND_HD auto load_lanes(const T* p, Whole) {
+  return load(p);
+}
+template <class T>
+ND_HD auto load_lanes(const T* p, Part part) {
+  return load_part(p, part.n);
+}
+template <class T, class V>
+ND_HD void store_lanes(T* p, V v, Whole) {
+  store(p, v);
+}
+template <class T, class V>
+ND_HD void store_lanes(T* p, V v, Part part) {
+  store_part(p, v, part.n);
+}
 
 // pass(p, Pixels<2>) for pairs of pixels, then pass(p, Pixels<1>) for an odd last one: two chains of dependent steps
 // fill the pipeline better than one, and share the loads of the channels' numbers.
-template <int kCount> struct Pixels { static constexpr int count = kCount; };
-template <class F> ND_HD void over_pixels(int64_t begin, int64_t end, F pass) {
+template <int kCount>
+struct Pixels {
+  static constexpr int count = kCount;
+};
+template <class F>
+ND_HD void over_pixels(int64_t begin, int64_t end, F pass) {
   int64_t p = begin;
   for (; p + 2 <= end; p += 2) pass(p, Pixels<2>{});
   if (p < end) pass(p, Pixels<1>{});
 }
 
 // f(c, lanes) for every vector of channels.
-template <class A, class F> ND_HD void over_channels(int64_t channels, F f) {
+template <class A, class F>
+ND_HD void over_channels(int64_t channels, F f) {
   int64_t c = 0;
   for (; c + Simd<A>::kLanes <= channels; c += Simd<A>::kLanes) f(c, Whole{});
   if (c < channels) f(c, Part{channels - c});
 }
 
 // Which pixels a unit of work covers.
-struct Stretch { int64_t image, chunk, begin, end; };
+struct Stretch {
+  int64_t image, chunk, begin, end;
+};
 ND_HD Stretch stretch(const GroupNorm& a, int64_t unit) {
   const int64_t chunks = group_norm_chunks(a), chunk = unit % chunks, begin = chunk * group_norm_rows(a);
   return {unit / chunks, chunk, begin, smaller(begin + group_norm_rows(a), a.pixels)};
@@ -74,7 +96,8 @@ ND_HD void channel_sums(const GroupNorm& a, const Stretch& s, const A* shift, A*
   if (p < s.end) add(x + p * a.channels, s.end - p);
 }
 
-template <class A> ND_HD double group_total(const A* of_channel, int64_t group, int64_t width) {
+template <class A>
+ND_HD double group_total(const A* of_channel, int64_t group, int64_t width) {
   double total = 0;
   for (int64_t c = group * width; c < (group + 1) * width; ++c) total += double(of_channel[c]);
   return total;
@@ -82,7 +105,8 @@ template <class A> ND_HD double group_total(const A* of_channel, int64_t group, 
 
 // Mean and squared deviations of every group within one chunk: two passes, the second in the cache.  The second also
 // sums the deviations, which puts right what rounding left in the mean.
-template <class T> void moments_body(int64_t begin, int64_t end, void* context) {
+template <class T>
+void moments_body(int64_t begin, int64_t end, void* context) {
   using A = typename Accumulator<T>::type;
   const GroupNorm& a = *static_cast<const NormJob<T>*>(context)->a;
   const int64_t width = a.channels / a.groups;
@@ -117,13 +141,15 @@ ND_HD Moments group_moments(const GroupNorm& a, int64_t image, int64_t group) {
   return all;
 }
 
-template <class A> ND_HD void set_channel(const GroupNorm& a, A* rows, int64_t c, A mean, A rstd) {
+template <class A>
+ND_HD void set_channel(const GroupNorm& a, A* rows, int64_t c, A mean, A rstd) {
   rows[kMean * a.channels + c] = mean;
   rows[kGain * a.channels + c] = rstd * static_cast<const A*>(a.weight)[c];
   rows[kBias * a.channels + c] = static_cast<const A*>(a.bias)[c];
 }
 
-template <class T> void finish_moments(const NormJob<T>& job) {
+template <class T>
+void finish_moments(const NormJob<T>& job) {
   using A = typename Accumulator<T>::type;
   const GroupNorm& a = *job.a;
   const int64_t width = a.channels / a.groups;
@@ -138,7 +164,8 @@ template <class T> void finish_moments(const NormJob<T>& job) {
 }
 
 // What a pass over pixels needs of one image, one number per channel each.
-template <class A> struct Channels {
+template <class A>
+struct Channels {
   const A *mean, *gain, *bias, *level, *tilt;
   Channels(const GroupNorm& a, const A* all, int64_t image) {
     const A* rows = all + image * kRows * a.channels;
@@ -151,15 +178,19 @@ template <class A> struct Channels {
 };
 
 // A channel vector's numbers, loaded once for all pixels of a pass.
-template <class V> struct Loaded {
+template <class V>
+struct Loaded {
   V mean, gain, bias;
   template <class A, class L>
   ND_HD Loaded(const Channels<A>& of, int64_t c, L lanes)
-      : mean(load_lanes(of.mean + c, lanes)), gain(load_lanes(of.gain + c, lanes)), bias(load_lanes(of.bias + c, lanes)) {}
+      : mean(load_lanes(of.mean + c, lanes)),
+        gain(load_lanes(of.gain + c, lanes)),
+        bias(load_lanes(of.bias + c, lanes)) {}
   ND_HD V enters_silu(V x) const { return normalised(x, mean, gain, bias); }
 };
 
-template <class T, bool kSilu> void norm_body(int64_t begin, int64_t end, void* context) {
+template <class T, bool kSilu>
+void norm_body(int64_t begin, int64_t end, void* context) {
   using A = typename Accumulator<T>::type;
   const auto& job = *static_cast<const NormJob<T>*>(context);
   const GroupNorm& a = *job.a;
@@ -174,8 +205,10 @@ template <class T, bool kSilu> void norm_body(int64_t begin, int64_t end, void* 
         const Loaded<typename Simd<A>::V> channel(of, c, lanes);
         for (int j = 0; j < pixels.count; ++j) {
           const auto u = channel.enters_silu(load_lanes(x + j * a.channels + c, lanes));
-          if constexpr (kSilu) store_lanes(out + j * a.channels + c, silu(u), lanes);
-          else store_lanes(out + j * a.channels + c, u, lanes);
+          if constexpr (kSilu)
+            store_lanes(out + j * a.channels + c, silu(u), lanes);
+          else
+            store_lanes(out + j * a.channels + c, u, lanes);
         }
       });
     });

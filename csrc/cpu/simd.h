@@ -8,9 +8,11 @@
 namespace nd {
 namespace ND_ISA {
 
-template <class A> struct Simd;
+template <class A>
+struct Simd;
 
-template <> struct Simd<float> {
+template <>
+struct Simd<float> {
   static constexpr int kLanes = ND_VECTOR_BYTES / 4;
   typedef float V __attribute__((vector_size(ND_VECTOR_BYTES)));
   typedef int32_t I __attribute__((vector_size(ND_VECTOR_BYTES)));
@@ -18,7 +20,8 @@ template <> struct Simd<float> {
   typedef uint16_t H __attribute__((vector_size(ND_VECTOR_BYTES / 2)));
 };
 
-template <> struct Simd<double> {
+template <>
+struct Simd<double> {
   static constexpr int kLanes = ND_VECTOR_BYTES / 8;
   typedef double V __attribute__((vector_size(ND_VECTOR_BYTES)));
   typedef int64_t I __attribute__((vector_size(ND_VECTOR_BYTES)));
@@ -27,7 +30,8 @@ template <> struct Simd<double> {
 using VF = Simd<float>::V;
 using VD = Simd<double>::V;
 
-template <class To, class From> ND_HD To raw_load(const From* from) {
+template <class To, class From>
+ND_HD To raw_load(const From* from) {
   To to;
   memcpy(&to, from, sizeof(to));
   return to;
@@ -40,6 +44,19 @@ using U16 = Simd<float>::H;
 
 ND_HD void store(float* p, VF v) { memcpy(p, &v, sizeof(v)); }
 ND_HD void store(double* p, VD v) { memcpy(p, &v, sizeof(v)); }
+
+// Past the caches, to an address that is a multiple of the vector's size: a large result that is stored like this is
+// not read from memory first.  end_streams() before another thread reads it.
+#if ND_VECTOR_BYTES == 32
+ND_HD void stream(float* p, VF v) { _mm256_stream_ps(p, v); }
+ND_HD void end_streams() { _mm_sfence(); }
+#elif ND_VECTOR_BYTES == 64
+ND_HD void stream(float* p, VF v) { _mm512_stream_ps(p, v); }
+ND_HD void end_streams() { _mm_sfence(); }
+#else
+ND_HD void stream(float* p, VF v) { store(p, v); }
+ND_HD void end_streams() {}
+#endif
 
 // 16 to 32 bits, and float16: GCC 12 does not find the processor's own conversions by itself.
 #if ND_VECTOR_BYTES == 32
@@ -78,18 +95,21 @@ ND_HD void store(bfloat_t* p, VF v) {
 }
 
 // The same for the last elements of a row: absent lanes are zero, and are not written.
-template <class T> ND_HD auto load_part(const T* p, int64_t n) {
+template <class T>
+ND_HD auto load_part(const T* p, int64_t n) {
   T buffer[Simd<typename Accumulator<T>::type>::kLanes] = {};
   memcpy(buffer, p, size_t(n) * sizeof(T));
   return load(buffer);
 }
-template <class T, class V> ND_HD void store_part(T* p, V v, int64_t n) {
+template <class T, class V>
+ND_HD void store_part(T* p, V v, int64_t n) {
   T buffer[Simd<typename Accumulator<T>::type>::kLanes];
   store(buffer, v);
   memcpy(p, buffer, size_t(n) * sizeof(T));
 }
 
-template <class V> ND_HD double sum_lanes(V v) {
+template <class V>
+ND_HD double sum_lanes(V v) {
   double total = 0;
   for (unsigned i = 0; i < sizeof(V) / sizeof(v[0]); ++i) total += double(v[i]);
   return total;
@@ -97,7 +117,8 @@ template <class V> ND_HD double sum_lanes(V v) {
 
 // One step of the transposition: lanes with bit `s` set of row a and lanes with it clear of row b change places.  The
 // masks must be constants: computed, they cost ten times the exchange.
-template <class A, int s, class V, size_t... lane> ND_HD void exchange(V& a, V& b, std::index_sequence<lane...>) {
+template <class A, int s, class V, size_t... lane>
+ND_HD void exchange(V& a, V& b, std::index_sequence<lane...>) {
   using I = typename Simd<A>::I;
   constexpr int n = Simd<A>::kLanes;
   const V low = __builtin_shuffle(a, b, I{int((lane & s) ? n + lane - s : lane)...});
@@ -106,7 +127,8 @@ template <class A, int s, class V, size_t... lane> ND_HD void exchange(V& a, V& 
 }
 
 // Square block of kLanes vectors, rows to columns, by exchanging off-diagonal halves at growing distance.
-template <class A, int s = 1> ND_HD void transpose(typename Simd<A>::V* block) {
+template <class A, int s = 1>
+ND_HD void transpose(typename Simd<A>::V* block) {
   constexpr int n = Simd<A>::kLanes;
 #pragma GCC unroll 16
   for (int i = 0; i < n; ++i)
@@ -115,7 +137,8 @@ template <class A, int s = 1> ND_HD void transpose(typename Simd<A>::V* block) {
 }
 
 // Scratch memory of one call; std::vector would put code of this instruction set into functions that others share.
-template <class T> struct Scratch {
+template <class T>
+struct Scratch {
   T* data;
   explicit Scratch(int64_t n) : data(static_cast<T*>(::operator new(size_t(n > 0 ? n : 1) * sizeof(T)))) {}
   ~Scratch() { ::operator delete(data); }
@@ -129,17 +152,31 @@ ND_HD int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // one instruction each; the second operand is what a NaN leaves
 #if ND_VECTOR_BYTES == 32
-template <> ND_HD ND_ISA::VF at_most(ND_ISA::VF x, float top) { return _mm256_min_ps(_mm256_set1_ps(top), x); }
-template <> ND_HD ND_ISA::VF at_least(ND_ISA::VF x, float low) { return _mm256_max_ps(_mm256_set1_ps(low), x); }
+template <>
+ND_HD ND_ISA::VF at_most(ND_ISA::VF x, float top) {
+  return _mm256_min_ps(_mm256_set1_ps(top), x);
+}
+template <>
+ND_HD ND_ISA::VF at_least(ND_ISA::VF x, float low) {
+  return _mm256_max_ps(_mm256_set1_ps(low), x);
+}
 #elif ND_VECTOR_BYTES == 64
-template <> ND_HD ND_ISA::VF at_most(ND_ISA::VF x, float top) { return _mm512_min_ps(_mm512_set1_ps(top), x); }
-template <> ND_HD ND_ISA::VF at_least(ND_ISA::VF x, float low) { return _mm512_max_ps(_mm512_set1_ps(low), x); }
+template <>
+ND_HD ND_ISA::VF at_most(ND_ISA::VF x, float top) {
+  return _mm512_min_ps(_mm512_set1_ps(top), x);
+}
+template <>
+ND_HD ND_ISA::VF at_least(ND_ISA::VF x, float low) {
+  return _mm512_max_ps(_mm512_set1_ps(low), x);
+}
 #endif
 
-template <> ND_HD ND_ISA::VF exponential<ND_ISA::VF>(ND_ISA::VF x) {
+template <>
+ND_HD ND_ISA::VF exponential<ND_ISA::VF>(ND_ISA::VF x) {
   return exp_float<ND_ISA::VF, ND_ISA::U32>(x);
 }
-template <> ND_HD ND_ISA::VD exponential<ND_ISA::VD>(ND_ISA::VD x) {
+template <>
+ND_HD ND_ISA::VD exponential<ND_ISA::VD>(ND_ISA::VD x) {
   for (int i = 0; i < ND_ISA::Simd<double>::kLanes; ++i) x[i] = exp(x[i]);
   return x;
 }

@@ -204,12 +204,14 @@ def _group_norm_setup(ctx, inputs, output):
     x, weight, bias, ctx.groups, _, ctx.silu = inputs
     _, mean, rstd = output
     ctx.mark_non_differentiable(mean, rstd)
-    ctx.set_materialize_grads(False)  # no zeros for those two
+    ctx.set_materialize_grads(False)  # no zeros for those two; None may arrive for the other
     ctx.save_for_backward(x, mean, rstd, weight, bias)
 
 
 def _group_norm_backward(ctx, upstream, *_):
     _no_constants(ctx.needs_input_grad[1:3], "weight", "bias")
+    if upstream is None:
+        return (None,) * 6
     backward = torch.ops.neuraldiffuser.group_norm_silu_backward.default
     grad = _constant(backward, upstream, *ctx.saved_tensors, ctx.groups, ctx.silu)
     return grad, None, None, None, None, None

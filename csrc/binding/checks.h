@@ -17,16 +17,17 @@ namespace nd {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-template <class... Args> [[noreturn]] void fail(const Args&... message) {
+template <class... Args>
+[[noreturn]] void fail(const Args&... message) {
   std::ostringstream text;
   (text << ... << message);
   throw std::runtime_error(text.str());
 }
 
 // The message is put together only where the rule is broken: a small operation takes less time than its sentence.
-#define ND_MUST(holds, ...)                   \
-  do {                                        \
-    if (!(holds)) ::nd::fail(__VA_ARGS__);    \
+#define ND_MUST(holds, ...)                \
+  do {                                     \
+    if (!(holds)) ::nd::fail(__VA_ARGS__); \
   } while (0)
 
 // Name of an argument, or of one item of a list.
@@ -61,15 +62,18 @@ inline bool is_floating(const Tensor& t) {
     case ScalarType::Float:
     case ScalarType::Double:
     case ScalarType::Half:
-    case ScalarType::BFloat16: return true;
-    default: return false;
+    case ScalarType::BFloat16:
+      return true;
+    default:
+      return false;
   }
 }
 
 inline void must_be_floating(const Tensor& t, Name name) {
   ND_MUST(is_floating(t), name, " must be float32, bfloat16, float16 or float64, got ",
-       torch::headeronly::toString(t.scalar_type()), ". Convert it with .to(torch.float32).");
-  ND_MUST(t.layout() == torch::headeronly::Layout::Strided, name, " must be a dense tensor, got a sparse one. Use .to_dense().");
+          torch::headeronly::toString(t.scalar_type()), ". Convert it with .to(torch.float32).");
+  ND_MUST(t.layout() == torch::headeronly::Layout::Strided, name,
+          " must be a dense tensor, got a sparse one. Use .to_dense().");
 }
 
 inline void must_be_beside(const Tensor& t, const Tensor& first, Name name, const char* whom) {
@@ -84,10 +88,14 @@ inline void must_have_shape(const Tensor& t, const Tensor& like, Name name) {
 
 inline Type type_of(const Tensor& t) {
   switch (t.scalar_type()) {
-    case ScalarType::Double: return Type::f64;
-    case ScalarType::Half: return Type::f16;
-    case ScalarType::BFloat16: return Type::bf16;
-    default: return Type::f32;
+    case ScalarType::Double:
+      return Type::f64;
+    case ScalarType::Half:
+      return Type::f16;
+    case ScalarType::BFloat16:
+      return Type::bf16;
+    default:
+      return Type::f32;
   }
 }
 

@@ -15,33 +15,37 @@ inline void check_layer(const std::vector<Tensor>& features, const Tensor& targe
   ND_MUST(feature.scalar_type() == first.scalar_type(), name, " must have the dtype of features[0]. Convert it.");
   must_be_beside(feature, first, name, "features[0]");
   must_be_beside(target, first, target_name, "the features");
-  ND_MUST(feature.dim() >= 2 && feature.size(0) == first.size(0) && feature.numel() > 0, name, " must be (", first.size(0),
-       ", ...) and not empty, got ", shape_of(feature), ".");
+  ND_MUST(feature.dim() >= 2 && feature.size(0) == first.size(0) && feature.numel() > 0, name, " must be (",
+          first.size(0), ", ...) and not empty, got ", shape_of(feature), ".");
   bool same = target.dim() == feature.dim() && (target.size(0) == 1 || target.size(0) == feature.size(0));
   for (int64_t d = 1; same && d < feature.dim(); ++d) same = target.size(d) == feature.size(d);
   ND_MUST(same, target_name, " must be shaped (", feature.size(0), " or 1, ...) like ", shape_of(feature), ", got ",
-       shape_of(target), ". Targets and features must come from the same model and layers.");
+          shape_of(target), ". Targets and features must come from the same model and layers.");
 }
 
 inline void check_layers(const std::vector<Tensor>& features, const std::vector<Tensor>& targets, const Tensor& weights,
                          double grad_scale) {
   ND_MUST(!features.empty(), "features must be at least one layer, got none.");
-  ND_MUST(features.size() <= size_t(kMaxLayers), "features must be at most ", kMaxLayers, " layers, got ", features.size(), ".");
-  ND_MUST(features.size() == targets.size(), "targets must be one per layer (", features.size(), "), got ", targets.size(), ".");
+  ND_MUST(features.size() <= size_t(kMaxLayers), "features must be at most ", kMaxLayers, " layers, got ",
+          features.size(), ".");
+  ND_MUST(features.size() == targets.size(), "targets must be one per layer (", features.size(), "), got ",
+          targets.size(), ".");
   ND_MUST(features[0].dim() >= 2, "features[0] must be (batch, ...), got ", shape_of(features[0]), ".");
   for (size_t i = 0; i < features.size(); ++i) check_layer(features, targets[i], i);
   must_be_floating(weights, {"weights"});
   must_be_beside(weights, features[0], {"weights"}, "the features");
   const int64_t batch = features[0].size(0), n = int64_t(features.size());
   ND_MUST(weights.dim() == 2 && weights.size(1) == n && (weights.size(0) == 1 || weights.size(0) == batch),
-       "weights must be shaped (", batch, " or 1, ", n, "), got ", shape_of(weights),
-       ". Give one row for all images or one per image.");
+          "weights must be shaped (", batch, " or 1, ", n, "), got ", shape_of(weights),
+          ". Give one row for all images or one per image.");
   int exponent = 0;
   ND_MUST(std::isfinite(grad_scale) && grad_scale > 0 && std::frexp(grad_scale, &exponent) == 0.5,
-       "grad_scale must be a power of two above 0, got ", grad_scale, ". Others would round the gradient.");
+          "grad_scale must be a power of two above 0, got ", grad_scale, ". Others would round the gradient.");
 }
 
-struct Dimension { int64_t size, feature, target; };
+struct Dimension {
+  int64_t size, feature, target;
+};
 
 // Per-image dimensions from the outermost, without extents of 1, neighbours joined where both tensors allow it.
 inline std::vector<Dimension> joined_dimensions(const Tensor& feature, const Tensor& target) {
@@ -49,7 +53,8 @@ inline std::vector<Dimension> joined_dimensions(const Tensor& feature, const Ten
   for (int64_t d = 1; d < feature.dim(); ++d) {
     const Dimension next{feature.size(d), feature.stride(d), target.stride(d)};
     if (next.size == 1) continue;
-    if (!dims.empty() && dims.back().feature == next.size * next.feature && dims.back().target == next.size * next.target)
+    if (!dims.empty() && dims.back().feature == next.size * next.feature &&
+        dims.back().target == next.size * next.target)
       dims.back() = {dims.back().size * next.size, next.feature, next.target};
     else
       dims.push_back(next);

@@ -1,0 +1,98 @@
+// guided_step, with coefficients or with a table: tensors to kernel arguments.
+#pragma once
+
+#include "run.h"
+#include "tensors.h"
+
+namespace nd {
+namespace {
+
+void check_terms(const std::vector<Tensor>& terms) {
+  ND_MUST(!terms.empty() && terms.size() <= size_t(kMaxTerms), "terms must be 1 to ", kMaxTerms, " tensors, got ",
+          terms.size(), ".");
+  for (size_t i = 0; i < terms.size(); ++i) {
+    const Name name{"terms", int64_t(i)};
+    must_be_floating(terms[i], name);
+    must_be_beside(terms[i], terms[0], name, "terms[0]");
+    must_have_shape(terms[i], terms[0], name);
+    ND_MUST((terms[i].scalar_type() == ScalarType::Double) == (terms[0].scalar_type() == ScalarType::Double), name,
+            " must be float64 if and only if terms[0] is. Convert one of them.");
+  }
+}
+
+// Brings all terms into the memory format of the first and allocates the output.
+Tensor set_terms(GuidedStep& args, std::vector<Tensor>& terms) {
+  const bool plain = terms[0].is_contiguous() || !is_channels_last(terms[0]);
+  const MemoryFormat format = plain ? MemoryFormat::Contiguous : MemoryFormat::ChannelsLast;
+  const Tensor out = new_tensor(terms[0], terms[0].sizes(), terms[0].scalar_type(), format);
+  args.n_terms = int(terms.size());
+  for (size_t i = 0; i < terms.size(); ++i) {
+    if (!plain || !terms[i].is_contiguous()) terms[i] = contiguous(terms[i], format);
+    args.term[i] = terms[i].const_data_ptr();
+    args.term_type[i] = type_of(terms[i]);
+  }
+  args.out = out.mutable_data_ptr();
+  args.out_type = type_of(terms[0]);
+  args.batch = 1;
+  args.per_image = out.numel();
+  return out;
+}
+
+Tensor guided_step(std::vector<Tensor> terms, std::vector<double> coefficients) {
+  check_terms(terms);
+  ND_MUST(coefficients.size() == terms.size(), "coefficients must be one per term (", terms.size(), "), got ",
+          coefficients.size(), ".");
+  GuidedStep args{};
+  for (size_t i = 0; i < coefficients.size(); ++i) {
+    ND_MUST(std::isfinite(coefficients[i]), Name{"coefficients", int64_t(i)}, " must be a finite number, got ",
+            coefficients[i], ".");
+    args.coefficient[i] = coefficients[i];
+  }
+  const Tensor out = set_terms(args, terms);
+  if (args.per_image > 0) ND_RUN(guided_step, args, terms[0]);
+  return out;
+}
+
+void check_table(const Tensor& table, const Tensor& index, const std::vector<Tensor>& terms) {
+  const Tensor& first = terms[0];
+  ND_MUST(first.dim() >= 1, "terms[0] must be (batch, ...) when a table is used, got a single number.");
+  ND_MUST(table.scalar_type() == ScalarType::Double,
+          "table must be float64, so that folded coefficients keep their digits.");
+  ND_MUST(table.dim() == 3 && table.size(0) > 0 && (table.size(1) == 1 || table.size(1) == first.size(0)) &&
+              table.size(2) == int64_t(terms.size()),
+          "table must be shaped (steps, ", first.size(0), " or 1, ", terms.size(), "), got ", shape_of(table), ".");
+  ND_MUST(index.scalar_type() == ScalarType::Long && index.numel() == 1, "index must be one int64 number, got ",
+          torch::headeronly::toString(index.scalar_type()), " ", shape_of(index), ".");
+  must_be_beside(table, first, {"table"}, "the terms");
+  must_be_beside(index, first, {"index"}, "the terms");
+}
+
+// On the host the values themselves can be looked at.
+void check_row(const GuidedStep& args) {
+  ND_MUST(*args.index >= 0 && *args.index < args.table_rows, "index must be in [0, ", args.table_rows, "), got ",
+          *args.index, ".");
+  const int64_t row = args.table_images * args.n_terms;
+  for (int64_t i = 0; i < row; ++i)
+    ND_MUST(std::isfinite(args.table[*args.index * row + i]), "table must hold finite numbers, got ",
+            args.table[*args.index * row + i], " in row ", *args.index, ".");
+}
+
+Tensor guided_step_table(std::vector<Tensor> terms, Tensor table, Tensor index) {
+  check_terms(terms);
+  check_table(table, index, terms);
+  GuidedStep args{};
+  const Tensor out = set_terms(args, terms);
+  table = contiguous(table);
+  args.batch = terms[0].size(0);
+  args.per_image = args.batch ? out.numel() / args.batch : 0;
+  args.table = static_cast<const double*>(table.const_data_ptr());
+  args.index = static_cast<const int64_t*>(index.const_data_ptr());
+  args.table_rows = table.size(0);
+  args.table_images = table.size(1);
+  if (terms[0].is_cpu()) check_row(args);
+  if (out.numel() > 0) ND_RUN(guided_step, args, terms[0]);
+  return out;
+}
+
+}  // namespace
+}  // namespace nd
