@@ -20,12 +20,9 @@ template <class A>
 ND_HD void group_sums(const GroupNorm& a, const A* level, const A* tilt, double* out) {
   const int64_t width = a.channels / a.groups;
   for (int64_t g = 0; g < a.groups; ++g) {
-    out[2 * g] = out[2 * g + 1] = 0;
-    for (int64_t c = g * width; c < (g + 1) * width; ++c) {
-      const double weight = double(static_cast<const A*>(a.weight)[c]);
-      out[2 * g] += weight * double(level[c]);
-      out[2 * g + 1] += weight * double(tilt[c]);
-    }
+    const A* weight = static_cast<const A*>(a.weight);
+    out[2 * g] = group_total<A>(g, width, [&](int64_t c) ND_LAMBDA { return double(weight[c]) * double(level[c]); });
+    out[2 * g + 1] = group_total<A>(g, width, [&](int64_t c) ND_LAMBDA { return double(weight[c]) * double(tilt[c]); });
   }
 }
 

@@ -50,6 +50,15 @@ ND_HD void over_pixels(int64_t begin, int64_t end, F pass) {
   if (p < end) pass(p, Pixels<1>{});
 }
 
+// A result past the caches, where that was asked for and a whole vector is written.
+template <bool kStream, class T, class V, class L>
+ND_HD void store_result(T* p, V v, L lanes) {
+  if constexpr (kStream && std::is_same_v<L, Whole> && std::is_same_v<T, float>)
+    stream(p, v);
+  else
+    store_lanes(p, v, lanes);
+}
+
 // f(c, lanes) for every vector of channels.
 template <class A, class F>
 ND_HD void over_channels(int64_t channels, F f) {
@@ -96,11 +105,21 @@ ND_HD void channel_sums(const GroupNorm& a, const Stretch& s, const A* shift, A*
   if (p < s.end) add(x + p * a.channels, s.end - p);
 }
 
+// Four sums side by side: one alone would wait for every addition.
+template <class A, class F>
+ND_HD double group_total(int64_t group, int64_t width, F of_channel) {
+  double total[4] = {0, 0, 0, 0};
+  int64_t c = group * width;
+  const int64_t end = c + width;
+  for (; c + 4 <= end; c += 4)
+    for (int j = 0; j < 4; ++j) total[j] += of_channel(c + j);
+  for (; c < end; ++c) total[0] += of_channel(c);
+  return (total[0] + total[1]) + (total[2] + total[3]);
+}
+
 template <class A>
 ND_HD double group_total(const A* of_channel, int64_t group, int64_t width) {
-  double total = 0;
-  for (int64_t c = group * width; c < (group + 1) * width; ++c) total += double(of_channel[c]);
-  return total;
+  return group_total<A>(group, width, [&](int64_t c) ND_LAMBDA { return double(of_channel[c]); });
 }
 
 // Mean and squared deviations of every group within one chunk: two passes, the second in the cache.  The second also
@@ -189,7 +208,7 @@ struct Loaded {
   ND_HD V enters_silu(V x) const { return normalised(x, mean, gain, bias); }
 };
 
-template <class T, bool kSilu>
+template <class T, bool kSilu, bool kStream>
 void norm_body(int64_t begin, int64_t end, void* context) {
   using A = typename Accumulator<T>::type;
   const auto& job = *static_cast<const NormJob<T>*>(context);
@@ -206,13 +225,14 @@ void norm_body(int64_t begin, int64_t end, void* context) {
         for (int j = 0; j < pixels.count; ++j) {
           const auto u = channel.enters_silu(load_lanes(x + j * a.channels + c, lanes));
           if constexpr (kSilu)
-            store_lanes(out + j * a.channels + c, silu(u), lanes);
+            store_result<kStream>(out + j * a.channels + c, silu(u), lanes);
           else
-            store_lanes(out + j * a.channels + c, u, lanes);
+            store_result<kStream>(out + j * a.channels + c, u, lanes);
         }
       });
     });
   }
+  if (kStream) end_streams();
 }
 
 }  // namespace ND_ISA

@@ -210,6 +210,8 @@ def _group_norm_setup(ctx, inputs, output):
 
 def _group_norm_backward(ctx, upstream, *_):
     _no_constants(ctx.needs_input_grad[1:3], "weight", "bias")
+    if upstream is None:  # nobody asks for a gradient through the picture
+        return None, None, None, None, None, None
     if upstream is None:
         return (None,) * 6
     backward = torch.ops.neuraldiffuser.group_norm_silu_backward.default
