@@ -99,10 +99,12 @@ def reference_only() -> Iterator[None]:
 
 
 def _reference_chosen() -> bool:
+    if _process.reference_blocks == 0:
+        return False  # the usual answer, at no cost: this is asked before every operation
     import torch
 
     # torch.compile can neither read a context variable nor see it change; a plain number it does, and compiles again
-    return _process.reference_blocks > 0 if torch.compiler.is_compiling() else _reference_only.get()
+    return True if torch.compiler.is_compiling() else _reference_only.get()
 
 
 def kernels_for(device: "torch.device") -> ModuleType | None:
@@ -130,6 +132,11 @@ def kernels_for(device: "torch.device") -> ModuleType | None:
     if gap and not _load().chosen:
         _announce(f"Operations on {device.type} tensors run as plain PyTorch: {gap}")
     return None if gap else module
+
+
+def ready_on_cpu() -> bool:
+    """Whether the CPU kernels are loaded and nobody asks for plain PyTorch: the quick part of `kernels_for`."""
+    return _process.reference_blocks == 0 and _process.loaded is not None and _process.loaded.module is not None
 
 
 def backend_info() -> dict[str, Any]:

@@ -42,6 +42,8 @@ def kernels_run(tensor: Tensor) -> bool:
     """Whether the compiled kernels run for this tensor; what torch.compile traces keeps the answer of its tracing."""
     if torch.compiler.is_compiling():
         return _compiled(str(tensor.device))
+    if tensor.is_cpu and backend.ready_on_cpu():
+        return True
     return backend.kernels_for(tensor.device) is not None
 
 
