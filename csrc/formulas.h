@@ -26,8 +26,7 @@ struct bfloat_t {
   uint16_t bits;
 };
 
-template <class To, class From>
-ND_HD To bit_cast(From from) {
+template <class To, class From> ND_HD To bit_cast(From from) {
   static_assert(sizeof(To) == sizeof(From), "same size");
   To to;
   memcpy(&to, &from, sizeof(to));
@@ -36,22 +35,17 @@ ND_HD To bit_cast(From from) {
 
 // F is float and U uint32_t, or vectors of them with as many lanes.
 
-template <class F, class U>
-ND_HD F bfloat_to_float(U bits) {
-  return bit_cast<F>(U(bits << 16));
-}
+template <class F, class U> ND_HD F bfloat_to_float(U bits) { return bit_cast<F>(U(bits << 16)); }
 
 // Round to nearest even; every NaN becomes the quiet NaN 0x7fc0.
-template <class U, class F>
-ND_HD U float_to_bfloat(F value) {
+template <class U, class F> ND_HD U float_to_bfloat(F value) {
   const U u = bit_cast<U>(value);
   const U rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
   return value != value ? U(U{} + 0x7fc0u) : rounded;
 }
 
 // An exponent 112 too small is put right by a multiplication, which also normalises the subnormals.
-template <class F, class U>
-ND_HD F half_to_float(U bits) {
+template <class F, class U> ND_HD F half_to_float(U bits) {
   const U magnitude = (bits & 0x7fffu) << 13;
   U scaled = bit_cast<U>(F(bit_cast<F>(magnitude) * 0x1p112f));
   scaled = (bits & 0x7c00u) == 0x7c00u ? U(magnitude | 0x7f800000u) : scaled;
@@ -59,8 +53,7 @@ ND_HD F half_to_float(U bits) {
 }
 
 // Round to nearest even; above 65519.99 infinity; a NaN stays a quiet NaN.
-template <class U, class F>
-ND_HD U float_to_half(F value) {
+template <class U, class F> ND_HD U float_to_half(F value) {
   const U u = bit_cast<U>(value), sign = (u >> 16) & 0x8000u, magnitude = u & 0x7fffffffu;
   // below 2^-14 the spacing is that of 0.5 in float32: the addition rounds
   const U small = bit_cast<U>(F(bit_cast<F>(magnitude) + 0.5f)) - 0x3f000000u;
@@ -71,12 +64,10 @@ ND_HD U float_to_half(F value) {
   return out | sign;
 }
 
-template <class T>
-struct Accumulator {
+template <class T> struct Accumulator {
   using type = float;
 };
-template <>
-struct Accumulator<double> {
+template <> struct Accumulator<double> {
   using type = double;
 };
 
@@ -85,38 +76,24 @@ ND_HD double widen(double value) { return value; }
 ND_HD float widen(half_t value) { return half_to_float<float, uint32_t>(value.bits); }
 ND_HD float widen(bfloat_t value) { return bfloat_to_float<float, uint32_t>(value.bits); }
 
-template <class T, class A>
-ND_HD T narrow(A value);
-template <>
-ND_HD float narrow<float, float>(float value) {
-  return value;
-}
-template <>
-ND_HD float narrow<float, double>(double value) {
-  return float(value);
-}
-template <>
-ND_HD double narrow<double, double>(double value) {
-  return value;
-}
-template <>
-ND_HD half_t narrow<half_t, float>(float value) {
+template <class T, class A> ND_HD T narrow(A value);
+template <> ND_HD float narrow<float, float>(float value) { return value; }
+template <> ND_HD float narrow<float, double>(double value) { return float(value); }
+template <> ND_HD double narrow<double, double>(double value) { return value; }
+template <> ND_HD half_t narrow<half_t, float>(float value) {
   return {uint16_t(float_to_half<uint32_t, float>(value))};
 }
-template <>
-ND_HD bfloat_t narrow<bfloat_t, float>(float value) {
+template <> ND_HD bfloat_t narrow<bfloat_t, float>(float value) {
   return {uint16_t(float_to_bfloat<uint32_t, float>(value))};
 }
 
 // ---- limits: a NaN fails every comparison and stays a NaN; V{} + number is that number in every lane --------------
 
-template <class V>
-ND_HD V at_most(V x, float top) {
+template <class V> ND_HD V at_most(V x, float top) {
   const V limit = V{} + top;
   return x > limit ? limit : x;
 }
-template <class V>
-ND_HD V at_least(V x, float bottom) {
+template <class V> ND_HD V at_least(V x, float bottom) {
   const V limit = V{} + bottom;
   return x < limit ? limit : x;
 }
@@ -142,10 +119,7 @@ ND_HD int64_t element_offset(const Strided& tensor, int64_t linear) {
 
 // ---- feature loss: L = sum_l w_l mean((f - g)^2), dL/df = 2 w_l (f - g) / n_l --------------------------------
 
-template <class V, class A>
-ND_HD V feature_gradient(V difference, A factor) {
-  return difference * factor;
-}
+template <class V, class A> ND_HD V feature_gradient(V difference, A factor) { return difference * factor; }
 
 // factor of the gradient, in double: 2 w / n, times the power of two that keeps half precision from underflow
 ND_HD double feature_factor(double weight, int64_t numel, double grad_scale) {
@@ -166,21 +140,14 @@ ND_HD StepCoefficients step_coefficients(double abar, double abar_prev, double c
   return {sqrt(abar_prev / abar), noise * (1 - cfg_scale), noise * cfg_scale, noise * sqrt(1 - abar) * guidance_scale};
 }
 
-template <class V, class A>
-ND_HD V add_term(V sum, V term, A coefficient) {
-  return sum + term * coefficient;
-}
+template <class V, class A> ND_HD V add_term(V sum, V term, A coefficient) { return sum + term * coefficient; }
 
 // ---- image for the guide network: clamp((x + 1) / 2, 0, 1), antialiased bilinear, (x - mean) / std ------------
 
-template <class V>
-ND_HD V unit_range(V pixel) {
-  return at_most(at_least(V(pixel * 0.5f + 0.5f), 0.0f), 1.0f);
-}
+template <class V> ND_HD V unit_range(V pixel) { return at_most(at_least(V(pixel * 0.5f + 0.5f), 0.0f), 1.0f); }
 
 // Derivative of unit_range: 0.5 inside and on the edges, as torch.clamp has it, 0 outside.
-template <class V>
-ND_HD V unit_slope(V pixel) {
+template <class V> ND_HD V unit_slope(V pixel) {
   const V unit = pixel * 0.5f + 0.5f, zero = V{}, one = V{} + 1.0f, half = V{} + 0.5f;
   const V above = unit < zero ? zero : half;
   return unit > one ? zero : above;
@@ -240,8 +207,7 @@ ND_HD bool covers(const Axis& axis, int64_t out, int64_t in) {
 
 // exp for float and vectors of float (U: uint32_t or a vector of it): 2^k times a polynomial on [-ln2/2, ln2/2]
 // (the coefficients of Cephes' expf, public domain); 2 ulp; 0 below -87.3, a huge number above 88.3.
-template <class F, class U>
-ND_HD F exp_float(F x) {
+template <class F, class U> ND_HD F exp_float(F x) {
   const F bounded = at_least(at_most(x, 88.3f), -87.3f);
   const F turns = bounded * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the low bits of the sum are the nearest integer k
   const F k = turns - 12582912.0f;
@@ -254,43 +220,25 @@ ND_HD F exp_float(F x) {
   return bit_cast<F>(U(bit_cast<U>(p) + (bit_cast<U>(turns) << 23)));
 }
 
-template <class V>
-ND_HD V exponential(V x);
-template <>
-ND_HD float exponential<float>(float x) {
-  return exp_float<float, uint32_t>(x);
-}
-template <>
-ND_HD double exponential<double>(double x) {
-  return exp(x);
-}
+template <class V> ND_HD V exponential(V x);
+template <> ND_HD float exponential<float>(float x) { return exp_float<float, uint32_t>(x); }
+template <> ND_HD double exponential<double>(double x) { return exp(x); }
 
-template <class V>
-ND_HD V sigmoid(V u) {
-  return 1.0f / (exponential<V>(-u) + 1.0f);
-}
+template <class V> ND_HD V sigmoid(V u) { return 1.0f / (exponential<V>(-u) + 1.0f); }
 
 // u: the normalised and scaled value that enters SiLU
-template <class V>
-ND_HD V silu(V u) {
-  return u * sigmoid<V>(u);
-}
+template <class V> ND_HD V silu(V u) { return u * sigmoid<V>(u); }
 
-template <class V>
-ND_HD V silu_slope(V u) {
+template <class V> ND_HD V silu_slope(V u) {
   const V s = sigmoid<V>(u);
   return s * (u * (1.0f - s) + 1.0f);
 }
 
 // Affine part of one channel: u = (x - mean) gain + bias with gain = weight / standard deviation.
-template <class V>
-ND_HD V normalised(V x, V mean, V gain, V bias) {
-  return (x - mean) * gain + bias;
-}
+template <class V> ND_HD V normalised(V x, V mean, V gain, V bias) { return (x - mean) * gain + bias; }
 
 // dL/dx of one element; du = dL/du, and of the group: level = rstd mean(du w), tilt = rstd^2 mean(du w xhat).
-template <class V>
-ND_HD V norm_gradient(V x, V du, V mean, V gain, V level, V tilt) {
+template <class V> ND_HD V norm_gradient(V x, V du, V mean, V gain, V level, V tilt) {
   return du * gain - level - (x - mean) * tilt;
 }
 

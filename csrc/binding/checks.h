@@ -17,8 +17,7 @@ namespace nd {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-template <class... Args>
-[[noreturn]] void fail(const Args&... message) {
+template <class... Args> [[noreturn]] void fail(const Args&... message) {
   std::ostringstream text;
   (text << ... << message);
   throw std::runtime_error(text.str());

@@ -23,8 +23,7 @@ inline void torch_parallel(int64_t n, int64_t grain, Body body, void* context) {
 }
 
 #ifdef ND_CUDA
-template <class Args>
-void run_cuda(const char* (*launch)(const Args&, void*), const Args& args, const Tensor& on) {
+template <class Args> void run_cuda(const char* (*launch)(const Args&, void*), const Args& args, const Tensor& on) {
   const torch::stable::accelerator::DeviceGuard guard(on.get_device_index());
   void* stream = nullptr;
   ND_MUST(aoti_torch_get_current_cuda_stream != nullptr,

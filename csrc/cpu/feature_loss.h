@@ -9,9 +9,9 @@ constexpr int64_t kFeatureChunk = 4096, kFeatureBlock = 512;
 constexpr int64_t kStreamBytes = 4 << 20;  // of gradients: more does not stay in the cache until somebody reads it
 
 // Weighted differences of one contiguous stretch; returns the sum of their squares.
-template <class T, class G, bool kStream = false>
-ND_HD double feature_stretch(const T* feature, const G* target, T* grad, int64_t n,
-                              typename Accumulator<T>::type factor) {
+template <class T, class G, bool kStream = false> ND_HD double feature_stretch(const T* feature, const G* target,
+                                                                               T* grad, int64_t n,
+                                                                               typename Accumulator<T>::type factor) {
   using S = Simd<typename Accumulator<T>::type>;
   constexpr int kUnroll = 4, kStep = kUnroll * S::kLanes;
   typename S::V sum[kUnroll] = {};
@@ -67,8 +67,7 @@ ND_HD double feature_stretch(const bfloat_t* feature, const bfloat_t* target, bf
   return sum_lanes((sum[0] + sum[1]) + (sum[2] + sum[3])) + rest;
 }
 
-template <class T>
-ND_HD void gather(const T* from, const Strided& map, int64_t begin, int64_t n, T* to) {
+template <class T> ND_HD void gather(const T* from, const Strided& map, int64_t begin, int64_t n, T* to) {
   for (int64_t i = 0; i < n; ++i) to[i] = from[element_offset(map, begin + i)];
 }
 
@@ -107,8 +106,7 @@ ND_HD double layer_weight(const FeatureLoss& a, int64_t image, int layer) {
                                      : double(static_cast<const float*>(a.weights)[at]);
 }
 
-template <class T, class G>
-void feature_body(int64_t begin, int64_t end, void* context) {
+template <class T, class G> void feature_body(int64_t begin, int64_t end, void* context) {
   const FeatureJob& job = *static_cast<const FeatureJob*>(context);
   const int64_t chunks = job.first[job.a->n_layers];
   for (int64_t unit = begin; unit < end; ++unit) {

@@ -9,20 +9,17 @@ namespace ND_ISA {
 constexpr int64_t kNormStreamBytes = 16 << 20;  // of output: less is still in the cache when the convolution reads it
 
 // The whole output in vectors, each at a multiple of its size.
-template <class T>
-bool norm_streams(const GroupNorm& a) {
+template <class T> bool norm_streams(const GroupNorm& a) {
   const bool whole = a.channels % Simd<float>::kLanes == 0 && reinterpret_cast<uintptr_t>(a.out) % ND_VECTOR_BYTES == 0;
   return std::is_same_v<T, float> && whole && a.batch * a.pixels * a.channels * 4 >= kNormStreamBytes;
 }
 
-template <class T>
-Body norm_body_for(const GroupNorm& a) {
+template <class T> Body norm_body_for(const GroupNorm& a) {
   if (norm_streams<T>(a)) return a.silu ? norm_body<T, true, true> : norm_body<T, false, true>;
   return a.silu ? norm_body<T, true, false> : norm_body<T, false, false>;
 }
 
-template <class T>
-void norm_forward(const GroupNorm& a, Parallel parallel) {
+template <class T> void norm_forward(const GroupNorm& a, Parallel parallel) {
   Scratch<typename Accumulator<T>::type> channel(a.batch * kRows * a.channels);
   NormJob<T> job{&a, channel.data};
   const int64_t units = a.batch * group_norm_chunks(a);
@@ -31,8 +28,7 @@ void norm_forward(const GroupNorm& a, Parallel parallel) {
   parallel(units, 4, norm_body_for<T>(a), &job);
 }
 
-template <class T>
-void norm_backward(const GroupNorm& a, Parallel parallel) {
+template <class T> void norm_backward(const GroupNorm& a, Parallel parallel) {
   Scratch<typename Accumulator<T>::type> channel(a.batch * kRows * a.channels);
   NormJob<T> job{&a, channel.data};
   const int64_t units = a.batch * group_norm_chunks(a);

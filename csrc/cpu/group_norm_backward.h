@@ -7,8 +7,7 @@ namespace nd {
 namespace ND_ISA {
 
 // dL/du of one vector
-template <bool kSilu, class V>
-ND_HD V upstream(const Loaded<V>& channel, V x, V grad) {
+template <bool kSilu, class V> ND_HD V upstream(const Loaded<V>& channel, V x, V grad) {
   if constexpr (kSilu)
     return grad * silu_slope(channel.enters_silu(x));
   else
@@ -16,8 +15,7 @@ ND_HD V upstream(const Loaded<V>& channel, V x, V grad) {
 }
 
 // Sums of du w and of du w (x - mean) of every group, from the sums over pixels of du and of du (x - mean).
-template <class A>
-ND_HD void group_sums(const GroupNorm& a, const A* level, const A* tilt, double* out) {
+template <class A> ND_HD void group_sums(const GroupNorm& a, const A* level, const A* tilt, double* out) {
   const int64_t width = a.channels / a.groups;
   for (int64_t g = 0; g < a.groups; ++g) {
     const A* weight = static_cast<const A*>(a.weight);
@@ -27,8 +25,7 @@ ND_HD void group_sums(const GroupNorm& a, const A* level, const A* tilt, double*
 }
 
 // Leaves du in `out` for the second pass: a store and a load cost less than the exponential once more.
-template <class T, bool kSilu>
-void sums_body(int64_t begin, int64_t end, void* context) {
+template <class T, bool kSilu> void sums_body(int64_t begin, int64_t end, void* context) {
   using A = typename Accumulator<T>::type;
   const auto& job = *static_cast<const NormJob<T>*>(context);
   const GroupNorm& a = *job.a;
@@ -61,8 +58,7 @@ void sums_body(int64_t begin, int64_t end, void* context) {
   }
 }
 
-template <class T>
-void prepare_channels(const NormJob<T>& job) {
+template <class T> void prepare_channels(const NormJob<T>& job) {
   using A = typename Accumulator<T>::type;
   const GroupNorm& a = *job.a;
   for (int64_t i = 0; i < a.batch * a.channels; ++i) {
@@ -72,8 +68,7 @@ void prepare_channels(const NormJob<T>& job) {
   }
 }
 
-template <class T>
-void finish_sums(const NormJob<T>& job) {
+template <class T> void finish_sums(const NormJob<T>& job) {
   using A = typename Accumulator<T>::type;
   const GroupNorm& a = *job.a;
   const int64_t width = a.channels / a.groups, chunks = group_norm_chunks(a);
@@ -94,8 +89,7 @@ void finish_sums(const NormJob<T>& job) {
   }
 }
 
-template <class T, bool kSilu>
-void grad_body(int64_t begin, int64_t end, void* context) {
+template <class T, bool kSilu> void grad_body(int64_t begin, int64_t end, void* context) {
   using A = typename Accumulator<T>::type;
   const auto& job = *static_cast<const NormJob<T>*>(context);
   const GroupNorm& a = *job.a;

@@ -5,8 +5,7 @@
 namespace nd {
 namespace ND_ISA {
 
-template <class T>
-struct NormJob {
+template <class T> struct NormJob {
   using A = typename Accumulator<T>::type;
   const GroupNorm* a;
   A* channel;  // (batch, kRows, channels): what each channel of each image needs in the second pass
@@ -20,39 +19,24 @@ struct Whole {};
 struct Part {
   int64_t n;
 };
-template <class T>
-ND_HD auto load_lanes(const T* p, Whole) {
-  return load(p);
-}
-template <class T>
-ND_HD auto load_lanes(const T* p, Part part) {
-  return load_part(p, part.n);
-}
-template <class T, class V>
-ND_HD void store_lanes(T* p, V v, Whole) {
-  store(p, v);
-}
-template <class T, class V>
-ND_HD void store_lanes(T* p, V v, Part part) {
-  store_part(p, v, part.n);
-}
+template <class T> ND_HD auto load_lanes(const T* p, Whole) { return load(p); }
+template <class T> ND_HD auto load_lanes(const T* p, Part part) { return load_part(p, part.n); }
+template <class T, class V> ND_HD void store_lanes(T* p, V v, Whole) { store(p, v); }
+template <class T, class V> ND_HD void store_lanes(T* p, V v, Part part) { store_part(p, v, part.n); }
 
 // pass(p, Pixels<2>) for pairs of pixels, then pass(p, Pixels<1>) for an odd last one: two chains of dependent steps
 // fill the pipeline better than one, and share the loads of the channels' numbers.
-template <int kCount>
-struct Pixels {
+template <int kCount> struct Pixels {
   static constexpr int count = kCount;
 };
-template <class F>
-ND_HD void over_pixels(int64_t begin, int64_t end, F pass) {
+template <class F> ND_HD void over_pixels(int64_t begin, int64_t end, F pass) {
   int64_t p = begin;
   for (; p + 2 <= end; p += 2) pass(p, Pixels<2>{});
   if (p < end) pass(p, Pixels<1>{});
 }
 
 // A result past the caches, where that was asked for and a whole vector is written.
-template <bool kStream, class T, class V, class L>
-ND_HD void store_result(T* p, V v, L lanes) {
+template <bool kStream, class T, class V, class L> ND_HD void store_result(T* p, V v, L lanes) {
   if constexpr (kStream && std::is_same_v<L, Whole> && std::is_same_v<T, float>)
     stream(p, v);
   else
@@ -60,8 +44,7 @@ ND_HD void store_result(T* p, V v, L lanes) {
 }
 
 // f(c, lanes) for every vector of channels.
-template <class A, class F>
-ND_HD void over_channels(int64_t channels, F f) {
+template <class A, class F> ND_HD void over_channels(int64_t channels, F f) {
   int64_t c = 0;
   for (; c + Simd<A>::kLanes <= channels; c += Simd<A>::kLanes) f(c, Whole{});
   if (c < channels) f(c, Part{channels - c});
@@ -106,8 +89,7 @@ ND_HD void channel_sums(const GroupNorm& a, const Stretch& s, const A* shift, A*
 }
 
 // Four sums side by side: one alone would wait for every addition.
-template <class A, class F>
-ND_HD double group_total(int64_t group, int64_t width, F of_channel) {
+template <class A, class F> ND_HD double group_total(int64_t group, int64_t width, F of_channel) {
   double total[4] = {0, 0, 0, 0};
   int64_t c = group * width;
   const int64_t end = c + width;
@@ -117,15 +99,13 @@ ND_HD double group_total(int64_t group, int64_t width, F of_channel) {
   return (total[0] + total[1]) + (total[2] + total[3]);
 }
 
-template <class A>
-ND_HD double group_total(const A* of_channel, int64_t group, int64_t width) {
+template <class A> ND_HD double group_total(const A* of_channel, int64_t group, int64_t width) {
   return group_total<A>(group, width, [&](int64_t c) ND_LAMBDA { return double(of_channel[c]); });
 }
 
 // Mean and squared deviations of every group within one chunk: two passes, the second in the cache.  The second also
 // sums the deviations, which puts right what rounding left in the mean.
-template <class T>
-void moments_body(int64_t begin, int64_t end, void* context) {
+template <class T> void moments_body(int64_t begin, int64_t end, void* context) {
   using A = typename Accumulator<T>::type;
   const GroupNorm& a = *static_cast<const NormJob<T>*>(context)->a;
   const int64_t width = a.channels / a.groups;
@@ -160,15 +140,13 @@ ND_HD Moments group_moments(const GroupNorm& a, int64_t image, int64_t group) {
   return all;
 }
 
-template <class A>
-ND_HD void set_channel(const GroupNorm& a, A* rows, int64_t c, A mean, A rstd) {
+template <class A> ND_HD void set_channel(const GroupNorm& a, A* rows, int64_t c, A mean, A rstd) {
   rows[kMean * a.channels + c] = mean;
   rows[kGain * a.channels + c] = rstd * static_cast<const A*>(a.weight)[c];
   rows[kBias * a.channels + c] = static_cast<const A*>(a.bias)[c];
 }
 
-template <class T>
-void finish_moments(const NormJob<T>& job) {
+template <class T> void finish_moments(const NormJob<T>& job) {
   using A = typename Accumulator<T>::type;
   const GroupNorm& a = *job.a;
   const int64_t width = a.channels / a.groups;
@@ -183,8 +161,7 @@ void finish_moments(const NormJob<T>& job) {
 }
 
 // What a pass over pixels needs of one image, one number per channel each.
-template <class A>
-struct Channels {
+template <class A> struct Channels {
   const A *mean, *gain, *bias, *level, *tilt;
   Channels(const GroupNorm& a, const A* all, int64_t image) {
     const A* rows = all + image * kRows * a.channels;
@@ -197,19 +174,16 @@ struct Channels {
 };
 
 // A channel vector's numbers, loaded once for all pixels of a pass.
-template <class V>
-struct Loaded {
+template <class V> struct Loaded {
   V mean, gain, bias;
-  template <class A, class L>
-  ND_HD Loaded(const Channels<A>& of, int64_t c, L lanes)
+  template <class A, class L> ND_HD Loaded(const Channels<A>& of, int64_t c, L lanes)
       : mean(load_lanes(of.mean + c, lanes)),
         gain(load_lanes(of.gain + c, lanes)),
         bias(load_lanes(of.bias + c, lanes)) {}
   ND_HD V enters_silu(V x) const { return normalised(x, mean, gain, bias); }
 };
 
-template <class T, bool kSilu, bool kStream>
-void norm_body(int64_t begin, int64_t end, void* context) {
+template <class T, bool kSilu, bool kStream> void norm_body(int64_t begin, int64_t end, void* context) {
   using A = typename Accumulator<T>::type;
   const auto& job = *static_cast<const NormJob<T>*>(context);
   const GroupNorm& a = *job.a;

@@ -7,14 +7,12 @@ namespace ND_ISA {
 constexpr int64_t kStepChunk = 16384;
 
 // Named members and no array: the compiler then keeps them in registers.
-template <class A>
-struct Strip {
+template <class A> struct Strip {
   typename Simd<A>::V a, b, c, d;
   static constexpr int64_t kLanes = Simd<A>::kLanes, kWidth = 4 * kLanes;
 };
 
-template <class A, class T>
-ND_HD void add_strip(Strip<A>& s, const T* p, A coefficient) {
+template <class A, class T> ND_HD void add_strip(Strip<A>& s, const T* p, A coefficient) {
   constexpr int64_t n = Strip<A>::kLanes;
   s.a = add_term(s.a, load(p), coefficient);
   s.b = add_term(s.b, load(p + n), coefficient);
@@ -22,8 +20,7 @@ ND_HD void add_strip(Strip<A>& s, const T* p, A coefficient) {
   s.d = add_term(s.d, load(p + 3 * n), coefficient);
 }
 
-template <class A, class T>
-ND_HD void store_strip(const Strip<A>& s, T* p) {
+template <class A, class T> ND_HD void store_strip(const Strip<A>& s, T* p) {
   constexpr int64_t n = Strip<A>::kLanes;
   store(p, s.a);
   store(p + n, s.b);
@@ -32,8 +29,7 @@ ND_HD void store_strip(const Strip<A>& s, T* p) {
 }
 
 // Calls f with `p` as a pointer of its type; `typed` is a null pointer that says which accumulator is in use.
-template <class F>
-ND_HD void with_type(const float*, const void* p, Type type, F f) {
+template <class F> ND_HD void with_type(const float*, const void* p, Type type, F f) {
   if (type == Type::f32)
     f(static_cast<const float*>(p));
   else if (type == Type::bf16)
@@ -41,15 +37,9 @@ ND_HD void with_type(const float*, const void* p, Type type, F f) {
   else
     f(static_cast<const half_t*>(p));
 }
-template <class F>
-ND_HD void with_type(const double*, const void* p, Type, F f) {
-  f(static_cast<const double*>(p));
-}
+template <class F> ND_HD void with_type(const double*, const void* p, Type, F f) { f(static_cast<const double*>(p)); }
 
-template <class T>
-ND_HD T* writable(const T* p) {
-  return const_cast<T*>(p);
-}
+template <class T> ND_HD T* writable(const T* p) { return const_cast<T*>(p); }
 
 // coefficients of one image, in double; the row has been checked
 ND_HD const double* step_row(const GuidedStep& a, int64_t image) {
@@ -59,8 +49,7 @@ ND_HD const double* step_row(const GuidedStep& a, int64_t image) {
 }
 
 // Elements [at, at + kWidth) of all images taken as one row; -0 is the neutral element of addition, +0 is not.
-template <class A>
-ND_HD void whole_strip(const GuidedStep& a, const A* row, int64_t at) {
+template <class A> ND_HD void whole_strip(const GuidedStep& a, const A* row, int64_t at) {
   const typename Simd<A>::V zero = -typename Simd<A>::V{};
   Strip<A> strip = {zero, zero, zero, zero};
   for (int t = 0; t < a.n_terms; ++t)
@@ -69,8 +58,7 @@ ND_HD void whole_strip(const GuidedStep& a, const A* row, int64_t at) {
 }
 
 // At most kLanes elements, at the end of an image.
-template <class A>
-ND_HD void part_strip(const GuidedStep& a, const A* row, int64_t at, int64_t n) {
+template <class A> ND_HD void part_strip(const GuidedStep& a, const A* row, int64_t at, int64_t n) {
   typename Simd<A>::V sum = -typename Simd<A>::V{};
   for (int t = 0; t < a.n_terms; ++t)
     with_type(row, a.term[t], a.term_type[t],
@@ -78,8 +66,7 @@ ND_HD void part_strip(const GuidedStep& a, const A* row, int64_t at, int64_t n) 
   with_type(row, a.out, a.out_type, [&](auto p) ND_LAMBDA { store_part(writable(p) + at, sum, n); });
 }
 
-template <class A>
-void step_body(int64_t begin, int64_t end, void* context) {
+template <class A> void step_body(int64_t begin, int64_t end, void* context) {
   const GuidedStep& a = *static_cast<const GuidedStep*>(context);
   const int64_t chunks = (a.per_image + kStepChunk - 1) / kStepChunk;
   for (int64_t unit = begin; unit < end; ++unit) {

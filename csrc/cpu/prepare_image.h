@@ -6,8 +6,7 @@ namespace nd {
 namespace ND_ISA {
 
 // For every position of an axis the first position on the other side, how many, and their normalised weights.
-template <class A>
-struct Taps {
+template <class A> struct Taps {
   int64_t n, width;  // positions, largest count
   Scratch<int64_t> begin, count;
   Scratch<A> weight;  // (n, width)
@@ -36,8 +35,7 @@ inline int64_t widest_cover(const Axis& axis) {
 }
 
 // Output position -> input positions.
-template <class A>
-void fill_taps(const Axis& axis, Taps<A>& taps) {
+template <class A> void fill_taps(const Axis& axis, Taps<A>& taps) {
   for (int64_t i = 0; i < axis.out; ++i) {
     const int64_t begin = tap_begin(axis, i), n = tap_end(axis, i) - begin;
     const double total = tap_total(axis, i);
@@ -48,8 +46,7 @@ void fill_taps(const Axis& axis, Taps<A>& taps) {
 }
 
 // Input position -> output positions, of the transposed filter.
-template <class A>
-void fill_cover(const Axis& axis, Taps<A>& taps) {
+template <class A> void fill_cover(const Axis& axis, Taps<A>& taps) {
   Scratch<double> total(axis.out);
   for (int64_t i = 0; i < axis.out; ++i) total.data[i] = tap_total(axis, i);
   for (int64_t x = 0; x < axis.in; ++x) {
@@ -63,8 +60,7 @@ void fill_cover(const Axis& axis, Taps<A>& taps) {
   }
 }
 
-template <class A>
-struct Resize {
+template <class A> struct Resize {
   const PrepareImage* a;
   Taps<A>* rows;
   Taps<A>* columns;
@@ -74,8 +70,7 @@ struct Resize {
 ND_HD int64_t padded(int64_t n, int64_t lanes) { return (n + lanes - 1) / lanes * lanes; }
 
 // kLanes rows of `length` (padded) to columns: to[x] holds element x of every row.  And back.
-template <class A>
-ND_HD void rows_to_columns(const A* rows, int64_t length, A* columns) {
+template <class A> ND_HD void rows_to_columns(const A* rows, int64_t length, A* columns) {
   constexpr int n = Simd<A>::kLanes;
   for (int64_t x = 0; x < length; x += n) {
     typename Simd<A>::V block[n];
@@ -96,16 +91,10 @@ ND_HD void add_row(A* sum, const T* row, int64_t n, int64_t stride, A weight, F 
 }
 
 struct UnitRange {
-  template <class V>
-  ND_HD V operator()(V x) const {
-    return unit_range(x);
-  }
+  template <class V> ND_HD V operator()(V x) const { return unit_range(x); }
 };
 struct Unchanged {
-  template <class V>
-  ND_HD V operator()(V x) const {
-    return x;
-  }
+  template <class V> ND_HD V operator()(V x) const { return x; }
 };
 
 // ---- forward -------------------------------------------------------------------------------------------------
@@ -148,8 +137,7 @@ ND_HD void forward_band(const Resize<A>& job, int64_t image, int64_t channel, in
   (void)out_length;
 }
 
-template <class T>
-void forward_body(int64_t begin, int64_t end, void* context) {
+template <class T> void forward_body(int64_t begin, int64_t end, void* context) {
   using A = typename Accumulator<T>::type;
   const auto& job = *static_cast<const Resize<A>*>(context);
   constexpr int n = Simd<A>::kLanes;
@@ -226,8 +214,7 @@ ND_HD void backward_band(const Resize<A>& job, int64_t image, int64_t channel, i
   }
 }
 
-template <class T>
-void backward_body(int64_t begin, int64_t end, void* context) {
+template <class T> void backward_body(int64_t begin, int64_t end, void* context) {
   using A = typename Accumulator<T>::type;
   const auto& job = *static_cast<const Resize<A>*>(context);
   constexpr int n = Simd<A>::kLanes;
@@ -248,8 +235,7 @@ ND_HD bool is_interleaved(const int64_t* stride) {
   return stride[1] == 1 && stride[3] == 3;
 }
 
-template <class T>
-void resize_forward(const PrepareImage& a, Parallel parallel) {
+template <class T> void resize_forward(const PrepareImage& a, Parallel parallel) {
   using A = typename Accumulator<T>::type;
   const Axis vertical = make_axis(a.height, a.size), horizontal = make_axis(a.width, a.size);
   Taps<A> rows(a.size, widest_taps(vertical)), columns(a.size, widest_taps(horizontal));
@@ -260,8 +246,7 @@ void resize_forward(const PrepareImage& a, Parallel parallel) {
   parallel(a.batch * (3 / job.interleaved) * bands, 1, forward_body<T>, &job);
 }
 
-template <class T>
-void resize_backward(const PrepareImage& a, Parallel parallel) {
+template <class T> void resize_backward(const PrepareImage& a, Parallel parallel) {
   using A = typename Accumulator<T>::type;
   const Axis vertical = make_axis(a.height, a.size), horizontal = make_axis(a.width, a.size);
   Taps<A> rows(a.height, widest_cover(vertical)), columns(a.width, widest_cover(horizontal));

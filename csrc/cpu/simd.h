@@ -8,11 +8,9 @@
 namespace nd {
 namespace ND_ISA {
 
-template <class A>
-struct Simd;
+template <class A> struct Simd;
 
-template <>
-struct Simd<float> {
+template <> struct Simd<float> {
   static constexpr int kLanes = ND_VECTOR_BYTES / 4;
   typedef float V __attribute__((vector_size(ND_VECTOR_BYTES)));
   typedef int32_t I __attribute__((vector_size(ND_VECTOR_BYTES)));
@@ -20,8 +18,7 @@ struct Simd<float> {
   typedef uint16_t H __attribute__((vector_size(ND_VECTOR_BYTES / 2)));
 };
 
-template <>
-struct Simd<double> {
+template <> struct Simd<double> {
   static constexpr int kLanes = ND_VECTOR_BYTES / 8;
   typedef double V __attribute__((vector_size(ND_VECTOR_BYTES)));
   typedef int64_t I __attribute__((vector_size(ND_VECTOR_BYTES)));
@@ -30,8 +27,7 @@ struct Simd<double> {
 using VF = Simd<float>::V;
 using VD = Simd<double>::V;
 
-template <class To, class From>
-ND_HD To raw_load(const From* from) {
+template <class To, class From> ND_HD To raw_load(const From* from) {
   To to;
   memcpy(&to, from, sizeof(to));
   return to;
@@ -95,21 +91,18 @@ ND_HD void store(bfloat_t* p, VF v) {
 }
 
 // The same for the last elements of a row: absent lanes are zero, and are not written.
-template <class T>
-ND_HD auto load_part(const T* p, int64_t n) {
+template <class T> ND_HD auto load_part(const T* p, int64_t n) {
   T buffer[Simd<typename Accumulator<T>::type>::kLanes] = {};
   memcpy(buffer, p, size_t(n) * sizeof(T));
   return load(buffer);
 }
-template <class T, class V>
-ND_HD void store_part(T* p, V v, int64_t n) {
+template <class T, class V> ND_HD void store_part(T* p, V v, int64_t n) {
   T buffer[Simd<typename Accumulator<T>::type>::kLanes];
   store(buffer, v);
   memcpy(p, buffer, size_t(n) * sizeof(T));
 }
 
-template <class V>
-ND_HD double sum_lanes(V v) {
+template <class V> ND_HD double sum_lanes(V v) {
   double total = 0;
   for (unsigned i = 0; i < sizeof(V) / sizeof(v[0]); ++i) total += double(v[i]);
   return total;
@@ -117,8 +110,7 @@ ND_HD double sum_lanes(V v) {
 
 // One step of the transposition: lanes with bit `s` set of row a and lanes with it clear of row b change places.  The
 // masks must be constants: computed, they cost ten times the exchange.
-template <class A, int s, class V, size_t... lane>
-ND_HD void exchange(V& a, V& b, std::index_sequence<lane...>) {
+template <class A, int s, class V, size_t... lane> ND_HD void exchange(V& a, V& b, std::index_sequence<lane...>) {
   using I = typename Simd<A>::I;
   constexpr int n = Simd<A>::kLanes;
   const V low = __builtin_shuffle(a, b, I{int((lane & s) ? n + lane - s : lane)...});
@@ -127,8 +119,7 @@ ND_HD void exchange(V& a, V& b, std::index_sequence<lane...>) {
 }
 
 // Square block of kLanes vectors, rows to columns, by exchanging off-diagonal halves at growing distance.
-template <class A, int s = 1>
-ND_HD void transpose(typename Simd<A>::V* block) {
+template <class A, int s = 1> ND_HD void transpose(typename Simd<A>::V* block) {
   constexpr int n = Simd<A>::kLanes;
 #pragma GCC unroll 16
   for (int i = 0; i < n; ++i)
@@ -137,8 +128,7 @@ ND_HD void transpose(typename Simd<A>::V* block) {
 }
 
 // Scratch memory of one call; std::vector would put code of this instruction set into functions that others share.
-template <class T>
-struct Scratch {
+template <class T> struct Scratch {
   T* data;
   explicit Scratch(int64_t n) : data(static_cast<T*>(::operator new(size_t(n > 0 ? n : 1) * sizeof(T)))) {}
   ~Scratch() { ::operator delete(data); }
@@ -152,31 +142,15 @@ ND_HD int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // one instruction each; the second operand is what a NaN leaves
 #if ND_VECTOR_BYTES == 32
-template <>
-ND_HD ND_ISA::VF at_most(ND_ISA::VF x, float top) {
-  return _mm256_min_ps(_mm256_set1_ps(top), x);
-}
-template <>
-ND_HD ND_ISA::VF at_least(ND_ISA::VF x, float low) {
-  return _mm256_max_ps(_mm256_set1_ps(low), x);
-}
+template <> ND_HD ND_ISA::VF at_most(ND_ISA::VF x, float top) { return _mm256_min_ps(_mm256_set1_ps(top), x); }
+template <> ND_HD ND_ISA::VF at_least(ND_ISA::VF x, float low) { return _mm256_max_ps(_mm256_set1_ps(low), x); }
 #elif ND_VECTOR_BYTES == 64
-template <>
-ND_HD ND_ISA::VF at_most(ND_ISA::VF x, float top) {
-  return _mm512_min_ps(_mm512_set1_ps(top), x);
-}
-template <>
-ND_HD ND_ISA::VF at_least(ND_ISA::VF x, float low) {
-  return _mm512_max_ps(_mm512_set1_ps(low), x);
-}
+template <> ND_HD ND_ISA::VF at_most(ND_ISA::VF x, float top) { return _mm512_min_ps(_mm512_set1_ps(top), x); }
+template <> ND_HD ND_ISA::VF at_least(ND_ISA::VF x, float low) { return _mm512_max_ps(_mm512_set1_ps(low), x); }
 #endif
 
-template <>
-ND_HD ND_ISA::VF exponential<ND_ISA::VF>(ND_ISA::VF x) {
-  return exp_float<ND_ISA::VF, ND_ISA::U32>(x);
-}
-template <>
-ND_HD ND_ISA::VD exponential<ND_ISA::VD>(ND_ISA::VD x) {
+template <> ND_HD ND_ISA::VF exponential<ND_ISA::VF>(ND_ISA::VF x) { return exp_float<ND_ISA::VF, ND_ISA::U32>(x); }
+template <> ND_HD ND_ISA::VD exponential<ND_ISA::VD>(ND_ISA::VD x) {
   for (int i = 0; i < ND_ISA::Simd<double>::kLanes; ++i) x[i] = exp(x[i]);
   return x;
 }
