@@ -31,6 +31,14 @@ def test_every_batch_with_every_broadcast():
             check_feature_loss(Layers(batch=batch, target_batch=target_batch, weight_rows=weight_rows))
 
 
+def test_gradients_too_large_for_the_cache():
+    """From 4 MB of float32 gradients on they are stored past it; an odd layer puts later images off alignment."""
+    shapes = ((1023, 513), (7, 4111), (64, 768))
+    assert sum(rows * columns for rows, columns in shapes) * 4 * 2 > 4 << 20
+    check_feature_loss(Layers(shapes, 2, target_batch=1))
+    check_feature_loss(Layers(shapes, 2, layout="misaligned", target_batch=2))
+
+
 def test_one_layer_and_the_most_layers():
     for n in (1, 23, 24):
         check_feature_loss(Layers(((3, 5),) * n, 2))

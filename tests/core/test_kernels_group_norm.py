@@ -34,6 +34,15 @@ def test_more_than_one_block(dtype):
         check_group_norm(Norm(shape, groups, dtype))
 
 
+@pytest.mark.parametrize("silu", [True, False])
+def test_an_output_too_large_for_the_cache(silu):
+    """From 16 MB of float32 output on it is stored past it, unless the channels do not fill whole vectors."""
+    for channels, groups in [(64, 32), (68, 17)]:
+        shape = (1, channels, 257, 256)
+        assert channels * 257 * 256 * 4 > 16 << 20
+        check_group_norm(Norm(shape, groups, silu=silu, layout="channels last"))
+
+
 def test_every_batch():
     for batch in range(1, 18):
         check_group_norm(Norm((batch, 6, 3, 5)))
