@@ -1,21 +1,29 @@
 // guided_step, with coefficients or with a table: tensors to kernel arguments.
 #pragma once
 
+#include <algorithm>
+
 #include "run.h"
 #include "tensors.h"
 
 namespace nd {
 namespace {
 
+// One look at each property: for a small tensor every call into torch counts.
 void check_terms(const std::vector<Tensor>& terms) {
   ND_MUST(!terms.empty() && terms.size() <= size_t(kMaxTerms), "terms must be 1 to ", kMaxTerms, " tensors, got ",
           terms.size(), ".");
-  for (size_t i = 0; i < terms.size(); ++i) {
+  must_be_floating(terms[0], {"terms", 0});
+  const auto sizes = terms[0].sizes();
+  const bool wide = terms[0].scalar_type() == ScalarType::Double;
+  for (size_t i = 1; i < terms.size(); ++i) {
     const Name name{"terms", int64_t(i)};
     must_be_floating(terms[i], name);
     must_be_beside(terms[i], terms[0], name, "terms[0]");
-    must_have_shape(terms[i], terms[0], name);
-    ND_MUST((terms[i].scalar_type() == ScalarType::Double) == (terms[0].scalar_type() == ScalarType::Double), name,
+    const auto own = terms[i].sizes();
+    if (own.size() != sizes.size() || !std::equal(own.begin(), own.end(), sizes.begin()))
+      must_have_shape(terms[i], terms[0], name);
+    ND_MUST((terms[i].scalar_type() == ScalarType::Double) == wide, name,
             " must be float64 if and only if terms[0] is. Convert one of them.");
   }
 }

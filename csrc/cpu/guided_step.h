@@ -8,8 +8,8 @@ constexpr int64_t kStepChunk = 16384;
 
 // Named members and no array: the compiler then keeps them in registers.
 template <class A> struct Strip {
-  typename Simd<A>::V a, b, c, d;
-  static constexpr int64_t kLanes = Simd<A>::kLanes, kWidth = 4 * kLanes;
+  typename Simd<A>::V a, b, c, d, e, f, g, h;
+  static constexpr int64_t kLanes = Simd<A>::kLanes, kWidth = 8 * kLanes;
 };
 
 template <class A, class T> ND_HD void add_strip(Strip<A>& s, const T* p, A coefficient) {
@@ -18,6 +18,10 @@ template <class A, class T> ND_HD void add_strip(Strip<A>& s, const T* p, A coef
   s.b = add_term(s.b, load(p + n), coefficient);
   s.c = add_term(s.c, load(p + 2 * n), coefficient);
   s.d = add_term(s.d, load(p + 3 * n), coefficient);
+  s.e = add_term(s.e, load(p + 4 * n), coefficient);
+  s.f = add_term(s.f, load(p + 5 * n), coefficient);
+  s.g = add_term(s.g, load(p + 6 * n), coefficient);
+  s.h = add_term(s.h, load(p + 7 * n), coefficient);
 }
 
 template <class A, class T> ND_HD void store_strip(const Strip<A>& s, T* p) {
@@ -26,6 +30,10 @@ template <class A, class T> ND_HD void store_strip(const Strip<A>& s, T* p) {
   store(p + n, s.b);
   store(p + 2 * n, s.c);
   store(p + 3 * n, s.d);
+  store(p + 4 * n, s.e);
+  store(p + 5 * n, s.f);
+  store(p + 6 * n, s.g);
+  store(p + 7 * n, s.h);
 }
 
 // Calls f with `p` as a pointer of its type; `typed` is a null pointer that says which accumulator is in use.
@@ -51,7 +59,7 @@ ND_HD const double* step_row(const GuidedStep& a, int64_t image) {
 // Elements [at, at + kWidth) of all images taken as one row; -0 is the neutral element of addition, +0 is not.
 template <class A> ND_HD void whole_strip(const GuidedStep& a, const A* row, int64_t at) {
   const typename Simd<A>::V zero = -typename Simd<A>::V{};
-  Strip<A> strip = {zero, zero, zero, zero};
+  Strip<A> strip = {zero, zero, zero, zero, zero, zero, zero, zero};
   for (int t = 0; t < a.n_terms; ++t)
     with_type(row, a.term[t], a.term_type[t], [&](auto p) ND_LAMBDA { add_strip(strip, p + at, row[t]); });
   with_type(row, a.out, a.out_type, [&](auto p) ND_LAMBDA { store_strip(strip, writable(p) + at); });
