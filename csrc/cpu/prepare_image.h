@@ -16,22 +16,19 @@ template <class A> struct Taps {
   ND_HD const A* row(int64_t i) const { return weight.data + i * width; }
 };
 
+// Largest count over n positions, at least 1.
+template <class F> int64_t widest(int64_t n, F count) {
+  int64_t most = 1;
+  for (int64_t i = 0; i < n; ++i) most = count(i) > most ? count(i) : most;
+  return most;
+}
+
 inline int64_t widest_taps(const Axis& axis) {
-  int64_t widest = 1;
-  for (int64_t i = 0; i < axis.out; ++i) {
-    const int64_t n = tap_end(axis, i) - tap_begin(axis, i);
-    widest = n > widest ? n : widest;
-  }
-  return widest;
+  return widest(axis.out, [&](int64_t i) { return tap_end(axis, i) - tap_begin(axis, i); });
 }
 
 inline int64_t widest_cover(const Axis& axis) {
-  int64_t widest = 1;
-  for (int64_t i = 0; i < axis.in; ++i) {
-    const int64_t n = cover_end(axis, i) - cover_begin(axis, i);
-    widest = n > widest ? n : widest;
-  }
-  return widest;
+  return widest(axis.in, [&](int64_t i) { return cover_end(axis, i) - cover_begin(axis, i); });
 }
 
 // Output position -> input positions.
