@@ -15,6 +15,7 @@ import torch
 
 HERE = Path(__file__).parent
 TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
+DTYPES = list(TYPES)
 STREAM = 0x1234  # any launch elsewhere ends the process
 GUARD = 64  # bytes around every output
 Pointer, Long = ctypes.c_void_p, ctypes.c_int64

@@ -30,8 +30,8 @@ def test_kernels_under_sanitizers(tmp_path):
         "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
         "NEURALDIFFUSER_EMULATED": str(library),
     }
-    tests = Path(__file__).with_name("test_cuda_kernels.py")
-    command = [sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", str(tests), "-k", CHOSEN]
+    tests = [str(Path(__file__).with_name(name)) for name in ("test_cuda_kernels.py", "test_cuda_norm.py")]
+    command = [sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", *tests, "-k", CHOSEN]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=550)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
     assert "passed" in done.stdout
