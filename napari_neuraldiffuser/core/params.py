@@ -111,8 +111,12 @@ class SimulationParams(Params):
 class BetasParams(Params):
     """Which betas are read and how they are prepared."""
 
-    roi: str = param("nsdgeneral", "ROI volume whose voxels > 0 are used.")
+    roi: str = param(
+        "nsdgeneral",
+        "Voxels that are used: a family, a region or a mask file, joined by ' + ', ' & ' and ' - ' (without).",
+    )
     space: str = param("func1pt8mm", "Volume space of the betas.", choices=("func1pt8mm", "func1mm"))
+    sessions: str = param("all", "Sessions that are read: all, or numbers and ranges such as 1-4,7.")
     version: str = param(
         "betas_fithrf_GLMdenoise_RR",
         "NSD beta version.",
@@ -236,6 +240,15 @@ class Settings:
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Plain values of every stage."""
         return {f.name: getattr(self, f.name).to_dict() for f in fields(self)}
+
+
+def settings_from_dict(values: dict[str, dict[str, Any]]) -> Settings:
+    """The Settings that `to_dict` described; a stage that is left out has its defaults, an unknown one is an error."""
+    stages = {f.name: f.type for f in fields(Settings)}
+    unknown = sorted(set(values) - set(stages))
+    if unknown:
+        raise ParamError(f"Settings must have stages among {sorted(stages)}, got {unknown}.")
+    return Settings(**{name: stages[name].from_dict(params) for name, params in values.items()})
 
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {

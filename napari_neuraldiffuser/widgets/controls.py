@@ -3,9 +3,20 @@
 from dataclasses import Field, fields
 from typing import Any
 
-from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QFormLayout, QLineEdit, QSpinBox, QWidget
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import (
+    QAbstractSpinBox,
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QFormLayout,
+    QGridLayout,
+    QLineEdit,
+    QSpinBox,
+    QWidget,
+)
 
-from napari_neuraldiffuser.core.params import Params
+from napari_neuraldiffuser.core.params import GuidanceParams, ParamError, Params
 
 UNLIMITED = 10**9
 """What a spin box takes for the limit that a field does not have."""
@@ -18,26 +29,95 @@ class ParamControls(QWidget):
     ----------
     cls : type of Params
     names : tuple of str
-        Fields of plain type (no tuples), in the order of the rows.
+        Fields in the order of the rows.  "layers" of GuidanceParams becomes a tick and a weight per layer, which give
+        `layers` and `layer_weights`; other tuples are left to their defaults.
+    labels : dict, optional
+        Field name to the text of its row, where the name alone says too little.
     """
 
-    def __init__(self, cls: type[Params], names: tuple[str, ...]) -> None:
+    changed = Signal()
+
+    def __init__(self, cls: type[Params], names: tuple[str, ...], labels: dict[str, str] | None = None) -> None:
         super().__init__()
+        self.cls = cls
         known = {f.name: f for f in fields(cls)}
-        self.controls = {name: control(known[name]) for name in names}
+        self.controls = {name: LayerControls() if name == "layers" else control(known[name]) for name in names}
         layout = QFormLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         for name, widget in self.controls.items():
-            layout.addRow(name.replace("_", " ").capitalize(), widget)
+            layout.addRow((labels or {}).get(name, name.replace("_", " ").capitalize()), widget)
+            on_change(widget, self.changed.emit)
 
     def show_values(self, params: Params) -> None:
-        """Show what `params` says."""
+        """Show what `params` says; emits `changed` at most once, at the end."""
+        before = self.values()
+        blocked = self.blockSignals(True)
         for name, widget in self.controls.items():
-            set_value(widget, getattr(params, name))
+            if isinstance(widget, LayerControls):
+                widget.show_layers(params.layers, params.layer_weights)
+            else:
+                set_value(widget, getattr(params, name))
+        self.blockSignals(blocked)
+        if self.values() != before:
+            self.changed.emit()
 
     def values(self) -> dict[str, Any]:
         """Field name to what its control says."""
-        return {name: value_of(widget) for name, widget in self.controls.items()}
+        found: dict[str, Any] = {}
+        for name, widget in self.controls.items():
+            found |= widget.values() if isinstance(widget, LayerControls) else {name: value_of(widget)}
+        return found
+
+    def params(self, base: Params) -> Params:
+        """`base` with what the controls say; ParamError where that cannot be."""
+        return base.but(**self.values())
+
+    def problem(self, base: Params) -> str:
+        """Why `params` would fail, or nothing."""
+        try:
+            self.params(base)
+        except ParamError as error:
+            return str(error)
+        return ""
+
+
+class LayerControls(QWidget):
+    """A tick and a weight for each guidance layer: what is not ticked is not compared."""
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        known = {f.name: f for f in fields(GuidanceParams)}
+        defaults = GuidanceParams()
+        self.rows: dict[str, tuple[QCheckBox, QDoubleSpinBox]] = {}
+        grid = QGridLayout(self)
+        grid.setContentsMargins(0, 0, 0, 0)
+        for i, layer in enumerate(known["layers"].metadata["choices"]):
+            tick = QCheckBox(layer, toolTip=f"Compare layer {layer}. {known['layers'].metadata['help']}")
+            weight = QDoubleSpinBox(decimals=2, singleStep=0.1, maximum=100.0)
+            weight.setToolTip(known["layer_weights"].metadata["help"])
+            self.rows[layer] = (tick, weight)
+            grid.addWidget(tick, i // 2, 2 * (i % 2))
+            grid.addWidget(weight, i // 2, 2 * (i % 2) + 1)
+            tick.toggled.connect(weight.setEnabled)
+            tick.toggled.connect(self.changed.emit)
+            weight.valueChanged.connect(self.changed.emit)
+        self.show_layers(defaults.layers, defaults.layer_weights)
+
+    def show_layers(self, layers: tuple[str, ...], weights: tuple[float, ...]) -> None:
+        """Tick `layers` with their weights; the others keep theirs."""
+        for tick, _ in self.rows.values():
+            tick.setChecked(False)
+        for layer, value in zip(layers, weights, strict=True):
+            tick, weight = self.rows[layer]
+            tick.setChecked(True)
+            weight.setValue(value)
+
+    def values(self) -> dict[str, tuple]:
+        """`layers` and `layer_weights` of the ticked ones."""
+        ticked = {layer: weight.value() for layer, (tick, weight) in self.rows.items() if tick.isChecked()}
+        return {"layers": tuple(ticked), "layer_weights": tuple(ticked.values())}
 
 
 def control(f: Field) -> QWidget:
@@ -63,6 +143,9 @@ def _number(f: Field) -> QSpinBox | QDoubleSpinBox:
     widget.setRange(-UNLIMITED if low is None else low, UNLIMITED if high is None else high)
     if f.metadata["high"] == 1.0:
         widget.setSingleStep(0.05)
+    elif high is None and isinstance(f.default, float):
+        widget.setStepType(QAbstractSpinBox.StepType.AdaptiveDecimalStepType)
+    widget.setKeyboardTracking(False)
     if f.metadata["unit"]:
         widget.setSuffix(f" {f.metadata['unit']}")
     return widget
@@ -87,3 +170,17 @@ def value_of(widget: QWidget) -> Any:
     if isinstance(widget, QCheckBox):
         return widget.isChecked()
     return widget.text() if isinstance(widget, QLineEdit) else widget.value()
+
+
+def on_change(widget: QWidget, call: Any) -> None:
+    """Have `call` called when the user or the program changes a control."""
+    if isinstance(widget, LayerControls):
+        widget.changed.connect(call)
+    elif isinstance(widget, QComboBox):
+        widget.currentTextChanged.connect(lambda _: call())
+    elif isinstance(widget, QCheckBox):
+        widget.toggled.connect(lambda _: call())
+    elif isinstance(widget, QLineEdit):
+        widget.textChanged.connect(lambda _: call())
+    else:
+        widget.valueChanged.connect(lambda _: call())

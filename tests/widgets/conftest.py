@@ -1,6 +1,15 @@
-"""A napari viewer without OpenGL."""
+"""A napari viewer without OpenGL, an engine without a process, and nobody's own configuration."""
 
 import pytest
+
+from tests.widgets.fake_engine import FakeEngine
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path, monkeypatch):
+    """Configuration and cache of the plugin are the test's own."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -12,3 +21,14 @@ def viewer(make_napari_viewer_proxy, monkeypatch):
     for module in (base, image, labels):
         monkeypatch.setattr(module, "get_max_texture_sizes", lambda: (2048, 2048))
     return make_napari_viewer_proxy()
+
+
+@pytest.fixture
+def session(viewer):
+    """The viewer's session on a FakeEngine: panels made for the viewer find it."""
+    from napari_neuraldiffuser.widgets import session as sessions
+
+    made = sessions.Session(viewer, FakeEngine())
+    sessions._SESSIONS[hash(viewer)] = made
+    yield made
+    made.close()

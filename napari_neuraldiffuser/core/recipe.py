@@ -1,0 +1,118 @@
+"""What a run computes and from what, as plain values for front ends and provenance.  Standard library only."""
+
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from .params import ParamError, Settings, settings_from_dict
+
+ARMS = ("unguided", "guided")
+"""Both arms start from the same noise; they differ in the pull toward g alone."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where betas, regions and stimuli come from: an NSD folder, or own scans where `betas` is set.
+
+    Attributes
+    ----------
+    nsd_dir, subject : str
+        Folder of nsddata, nsddata_betas and nsddata_stimuli; `subj01` ...
+    betas, mask, trials : str
+        Own scans: 4-D NIfTI (x, y, z, trial), mask on its grid, and the table of trials (docs/nsd.md).
+    images, captions : str
+        Own scans: folder of one image per stimulus label, and a JSON of label to captions.
+    anatomy : str
+        Own scans: NIfTI in the betas' space, or nothing.
+    rois : tuple of str
+        Own scans: label volumes on the betas' grid, each one a family.
+    """
+
+    nsd_dir: str = ""
+    subject: str = "subj01"
+    betas: str = ""
+    mask: str = ""
+    trials: str = ""
+    images: str = ""
+    captions: str = ""
+    anatomy: str = ""
+    rois: tuple[str, ...] = ()
+
+    @property
+    def own(self) -> bool:
+        """Whether these are own scans."""
+        return bool(self.betas)
+
+    @property
+    def given(self) -> bool:
+        """Whether anything was chosen."""
+        return bool(self.nsd_dir or self.betas)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**asdict(self), "rois": list(self.rois)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Source":
+        """The object that `to_dict` described."""
+        _check_names(cls, values)
+        return cls(**{**values, "rois": tuple(values.get("rois", ()))})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the images of a run.
+
+    Attributes
+    ----------
+    source : Source
+    settings : Settings
+    models, guide, device : str
+        As in `models.load`; no guide where empty.
+    stimulus_ids : tuple of int
+        0-based 73k ids (own scans: index of the label); they are reconstructed in this order.
+    arms : tuple of str
+        Which arms are computed, in this order.
+    """
+
+    source: Source = Source()
+    settings: Settings = field(default_factory=Settings)
+    models: str = "demo"
+    guide: str = ""
+    device: str = "cpu"
+    stimulus_ids: tuple[int, ...] = ()
+    arms: tuple[str, ...] = ("guided", "unguided")
+
+    def but(self, **changes: Any) -> "Recipe":
+        """A copy with `changes`."""
+        return replace(self, **changes)
+
+    def with_stage(self, stage: str, params: Any) -> "Recipe":
+        """A copy whose settings have other params for one stage, such as "guidance"."""
+        return replace(self, settings=replace(self.settings, **{stage: params}))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        plain |= {"source": self.source.to_dict(), "settings": self.settings.to_dict()}
+        return plain | {"stimulus_ids": list(self.stimulus_ids), "arms": list(self.arms)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Recipe":
+        """The object that `to_dict` described; ParamError for names or values that cannot be."""
+        _check_names(cls, values)
+        made = {**values}
+        made["source"] = Source.from_dict(values.get("source", {}))
+        made["settings"] = settings_from_dict(values.get("settings", {}))
+        made["stimulus_ids"] = tuple(int(s) for s in values.get("stimulus_ids", ()))
+        made["arms"] = tuple(values.get("arms", cls().arms))
+        unknown = sorted(set(made["arms"]) - set(ARMS))
+        if unknown:
+            raise ParamError(f"Recipe.arms must be among {list(ARMS)}, got {unknown}.")
+        return cls(**made)
+
+
+def _check_names(cls: type, values: dict[str, Any]) -> None:
+    known = {f.name for f in fields(cls)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ParamError(f"{cls.__name__} must have fields among {sorted(known)}, got {unknown}.")

@@ -1,0 +1,206 @@
+"""The engine: a child process that computes, so that nothing blocks the window and torch never enters napari.
+
+A child that runs out of memory takes neither the viewer nor unsaved layers with it.  Messages are those of `core.wire`;
+the calls are listed in `core.study`.
+"""
+
+import atexit
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import QObject, Signal
+
+from napari_neuraldiffuser.core import wire
+from napari_neuraldiffuser.core.errors import UserError
+
+SERVER = ("-P", "-m", "napari_neuraldiffuser.core.server")
+"""-P: a file of the user's folder that is called like a module must not be taken for it."""
+LOG_LINES = 12
+KILLED = -9
+
+
+class Cancelled(Exception):
+    """The user asked to stop; `result` is what the call had until then (empty where there is nothing)."""
+
+    def __init__(self, result: dict[str, Any] | None = None) -> None:
+        super().__init__("cancelled")
+        self.result = result or {}
+
+
+class EngineError(RuntimeError):
+    """A bug in a call, or the end of the process; `details` has the traceback or the last lines of its log."""
+
+    def __init__(self, message: str, details: str = "") -> None:
+        super().__init__(message)
+        self.details = details
+
+
+class Task(QObject):
+    """One call under way.
+
+    `told(done, total, what)` while it runs, `event(name, payload)` for what the call shows in between, and once
+    `ended(result)`: a dict, or the exception that ended it (UserError, Cancelled, EngineError).
+    """
+
+    told = Signal(int, int, str)
+    event = Signal(str, object)
+    ended = Signal(object)
+
+    def __init__(self, number: int, engine: "Engine") -> None:
+        super().__init__()
+        self.number, self.engine = number, engine
+        self.cancelling = False
+        self.running = True
+
+    def cancel(self) -> None:
+        """Ask to stop at the next step; asked again, end the process at once."""
+        if not self.running:
+            return
+        if self.cancelling:
+            self.engine.stop()
+        self.cancelling = True
+        self.engine.send({"cancel": self.number})
+
+    def receive(self, message: dict[str, Any]) -> None:
+        """Emit what one message of the engine says."""
+        kind = message.pop("event")
+        if kind == "told":
+            self.told.emit(message["done"], message["total"], message["what"])
+        elif kind == "result":
+            self.end(outcome(message))
+        else:
+            self.event.emit(kind, message)
+
+    def end(self, result: Any) -> None:
+        """Emit the end, once."""
+        if self.running:
+            self.running = False
+            self.ended.emit(result)
+
+
+def outcome(message: dict[str, Any]) -> Any:
+    """The dict or exception that a result message stands for."""
+    ok, text, details = (message.pop(key, "") for key in ("ok", "message", "traceback"))
+    if ok == "done":
+        return message
+    if ok == "cancelled":
+        return Cancelled(message)
+    return UserError(text) if ok == "user_error" else EngineError(text, details)
+
+
+class Engine(QObject):
+    """Starts the child process with the first call, and again after it ended.
+
+    Parameters
+    ----------
+    cache : Path
+        Folder of targets, decoders and runs.
+    command : sequence of str, optional
+        Arguments of the Python interpreter, for tests.
+    """
+
+    _arrived = Signal(object, object)
+
+    def __init__(self, cache: Path, command: Sequence[str] = SERVER) -> None:
+        super().__init__()
+        self.cache, self.command = Path(cache), tuple(command)
+        self.process: subprocess.Popen | None = None
+        self.tasks: dict[int, Task] = {}
+        self._last = 0
+        self._arrived.connect(self._receive)
+        atexit.register(_stop, weakref.ref(self))
+
+    @property
+    def log(self) -> Path:
+        """What the child and its libraries print."""
+        return self.cache / "engine.log"
+
+    def call(self, name: str, args: dict[str, Any]) -> Task:
+        """Start a call; calls run one after another."""
+        self.start()
+        self._last += 1
+        task = self.tasks[self._last] = Task(self._last, self)
+        self.send({"id": task.number, "call": name, "args": args})
+        return task
+
+    def start(self) -> None:
+        """Start the child unless it runs: costs milliseconds here, seconds there."""
+        if self.process is not None:
+            return
+        self.cache.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, *self.command, str(self.cache)]
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+        threading.Thread(target=self._listen, args=(self.process,), daemon=True).start()
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Write one message to the child, if it lives."""
+        if self.process is None:
+            return
+        try:
+            wire.send(self.process.stdin, message)
+        except OSError:
+            pass  # it has ended: the listener says so
+
+    def stop(self) -> None:
+        """End the child at once: everything it writes is complete or absent, so nothing is lost by it."""
+        if self.process is not None:
+            self.process.kill()
+
+    def _listen(self, process: subprocess.Popen) -> None:
+        """In a thread of its own: every message becomes a signal in the window's thread."""
+        try:
+            while (message := wire.receive(process.stdout)) is not None:
+                self._arrived.emit(process, message)
+        except (OSError, ValueError):
+            process.kill()
+        process.wait()
+        try:
+            self._arrived.emit(process, None)
+        except RuntimeError:
+            pass  # the window is gone, and the engine with it
+
+    def _receive(self, process: subprocess.Popen, message: dict[str, Any] | None) -> None:
+        if message is None:
+            self._bury(process)
+            return
+        task = self.tasks.get(message.pop("id", 0))
+        if task is None:
+            return
+        if message["event"] == "result":
+            del self.tasks[task.number]
+        task.receive(message)
+
+    def _bury(self, process: subprocess.Popen) -> None:
+        """The child has ended: so have its calls."""
+        if process is not self.process:
+            return
+        for pipe in (process.stdin, process.stdout):
+            try:
+                pipe.close()
+            except OSError:
+                pass
+        self.process, tasks, self.tasks = None, self.tasks, {}
+        for task in tasks.values():
+            task.end(Cancelled() if task.cancelling else died(process.returncode, self.log))
+
+
+def died(code: int, log: Path) -> EngineError:
+    """Why a call has no result when the process ended under it."""
+    why = "the system ended it, most often because memory ran out" if code == KILLED else f"exit status {code}"
+    try:
+        details = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:])
+    except OSError:
+        details = ""
+    text = f"The computing process ended: {why}. Run again; for less memory lower repeats or the batch size."
+    return EngineError(f"{text} Its log is {log}.", details)
+
+
+def _stop(engine: "weakref.ref[Engine]") -> None:
+    if (alive := engine()) is not None:
+        alive.stop()

@@ -1,0 +1,119 @@
+"""What the panels remember between sessions: their controls, the user's presets, and napari's Preferences page."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import QStandardPaths
+
+from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.files import OutputError, write_json
+from napari_neuraldiffuser.core.params import PRESETS, DiffusionParams, GuidanceParams, ParamError
+
+PLUGIN = "napari-neuraldiffuser"
+DEFAULTS = {
+    "device": "cpu",
+    "models": "demo",
+    "guide": "",
+    "preset": "demo",
+    "preview_every": 2,
+    "cache_folder": "",
+    "convention": "neurological",
+}
+"""Of the Preferences page, where it cannot be asked; napari.yaml has the same (a test compares them)."""
+
+
+class PresetError(UserError):
+    """A preset cannot be stored or deleted."""
+
+
+def config_folder() -> Path:
+    """Below the user's configuration folder."""
+    place = QStandardPaths.writableLocation(QStandardPaths.StandardLocation.GenericConfigLocation)
+    return Path(place) / PLUGIN
+
+
+def preferences() -> dict[str, Any]:
+    """napari's Preferences page of this plugin: device, models, guide, preset, preview_every, cache_folder, ..."""
+    from napari.settings import get_plugin_settings
+
+    try:
+        page = get_plugin_settings(PLUGIN).general
+    except (KeyError, AttributeError):
+        return dict(DEFAULTS)  # not installed as a plugin: used from a script
+    return {name: getattr(page, name, default) for name, default in DEFAULTS.items()}
+
+
+def _read(name: str) -> dict[str, Any]:
+    """A JSON object; a missing or damaged file is an empty one, as a panel must open whatever is there."""
+    try:
+        found = json.loads((config_folder() / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def remembered(panel: str) -> dict[str, Any]:
+    """What `remember` stored for one panel."""
+    found = _read("panels.json").get(panel, {})
+    return found if isinstance(found, dict) else {}
+
+
+def remember(panel: str, values: dict[str, Any]) -> None:
+    """Store JSON values for one panel; a folder that cannot be written costs the memory, not the work."""
+    try:
+        write_json(config_folder() / "panels.json", _read("panels.json") | {panel: values})
+    except OutputError:
+        pass
+
+
+def presets() -> dict[str, dict[str, dict[str, Any]]]:
+    """The named settings that come with the project, then the user's own, each as changes of the defaults."""
+    own = {name: changes for name, changes in _read("presets.json").items() if _usable(changes)}
+    return {**PRESETS, **{name: changes for name, changes in own.items() if name not in PRESETS}}
+
+
+def params_of_preset(name: str) -> tuple[DiffusionParams, GuidanceParams]:
+    """The params objects that a preset stands for; PresetError if there is none of that name."""
+    known = presets()
+    if name not in known:
+        raise PresetError(f"preset must be one of {list(known)}, got {name!r}.")
+    return _params(known[name])
+
+
+def _params(changes: dict[str, Any]) -> tuple[DiffusionParams, GuidanceParams]:
+    diffusion, guidance = (changes.get(stage, {}) for stage in ("diffusion", "guidance"))
+    return DiffusionParams.from_dict(diffusion), GuidanceParams.from_dict(guidance)
+
+
+def _usable(changes: Any) -> bool:
+    """Whether a stored preset still makes params; a field may have gone since it was stored."""
+    try:
+        _params(changes)
+    except (ParamError, AttributeError, TypeError):
+        return False
+    return True
+
+
+def save_preset(name: str, diffusion: DiffusionParams, guidance: GuidanceParams) -> None:
+    """Store a preset of the user's own.
+
+    Raises
+    ------
+    PresetError
+        For an empty name or one of the project's own presets.
+    """
+    name = name.strip()
+    if not name or name in PRESETS:
+        raise PresetError(f"preset name must be new and not empty, got {name!r}. Choose another name.")
+    stored = {"diffusion": diffusion.to_dict(), "guidance": guidance.to_dict()}
+    write_json(config_folder() / "presets.json", _read("presets.json") | {name: stored})
+
+
+def delete_preset(name: str) -> None:
+    """Delete a preset of the user's own; PresetError for any other."""
+    own = _read("presets.json")
+    if name not in own:
+        raise PresetError(f"preset must be one of your own ({', '.join(own) or 'none yet'}), got {name!r}.")
+    del own[name]
+    write_json(config_folder() / "presets.json", own)
