@@ -17,7 +17,7 @@ class WireError(OSError):
 
 def send(stream: BinaryIO, message: dict[str, Any]) -> None:
     """Write one message: JSON values, and NumPy arrays at its top level."""
-    arrays = {key: np.ascontiguousarray(v) for key, v in message.items() if isinstance(v, np.ndarray)}
+    arrays = {key: np.asarray(v, order="C") for key, v in message.items() if isinstance(v, np.ndarray)}
     plain = {key: value for key, value in message.items() if key not in arrays}
     layout = [[key, str(a.dtype), list(a.shape)] for key, a in arrays.items()]
     header = json.dumps([plain, layout]).encode()

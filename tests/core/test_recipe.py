@@ -1,0 +1,52 @@
+"""Recipes travel as JSON and come back the same; what cannot be is named."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from napari_neuraldiffuser.core.params import GuidanceParams, ParamError, Settings, settings_from_dict
+from napari_neuraldiffuser.core.recipe import Recipe, Source
+
+OWN = Source(betas="b.nii.gz", mask="m.nii.gz", trials="t.tsv", images="images", rois=("a.nii.gz", "b.nii.gz"))
+
+
+@pytest.mark.parametrize("source", [Source(), Source("nsd", "subj07"), OWN])
+def test_json_round_trip(source):
+    guidance = GuidanceParams(layers=("g04", "g02"), layer_weights=(0.5, 2.0))
+    recipe = Recipe(source=source, stimulus_ids=(5, 3), arms=("guided",)).with_stage("guidance", guidance)
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+
+
+def test_what_is_left_out_has_its_default():
+    assert Recipe.from_dict({}) == Recipe()
+    assert settings_from_dict({"guidance": {}}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"kappa": 1}, "Recipe must have fields among"),
+        ({"source": {"folder": "x"}}, "Source must have fields among"),
+        ({"settings": {"magic": {}}}, "Settings must have stages among"),
+        ({"settings": {"guidance": {"guidance_scale": -1.0}}}, "must be at least 0"),
+        ({"arms": ["guided", "misguided"]}, "Recipe.arms must be among"),
+    ],
+)
+def test_what_cannot_be_is_named(values, message):
+    with pytest.raises(ParamError, match=message):
+        Recipe.from_dict(values)
+
+
+def test_source_says_what_it_is():
+    assert OWN.own
+    assert OWN.given
+    assert not Source().given
+    assert Source("nsd").given
+    assert not Source("nsd").own
+
+
+def test_a_front_end_imports_it_without_numpy():
+    code = "import sys, napari_neuraldiffuser.core.recipe; sys.exit('numpy' in sys.modules or 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0

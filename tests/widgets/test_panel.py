@@ -1,0 +1,167 @@
+"""The base of every panel: validation before Run, progress with time left, cancel, errors, memory."""
+
+import pytest
+from qtpy.QtWidgets import QApplication, QCheckBox, QMainWindow
+
+from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.widgets import panel as panels
+from napari_neuraldiffuser.widgets.engine import Cancelled, EngineError
+from napari_neuraldiffuser.widgets.panel import Countdown, Panel, duration
+
+
+class Example(Panel):
+    name = "example"
+
+    def build(self):
+        self.tick = QCheckBox()
+        self.tick.toggled.connect(self.changed)
+        self.body.addWidget(self.tick)
+        self.done, self.partial = [], []
+
+    def problems(self):
+        return [] if self.tick.isChecked() else ["The box must be ticked. Tick it."]
+
+    def start(self):
+        self.run_task("decode", done=self.done.append)
+
+    def cancelled(self, result):
+        self.partial.append(result)
+
+    def state(self):
+        return {"tick": self.tick.isChecked()}
+
+    def restore(self, values):
+        self.tick.setChecked(bool(values.get("tick")))
+
+
+@pytest.fixture
+def panel(viewer, session, qtbot):
+    made = Example(viewer)
+    qtbot.addWidget(made)
+    return made
+
+
+def test_run_waits_for_what_is_missing(panel):
+    assert not panel.run.isEnabled()
+    assert panel.hint.text() == "The box must be ticked. Tick it."
+    panel.run.click()
+    assert panel.session.engine.calls == []
+    panel.tick.setChecked(True)
+    assert panel.run.isEnabled()
+    assert panel.hint.text() == ""
+
+
+def test_a_run_from_start_to_end(panel):
+    panel.tick.setChecked(True)
+    panel.run.click()
+    assert not panel.run.isEnabled()
+    assert panel.cancel.isEnabled()
+    panel.session.engine.tell("decode", 3, 8, "ridge, z")
+    assert panel.message.text() == "ridge, z (3 of 8)"
+    assert (panel.bar.value(), panel.bar.maximum()) == (3, 8)
+    panel.session.engine.answer("decode", {"x": 1})
+    assert panel.done == [{"x": 1}]
+    assert panel.run.isEnabled()
+    assert not panel.cancel.isEnabled()
+    assert not panel.bar.isVisibleTo(panel)
+    assert panel.activity.bar is None
+
+
+def test_cancel_keeps_what_is_there(panel):
+    panel.tick.setChecked(True)
+    panel.run.click()
+    panel.cancel.click()
+    _, task = panel.session.engine.last("decode")
+    assert panel.session.engine.sent == [{"cancel": task.number}]
+    panel.session.engine.tell("decode", 4, 8, "ridge")
+    assert "stopping" in panel.message.text()
+    panel.cancel.click()
+    assert panel.session.engine.stopped == 1, "asked twice, the process is ended"
+    panel.session.engine.answer("decode", Cancelled({"part": 1}))
+    assert panel.partial == [{"part": 1}]
+    assert panel.done == []
+    assert "cancelled" in panel.message.text()
+
+
+@pytest.mark.parametrize(
+    ("error", "details"),
+    [(UserError("x must be y, got z. Do this."), ""), (EngineError("a bug", "Traceback"), "Traceback")],
+)
+def test_errors_stand_in_the_panel_and_in_a_notification(panel, error, details):
+    from napari.utils.notifications import notification_manager
+
+    panel.tick.setChecked(True)
+    panel.run.click()
+    panel.session.engine.answer("decode", error)
+    assert panel.message.text() == str(error)
+    assert notification_manager.records[-1].message == str(error)
+    assert panel.details.isVisibleTo(panel) == bool(details)
+    if details:
+        panel.details.click()
+        assert QApplication.clipboard().text() == f"{error}\n\n{details}"
+    assert panel.run.isEnabled(), "another try is possible"
+
+
+def test_other_panels_wait(panel, viewer, qtbot):
+    other = Example(viewer)
+    qtbot.addWidget(other)
+    for one in (panel, other):
+        one.tick.setChecked(True)
+    panel.run.click()
+    assert not other.run.isEnabled()
+    assert not other.cancel.isEnabled()
+    panel.session.engine.answer("decode", {})
+    assert other.run.isEnabled()
+
+
+def test_controls_are_remembered(panel, viewer, qtbot, monkeypatch):
+    panel._remember.setInterval(1)
+    panel.tick.setChecked(True)
+    qtbot.waitUntil(lambda: not panel._remember.isActive())
+    again = Example(viewer)
+    qtbot.addWidget(again)
+    assert again.tick.isChecked()
+
+
+def test_closing_the_window_ends_the_engine(panel, session, qtbot):
+    window = QMainWindow()
+    window.setCentralWidget(panel)
+    window.show()
+    panel.tick.setChecked(True)
+    panel.run.click()
+    window.close()
+    qtbot.waitUntil(lambda: session.engine.stopped == 1)
+
+
+def test_a_refused_close_ends_nothing(panel, session, qtbot):
+    class Asking(QMainWindow):
+        def closeEvent(self, event):
+            event.ignore()
+
+    window = Asking()
+    window.setCentralWidget(panel)
+    window.show()
+    window.close()
+    qtbot.wait(50)
+    assert session.engine.stopped == 0
+    window.takeCentralWidget()
+
+
+def test_countdown_takes_the_pace_of_the_stage(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(panels.time, "monotonic", lambda: now[0])
+    countdown = Countdown()
+    assert countdown.left(0, 10, "images, step 0") == ""
+    now[0] = 6.0
+    assert countdown.left(2, 10, "images, step 2") == ", 24 s left"
+    assert countdown.left(0, 4, "scores") == "", "another stage has another pace"
+    now[0] = 7.0
+    assert countdown.left(1, 4, "scores") == ", 3 s left"
+    assert countdown.left(4, 4, "scores") == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "0 s"), (89.9, "90 s"), (90, "2 min"), (5399, "90 min"), (9000, "2.5 h")]
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text
