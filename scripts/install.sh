@@ -108,6 +108,25 @@ browser() {
     fi
 }
 
+# a virtual display, for napari in a real window and for the pictures
+display() {
+    missing=""
+    for pair in xvfb-run:xvfb xauth:xauth; do
+        command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
+    done
+    for pair in libxcb-cursor.so.0:libxcb-cursor0 libxkbcommon-x11.so.0:libxkbcommon-x11-0 \
+        libxcb-icccm.so.4:libxcb-icccm4 libxcb-keysyms.so.1:libxcb-keysyms1 libxcb-shape.so.0:libxcb-shape0; do
+        ldconfig -p 2>/dev/null | grep -qF "${pair%%:*} " || missing="$missing ${pair#*:}"
+    done
+    [ -n "$missing" ] || return 0
+    if [ "$(id -u)" -eq 0 ]; then
+        # shellcheck disable=SC2086
+        need_apt $missing || say "no virtual display here: the tests in a real window are skipped"
+    else
+        say "the tests in a real window are skipped. To run them: sudo apt-get install -y$missing"
+    fi
+}
+
 has_compiler() {
     for name in ${CXX:-c++ g++ clang++}; do
         if command -v "$name" >/dev/null 2>&1; then return 0; fi
@@ -169,4 +188,7 @@ core)
     ;;
 esac
 inputs >"$venv/.installed-core"
-if [ "$stage" = test ]; then browser; fi
+if [ "$stage" = test ]; then
+    browser
+    display
+fi
