@@ -17,6 +17,14 @@ from napari_neuraldiffuser.core.errors import UserError
 from napari_neuraldiffuser.core.options import STAGES, add_params, given, settings_from
 from napari_neuraldiffuser.core.params import PRESETS, EvaluationParams, Settings, SimulationParams
 
+OWN_FILES = {
+    # field of Source -> what it is; options of `run` where the scans are one NIfTI and not an NSD folder
+    "mask": "mask on the betas' grid",
+    "trials": "tab-separated table of trial, stimulus, session and test",
+    "images": "folder of one image per stimulus label",
+    "captions": "JSON of stimulus label to captions",
+    "anatomy": "T1 in the betas' space",
+}
 SIMULATION_OPTIONS = ("n_subjects", "seed", "grid", "n_sessions", "n_test", "noise")
 
 
@@ -88,14 +96,20 @@ def _add_simulate(commands) -> None:
 
 
 def _add_run(commands) -> None:
-    parser = _command(commands, "run", run, "decode, reconstruct, score and map a subject of an NSD tree")
-    parser.add_argument("nsd_dir", type=Path)
+    parser = _command(commands, "run", run, "decode, reconstruct, score and map a subject of an NSD tree, or own scans")
+    parser.add_argument(
+        "nsd_dir", type=Path, metavar="NSD_DIR|BETAS.nii.gz", help="NSD folder, or a 4-D NIfTI of own scans"
+    )
     parser.add_argument("out_dir", type=Path)
     parser.add_argument("level", choices=["participant"], help="analysis level")
     parser.add_argument("--participant-label", nargs="+", default=["subj01"], help="default: subj01")
     parser.add_argument("--models", default="demo", help="model folder, hub id or demo (default: %(default)s)")
     parser.add_argument("--guide", help="CLIP vision model, where the model folder has no image_encoder")
     parser.add_argument("--decoder", choices=["ridge"], default="ridge", help="default: %(default)s")
+    own = parser.add_argument_group("own scans", "files beside BETAS.nii.gz (docs/nsd.md)")
+    for name, what in OWN_FILES.items():
+        own.add_argument(f"--{name}", default="", metavar="FILE" if name != "images" else "DIR", help=what)
+    own.add_argument("--roi-volumes", nargs="+", default=[], metavar="FILE", help="label volumes on the betas' grid")
     _add_run_options(parser, "neuraldiffuser")
 
 
@@ -175,7 +189,25 @@ def simulate(args: argparse.Namespace) -> int:
 def run(args: argparse.Namespace) -> int:
     """Run the participants one after another."""
     labels = [f"subj{label.removeprefix('sub-').removeprefix('subj')}" for label in args.participant_label]
-    return _run_jobs([_job(args, args.nsd_dir, s, models=args.models, guide=args.guide) for s in labels])
+    more = {"models": args.models, "guide": args.guide, "source": _own_scans(args, labels)}
+    return _run_jobs([_job(args, args.nsd_dir, s, **more) for s in labels])
+
+
+def _own_scans(args: argparse.Namespace, labels: list[str]):
+    """The Source that the options describe, or None for an NSD folder."""
+    from napari_neuraldiffuser.core.recipe import Source
+
+    files = {name: getattr(args, name) for name in OWN_FILES}
+    given = [f"--{name}" for name, value in {**files, "roi-volumes": args.roi_volumes}.items() if value]
+    if not args.nsd_dir.name.lower().endswith((".nii", ".nii.gz")):
+        if given:
+            raise UserError(
+                f"{', '.join(given)} must stand beside a NIfTI of own betas, got {args.nsd_dir}. Give BETAS.nii.gz."
+            )
+        return None
+    if len(labels) > 1:
+        raise UserError(f"--participant-label must be one label for own scans, got {len(labels)}. Run them one by one.")
+    return Source(subject=labels[0], betas=str(args.nsd_dir), rois=tuple(args.roi_volumes), **files)
 
 
 def evaluate(args: argparse.Namespace) -> int:

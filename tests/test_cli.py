@@ -8,6 +8,7 @@ from napari_neuraldiffuser import cli
 from napari_neuraldiffuser.core.console import ConsoleProgress
 from napari_neuraldiffuser.core.options import STAGES, settings_from
 from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams, ParamError, Settings
+from napari_neuraldiffuser.core.recipe import Source
 
 RUN = ["run", "NSD", "OUT", "participant"]
 
@@ -81,3 +82,20 @@ def test_progress_in_a_log_has_counts_and_ends():
     assert lines[0].startswith("images, guided step 1/2: 0/4")
     assert "4/4" in lines[-1]
     assert "\r" not in stream.getvalue()
+
+
+def test_sessions_are_an_option():
+    assert settings("--sessions", "1-4,7").betas.sessions == "1-4,7"
+
+
+def test_own_files_beside_an_nsd_folder_are_refused(tmp_path, capsys):
+    assert cli.main(["run", str(tmp_path), str(tmp_path / "out"), "participant", "--mask", "m.nii"]) == 2
+    assert "--mask must stand beside a NIfTI of own betas" in capsys.readouterr().err
+
+
+def test_own_scans_reach_the_source():
+    own = "--mask m.nii --trials t.tsv --images i --captions c.json --anatomy a.nii --roi-volumes x.nii y.nii".split()
+    args = cli.build_parser().parse_args(["run", "B.NII.GZ", "OUT", "participant", *own])
+    source = cli._own_scans(args, ["subj03"])
+    want = Source("", "subj03", "B.NII.GZ", "m.nii", "t.tsv", "i", "c.json", "a.nii", ("x.nii", "y.nii"))
+    assert source == want and source.own

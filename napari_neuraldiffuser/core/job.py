@@ -17,6 +17,7 @@ from .errors import UserError
 from .files import atomic_path, fingerprint, make_folder, write_json
 from .job_report import write_page
 from .params import TARGETS, Settings
+from .recipe import Source
 from .recon_files import ReconJob, read_arm, reconstruct_arms
 from .report import ReportData
 from .stages import Stages
@@ -46,6 +47,8 @@ class Job:
         Targets, the decoder and the records of finished stages; `OUT_DIR/work` where None.
     command : str
         What the user typed, for the page.
+    source : Source or None
+        Where the scans come from, own scans included; then `nsd_dir` and `subject` are taken from it.
     """
 
     nsd_dir: Path
@@ -59,10 +62,22 @@ class Job:
     work_dir: Path | None = None
     resume: bool = True
     command: str = ""
+    source: Source | None = None
+
+    def __post_init__(self) -> None:
+        if self.source is not None:
+            object.__setattr__(self, "nsd_dir", Path(self.source.nsd_dir))
+            object.__setattr__(self, "subject", self.source.subject)
+
+    @property
+    def scans(self) -> Source:
+        """`source`, or the one that `nsd_dir` and `subject` describe."""
+        return self.source or Source(nsd_dir=str(self.nsd_dir), subject=self.subject)
 
     @property
     def places(self) -> Derivatives:
-        return Derivatives(Path(self.out_dir), self.subject, self.settings.betas.space)
+        space = nsd.OWN_SPACE if self.scans.own else self.settings.betas.space
+        return Derivatives(Path(self.out_dir), self.subject, space)
 
     @property
     def work(self) -> Path:
@@ -122,9 +137,9 @@ def run_subject(job: Job, progress: Progress = lambda done, total, what: None) -
 
 def prepare(job: Job, progress: Progress) -> Run:
     """Read the betas, choose the test stimuli, open the models."""
-    subject = nsd.Subject(job.nsd_dir, job.subject, job.settings.betas)
+    subject = nsd.open_source(job.scans, job.settings.betas)
     progress(0, 1, "reading betas")
-    betas = subject.betas(job.settings.betas.roi)
+    betas = subject.betas()
     train, test = betas.split()
     if job.n_stimuli is not None:
         if job.n_stimuli < 2:
@@ -132,10 +147,10 @@ def prepare(job: Job, progress: Progress) -> Run:
         test = test.subset(test.stimulus_ids[: job.n_stimuli])
     progress(1, 1, "reading betas")
     models = model_folder.load(job.models, job.guide, job.device)
-    inputs = fingerprint(
-        [ALGORITHM_VERSION, models.digest, job.settings.betas, _stamp(betas.data), _stamp(betas.stimulus_ids)]
-    )
+    read = [_stamp(part) for part in (betas.data, betas.stimulus_ids, betas.shared, betas.voxels)]
+    inputs = fingerprint([ALGORITHM_VERSION, models.digest, job.settings.betas, *read, *_own_stimuli(subject, betas)])
     notes = [*betas.notes, *(f"{n} voxels dropped: {why}." for why, n in betas.dropped.items() if n)]
+    notes += subject.stimuli.notes if job.scans.own else []
     stages = Stages(make_folder(job.work / "stages"), job.resume)
     return Run(job, progress, subject, train, test, models, stages, inputs, notes)
 
@@ -143,6 +158,13 @@ def prepare(job: Job, progress: Progress) -> Run:
 def _stamp(values: np.ndarray) -> str:
     """Digest of an array's bytes: the betas as they were read, so that any change of any file counts."""
     return hashlib.sha256(np.ascontiguousarray(values)).hexdigest()
+
+
+def _own_stimuli(subject: Any, betas: Any) -> list[str]:
+    """Digest of the images and captions of own scans, whose ids are indices; a 73k id says which image it is."""
+    if not isinstance(subject, nsd.OwnScans):
+        return []
+    return [subject.stimuli.fingerprint(np.unique(betas.stimulus_ids))]
 
 
 def _targets(run: Run, which: str, betas: Any) -> embeddings.TargetFile:
@@ -209,18 +231,33 @@ def score(run: Run, stimulus_ids: np.ndarray) -> tuple[dict, pd.DataFrame]:
 
 def contributions(run: Run, decoder: RidgeDecoder, stimulus_ids: np.ndarray) -> contribution.ContributionMaps:
     """Product-measure contribution maps of the test stimuli, whose true targets are known."""
-    families = [run.subject.rois(name) for name in ROI_FAMILIES if name in run.subject.roi_names()]
-    if not families:
-        raise UserError(
-            f"ROI volumes must be there for contribution maps, none of {', '.join(ROI_FAMILIES)} was found "
-            f"under {run.job.nsd_dir}. Copy NSD's roi folder of {run.job.subject}."
-        )
+    families = [run.subject.rois(name) for name in map_families(run.subject)]
     test = run.test.subset(stimulus_ids)
     run.progress(0, len(TARGETS), "contribution maps")
     maps = contribution.map(decoder, test, families, _targets(run, "test", test), run.job.settings.contribution)
     maps.save(run.places.folder, run.places.label)
     run.progress(len(TARGETS), len(TARGETS), "contribution maps")
     return maps
+
+
+def map_families(subject: Any) -> list[str]:
+    """ROI families that contribution maps tell about: NSD's, or the label volumes of own scans (else the mask).
+
+    Raises
+    ------
+    UserError
+        If an NSD subject has none of them.
+    """
+    names = subject.roi_names()
+    if isinstance(subject, nsd.OwnScans):
+        return [name for name in names if name != nsd.MASK] or [nsd.MASK]
+    found = [name for name in ROI_FAMILIES if name in names]
+    if not found:
+        raise UserError(
+            f"ROI volumes must be there for contribution maps, none of {', '.join(ROI_FAMILIES)} was found "
+            f"under {subject.layout.root}. Copy NSD's roi folder of {subject.name}."
+        )
+    return found
 
 
 def _write_failed(run: Run, failed: list[int]) -> None:

@@ -16,7 +16,7 @@ from .params import (
 
 STAGES: dict[str, tuple[type[Params], tuple[str, ...]]] = {
     # stage of Settings -> its class and the fields that become options
-    "betas": (BetasParams, ("roi", "space", "version", "zscore")),
+    "betas": (BetasParams, ("roi", "sessions", "space", "version", "zscore")),
     "features": (FeatureParams, ("feature_normalisation",)),
     "decoding": (DecodingParams, ("alphas", "align")),
     "diffusion": (

@@ -51,7 +51,7 @@ def finished(command, tmp_path_factory):
 
 
 def recons(out: Path) -> dict[str, np.ndarray]:
-    return {p.name: io.imread(p) for p in sorted((out / "sub-01" / "recon").glob("*.png"))}
+    return {p.name: io.imread(p) for p in sorted((out / "sub-01" / "recon").glob("*_rep-*.png"))}
 
 
 def test_everything_is_written_under_its_name(finished):

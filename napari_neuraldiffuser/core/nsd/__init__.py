@@ -6,26 +6,55 @@
 import importlib
 from typing import Any
 
+from ..params import BetasParams
+from ..recipe import Source
 from .betas import Betas
 from .errors import NSDError
 from .mindeye import mindeye_betas
+from .own import MASK, OwnScans
+from .own_stimuli import OwnStimuli
 from .rois import Rois
 from .sessions import read_surface_session
 from .stimuli import Stimuli
 from .subject import Subject
-from .user import user_betas
+from .user import OWN_SPACE, user_betas
 
 __all__ = [
     "Betas",
+    "MASK",
     "NSDError",
+    "OWN_SPACE",
+    "OwnScans",
+    "OwnStimuli",
     "Rois",
     "Stimuli",
     "Subject",
     "mindeye_betas",
+    "open_source",
     "read_surface_session",
     "simulate",
     "user_betas",
 ]
+
+
+def open_source(source: Source, params: BetasParams | None = None) -> Subject | OwnScans:
+    """The subject of an NSD folder, or own scans; opens no large file.
+
+    Raises
+    ------
+    NSDError
+        If nothing was chosen, a file is missing, or the folder is not an NSD tree with the subject.
+    """
+    if source.own:
+        return OwnScans(source, params)
+    stray = [name for name in ("mask", "trials", "images", "captions", "anatomy", "rois") if getattr(source, name)]
+    if not source.nsd_dir:
+        got = f"{', '.join(stray)} without betas" if stray else "neither"
+        raise NSDError(
+            f"source must be an NSD folder or own scans, got {got}. "
+            "Choose the folder that holds nsddata, or a 4-D NIfTI of betas with its mask and trials."
+        )
+    return Subject(source.nsd_dir, source.subject, params)
 
 
 def __getattr__(name: str) -> Any:

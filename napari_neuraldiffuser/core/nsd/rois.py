@@ -65,7 +65,8 @@ def read_rois(layout: Layout, name: str) -> Rois:
         If there is no such family (the message lists those there are) or its labels are not whole numbers.
     """
     labels, affine = _merged(layout, name)
-    return Rois(name, labels, _label_names(layout, name, labels), affine)
+    table = next((parse_label_table(p) for p in layout.label_tables(name) if p.is_file()), {})
+    return Rois(name, labels, label_names(name, labels, table), affine)
 
 
 def _merged(layout: Layout, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -95,10 +96,9 @@ def read_labels(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     return values.astype(np.int32), affine
 
 
-def _label_names(layout: Layout, name: str, labels: np.ndarray) -> dict[int, str]:
+def label_names(name: str, labels: np.ndarray, table: dict[int, str]) -> dict[int, str]:
     """From the label table; a region without an entry gets the family's name (and its number, if several)."""
-    table = next((parse_label_table(p) for p in layout.label_tables(name) if p.is_file()), {})
-    present = [int(k) for k in np.unique(labels) if k > 0]
+    present = [int(k) for k in np.unique(labels[labels > 0])]
     fallback = (lambda k: name) if len(present) == 1 else (lambda k: f"{name}-{k}")
     names = {k: v for k, v in table.items() if k > 0}
     return dict(sorted(({k: fallback(k) for k in present if k not in names} | names).items()))

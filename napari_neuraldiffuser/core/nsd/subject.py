@@ -9,17 +9,18 @@ import pandas as pd
 
 from ..params import BetasParams
 from .assemble import Assembler, Progress, assemble, shared_rows
-from .betas import Betas, mask_voxels
+from .betas import Betas
 from .design import TRIALS_PER_SESSION, read_trials
 from .errors import NSDError
 from .layout import Layout
 from .rois import Rois, available, read_rois
+from .selection import Selectable, chosen_sessions, listed, wants_all
 from .sessions import read_session, read_surface_session, session_grid
 from .stimuli import Stimuli
 from .volumes import check_grid, open_volume, read_volume
 
 
-class Subject:
+class Subject(Selectable):
     """A subject of an NSD folder; making one opens no large file.
 
     Parameters
@@ -122,7 +123,7 @@ class Subject:
         Parameters
         ----------
         roi : str, optional
-            ROI family whose voxels above 0 are used; default `params.roi`.
+            Which voxels (see `selection`), such as "nsdgeneral" or "V1 + V2"; default `params.roi`.
         progress : callable, optional
             Called as progress(done, total, what) after every session.
 
@@ -134,15 +135,10 @@ class Subject:
         Raises
         ------
         NSDError
-            For an unknown or empty ROI, unreadable or incomplete sessions, or mismatched grids.
+            For an unknown or empty ROI, unknown, unreadable or incomplete sessions, or mismatched grids.
         """
-        roi = roi or self.params.roi
-        voxels = mask_voxels(self.rois(roi).labels, f"ROI {roi}")
-        files = {k: path for k, path in self.layout.sessions().items() if k in set(self.trials["session"])}
-        if not files:
-            raise NSDError(
-                f"{self.layout.beta_folder} must hold sessions of the trials table, got none of them."
-            )
+        voxels = self.voxels(roi)
+        files, notes = self._chosen_files()
         trials = self.trials[self.trials["session"].isin(files)]
         average = self.params.average_repeats
         assembler = Assembler(
@@ -161,9 +157,24 @@ class Subject:
             self.affine,
             self.shape,
             self.params.space,
-            self._notes(files, dropped),
+            notes + [f"{count} voxels dropped: {why} in at least one session" for why, count in dropped.items()],
             dropped,
         )
+
+    def _chosen_files(self) -> tuple[dict[int, Path], list[str]]:
+        """Files of the sessions that are read, and notes on those that are not."""
+        shown = self.trials["session"].unique().tolist()
+        files = {k: path for k, path in self.layout.sessions().items() if k in set(shown)}
+        if not files:
+            raise NSDError(
+                f"{self.layout.beta_folder} must hold sessions of the trials table, got none of them."
+            )
+        chosen = {int(k) for k in chosen_sessions(self.params.sessions, [str(k) for k in files])}
+        left = listed([str(k) for k in files if k not in chosen])
+        missing = sorted(set(shown) - set(files)) if wants_all(self.params.sessions) else []
+        notes = [f"sessions not found and skipped: {', '.join(map(str, missing))}"] if missing else []
+        notes += [f"sessions left out by choice: {left}"] if left else []
+        return {k: path for k, path in files.items() if k in chosen}, notes
 
     def _read(self, session: int, path: Path, voxels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """One session's betas and, where NSD says so, which voxels are valid in it."""
@@ -174,10 +185,3 @@ class Subject:
             x, y, z = voxels.T
             valid = volume[x, y, z] > 0
         return read_session(path, voxels, TRIALS_PER_SESSION, self._grid), valid
-
-    def _notes(self, files: dict[int, Path], dropped: dict[str, int]) -> list[str]:
-        missing = sorted(set(self.trials["session"].unique().tolist()) - set(files))
-        notes = [f"sessions not found and skipped: {', '.join(map(str, missing))}"] if missing else []
-        return notes + [
-            f"{count} voxels dropped: {reason} in at least one session" for reason, count in dropped.items()
-        ]

@@ -11,10 +11,13 @@ from ..params import BetasParams
 from .assemble import Assembler, Progress, assemble, shared_rows
 from .betas import Betas, mask_voxels
 from .errors import NSDError
+from .selection import chosen_sessions, listed
 from .sessions import iterate_nifti
 from .volumes import READ_ERRORS, check_grid, open_volume, read_volume, unreadable
 
 COLUMNS = ("trial", "stimulus", "session")
+OWN_SPACE = "native"
+"""Name of the volume space of own scans."""
 
 
 def user_betas(
@@ -37,7 +40,7 @@ def user_betas(
         needed: counted from the order) and optional `test` or `shared` (0/1, true/false) that marks test
         images. Volumes without a row are left out.
     params : BetasParams, optional
-        `zscore` and `average_repeats` are used.
+        `sessions`, `zscore` and `average_repeats` are used.
 
     Returns
     -------
@@ -49,16 +52,38 @@ def user_betas(
     NSDError
         For unreadable or mismatched files, an empty mask, or a table that does not fit the image.
     """
-    params = params or BetasParams()
-    image = open_volume(betas_nifti, "betas", keep_file_open=True)
+    image = open_betas(betas_nifti)
+    voxels = mask_voxels(read_mask(mask, image))
+    trials = read_user_trials(trials_tsv, image.shape[3])
+    return assemble_betas(image, voxels, trials, params or BetasParams(), progress)
+
+
+def open_betas(path: str | Path) -> nib.spatialimages.SpatialImage:
+    """The 4-D image, its data unread; an NSDError for another one."""
+    # kept open: a gzip stream is then unpacked once, front to back
+    image = open_volume(path, "betas", keep_file_open=True)
     if len(image.shape) != 4:
-        raise NSDError(
-            f"betas must be a 4-D image (x, y, z, trial), got shape {image.shape} in {betas_nifti}."
-        )
-    inside, affine = read_volume(mask, "mask")
-    check_grid("mask", (inside.shape, affine), (image.shape[:3], image.affine))
-    voxels = mask_voxels(inside)
-    table, names = read_user_trials(trials_tsv, image.shape[3])
+        raise NSDError(f"betas must be a 4-D image (x, y, z, trial), got shape {image.shape} in {path}.")
+    return image
+
+
+def read_mask(path: str | Path, image: nib.spatialimages.SpatialImage) -> np.ndarray:
+    """Mask values (X, Y, Z) on the grid of the betas' image."""
+    values, affine = read_volume(path, "mask")
+    check_grid("mask", (values.shape, affine), (image.shape[:3], image.affine))
+    return values
+
+
+def assemble_betas(
+    image: nib.spatialimages.SpatialImage,
+    voxels: np.ndarray,
+    trials: tuple[pd.DataFrame, list[str]],
+    params: BetasParams,
+    progress: Progress | None = None,
+) -> Betas:
+    """Betas of the chosen sessions at `voxels` (n, 3), from what `open_betas` and `read_user_trials` gave."""
+    whole, names = trials
+    table, notes = _chosen_trials(whole, params.sessions)
     assembler = Assembler(
         table["stimulus_id"].to_numpy(), len(voxels), zscore=params.zscore, average=params.average_repeats
     )
@@ -67,9 +92,11 @@ def user_betas(
     except NSDError:
         raise
     except READ_ERRORS as error:
-        raise unreadable(betas_nifti, "betas", error) from error
+        raise unreadable(image.get_filename(), "betas", error) from error
     data, kept, dropped = assembler.finish()
-    notes = [f"{image.shape[3] - len(table)} volumes without a row in the trials table left out"]
+    unnamed = image.shape[3] - len(whole)
+    if unnamed:
+        notes.append(f"{unnamed} volumes without a row in the trials table left out")
     return Betas(
         data,
         assembler.ids,
@@ -78,11 +105,20 @@ def user_betas(
         voxels[kept],
         image.affine,
         image.shape[:3],
-        "native",
-        notes if len(table) < image.shape[3] else [],
+        OWN_SPACE,
+        notes,
         dropped,
         names,
     )
+
+
+def _chosen_trials(table: pd.DataFrame, sessions: str) -> tuple[pd.DataFrame, list[str]]:
+    """Rows of the sessions that are read, and a note on the others."""
+    labels = sorted(table["session"].unique())
+    chosen = chosen_sessions(sessions, labels)
+    left = [label for label in labels if label not in chosen]
+    notes = [f"sessions left out by choice: {listed(left)}"] if left else []
+    return table[table["session"].isin(chosen)], notes
 
 
 def read_user_trials(path: str | Path, n_volumes: int) -> tuple[pd.DataFrame, list[str]]:

@@ -25,7 +25,7 @@ def open_volume(path: str | Path, name: str = "volume", **options) -> nib.spatia
     try:
         return nib.load(path, **options)
     except FileNotFoundError as error:
-        raise NSDError(f"{name} must be an existing file, got {path}.") from error
+        raise NSDError(f"{name} must be an existing file, got {path}. Check the path.") from error
     except READ_ERRORS as error:
         raise unreadable(path, name, error) from error
 

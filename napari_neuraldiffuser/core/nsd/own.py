@@ -1,0 +1,185 @@
+"""Own scans as a subject: what `Subject` offers, from single files."""
+
+import re
+from functools import cached_property
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+
+from ..params import BetasParams, default_of
+from ..recipe import Source
+from .assemble import Progress
+from .betas import Betas
+from .errors import NSDError
+from .own_stimuli import OwnStimuli
+from .rois import Rois, label_names, parse_label_table, read_labels
+from .selection import Selectable
+from .user import assemble_betas, open_betas, read_mask, read_user_trials
+from .volumes import check_grid, open_volume
+
+MASK = "mask"
+NIFTI = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
+NEEDED = {
+    "betas": "a 4-D NIfTI with one volume per trial",
+    "mask": "a NIfTI on the betas' grid whose voxels above 0 are used",
+    "trials": "a tab-separated table with trial, stimulus, session and test",
+}
+OPTIONAL = ("images", "captions", "anatomy")
+
+
+class OwnScans(Selectable):
+    """Scans of any experiment; making one opens no large file.
+
+    Parameters
+    ----------
+    source : Source
+        Its files; `subject` names the output.
+    params : BetasParams, optional
+        ROI, sessions and how the betas are prepared.  `space` and `version` are NSD's and have no meaning here.
+
+    Raises
+    ------
+    NSDError
+        If a file is missing, or the betas are not 4-D.
+    """
+
+    def __init__(self, source: Source, params: BetasParams | None = None) -> None:
+        self.source, self.params, self.name = source, params or BetasParams(), source.subject
+        _check_files(source)
+        self._grid = _grid(source.betas)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Volume shape (X, Y, Z) of the betas."""
+        return self._grid[0][:3]
+
+    @property
+    def affine(self) -> np.ndarray:
+        """4x4 voxel to mm of the betas' space."""
+        return self._grid[1]
+
+    @cached_property
+    def _table(self) -> tuple[pd.DataFrame, list[str]]:
+        return read_user_trials(self.source.trials, self._grid[0][3])
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """One row per trial: trial (0-based volume), session (text), trial_in_session, stimulus (label),
+        stimulus_id (index of the label), shared (a test image), repeat (0-based showing)."""
+        table = self._table[0].copy()
+        table["trial_in_session"] = table.groupby("session").cumcount()
+        table["repeat"] = table.groupby("stimulus_id").cumcount()
+        return table
+
+    @cached_property
+    def stimuli(self) -> OwnStimuli:
+        """Images and captions by index of the label; `stimuli.names` are the labels."""
+        return OwnStimuli(self.source.images, self.source.captions, self._table[1])
+
+    def roi_names(self) -> list[str]:
+        """The mask, then the families of the label volumes."""
+        return [MASK, *sorted(self._families)]
+
+    @cached_property
+    def _families(self) -> dict[str, Path]:
+        families: dict[str, Path] = {}
+        for path in map(Path, self.source.rois):
+            name = family_name(path)
+            if name in families or name == MASK:
+                raise NSDError(
+                    f"ROI volumes must have distinct names other than {MASK!r}, got {name!r} of {path} too. "
+                    "Rename the file."
+                )
+            families[name] = path
+        return families
+
+    def rois(self, name: str = MASK) -> Rois:
+        """One family on the betas' grid: the mask (also by its file's name) or a label volume with its table.
+
+        Raises
+        ------
+        NSDError
+            For an unknown name, another grid, or labels that are not whole numbers.
+        """
+        if name in self._families:
+            path = self._families[name]
+            labels, affine = read_labels(path)
+            check_grid(f"ROI {name}", (labels.shape, affine), (self.shape, self.affine))
+            return Rois(name, labels, label_names(name, labels, _label_table(path)), affine)
+        if name not in (MASK, NIFTI.sub("", Path(self.source.mask).name)):
+            raise NSDError(f"roi must be one of {self.roi_names()}, got {name!r}.")
+        inside = np.nan_to_num(read_mask(self.source.mask, open_betas(self.source.betas))) > 0
+        return Rois(MASK, inside.astype(np.int32), {1: MASK}, self.affine)
+
+    def anatomy(self) -> nib.spatialimages.SpatialImage | None:
+        """The anatomy, or None where none was given."""
+        if not self.source.anatomy:
+            return None
+        image = open_volume(self.source.anatomy, "anatomy")
+        if len(image.shape) != 3:
+            raise NSDError(
+                f"anatomy must have three axes, got shape {image.shape} in {self.source.anatomy}. Choose a T1."
+            )
+        return image
+
+    def voxels(self, expression: str | None = None) -> np.ndarray:
+        """As `Selectable.voxels`; the default, a family of NSD's, stands for the mask where there is none."""
+        expression = expression or self.default_roi()
+        nsds_own = expression == default_of(BetasParams, "roi") and expression not in self._families
+        return super().voxels(MASK if nsds_own else expression)
+
+    def betas(self, roi: str | None = None, progress: Progress | None = None) -> Betas:
+        """Betas of the voxels of one ROI, one row per stimulus, as `Subject.betas`.
+
+        An ROI other than the mask is not cut by it: write `V1 & mask` for that.
+        """
+        voxels = self.voxels(roi)
+        return assemble_betas(open_betas(self.source.betas), voxels, self._table, self.params, progress)
+
+
+def family_name(path: str | Path) -> str:
+    """Family of a label volume: BIDS's seg- or atlas- entity, else the file's name."""
+    stem = NIFTI.sub("", Path(path).name)
+    entity = re.search(r"(?:^|_)(?:seg|atlas)-([0-9a-zA-Z]+)", stem)
+    return entity.group(1) if entity else stem
+
+
+def _grid(path: str) -> tuple[tuple[int, ...], np.ndarray]:
+    """(X, Y, Z, trials) and the affine of the betas."""
+    image = open_betas(path)
+    return tuple(int(n) for n in image.shape), image.affine
+
+
+def _check_files(source: Source) -> None:
+    for name, what in NEEDED.items():
+        path = getattr(source, name)
+        if not path or not Path(path).is_file():
+            raise NSDError(f"own scans must have {name}, {what}, got {path or 'none'}. Choose the file.")
+    given = [(name, getattr(source, name)) for name in OPTIONAL] + [("ROI volume", path) for path in source.rois]
+    for name, path in given:
+        if path and not Path(path).exists():
+            raise NSDError(f"own scans must have existing files, got {name} {path}. Choose it again, or leave it out.")
+
+
+def _label_table(path: Path) -> dict[int, str]:
+    """Names of the labels from the table beside a volume: BIDS's .tsv (index, name) or FreeSurfer's .ctab."""
+    stem = NIFTI.sub("", path.name)
+    for suffix, read in ((".tsv", read_dseg_table), (".ctab", parse_label_table), (".mgz.ctab", parse_label_table)):
+        table = path.with_name(stem + suffix)
+        if table.is_file():
+            return read(table)
+    return {}
+
+
+def read_dseg_table(path: str | Path) -> dict[int, str]:
+    """Label -> name from a BIDS dseg table; an NSDError if it has no whole numbers `index` and texts `name`."""
+    try:
+        table = pd.read_csv(path, sep="\t", dtype={"index": "int64", "name": str})
+        return {int(index): name.strip() for index, name in zip(table["index"], table["name"], strict=True)}
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise NSDError(
+            f"{path} must be a tab-separated table with whole numbers 'index' and texts 'name', got "
+            f"{type(error).__name__}: {error}. Correct it, or remove it to number the regions."
+        ) from error

@@ -1,0 +1,203 @@
+"""Stimuli of own scans: a folder of image files and a JSON of captions, both by the labels of the trials table."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ..files import file_digest
+from .errors import NSDError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+MAX_SIDE = 512
+"""Larger images are reduced: the networks see at most this, and a thousand photographs would fill the memory."""
+
+EIGHT_BIT = {"1", "L", "P", "RGB", "CMYK", "YCbCr"}
+WITH_ALPHA = {"LA", "PA", "RGBA"}
+READ_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
+class OwnStimuli:
+    """Images by index of their label: `stimuli[ids]` is uint8 (n, side, side, 3), `stimuli[id]` one of them.
+
+    All come out square and of one size: the centre square of each, reduced to the smallest of them (512 px at most).
+    Grey becomes RGB, transparent pixels are refused.
+
+    Parameters
+    ----------
+    images, captions : str
+        Folder of `<label>.png` (.jpg ...) and JSON of label to captions; nothing is opened here.
+    names : list of str
+        Label of each index.
+    """
+
+    def __init__(self, images: str, captions: str, names: list[str]) -> None:
+        self._folder, self._captions_file, self.names = images, captions, list(names)
+        self._digests: dict[Path, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, ids) -> np.ndarray:
+        wanted = np.asarray(ids)
+        files = self.files(np.atleast_1d(wanted))
+        images = np.empty((len(files), self.side, self.side, 3), dtype=np.uint8)
+        for place, path in enumerate(files):
+            images[place] = read_square(path, self.side)
+        return images if wanted.ndim else images[0]
+
+    def files(self, ids: Sequence[int]) -> list[Path]:
+        """Image file of each index.
+
+        Raises
+        ------
+        NSDError
+            If an index has no label, or a label not exactly one file.
+        """
+        found = [self._index.get(name, []) for name in self._labels(ids)]
+        absent = [name for name, files in zip(self._labels(ids), found, strict=True) if not files]
+        if absent:
+            raise NSDError(
+                f"{self._folder} must hold an image <label>.png (.jpg ...) per stimulus of the trials table, "
+                f"got none for {len(absent)}: {', '.join(absent[:5])}. There are: "
+                f"{', '.join([*self._index][:3]) or 'no images'} ... Name the files by the labels."
+            )
+        double = next((files for files in found if len(files) > 1), None)
+        if double:
+            raise NSDError(
+                f"{self._folder} must hold one image per label, got {double[0].name} and {double[1].name}. "
+                "Remove one, or write the label with its suffix in the trials table."
+            )
+        return [files[0] for files in found]
+
+    @cached_property
+    def side(self) -> int:
+        """Side of every image that comes out, px."""
+        return min([MAX_SIDE, *(min(size) for size in self._sizes)])
+
+    @property
+    def notes(self) -> list[str]:
+        """What was done to the images, for the page."""
+        changed = [size for size in self._sizes if size != (self.side, self.side)]
+        told = f"{len(changed)} stimulus images cropped to their centre square and reduced to {self.side} px"
+        return [told] if changed else []
+
+    def captions(self, stimulus_id: int) -> list[str]:
+        """The captions of one image; an NSDError if the file or its captions are missing."""
+        (name,) = self._labels([stimulus_id])
+        if not self._captions.get(name):
+            raise NSDError(f"{self._captions_file} must have captions of stimulus {name}, got none. Add them.")
+        return list(self._captions[name])
+
+    def fingerprint(self, ids: Sequence[int]) -> str:
+        """Digest of the labels, images and captions of some indices: an index alone does not say what was seen."""
+        digest = hashlib.sha256(str(self.side).encode())
+        for stimulus_id, path in zip(ids, self.files(ids), strict=True):
+            if path not in self._digests:
+                self._digests[path] = file_digest(path)
+            about = [self.names[stimulus_id], self._digests[path], self.captions(stimulus_id)]
+            digest.update(json.dumps(about).encode())
+        return digest.hexdigest()
+
+    def _labels(self, ids: Sequence[int]) -> list[str]:
+        if not all(isinstance(one, (int, np.integer)) for one in ids):
+            raise NSDError(f"stimulus ids must be whole numbers, got {list(ids)[:5]}.")
+        outside = [one for one in ids if not 0 <= one < len(self.names)]
+        if outside:
+            raise NSDError(
+                f"stimulus ids must be 0 ... {len(self.names) - 1} (own scans: label by label), got {outside[:5]}."
+            )
+        return [self.names[one] for one in ids]
+
+    @cached_property
+    def _index(self) -> dict[str, list[Path]]:
+        """Image files by their path below the folder, with and without suffix."""
+        folder = Path(self._folder)
+        if not self._folder or not folder.is_dir():
+            raise NSDError(
+                f"images must be a folder with one image per stimulus label, got {self._folder or 'none'}. "
+                "Choose the folder of the images that were shown."
+            )
+        index: dict[str, list[Path]] = {}
+        for path in sorted(folder.rglob("*")):
+            if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+                inside = path.relative_to(folder)
+                for name in (inside.as_posix(), inside.with_suffix("").as_posix()):
+                    index.setdefault(name, []).append(path)
+        return index
+
+    @cached_property
+    def _sizes(self) -> list[tuple[int, int]]:
+        """(width, height) of every label's image, from the headers."""
+        return [_size(path) for name in self.names for path in self._index.get(name, [])[:1]]
+
+    @cached_property
+    def _captions(self) -> dict[str, list[str]]:
+        if not self._captions_file:
+            raise NSDError(
+                "captions must be given to encode what the images show, got none. "
+                'Write a JSON such as {"<label>": ["a dog on a lawn"]} and choose it.'
+            )
+        return read_label_captions(self._captions_file)
+
+
+def read_label_captions(path: str | Path) -> dict[str, list[str]]:
+    """Label -> captions, from `{"label": "caption"}` or `{"label": ["caption", ...]}`."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        table = {name: [texts] if isinstance(texts, str) else list(texts) for name, texts in content.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise NSDError(
+            f"captions must be a JSON of stimulus label to captions, got {path} ({type(error).__name__}: {error}). "
+            'Write {"<label>": ["a dog on a lawn"]}.'
+        ) from error
+    wrong = [name for name, texts in table.items() if not all(isinstance(text, str) and text.strip() for text in texts)]
+    if wrong:
+        raise NSDError(
+            f"captions must be texts that are not empty, got others for {wrong[:5]} in {path}. Correct them."
+        )
+    return table
+
+
+def read_square(path: Path, side: int) -> np.ndarray:
+    """Centre square of an image file as uint8 (side, side, 3), turned as its EXIF says.
+
+    Raises
+    ------
+    NSDError
+        If it cannot be read, has more than 8 bits, or transparent pixels (what stood behind them is not known).
+    """
+    try:
+        with Image.open(path) as opened:
+            image = _opaque(ImageOps.exif_transpose(opened), path)
+    except NSDError:
+        raise
+    except READ_ERRORS as error:
+        raise _unreadable(path, error) from error
+    return np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS))
+
+
+def _opaque(image: Image.Image, path: Path) -> Image.Image:
+    if image.mode not in EIGHT_BIT | WITH_ALPHA:
+        raise NSDError(f"{path} must be an image of 8 bits per channel, got mode {image.mode}. Save it as 8-bit RGB.")
+    if image.mode in WITH_ALPHA or "transparency" in image.info:
+        image = image.convert("RGBA")
+        if image.getchannel("A").getextrema()[0] < 255:
+            raise NSDError(f"{path} must be opaque, got transparent pixels. Save it on the background that was shown.")
+    return image.convert("RGB")
+
+
+def _size(path: Path) -> tuple[int, int]:
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except READ_ERRORS as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> NSDError:
+    return NSDError(f"{path} must be a readable image, got: {error}. Replace or remove it.")

@@ -1,0 +1,259 @@
+"""Which voxels and which sessions are used: ROI expressions such as `nsdgeneral & V1 + V2`, and lists such as `1-4,7`.
+
+An expression is terms joined by ` + ` (with), ` & ` (only where also) and ` - ` (without), from left to right, with
+spaces around the operator.  A term is a family (its voxels > 0), a region (`V1v`, or `floc-faces/FFA-1` where several
+families have it), a joined region (`V1` = V1v + V1d, `FFA` = FFA-1 + FFA-2) or the path of a mask that ends with .nii
+or .nii.gz.  A term that contains an operator with its spaces goes between double quotes.
+"""
+
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from .betas import mask_voxels
+from .errors import NSDError
+from .volumes import check_grid, read_volume
+
+GRAMMAR = "Join terms by ' + ' (with), ' & ' (only where also) and ' - ' (without), from left to right, no brackets"
+OPERATOR = re.compile(r'\s+([+&-])\s+(?=(?:[^"]*"[^"]*")*[^"]*$)')
+"""An operator between spaces that an even number of quotes follows, so that quoted text is left alone."""
+
+PART = re.compile(r"(?:(.*\d)[vd]|(.+)-\d+)")
+"""Parts of one region: ventral and dorsal (V1v, V1d), or numbered along the cortex (FFA-1, FFA-2)."""
+
+JOIN = {
+    "+": np.logical_or,
+    "&": np.logical_and,
+    "-": lambda chosen, term: chosen & ~term,
+}
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term of an expression and how it joins what stands before it: "+", "&" or "-"."""
+
+    name: str
+    operator: str = "+"
+
+    @property
+    def is_mask(self) -> bool:
+        """Whether the term is the path of a mask."""
+        return self.name.lower().endswith((".nii", ".nii.gz"))
+
+
+class Selectable:
+    """What has regions on one grid; subclasses have `roi_names()`, `rois(name)`, `shape` and `affine`."""
+
+    @cached_property
+    def _regions(self) -> dict[str, tuple[str, ...]]:
+        return {}
+
+    def default_roi(self) -> str:
+        """The expression where none is given."""
+        return self.params.roi
+
+    def regions(self, family: str) -> tuple[str, ...]:
+        """Names of the regions of one family; its volume is read the first time only."""
+        if family not in self._regions:
+            self._regions[family] = tuple(self.rois(family).names.values())
+        return self._regions[family]
+
+    def voxels(self, expression: str | None = None) -> np.ndarray:
+        """Positions (n, 3) of the voxels that an ROI expression selects, in the order of the betas' columns.
+
+        Reads ROI volumes only.  Betas may have fewer voxels: those without a signal are dropped.
+
+        Parameters
+        ----------
+        expression : str, optional
+            See `selection`; default `params.roi`.
+
+        Raises
+        ------
+        NSDError
+            For an unknown or ambiguous name, an unreadable mask or one on another grid, or an empty selection.
+        """
+        expression = expression or self.default_roi()
+        return mask_voxels(select(self, expression), f"ROI {expression}")
+
+
+def as_term(path: str | Path) -> str:
+    """The path of a mask as a term: between double quotes where it contains an operator."""
+    text = str(path)
+    if '"' in text:
+        raise NSDError(f"mask path must be without double quotes to be part of an ROI, got {text}. Rename the file.")
+    return f'"{text}"' if OPERATOR.search(text) or text != text.strip() else text
+
+
+def parse(expression: str) -> list[Term]:
+    """Terms of an ROI expression, in order.
+
+    Raises
+    ------
+    NSDError
+        If a term or an operator is missing, or a quote is not closed.
+    """
+    if expression.count('"') % 2:
+        raise NSDError(f'roi must close every double quote, got {expression!r}. Put " at both ends of a path.')
+    pieces = OPERATOR.split(expression.strip())
+    terms = [Term(_unquoted(name), operator) for name, operator in zip(pieces[::2], ["+", *pieces[1::2]], strict=True)]
+    if any(not term.name or re.search(r"^[+&-](\s|$)|\s[+&-]$", term.name) for term in terms):
+        raise NSDError(f"roi must have a term on both sides of every operator, got {expression!r}. {GRAMMAR}.")
+    return terms
+
+
+def _unquoted(name: str) -> str:
+    name = name.strip()
+    return name[1:-1] if len(name) > 1 and name[0] == name[-1] == '"' else name
+
+
+def select(subject: Selectable, expression: str) -> np.ndarray:
+    """Voxels that an ROI expression selects.
+
+    Parameters
+    ----------
+    subject : Selectable
+        Has the regions and the grid.
+    expression : str
+
+    Returns
+    -------
+    (X, Y, Z) bool
+
+    Raises
+    ------
+    NSDError
+        As `Selectable.voxels`.
+    """
+    chosen, counts = np.zeros(subject.shape, dtype=bool), []
+    for term in parse(expression):
+        mask = _mask_file(subject, term) if term.is_mask else _named(subject, term)
+        counts.append(f"{term.name} has {int(mask.sum())}")
+        chosen = JOIN[term.operator](chosen, mask)
+    if not chosen.any():
+        raise NSDError(
+            f"ROI {expression} must have voxels above 0, got none (empty mask): {', '.join(counts)}. "
+            "Choose another ROI or mask."
+        )
+    return chosen
+
+
+def _mask_file(subject: Selectable, term: Term) -> np.ndarray:
+    path = Path(term.name).expanduser()
+    if not path.is_file():
+        raise NSDError(
+            f"ROI mask must be an existing NIfTI file, got {term.name}. "
+            "Check the path; one that contains ' + ', ' & ' or ' - ' goes between double quotes."
+        )
+    values, affine = read_volume(path, "ROI mask")
+    check_grid(f"ROI mask {path}", (values.shape, affine), (subject.shape, subject.affine))
+    return np.nan_to_num(values) > 0
+
+
+def _named(subject: Selectable, term: Term) -> np.ndarray:
+    """A family, or a region of the one family that has it."""
+    families = subject.roi_names()
+    if term.name in families:
+        return subject.rois(term.name).labels > 0
+    family, _, region = term.name.rpartition("/")
+    if family and family not in families:
+        raise _unknown(subject, term.name, families)
+    found = {one: parts for one in ([family] if family else families) if (parts := _parts(subject, one, region))}
+    if not found:
+        raise _unknown(subject, term.name, families)
+    if len(found) > 1:
+        raise NSDError(
+            f"roi must name one region, got {region!r}, which {len(found)} families have: {', '.join(found)}. "
+            f"Write {' or '.join(f'{one}/{region}' for one in found)}."
+        )
+    ((family, parts),) = found.items()
+    rois = subject.rois(family)
+    return np.isin(rois.labels, [label for label, name in rois.names.items() if name in parts and label > 0])
+
+
+def _parts(subject: Selectable, family: str, region: str) -> set[str]:
+    """Regions of a family that `region` stands for: itself, or the parts it joins."""
+    names = _region_names(subject, family)
+    return {region} & names or {name for name in names if _whole(name) == region}
+
+
+def _region_names(subject: Selectable, family: str) -> set[str]:
+    """A volume in the folder that holds no labels must not hide the regions of the others."""
+    try:
+        return set(subject.regions(family))
+    except NSDError:
+        return set()
+
+
+def _whole(name: str) -> str | None:
+    """Region that `name` is a part of."""
+    match = PART.fullmatch(name)
+    return match and (match.group(1) or match.group(2))
+
+
+def _unknown(subject: Selectable, name: str, families: list[str]) -> NSDError:
+    regions = {family: _region_names(subject, family) for family in families}
+    known = {one for names in regions.values() for one in names | {_whole(n) for n in names} - {None}}
+    known |= {f"{family}/{one}" for family, names in regions.items() for one in names} if "/" in name else set(families)
+    lower = {one.lower(): one for one in sorted(known)}
+    close = [lower[one] for one in get_close_matches(name.lower(), lower, cutoff=0.55)]
+    hint = f"Did you mean {' or '.join(close)}? " if close else ""
+    pieces = [piece.strip() for piece in re.split(r"[+&-]", name)]
+    if "+" in name or "&" in name or (len(pieces) > 1 and set(pieces) <= known):
+        hint += f"An operator needs a space on each side. {GRAMMAR}. "
+    if ".nii" in name.lower() or "\\" in name or ("/" in name and name.rpartition("/")[0] not in families):
+        hint += "The path of a mask that contains an operator goes between double quotes. "
+    return NSDError(
+        f"roi must be made of families, their regions or mask files, got {name!r}. "
+        f"{hint}Families: {', '.join(families)}."
+    )
+
+
+def wants_all(text: str) -> bool:
+    """Whether a list of sessions stands for every one."""
+    return text.strip().lower() == "all"
+
+
+def chosen_sessions(text: str, labels: list[str]) -> list[str]:
+    """The sessions of `labels` that a list such as "1-4,7" names, in the order of `labels`.
+
+    An item is a label as it stands, a number that a label has as its value, or a range of such numbers.
+
+    Raises
+    ------
+    NSDError
+        If an item is malformed, or names a session that is not in `labels`.
+    """
+    if wants_all(text):
+        return list(labels)
+    numbers = {int(label): label for label in labels if label.isdecimal()}
+    wanted = {label for item in text.split(",") for label in _sessions_of(item.strip(), labels, numbers)}
+    return [label for label in labels if label in wanted]
+
+
+def _sessions_of(item: str, labels: list[str], numbers: dict[int, str]) -> set[str]:
+    if item in labels:
+        return {item}
+    match = re.fullmatch(r"(\d+)(?:\s*-\s*(\d+))?", item)
+    if match:
+        first, last = int(match.group(1)), int(match.group(2) or match.group(1))
+        found = {number: label for number, label in numbers.items() if first <= number <= last}
+        if first <= last and len(found) == last - first + 1:
+            return set(found.values())
+    raise NSDError(
+        f"sessions must be all, or labels and ranges of the sessions there are ({listed(labels)}), such as 1-4,7; "
+        f"got {item!r}. Name sessions that are there."
+    )
+
+
+def listed(labels: list[str]) -> str:
+    """Sessions as one would write them: runs of numbers as ranges."""
+    runs: list[list[str]] = []
+    for label in labels:
+        follows = runs and label.isdecimal() and runs[-1][-1].isdecimal() and int(label) == int(runs[-1][-1]) + 1
+        runs[-1].append(label) if follows else runs.append([label])
+    return ", ".join(run[0] if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

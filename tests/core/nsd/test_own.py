@@ -1,0 +1,231 @@
+"""Own scans: the same measurements as an NSD tree give the same betas; files of every kind, and what is wrong there."""
+
+from dataclasses import replace
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from napari_neuraldiffuser.core import nsd
+from napari_neuraldiffuser.core.nsd.own import family_name, read_dseg_table
+from napari_neuraldiffuser.core.nsd.simulation import brain
+from napari_neuraldiffuser.core.params import BetasParams, SimulationParams
+from napari_neuraldiffuser.core.recipe import Source
+
+from .own_files import FAMILY, corner, export
+
+PARAMS = SimulationParams(n_sessions=2, n_test=8, train_repeats=3, image_size=32, seed=5)
+OWN_FAMILY = FAMILY.replace("-", "")
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory):
+    """6 mm voxels: a quarter of the demo's."""
+    root = tmp_path_factory.mktemp("nsd")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(brain.GRIDS, "demo", (6.0, (25, 32, 26)))
+        nsd.simulate.write_subject(root, PARAMS)
+    return nsd.Subject(root, "subj01")
+
+
+@pytest.fixture(scope="module")
+def source(subject, tmp_path_factory):
+    return export(subject, tmp_path_factory.mktemp("own") / "my scans")
+
+
+@pytest.fixture(scope="module")
+def scans(source):
+    return nsd.OwnScans(source)
+
+
+def same_rows(own, tree, ids):
+    """Own ids are indices of the sorted labels, which are the 73k ids with leading zeros."""
+    np.testing.assert_array_equal(np.unique(ids)[own.stimulus_ids], tree.stimulus_ids)
+    np.testing.assert_array_equal(own.shared, tree.shared)
+    np.testing.assert_array_equal(own.repeats, tree.repeats)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        BetasParams(),
+        BetasParams(sessions="2"),
+        BetasParams(zscore=False, average_repeats=False),
+    ],
+    ids=["default", "one session", "single raw trials"],
+)
+def test_float_volumes_give_the_trees_betas_bit_for_bit(subject, source, params):
+    """The file holds the very float32 numbers that the tree's int16 / 300 become."""
+    tree, own = nsd.Subject(subject.layout.root, "subj01", params).betas(), nsd.OwnScans(source, params).betas()
+    np.testing.assert_array_equal(own.data, tree.data)
+    same_rows(own, tree, subject.trials["stimulus_id"])
+    np.testing.assert_array_equal(own.voxels + corner(subject), tree.voxels)
+    np.testing.assert_allclose(
+        nib.affines.apply_affine(own.affine, own.voxels), nib.affines.apply_affine(tree.affine, tree.voxels), atol=1e-4
+    )
+    assert own.space == nsd.OWN_SPACE and own.shape == nsd.OwnScans(source).shape
+
+
+def test_int16_with_a_slope_differs_by_rounding_only(subject, tmp_path):
+    """int16 x (1/300 as float32) and int16 / 300 differ by some 1e-7 of the value; z-scores by less than 1e-5."""
+    own = nsd.OwnScans(export(subject, tmp_path / "int16", stored=np.int16)).betas()
+    tree = subject.betas()
+    assert np.abs(own.data - tree.data).max() < 1e-5
+    same_rows(own, tree, subject.trials["stimulus_id"])
+
+
+def test_regions_and_expressions_are_those_of_the_tree(subject, scans):
+    assert scans.roi_names() == ["mask", OWN_FAMILY]
+    ours, theirs = scans.rois(OWN_FAMILY), subject.rois(FAMILY)
+    assert {k: v for k, v in ours.names.items() if k} == theirs.names
+    tree_masks, own_masks = theirs.of(subject.betas()), ours.of(scans.betas())
+    assert list(tree_masks) == list(own_masks)
+    for name, mask in tree_masks.items():
+        np.testing.assert_array_equal(own_masks[name], mask)
+    for own, tree in (("V1 & mask", "V1 & nsdgeneral"), ("mask - V1 - hV4", "nsdgeneral - V1 - hV4")):
+        np.testing.assert_array_equal(scans.voxels(own) + corner(subject), subject.voxels(tree))
+        np.testing.assert_array_equal(scans.betas(own).data, subject.betas(tree).data)
+
+
+def test_the_default_roi_is_the_mask_unless_there_is_such_a_family(scans, source, tmp_path):
+    mask = np.asarray(nib.load(source.mask).dataobj) > 0
+    assert scans.params.roi == "nsdgeneral"
+    for roi in (None, "nsdgeneral", "mask", source.mask):
+        np.testing.assert_array_equal(scans.voxels(roi), np.argwhere(mask))
+    half = mask.copy()
+    half[: mask.shape[0] // 2] = False
+    nib.save(nib.Nifti1Image(half.astype(np.uint8), scans.affine), tmp_path / "nsdgeneral.nii")
+    other = nsd.OwnScans(replace(source, rois=(str(tmp_path / "nsdgeneral.nii"),)))
+    np.testing.assert_array_equal(other.voxels(), np.argwhere(half))
+    with pytest.raises(nsd.NSDError, match="Families: mask"):
+        scans.voxels("nsdgeneral + V1")
+
+
+def test_the_mask_is_also_known_by_its_files_name(source, tmp_path):
+    (tmp_path / "grey.nii.gz").write_bytes(open(source.mask, "rb").read())
+    scans = nsd.OwnScans(replace(source, mask=str(tmp_path / "grey.nii.gz")))
+    assert scans.rois("grey").name == scans.rois().name == "mask"
+    assert scans.rois().names == {1: "mask"}
+
+
+def test_trials_stimuli_captions_and_anatomy(subject, scans):
+    trials = scans.trials
+    assert len(trials) == 1500 and set(trials["session"]) == {"1", "2"}
+    np.testing.assert_array_equal(trials["stimulus"].astype(int), subject.trials["stimulus_id"])
+    for column in ("shared", "trial", "trial_in_session", "repeat"):
+        np.testing.assert_array_equal(trials[column], subject.trials[column])
+    labels = [int(name) for name in scans.stimuli.names]
+    ids = [0, 7, 3]
+    np.testing.assert_array_equal(scans.stimuli[ids], subject.stimuli[[labels[k] for k in ids]])
+    np.testing.assert_array_equal(scans.stimuli[7], subject.stimuli[labels[7]])
+    assert scans.stimuli.captions(7) == subject.stimuli.captions(labels[7])
+    assert len(scans.stimuli) == len(labels) and scans.stimuli.notes == []
+    assert scans.anatomy().shape == scans.shape
+
+
+def test_own_sessions_are_chosen_by_label(source, tmp_path):
+    text = open(source.trials).read().splitlines()
+    rows = [line.split("\t") for line in text[1:]]
+    renamed = [text[0], *("\t".join([t, s, {"1": "monday", "2": "ses-2"}[k], test]) for t, s, k, test in rows)]
+    (tmp_path / "trials.tsv").write_text("\n".join(renamed) + "\n")
+    source = replace(source, trials=str(tmp_path / "trials.tsv"))
+    one = nsd.OwnScans(source, BetasParams(sessions="ses-2", average_repeats=False)).betas()
+    both = nsd.OwnScans(source, BetasParams(sessions="monday, ses-2", average_repeats=False)).betas()
+    np.testing.assert_array_equal(one.data, both.data[750:])
+    assert one.notes == ["sessions left out by choice: monday"] and both.notes == []
+    with pytest.raises(nsd.NSDError, match=r"sessions there are \(monday, ses-2\).*got 'tuesday'"):
+        nsd.OwnScans(source, BetasParams(sessions="tuesday")).betas()
+
+
+def test_reading_stays_streamed(source, monkeypatch):
+    """No block is larger than allowed, whatever the number of trials."""
+    from napari_neuraldiffuser.core.nsd import sessions
+
+    whole = nsd.OwnScans(source).betas().data
+    volume = int(np.prod(nsd.OwnScans(source).shape)) * 8
+    monkeypatch.setattr(sessions, "BLOCK_BYTES", volume * 11)
+    blocks = []
+    real = nib.arrayproxy.ArrayProxy.__getitem__
+    monkeypatch.setattr(
+        nib.arrayproxy.ArrayProxy, "__getitem__", lambda self, key: blocks.append(real(self, key)) or blocks[-1]
+    )
+    np.testing.assert_array_equal(nsd.OwnScans(source).betas().data, whole)
+    assert max(block.shape[-1] for block in blocks) == 11 and len(blocks) == 2 * 69
+
+
+def test_label_tables_beside_the_volume(source, tmp_path):
+    labels = np.zeros(nsd.OwnScans(source).shape, np.int16)
+    labels[2:4, 2, 2], labels[5, 5, 5] = 1, 2
+    for name in ("areas", "plain"):
+        nib.save(nib.Nifti1Image(labels, nsd.OwnScans(source).affine), tmp_path / f"{name}.nii.gz")
+    (tmp_path / "areas.ctab").write_text("0 Unknown 0 0 0 0\n1 V1 255 0 0 0\n2 V2 0 255 0 0\n")
+    scans = nsd.OwnScans(replace(source, rois=(str(tmp_path / "areas.nii.gz"), str(tmp_path / "plain.nii.gz"))))
+    assert scans.roi_names() == ["mask", "areas", "plain"]
+    assert scans.rois("areas").names == {1: "V1", 2: "V2"}
+    assert scans.rois("plain").names == {1: "plain-1", 2: "plain-2"}
+    assert scans.voxels("V2").tolist() == [[5, 5, 5]]
+    (tmp_path / "plain.tsv").write_text("name\tindex\tcolor\n V3 \t2\t#fff\nbackground\t0\t#000\n")
+    assert scans.rois("plain").names == {1: "plain-1", 2: "V3"}
+    for bad in ("index\tlabel\n1\tV1\n", "index\tname\n1.5\tV1\n", "index\tname\n1\t\n"):
+        (tmp_path / "plain.tsv").write_text(bad)
+        with pytest.raises(nsd.NSDError, match="plain.tsv must be a tab-separated table with whole numbers 'index'"):
+            read_dseg_table(tmp_path / "plain.tsv")
+
+
+def test_family_names():
+    assert family_name("/a/sub-01_space-native_seg-visual_dseg.nii.gz") == "visual"
+    assert family_name("sub-01_atlas-HCP_dseg.nii") == "HCP"
+    assert family_name("lateral occipital.nii.gz") == "lateral occipital"
+
+
+@pytest.mark.parametrize("name", ["betas", "mask", "trials"])
+def test_files_that_are_needed(source, name):
+    with pytest.raises(nsd.NSDError, match=f"must have {name}, .*got /nowhere.*Choose the file"):
+        nsd.open_source(replace(source, **{name: "/nowhere"}))
+    if name != "betas":
+        with pytest.raises(nsd.NSDError, match=f"must have {name}, .*got none"):
+            nsd.open_source(replace(source, **{name: ""}))
+
+
+@pytest.mark.parametrize("name", ["images", "captions", "anatomy", "rois"])
+def test_files_that_may_be_left_out_but_not_be_wrong(source, name):
+    wrong = ("/nowhere.nii",) if name == "rois" else "/nowhere"
+    with pytest.raises(nsd.NSDError, match="must have existing files, got .*/nowhere"):
+        nsd.open_source(replace(source, **{name: wrong}))
+    left_out = nsd.open_source(replace(source, **{name: type(wrong)()}))
+    assert left_out.betas().n_voxels > 100
+    if name == "anatomy":
+        assert left_out.anatomy() is None
+    if name == "images":
+        with pytest.raises(nsd.NSDError, match="images must be a folder .* got none. Choose the folder"):
+            left_out.stimuli[0]
+    if name == "captions":
+        with pytest.raises(nsd.NSDError, match="captions must be given"):
+            left_out.stimuli.captions(0)
+
+
+def test_bad_regions(source, tmp_path):
+    scans = nsd.OwnScans(replace(source, rois=(source.mask,)))
+    with pytest.raises(nsd.NSDError, match="distinct names other than 'mask'"):
+        scans.roi_names()
+    nib.save(nib.Nifti1Image(np.ones((3, 3, 3), np.uint8), np.eye(4)), tmp_path / "small.nii")
+    scans = nsd.OwnScans(replace(source, rois=(str(tmp_path / "small.nii"),)))
+    with pytest.raises(nsd.NSDError, match="ROI small must have the betas' shape"):
+        scans.rois("small")
+    with pytest.raises(nsd.NSDError, match=r"roi must be one of \['mask', 'small'\], got 'V9'"):
+        scans.rois("V9")
+    with pytest.raises(nsd.NSDError, match="anatomy must have three axes"):
+        nsd.OwnScans(replace(source, anatomy=source.betas)).anatomy()
+
+
+def test_open_source(subject, source):
+    assert isinstance(nsd.open_source(source), nsd.OwnScans)
+    params = BetasParams(sessions="1")
+    opened = nsd.open_source(Source(str(subject.layout.root), "subj01"), params)
+    assert isinstance(opened, nsd.Subject) and opened.params is params
+    with pytest.raises(nsd.NSDError, match="NSD folder or own scans, got neither. Choose"):
+        nsd.open_source(Source())
+    with pytest.raises(nsd.NSDError, match="got mask, trials without betas"):
+        nsd.open_source(Source(mask="m.nii", trials="t.tsv"))
+    with pytest.raises(nsd.NSDError, match="must be a folder"):
+        nsd.open_source(Source("/nowhere"))
