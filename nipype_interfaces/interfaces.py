@@ -16,6 +16,7 @@ from nipype.interfaces.base import (
     File,
     SimpleInterface,
     TraitedSpec,
+    isdefined,
     traits,
 )
 
@@ -29,16 +30,18 @@ class VersionedSpec(BaseInterfaceInputSpec):
 
 
 class SubjectSpec(VersionedSpec):
-    nsd_dir = Directory(exists=True, mandatory=True, desc="Folder of nsddata and nsddata_betas.")
+    nsd_dir = Directory(exists=True, xor=["source"], mandatory=True, desc="Folder of nsddata and nsddata_betas.")
     subject = traits.Str("subj01", usedefault=True, desc="Subject, subj01 to subj08.")
+    source = traits.Dict(xor=["nsd_dir"], mandatory=True, desc="Own scans: the fields of core.recipe.Source.")
 
 
 class ModelsSpec(VersionedSpec):
     models = traits.Str("demo", usedefault=True, desc="'demo', a model folder, or a hub id.")
+    guide = traits.Str("", usedefault=True, desc="CLIP vision model, where the model folder has no image_encoder.")
     device = traits.Str("cpu", usedefault=True, desc="torch device: cpu, cuda, cuda:0.")
 
 
-class NSDIndexInputSpec(SubjectSpec):
+class NSDIndexInputSpec(SubjectSpec, params_spec(BetasParams)):
     pass
 
 
@@ -54,14 +57,14 @@ class NSDIndex(SimpleInterface):
     input_spec, output_spec = NSDIndexInputSpec, NSDIndexOutputSpec
 
     def _run_interface(self, runtime):
-        from napari_neuraldiffuser.core.nsd import Subject
+        from napari_neuraldiffuser.core.study_source import stimuli_used, trials_used
 
-        trials = Subject(self.inputs.nsd_dir, self.inputs.subject).trials
+        params = params_of(self.inputs, BetasParams)
+        subject = _subject(self.inputs, params)
         path = Path(runtime.cwd) / "trials.tsv"
-        trials.to_csv(path, sep="\t", index=False)
+        trials_used(subject, params).to_csv(path, sep="\t", index=False)
         self._results["trials"] = str(path)
-        for name, rows in (("train_ids", trials[~trials.shared]), ("test_ids", trials[trials.shared])):
-            self._results[name] = sorted(int(s) for s in rows.stimulus_id.unique())
+        self._results["train_ids"], self._results["test_ids"] = stimuli_used(subject, params)
         return runtime
 
 
@@ -79,11 +82,10 @@ class ExtractFeatures(SimpleInterface):
     input_spec, output_spec = ExtractFeaturesInputSpec, ExtractFeaturesOutputSpec
 
     def _run_interface(self, runtime):
-        from napari_neuraldiffuser.core import embeddings, models, nsd
+        from napari_neuraldiffuser.core import embeddings
 
         path = Path(runtime.cwd) / "targets.h5"
-        networks = models.load(self.inputs.models, device=self.inputs.device)
-        stimuli = nsd.Subject(self.inputs.nsd_dir, self.inputs.subject).stimuli
+        networks, stimuli = _models(self.inputs), _subject(self.inputs).stimuli
         params = params_of(self.inputs, FeatureParams)
         embeddings.extract(networks, stimuli, self.inputs.stimulus_ids, path, params).close()
         self._results["targets"] = str(path)
@@ -147,6 +149,7 @@ class GuidedReconstructInputSpec(ModelsSpec, params_spec(DiffusionParams, Guidan
     embeddings = File(exists=True, mandatory=True, desc="Decoded embeddings, HDF5.")
     stimulus_ids = traits.List(traits.Int, mandatory=True, desc="0-based 73k ids of this chunk of stimuli.")
     label = traits.Str("sub-01", usedefault=True, desc="Subject of the file names, sub-01 or subj01.")
+    arm = traits.Str("", usedefault=True, desc="Arm of the file names; by guidance_scale where empty.")
 
 
 class GuidedReconstructOutputSpec(TraitedSpec):
@@ -159,13 +162,12 @@ class GuidedReconstruct(SimpleInterface):
     input_spec, output_spec = GuidedReconstructInputSpec, GuidedReconstructOutputSpec
 
     def _run_interface(self, runtime):
-        from napari_neuraldiffuser.core import embeddings, models, reconstruct
+        from napari_neuraldiffuser.core import embeddings, reconstruct
 
         diffusion, guidance = (params_of(self.inputs, cls) for cls in (DiffusionParams, GuidanceParams))
         decoded = embeddings.Embeddings.load(self.inputs.embeddings).subset(self.inputs.stimulus_ids)
-        networks = models.load(self.inputs.models, device=self.inputs.device)
-        result = reconstruct(decoded, networks, diffusion, guidance)
-        arm = "guided" if guidance.guidance_scale else "unguided"
+        result = reconstruct(decoded, _models(self.inputs), diffusion, guidance)
+        arm = self.inputs.arm or ("guided" if guidance.guidance_scale else "unguided")
         self._results["images"] = _write_images(result, Path(runtime.cwd), self.inputs.label, arm)
         return runtime
 
@@ -185,6 +187,20 @@ def _write_images(result, folder: Path, label: str, arm: str) -> list[str]:
 
 
 def _betas(inputs):
-    from napari_neuraldiffuser.core.nsd import Subject
+    return _subject(inputs, params_of(inputs, BetasParams)).betas()
 
-    return Subject(inputs.nsd_dir, inputs.subject, params_of(inputs, BetasParams)).betas()
+
+def _subject(inputs, params: BetasParams | None = None):
+    """The subject of an NSD folder, or own scans."""
+    from napari_neuraldiffuser.core.nsd import Subject, open_source
+    from napari_neuraldiffuser.core.recipe import Source
+
+    if isdefined(inputs.source):
+        return open_source(Source.from_dict(dict(inputs.source)), params or BetasParams())
+    return Subject(inputs.nsd_dir, inputs.subject, params)
+
+
+def _models(inputs):
+    from napari_neuraldiffuser.core import models
+
+    return models.load(inputs.models, inputs.guide or None, inputs.device)

@@ -28,7 +28,7 @@ def init_reconstruct_wf(settings: Settings | None = None, name: str = "reconstru
     embeddings : HDF5 file of decoded embeddings
     stimulus_ids : list of 0-based 73k ids
     chunk_size : stimuli in a chunk
-    models, device : as in GuidedReconstruct
+    models, guide, device : as in GuidedReconstruct
 
     Outputs
     -------
@@ -36,9 +36,9 @@ def init_reconstruct_wf(settings: Settings | None = None, name: str = "reconstru
     """
     settings = settings or Settings()
     wf = pe.Workflow(name=name)
-    names = ["embeddings", "stimulus_ids", "chunk_size", "models", "device"]
+    names = ["embeddings", "stimulus_ids", "chunk_size", "models", "guide", "device"]
     inputnode = pe.Node(IdentityInterface(fields=names), name="inputnode")
-    inputnode.inputs.chunk_size, inputnode.inputs.models, inputnode.inputs.device = 4, "demo", "cpu"
+    inputnode.inputs.trait_set(chunk_size=4, models="demo", guide="", device="cpu")
     chunks = pe.Node(Function(function=split_chunks, output_names=["chunks"]), name="chunks")
     recon = pe.MapNode(GuidedReconstruct(), iterfield=["stimulus_ids"], name="recon")
     set_inputs(recon, settings.diffusion, settings.guidance)
@@ -46,7 +46,7 @@ def init_reconstruct_wf(settings: Settings | None = None, name: str = "reconstru
     wf.connect(inputnode, "stimulus_ids", chunks, "stimulus_ids")
     wf.connect(inputnode, "chunk_size", chunks, "size")
     wf.connect(chunks, "chunks", recon, "stimulus_ids")
-    for field in ("embeddings", "models", "device"):
+    for field in ("embeddings", "models", "guide", "device"):
         wf.connect(inputnode, field, recon, field)
     wf.connect(recon, ("images", flatten), outputnode, "images")
     return wf
@@ -66,7 +66,7 @@ def init_reconstruction_wf(settings: Settings | None = None, name: str = "recons
     ------
     nsd_dir : NSD folder
     subject : subj01 ...
-    models, device : as in GuidedReconstruct
+    models, guide, device : as in GuidedReconstruct
     n_stimuli : the first so many test stimuli; 0 for all
     chunk_size : stimuli that one process reconstructs
 
@@ -78,19 +78,19 @@ def init_reconstruction_wf(settings: Settings | None = None, name: str = "recons
     """
     settings = settings or Settings()
     wf = pe.Workflow(name=name)
-    names = ["nsd_dir", "subject", "models", "device", "n_stimuli", "chunk_size"]
+    names = ["nsd_dir", "subject", "models", "guide", "device", "n_stimuli", "chunk_size"]
     inputnode = pe.Node(IdentityInterface(fields=names), name="inputnode")
-    inputnode.inputs.trait_set(subject="subj01", models="demo", device="cpu", n_stimuli=0, chunk_size=4)
+    inputnode.inputs.trait_set(subject="subj01", models="demo", guide="", device="cpu", n_stimuli=0, chunk_size=4)
     outputnode = pe.Node(IdentityInterface(fields=["images", "embeddings", "decoder"]), name="outputnode")
-    index = pe.Node(NSDIndex(), name="index")
+    index = set_inputs(pe.Node(NSDIndex(), name="index"), settings.betas)
     targets = set_inputs(pe.Node(ExtractFeatures(), name="targets"), settings.features)
     fit = set_inputs(pe.Node(FitDecoder(), name="fit"), settings.betas, settings.decoding)
     decode = set_inputs(pe.Node(Decode(), name="decode"), settings.betas)
     recon = init_reconstruct_wf(settings)
     for node in (index, targets, fit, decode):
         wf.connect([(inputnode, node, [("nsd_dir", "nsd_dir"), ("subject", "subject")])])
-    models = [("models", "models"), ("device", "device")]
-    to_recon = [(field, f"inputnode.{field}") for field in ("models", "device", "chunk_size")]
+    models = [(field, field) for field in ("models", "guide", "device")]
+    to_recon = [(field, f"inputnode.{field}") for field in ("models", "guide", "device", "chunk_size")]
     wf.connect(
         [
             (inputnode, targets, models),

@@ -1,6 +1,7 @@
 """Names of the files a run writes (BIDS-Derivatives), and the dataset description beside them."""
 
 import platform
+import re
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -10,9 +11,10 @@ import napari_neuraldiffuser
 
 from .errors import UserError
 from .files import make_folder, write_json
-from .ops import backend_info
 
 ARMS = ("unguided", "guided")
+SHOWN = ("seen", "start")
+"""Images beside the reconstructions that are none themselves."""
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "scipy", "nibabel", "nilearn", "h5py", "scikit-image")
 
 
@@ -83,6 +85,20 @@ class Derivatives:
         name = f"{self.label}_stim-{stimulus_id:05d}_rep-{repeat}_desc-{arm}_recon.png"
         return self.recon / name
 
+    @property
+    def anatomy(self) -> Path:
+        """T1 in the space of the betas."""
+        return self.folder / "anat" / f"{self.label}_space-{self.space}_T1w.nii.gz"
+
+    def regions(self, family: str) -> Path:
+        """Label volume of one ROI family; its label table and sidecar differ in the suffix."""
+        segmentation = re.sub(r"[^0-9A-Za-z]", "", family)
+        return self.folder / "anat" / f"{self.label}_space-{self.space}_seg-{segmentation}_dseg.nii.gz"
+
+    def shown(self, stimulus_id: int, what: str) -> Path:
+        """The seen image (`seen`) or the decoded starting point (`start`) of one stimulus."""
+        return self.recon / f"{self.label}_stim-{stimulus_id:05d}_desc-{what}_recon.png"
+
     def slices(self, target: str) -> Path:
         """Picture of brain slices with one target's contribution."""
         return self.folder / "figures" / f"{self.label}_target-{target}_contribution.png"
@@ -104,6 +120,8 @@ def versions() -> dict[str, str]:
 
 def generated_by() -> list[dict[str, Any]]:
     """BIDS `GeneratedBy`."""
+    from .ops import backend_info  # imports torch, which whoever asks for names of files does without
+
     entry = {
         "Name": "napari-neuraldiffuser",
         "Version": napari_neuraldiffuser.__version__,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .derivatives import SHOWN
 from .errors import UserError
 from .evaluation import Scores, evaluate, scores_table, summarise
 from .params import EvaluationParams
@@ -143,6 +144,8 @@ def _matched(files: list[Path], seen_files) -> tuple[Arms, list[str]]:
     arms: Arms = {}
     notes = []
     for path in files:
+        if _entity(path.stem, "desc") in SHOWN:
+            continue
         seen = _seen_file(path.stem, seen_files)
         if seen is None:
             notes.append(f"{path.name}: no seen image of that name or number; not scored.")

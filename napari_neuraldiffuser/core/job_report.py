@@ -13,6 +13,7 @@ from .ops import backend_info
 from .pipeline import decode_start
 from .recon_files import read_arm
 from .report import ReportData, write_report
+from .shown_files import write_anatomy, write_shown
 from .slices import contribution_slices
 
 OUTLINED = "prf-visualrois"
@@ -23,14 +24,17 @@ def write_page(
 ) -> ReportData:
     """Write `sub-01.html` from what the stages of a `job.Run` left; returns what the page shows."""
     ids = decoded.stimulus_ids
+    seen, start = run.subject.stimuli[ids], decode_start(decoded, run.models)
+    notes = [*run.notes, *write_anatomy(run.subject, run.places)]
+    write_shown(run.places, ids, seen, start)
     repeats = run.job.settings.diffusion.repeats
     data = ReportData(
         subject=run.places.label,
         summary=summary,
         scores=table,
         stimulus_ids=ids,
-        seen=run.subject.stimuli[ids],
-        start=decode_start(decoded, run.models),
+        seen=seen,
+        start=start,
         recon={arm: read_arm(run.places, ids, repeats, arm) for arm in ARMS},
         captions=[(run.subject.stimuli.captions(int(s)) or [None])[0] for s in ids],
         contribution=maps.table,
@@ -39,7 +43,7 @@ def write_page(
         parameters=parameters(run),
         versions={**versions(), "kernel backend": backend_info()["backend"]},
         command=run.job.command,
-        notes=run.notes,
+        notes=notes,
         failed=None,
     )
     run.progress(0, 1, "page")

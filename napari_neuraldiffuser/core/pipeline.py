@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from .diffusion import (
     Schedule,
     Step,
     add_noise,
+    combine,
     noise_for,
     sample,
     schedule,
@@ -47,7 +49,11 @@ class Reconstruction:
 
 @dataclass(frozen=True)
 class StepEvent:
-    """What a callback is told after every diffusion step."""
+    """What a callback is told after every diffusion step.
+
+    `clean()` gives the estimate of the clean latents that the step was made with, (n * repeats, 4, h, w); it is
+    computed when it is called.
+    """
 
     stimulus_ids: tuple[int, ...]
     done: int
@@ -55,6 +61,7 @@ class StepEvent:
     timestep: int
     loss: np.ndarray | None
     latents: torch.Tensor
+    clean: Callable[[], torch.Tensor] | None = None
 
     def __str__(self) -> str:
         loss = "" if self.loss is None else f", feature loss {self.loss.mean():.4g}"
@@ -123,7 +130,8 @@ def reconstruct_batch(
         if callback is not None:
             loss = None if prediction.loss is None else losses[-1].numpy()
             ids = tuple(int(s) for s in decoded.stimulus_ids)
-            callback(StepEvent(ids, step.index + 1, step.n_steps, step.timestep, loss, z))
+            clean = partial(clean_latents, step, prediction)
+            callback(StepEvent(ids, step.index + 1, step.n_steps, step.timestep, loss, z, clean))
 
     latents = sample(latents, plan.steps, denoiser, after_step)
     images = to_images(models, latents)
@@ -136,6 +144,12 @@ def reconstruct_batch(
         finite,
         decoded.stimulus_ids,
     )
+
+
+def clean_latents(step: Step, prediction: Prediction) -> torch.Tensor:
+    """x0 = (z_t - sqrt(1-abar) eps) / sqrt(abar), the guidance's pull included; (n * repeats, 4, h, w)."""
+    of_latents, of_noise = step.abar**-0.5, -(((1 - step.abar) / step.abar) ** 0.5)
+    return combine([(of_latents, prediction.latents), *((of_noise * c, tensor) for c, tensor in prediction.terms)])
 
 
 def start_latents(decoded: Embeddings, models: Models, diffusion: DiffusionParams, plan: Schedule) -> torch.Tensor:

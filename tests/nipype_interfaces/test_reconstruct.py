@@ -177,3 +177,33 @@ def test_every_field_of_the_settings_reaches_the_node():
     inputs = set_inputs(GuidedReconstruct(), guidance).inputs
     assert inputs.layers == ["g04", "g02"]
     assert inputs.layer_weights == [2.0, 1.0]
+
+
+def test_index_lists_the_stimuli_of_the_betas_that_are_read(nsd_dir, tmp_path, monkeypatch):
+    from napari_neuraldiffuser.core.nsd import Subject
+    from nipype_interfaces.interfaces import NSDIndex
+
+    monkeypatch.chdir(tmp_path)
+    train, test = Subject(nsd_dir, "subj01").betas().split()
+    found = NSDIndex(nsd_dir=str(nsd_dir)).run().outputs
+    assert found.train_ids == train.stimulus_ids.tolist()
+    assert found.test_ids == test.stimulus_ids.tolist()
+
+
+def test_a_source_is_an_nsd_folder_or_own_scans(nsd_dir, tmp_path, monkeypatch):
+    from nipype_interfaces.interfaces import NSDIndex
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="source"):
+        NSDIndex().run()
+    with pytest.raises(ValueError, match="own scans must have"):
+        NSDIndex(source={"betas": "/nowhere.nii", "mask": "", "trials": ""}).run()
+
+
+def test_arm_names_the_files_where_it_is_given(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    node = GuidedReconstruct(
+        embeddings=folder / "decoded.h5", stimulus_ids=IDS[:1], models=str(folder / "models"), arm="guided"
+    )
+    node.inputs.trait_set(**DIFFUSION.but(n_steps=2).to_dict(), guidance_scale=0.0)
+    assert all("desc-guided" in f for f in node.run().outputs.images)

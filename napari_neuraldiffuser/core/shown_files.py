@@ -1,0 +1,103 @@
+"""Anatomy, regions, seen images and starting points beside a run's results, so that a viewer needs no NSD tree."""
+
+import gzip
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from .derivatives import Derivatives
+from .errors import UserError
+from .files import atomic_path, write_json
+
+UNREGIONED = "background"
+COMPRESSION = 6
+
+
+def write_anatomy(subject: Any, places: Derivatives) -> list[str]:
+    """Write the anatomy and every ROI family, with label tables, to the subject's `anat` folder.
+
+    Parameters
+    ----------
+    subject : nsd.Subject or nsd.OwnScans
+        Asked for `anatomy()`, `roi_names()` and `rois(name)`.
+    places : Derivatives
+
+    Returns
+    -------
+    list of str
+        Notes on families that cannot be read: they are left out, as nothing that was computed needs them.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be written.
+    """
+    notes = []
+    anatomy = subject.anatomy()
+    if anatomy is not None:
+        _write_if_new(places.anatomy, volume_bytes(anatomy))
+    for name in subject.roi_names():
+        try:
+            rois = subject.rois(name)
+        except UserError as error:
+            notes.append(f"ROI {name} is not among the written regions: {error}")
+            continue
+        write_regions(rois, places.regions(name))
+    return notes
+
+
+def write_regions(rois: Any, path: Path) -> None:
+    """Write one family as a label volume (`.nii.gz`), a BIDS label table (`.tsv`) and a sidecar with its name."""
+    labels = np.maximum(rois.labels, 0)
+    image = nib.Nifti1Image(labels.astype(np.min_scalar_type(int(labels.max(initial=0)))), rois.affine)
+    image.header.set_intent("label")
+    image.header.set_xyzt_units("mm")
+    _write_if_new(path, volume_bytes(image))
+    stem = path.name.removesuffix(".nii.gz")
+    rows = [(0, UNREGIONED), *((k, name) for k, name in rois.names.items() if k > 0)]
+    table = "index\tname\n" + "".join(f"{k}\t{name}\n" for k, name in rows)
+    _write_if_new(path.with_name(f"{stem}.tsv"), table.encode())
+    sidecar = path.with_name(f"{stem}.json")
+    if not sidecar.is_file():
+        write_json(sidecar, {"Family": rois.name})
+
+
+def write_shown(places: Derivatives, stimulus_ids: Sequence[int], seen: np.ndarray, start: np.ndarray) -> None:
+    """Write what reconstructions are compared with.
+
+    Parameters
+    ----------
+    places : Derivatives
+    stimulus_ids : sequence of int, (n,)
+    seen, start : ndarray (n, H, W, 3) uint8
+        Seen images; decoded starting points.
+    """
+    for what, images in (("seen", seen), ("start", start)):
+        for stimulus, image in zip(stimulus_ids, images, strict=True):
+            _write_if_new(places.shown(int(stimulus), what), png_bytes(image))
+
+
+def volume_bytes(image: Any) -> bytes:
+    """A NIfTI image as the bytes of a `.nii.gz`: equal images give equal bytes."""
+    return gzip.compress(nib.Nifti1Image.from_image(image).to_bytes(), COMPRESSION, mtime=0)
+
+
+def png_bytes(image: np.ndarray) -> bytes:
+    """An image (H, W, 3) uint8 as PNG."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, format="png", optimize=True)
+    return stream.getvalue()
+
+
+def _write_if_new(path: Path, content: bytes) -> None:
+    """Atomically, and not at all where the file has that content: a resumed run touches nothing."""
+    if path.is_file() and path.read_bytes() == content:
+        return
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)

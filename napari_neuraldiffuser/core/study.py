@@ -1,0 +1,179 @@
+"""The calls of the engine: from a source to images, with everything that was computed before taken from a cache.
+
+A call is `call(args, events) -> dict`: JSON values in, JSON values and NumPy arrays at the top level out.  torch is
+imported by the calls that compute.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+from .events import Events
+from .files import make_folder
+from .nsd import open_source
+from .params import SimulationParams
+from .recipe import Recipe, Source
+from .study_files import folder_size, sweep
+from .study_inputs import Warm
+from .study_source import describe, thumbnails
+
+CACHED = ("betas", "targets", "decoders", "decoded", "arms", "contributions", "runs")
+"""Folders below the cache that `clear` empties."""
+NO_MEMORY = ("out of memory", "can't allocate memory", "unable to allocate")
+
+
+class Study:
+    """The calls, over one cache folder.
+
+    Parameters
+    ----------
+    cache : Path
+        Betas, targets, decoders, decoded embeddings, arms, contribution maps and runs.
+    """
+
+    CALLS = (
+        *("describe", "voxels", "thumbnails", "decode", "save_decoder", "load_decoder", "reconstruct"),
+        *("contribution", "report", "simulate", "devices", "cache_size", "clear"),
+    )
+
+    def __init__(self, cache: Path) -> None:
+        self.cache = Path(cache)
+        self.warm = Warm(self.cache)
+        self.loaded: dict[tuple[str, str], Path] = {}
+        for name in CACHED:
+            sweep(self.cache / name)
+
+    def call(self, name: str, args: dict[str, Any], events: Events) -> dict[str, Any]:
+        """One call by its name.
+
+        Raises
+        ------
+        UserError
+            For what the user can mend, memory that did not suffice included.
+        Cancelled
+            With the result so far.
+        """
+        if name not in self.CALLS:
+            raise UserError(f"call must be one of {', '.join(self.CALLS)}, got {name!r}.")
+        try:
+            return getattr(self, name)(args, events)
+        except (MemoryError, RuntimeError) as error:
+            if not lacks_memory(error):
+                raise
+            message = memory_message(args, error)
+        # outside the handler, for the exception holds the frames, and they the tensors
+        self.warm.free_models()
+        raise UserError(message)
+
+    def describe(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
+        """What a source holds: subjects, sessions, regions, test stimuli."""
+        return describe(Source.from_dict(args["source"]), events)
+
+    def voxels(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
+        """How many voxels the recipe's ROI expression selects."""
+        recipe = Recipe.from_dict(args["recipe"])
+        subject = open_source(recipe.source, recipe.settings.betas)
+        return {"n_voxels": len(subject.voxels(recipe.settings.betas.roi))}
+
+    def thumbnails(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
+        """Small seen images and their captions."""
+        return thumbnails(Source.from_dict(args["source"]), args["ids"], int(args.get("size") or 64), events)
+
+    def decode(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
+        """Fit or load the decoder; its accuracy, and what it decodes."""
+        from .study_decoder import describe as describe_decoder
+
+        return describe_decoder(self._decoding().decode(Recipe.from_dict(args["recipe"]), events))
+
+    def save_decoder(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
+        """Copy the recipe's decoder to a file of the user's choice."""
+        from .files import atomic_path
+
+        decoded = self._decoding().decode(Recipe.from_dict(args["recipe"]), events)
+        with atomic_path(args["path"]) as temporary:
+            shutil.copyfile(decoded.decoder, temporary)
+        return {"path": str(args["path"])}
+
+    def load_decoder(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
+        """Use a saved decoder for such betas and models; an empty path goes back to fitting."""
+        return self._decoding().load(Recipe.from_dict(args["recipe"]), str(args.get("path") or ""), events)
+
+    def reconstruct(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
+        """Images of the recipe's stimuli, in the order of its arms."""
+        from .study_runs import run
+
+        recipe = Recipe.from_dict(args["recipe"])
+        every = int(args.get("preview_every") or 0) if args.get("preview", True) else 0
+        return run(recipe, self._decoding().decode(recipe, events), self.cache, events, every)
+
+    def contribution(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
+        """Contribution maps of all test stimuli."""
+        from .study_maps import contribution
+
+        return contribution(self._decoding(), Recipe.from_dict(args["recipe"]), events)
+
+    def report(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
+        """The whole job of one subject, continued where it was stopped."""
+        from .study_maps import report
+
+        return report(Recipe.from_dict(args["recipe"]), Path(args["out_dir"]), args.get("n_stimuli"), events)
+
+    def simulate(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
+        """Write simulated subjects in NSD's formats."""
+        from .nsd import simulate
+
+        simulate.write_subjects(args["folder"], SimulationParams.from_dict(args.get("params") or {}), events.told)
+        return {"folder": str(args["folder"])}
+
+    def devices(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
+        """Where the networks can run, and whether the kernels are compiled."""
+        import torch
+
+        from .backend import backend_info
+
+        found = [{"name": "cpu", "label": f"CPU, {torch.get_num_threads()} threads"}]
+        for index in range(torch.cuda.device_count()):
+            about = torch.cuda.get_device_properties(index)
+            label = f"{about.name}, {about.total_memory / 2**30:.0f} GiB"
+            found.append({"name": f"cuda:{index}", "label": label})
+        return {"devices": found, "backend": str(backend_info()["backend"])}
+
+    def cache_size(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
+        """Bytes in the cache."""
+        return {"bytes": sum(folder_size(self.cache / name) for name in CACHED)}
+
+    def clear(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
+        """Delete what can be computed again, and the runs with it; `keep_runs` spares those."""
+        before = self.cache_size(args, events)["bytes"]
+        self.warm.clear()
+        for name in CACHED:
+            if not (name == "runs" and args.get("keep_runs")):
+                shutil.rmtree(self.cache / name, ignore_errors=True)
+        return {"bytes_freed": before - self.cache_size(args, events)["bytes"]}
+
+    def _decoding(self) -> Any:
+        from .study_decoder import Decoding
+
+        make_folder(self.cache)
+        return Decoding(self.cache, self.warm, self.loaded)
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory did not suffice (torch's own is a RuntimeError)."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in NO_MEMORY)
+
+
+def memory_message(args: dict[str, Any], error: BaseException) -> str:
+    """What was asked of which device, and what to ask for instead."""
+    if "recipe" not in args:
+        return f"memory must suffice for this, got: {error}. Close other programs and try again."
+    recipe = Recipe.from_dict(args["recipe"])
+    diffusion, guidance = recipe.settings.diffusion, recipe.settings.guidance
+    images = max(1, diffusion.batch_size // diffusion.repeats) * diffusion.repeats
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return (
+        f"{recipe.device} must have memory for {images} images at once (repeats {diffusion.repeats}, batch_size "
+        f"{diffusion.batch_size}, {len(guidance.layers)} guidance layers) of models {recipe.models}, got: {first} "
+        "Ask for fewer repeats or a smaller batch_size, close what else uses the device, or choose another device."
+    )

@@ -1,0 +1,216 @@
+"""From betas to decoded embeddings, every stage kept on disk under a fingerprint of what it was made from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import embeddings
+from .decoding import DecodingError, RidgeDecoder
+from .errors import UserError
+from .events import Events
+from .files import file_digest, fingerprint, read_json, write_json
+from .job import ALGORITHM_VERSION
+from .recipe import Recipe
+from .study_files import array_digest, keep_newest
+from .study_inputs import Inputs
+from .study_plot import accuracy_plot
+from .study_source import captions
+
+KEPT_TARGETS, KEPT_DECODERS, KEPT_DECODED = 6, 8, 24
+"""Files that stay in the cache: at full size targets and decoders, which copy theirs, take gigabytes.  Of what was
+decoded there are two files each."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The decoded test stimuli of a recipe.
+
+    Attributes
+    ----------
+    path, decoder : Path
+        Embeddings of all test stimuli; the decoder that made them.
+    fits : dict
+        accuracy, alphas and curves of every target, decoder_digest, loaded.
+    inputs : Inputs
+    models : Models
+    cached : bool
+        Whether nothing had to be computed.
+    """
+
+    path: Path
+    decoder: Path
+    fits: dict[str, Any]
+    inputs: Inputs
+    models: Any
+    cached: bool
+
+    def rows(self, stimulus_ids: Sequence[int]) -> embeddings.Embeddings:
+        """Embeddings of some test stimuli, in this order."""
+        known = set(self.inputs.test.stimulus_ids.tolist())
+        absent = [s for s in stimulus_ids if s not in known]
+        if absent or not stimulus_ids:
+            got = f"{absent[0]}" if absent else "none"
+            raise UserError(
+                f"stimuli must be test stimuli of {self.inputs.subject.name}, got {got}. Choose from the test set."
+            )
+        with embeddings.TargetFile(self.path) as file:
+            rows = embeddings.rows_of(file.stimulus_ids, stimulus_ids)
+            values = {name: np.stack([file[name][row] for row in rows]) for name in file}
+            return embeddings.Embeddings(
+                values.pop("z"), values.pop("c"), values, file.stimulus_ids[rows], dict(file.attrs)
+            )
+
+
+@dataclass
+class Decoding:
+    """The stages before reconstruction of one Study.
+
+    Attributes
+    ----------
+    cache : Path
+    warm : Warm
+    loaded : dict
+        (digest of the betas, digest of the models) -> decoder file that the user loaded for them.
+    """
+
+    cache: Path
+    warm: Any
+    loaded: dict[tuple[str, str], Path]
+
+    def decode(self, recipe: Recipe, events: Events) -> Decoded:
+        """Fit or load the decoder, and decode all test stimuli at once.
+
+        All at once, because a product of matrices rounds differently with another number of rows: the bits of one
+        stimulus must not depend on which others were chosen.
+        """
+        inputs = self.warm.inputs(recipe, events)
+        models = self.warm.models(recipe, events)
+        path, key = self._decoder_file(recipe, inputs, models)
+        loaded = (inputs.digest, models.digest) in self.loaded
+        decoded, fits = self.cache / "decoded" / f"{key}.h5", self.cache / "decoded" / f"{key}.json"
+        cached = path.is_file() and fits.is_file() and _is_whole(decoded)
+        if cached:
+            for used in (decoded, fits, *(() if loaded else (path,))):
+                used.touch()
+        else:
+            decoder = self.decoder(recipe, inputs, models, events)
+            events.told(0, 0, "decoding the test stimuli")
+            found = decoder.predict(inputs.test, progress=lambda k, n, what: events.told(k, n, what))
+            if not loaded:
+                found.attrs.update(feature_normalisation=recipe.settings.features.feature_normalisation)
+            found.save(decoded)
+            keep_newest(decoded.parent, KEPT_DECODED)
+            write_json(fits, {**_fits(decoder), "loaded": loaded})
+            close(decoder)
+        return Decoded(decoded, path, read_json(fits), inputs, models, cached)
+
+    def decoder(self, recipe: Recipe, inputs: Inputs, models: Any, events: Events) -> RidgeDecoder:
+        """The decoder of a recipe, fitted where its file is not there yet."""
+        path, _ = self._decoder_file(recipe, inputs, models)
+        if path not in self.loaded.values() and not _is_whole(path):
+            with self.targets(recipe, inputs, models, inputs.train_ids, events) as targets:
+                decoder = RidgeDecoder(recipe.settings.decoding)
+                decoder.fit(inputs.train, targets, progress=lambda k, n, what: events.told(k, n, f"fitting {what}"))
+                decoder.save(path)
+            keep_newest(path.parent, KEPT_DECODERS)
+        decoder = RidgeDecoder.load(path)
+        decoder.geometry.check(inputs.test)
+        return decoder
+
+    def targets(
+        self, recipe: Recipe, inputs: Inputs, models: Any, ids: np.ndarray, events: Events
+    ) -> embeddings.TargetFile:
+        """Target embeddings of some stimuli; no region or session in their name but for the stimuli it has."""
+        features = recipe.settings.features
+        key = fingerprint([inputs.stimuli_stamp, models.digest, features, ids])
+        path = self.cache / "targets" / f"{key}.h5"
+        found = embeddings.extract(models, inputs.subject.stimuli, ids, path, features, events.told)
+        path.touch()
+        keep_newest(path.parent, KEPT_TARGETS)
+        return found
+
+    def load(self, recipe: Recipe, name: str, events: Events) -> dict[str, Any]:
+        """Take a saved decoder instead of fitting one, for betas and models like these; an empty name ends that."""
+        inputs, models = self.warm.inputs(recipe, events), self.warm.models(recipe, events)
+        if not name:
+            self.loaded.pop((inputs.digest, models.digest), None)
+            return {"decoder": "", "accuracy": {}}
+        path = Path(name).resolve()
+        decoder = RidgeDecoder.load(path)
+        try:
+            decoder.geometry.check(inputs.test)
+            _check_models(decoder, models, path)
+        finally:
+            close(decoder)
+        self.loaded[inputs.digest, models.digest] = path
+        return {"decoder": str(path), "accuracy": _fits(decoder)["accuracy"]}
+
+    def _decoder_file(self, recipe: Recipe, inputs: Inputs, models: Any) -> tuple[Path, str]:
+        """Place of the decoder, and the fingerprint of what it decodes."""
+        loaded = self.loaded.get((inputs.digest, models.digest))
+        if loaded is not None:
+            if not loaded.is_file():
+                raise UserError(f"{loaded} must be the decoder that was loaded, got no file. Load another, or fit one.")
+            return loaded, fingerprint([ALGORITHM_VERSION, inputs.digest, file_digest(loaded)])
+        settings = recipe.settings
+        made_from = [inputs.digest, inputs.stimuli_stamp, models.digest, settings.features, settings.decoding]
+        key = fingerprint([ALGORITHM_VERSION, *made_from])
+        return self.cache / "decoders" / f"{key}.h5", key
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file of the cache is there and can be opened; a truncated one cannot."""
+    try:
+        embeddings.TargetFile(path).close()
+    except embeddings.EmbeddingError:
+        return False
+    return True
+
+
+def _check_models(decoder: RidgeDecoder, models: Any, path: Path) -> None:
+    known = str(decoder.attrs.get("model_digest", ""))
+    if known and known != models.digest:
+        raise DecodingError(
+            f"{path} must be a decoder of {models.name} (digest {models.digest[:12]}), got one of other models "
+            f"({known[:12]}). Choose the models that its targets were made with, or fit a decoder."
+        )
+
+
+def _fits(decoder: RidgeDecoder) -> dict[str, Any]:
+    fits = decoder.accuracy
+    arrays = [fit.mean for fit in fits.values()]
+    return {
+        "accuracy": {name: fit.best_r2 for name, fit in fits.items()},
+        "alphas": {name: fit.alpha for name, fit in fits.items()},
+        "curves": {name: {"alphas": list(fit.alphas), "r2": list(fit.r2)} for name, fit in fits.items()},
+        "decoder_digest": array_digest(decoder.x, decoder.beta_mean, decoder.spectrum.s, *arrays),
+    }
+
+
+def close(decoder: RidgeDecoder) -> None:
+    """Close the file that a loaded decoder streams its targets from."""
+    decoder.targets.close()
+
+
+def describe(decoded: Decoded) -> dict[str, Any]:
+    """What the front end shows of a decoder."""
+    inputs, fits = decoded.inputs, decoded.fits
+    test_ids = [int(s) for s in inputs.test.stimulus_ids]
+    return {
+        **{name: fits[name] for name in ("accuracy", "alphas", "curves")},
+        "plot": np.frombuffer(accuracy_plot(fits["accuracy"], fits["curves"]), np.uint8),
+        "test_ids": test_ids,
+        "captions": captions(inputs.subject.stimuli, test_ids),
+        "n_voxels": int(inputs.train.data.shape[1]),
+        "n_train": len(inputs.train_ids),
+        "n_test": len(test_ids),
+        "repeats_mean": float(np.mean(inputs.test.repeats)),
+        "notes": inputs.notes,
+        "decoder": str(decoded.decoder),
+        "embeddings": str(decoded.path),
+        "loaded": bool(fits["loaded"]),
+        "cached": decoded.cached,
+    }

@@ -1,0 +1,98 @@
+"""Files of a Study's cache: what they were made from, betas as they were read, and making room."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from .files import atomic_path
+from .nsd import Betas
+
+FORGOTTEN = 24 * 3600
+"""Seconds after which a temporary file is one that a killed process left."""
+
+
+def stamp(paths: Iterable[str | Path]) -> list[list[Any]]:
+    """Path, size and time of change of every file that is there: differs as soon as one of them was written again."""
+    found = [(Path(p), Path(p).stat()) for p in paths if str(p) and Path(p).is_file()]
+    return [[str(path), about.st_size, about.st_mtime_ns] for path, about in found]
+
+
+def array_digest(*arrays: np.ndarray) -> str:
+    """SHA-256 over the types, shapes and bytes of arrays."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        array = np.ascontiguousarray(array)
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(array.reshape(-1).view(np.uint8))
+    return digest.hexdigest()
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray] | None:
+    """The arrays of a file of the cache; None, and the file deleted, where it is not there or damaged."""
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+    except (OSError, ValueError, EOFError, BadZipFile):
+        path.unlink(missing_ok=True)
+        return None
+    path.touch()
+    return arrays
+
+
+def save_betas(betas: Betas, path: Path) -> None:
+    """Write Betas to one .npz file without pickles, atomically."""
+    values = {f.name: getattr(betas, f.name) for f in fields(betas)}
+    arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+    rest = {name: value for name, value in values.items() if name not in arrays}
+    with atomic_path(path) as temporary:
+        np.savez(temporary, json=json.dumps(rest, default=_plain), **arrays)
+
+
+def load_betas(path: Path) -> Betas | None:
+    """Betas that `save_betas` wrote, or None where there are none."""
+    arrays = read_npz(path)
+    if arrays is None:
+        return None
+    rest = json.loads(str(arrays.pop("json")))
+    shape = rest["shape"] and tuple(rest["shape"])
+    return Betas(**{**rest, **arrays, "shape": shape})
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else str(value)
+
+
+def keep_newest(folder: Path, n: int) -> None:
+    """Delete all but the `n` files of a folder that were written or used last."""
+    found = [(p.stat().st_mtime_ns, p) for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")]
+    for _, old in sorted(found)[:-n]:
+        old.unlink(missing_ok=True)
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    total = 0
+    for place, _, files in os.walk(folder):
+        for name in files:
+            with suppress(OSError):
+                total += (Path(place) / name).stat().st_size
+    return total
+
+
+def sweep(folder: Path) -> None:
+    """Delete temporary files of processes that were killed in the middle of writing."""
+    for path in folder.glob(".tmp-*"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > FORGOTTEN:
+                path.unlink()

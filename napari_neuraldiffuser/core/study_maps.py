@@ -1,0 +1,64 @@
+"""Contribution maps and the report of one subject, through the same functions as the command line's."""
+
+from pathlib import Path
+from typing import Any
+
+from . import contribution as maps
+from .derivatives import Derivatives
+from .events import Events
+from .files import fingerprint, read_json, write_json
+from .job import ALGORITHM_VERSION, Job, map_families, run_subject
+from .recipe import Recipe
+from .shown_files import write_anatomy
+from .study_decoder import Decoded, Decoding, close
+from .study_files import stamp
+from .study_inputs import region_files
+
+DONE = "contribution.json"
+"""Written last: maps without it are incomplete."""
+
+
+def contribution(decoding: Decoding, recipe: Recipe, events: Events) -> dict[str, Any]:
+    """Product-measure maps of all test stimuli, and the anatomy they are shown on."""
+    decoded = decoding.decode(recipe, events)
+    inputs = decoded.inputs
+    families = map_families(inputs.subject)
+    regions = [*region_files(inputs.subject, recipe.source), recipe.source.anatomy]
+    made_from = [decoded.path.stem, stamp(regions), recipe.settings.contribution]
+    folder = decoding.cache / "contributions" / fingerprint([ALGORITHM_VERSION, *made_from, families])
+    places = Derivatives(folder, recipe.source.subject, str(inputs.train.space))
+    if not (folder / DONE).is_file():
+        found = _compute(decoding, recipe, decoded, events)
+        found.save(places.folder, places.label)
+        notes = write_anatomy(inputs.subject, places)
+        write_json(folder / DONE, {"kind": found.kind, "totals": found.totals, "notes": notes})
+    return {"folder": str(places.folder), **read_json(folder / DONE)}
+
+
+def _compute(decoding: Decoding, recipe: Recipe, decoded: Decoded, events: Events) -> maps.ContributionMaps:
+    inputs, models = decoded.inputs, decoded.models
+    families = [inputs.subject.rois(name) for name in map_families(inputs.subject)]
+    decoder = decoding.decoder(recipe, inputs, models, events)
+    try:
+        with decoding.targets(recipe, inputs, models, inputs.test.stimulus_ids, events) as targets:
+            return maps.map(decoder, inputs.test, families, targets, recipe.settings.contribution, events.told)
+    finally:
+        close(decoder)
+
+
+def report(recipe: Recipe, out_dir: Path, n_stimuli: int | None, events: Events) -> dict[str, Any]:
+    """Every stage of one subject and its page; stages that are complete are not run again."""
+    job = Job(
+        nsd_dir=Path(recipe.source.nsd_dir),
+        out_dir=out_dir,
+        subject=recipe.source.subject,
+        settings=recipe.settings,
+        models=recipe.models,
+        guide=recipe.guide or None,
+        device=recipe.device,
+        n_stimuli=n_stimuli or None,
+        source=recipe.source,
+    )
+    result = run_subject(job, events.told)
+    summary, failed = read_json(result.summary), [int(s) for s in result.failed]
+    return {"page": str(result.page), "summary": summary, "failed": failed, "out_dir": str(out_dir)}

@@ -1,0 +1,221 @@
+"""A run: both arms of some stimuli, their scores, and the folder that says how they came about."""
+
+import hashlib
+import platform
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_info
+
+from . import evaluation, scripts
+from .derivatives import Derivatives, versions
+from .errors import UserError
+from .events import Cancelled, Events
+from .files import fingerprint, make_folder, write_json
+from .ops import backend_info
+from .pipeline import check_fit, decode_start
+from .recipe import Recipe
+from .recon_files import write_png
+from .shown_files import write_shown
+from .study_arms import Arm, ArmCache, ArmRun, Shown, guidance_of
+from .study_decoder import Decoded
+
+PROVENANCE = "provenance.json"
+
+
+def run(recipe: Recipe, decoded: Decoded, cache: Path, events: Events, preview_every: int) -> dict[str, Any]:
+    """Reconstruct the recipe's stimuli; a cancelled run is kept as far as it came.
+
+    Raises
+    ------
+    Cancelled
+        With what would have been returned, `complete` being False.
+    """
+    _check(recipe)
+    rows, models = decoded.rows(recipe.stimulus_ids), decoded.models
+    for name in recipe.arms:
+        check_fit(rows, models, recipe.settings.diffusion, guidance_of(recipe, name))
+    seen = decoded.inputs.subject.stimuli[np.array(recipe.stimulus_ids)]
+    kept = Kept(recipe, decoded, seen, decode_start(rows, models))
+    shown = Shown(recipe, events, preview_every, kept.start)
+    events.event("begin", _begin(kept, shown))
+    arm_run: ArmRun | None = None
+    try:
+        for name in recipe.arms:
+            arm_run = ArmRun(name, recipe, rows, models, shown)
+            arm = _arm(arm_run, ArmCache(cache / "arms"))
+            arm_run = None
+            kept.arms.append(arm)
+            shown.end_arm()
+            kept.scores[name] = _scores(kept, arm, events)
+            events.event("arm", _shown_arm(arm, kept.scores[name]))
+    except Cancelled as stop:
+        _rescue(kept, arm_run, events.closing())
+        if not kept.arms:
+            raise
+        raise Cancelled(keep(kept, cache / "runs", complete=False)) from stop
+    return keep(kept, cache / "runs", complete=True)
+
+
+@dataclass
+class Kept:
+    """What a run has so far."""
+
+    recipe: Recipe
+    decoded: Decoded
+    seen: np.ndarray
+    start: np.ndarray
+    arms: list[Arm] = field(default_factory=list)
+    scores: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    started: datetime = field(default_factory=lambda: datetime.now().astimezone())
+
+
+def _check(recipe: Recipe) -> None:
+    if len(set(recipe.stimulus_ids)) != len(recipe.stimulus_ids):
+        raise UserError(f"stimuli must be distinct, got {list(recipe.stimulus_ids)}. Name each one once.")
+    if not recipe.arms or len(set(recipe.arms)) != len(recipe.arms):
+        raise UserError(f"arms must be distinct and not empty, got {list(recipe.arms)}. Choose one or both.")
+
+
+def _begin(kept: Kept, shown: Shown) -> dict[str, Any]:
+    recipe = kept.recipe
+    return {
+        "stimulus_ids": list(recipe.stimulus_ids),
+        "arms": list(recipe.arms),
+        "repeats": recipe.settings.diffusion.repeats,
+        "n_steps": shown.per_arm,
+        "seen": kept.seen,
+        "start": kept.start,
+    }
+
+
+def _arm(arm_run: ArmRun, cache: ArmCache) -> Arm:
+    """From the cache where it was computed before, else computed and put there."""
+    path = cache.path(arm_run.name, arm_run.recipe, arm_run.rows, arm_run.models)
+    arm = cache.read(arm_run.name, path)
+    if arm is None:
+        arm_run.shown.begin_arm(arm_run.name)
+        arm = arm_run.compute()
+        cache.write(arm, path)
+    return arm
+
+
+def _rescue(kept: Kept, arm_run: ArmRun | None, events: Events) -> None:
+    """Keep the arm that was under way, and show it where it has every stimulus."""
+    arm = arm_run.rescue() if arm_run is not None else None
+    if arm is None:
+        return
+    kept.arms.append(arm)
+    if len(arm.result.stimulus_ids) == len(kept.recipe.stimulus_ids):
+        events.event("arm", {**_shown_arm(arm, []), "complete": False})
+
+
+def _shown_arm(arm: Arm, scores: list[dict[str, Any]]) -> dict[str, Any]:
+    losses = arm.result.losses.tolist()
+    return {"arm": arm.name, "images": arm.result.images, "losses": losses, "scores": scores, "cached": arm.cached}
+
+
+def _scores(kept: Kept, arm: Arm, events: Events) -> list[dict[str, Any]]:
+    """One row per image; a score that means nothing for so few images is left out."""
+    params = kept.recipe.settings.evaluation
+    tell = lambda done, total, what: events.told(done, total, f"{arm.name}, scoring")  # noqa: E731
+    scores = evaluation.evaluate(arm.result.images, kept.seen, kept.decoded.models.image_features, params, tell)
+    table = evaluation.scores_table({arm.name: scores}, arm.result.stimulus_ids)
+    rows = table.to_dict("records")
+    return [{key: value for key, value in row.items() if value == value} for row in rows]
+
+
+def keep(kept: Kept, runs: Path, complete: bool) -> dict[str, Any]:
+    """Write a run's folder: images, and what they were made from."""
+    folder = _new_folder(runs, kept)
+    places = Derivatives(folder, kept.recipe.source.subject, str(kept.decoded.inputs.train.space))
+    images = [row for arm in kept.arms for row in _write_arm(arm, places)]
+    write_shown(places, kept.recipe.stimulus_ids, kept.seen, kept.start)
+    provenance = {
+        **_about(kept),
+        "images": images,
+        "arms": {arm.name: _about_arm(arm) for arm in kept.arms},
+        "scores": [row for arm in kept.arms for row in kept.scores.get(arm.name, [])],
+        "complete": complete,
+        "steps_done": {arm.name: arm.steps_done for arm in kept.arms},
+    }
+    write_json(folder / PROVENANCE, provenance)
+    return {
+        "folder": str(folder),
+        "provenance": provenance,
+        "python": scripts.python_script(provenance),
+        "nipype": scripts.nipype_script(provenance),
+        "complete": complete,
+        "scores": provenance["scores"],
+    }
+
+
+def _new_folder(runs: Path, kept: Kept) -> Path:
+    key = fingerprint([kept.recipe, kept.decoded.fits["decoder_digest"]])[:8]
+    name = folder = runs / f"{kept.started:%Y%m%d-%H%M%S}-{key}"
+    again = 1
+    while folder.exists():
+        again += 1
+        folder = name.with_name(f"{name.name}-{again}")
+    return make_folder(folder)
+
+
+def _write_arm(arm: Arm, places: Derivatives) -> list[dict[str, Any]]:
+    rows = []
+    for stimulus, repeats in zip(arm.result.stimulus_ids, arm.result.images, strict=True):
+        for repeat, image in enumerate(repeats, 1):
+            path = places.image(int(stimulus), repeat, arm.name)
+            write_png(path, image)
+            about = {"arm": arm.name, "stim": int(stimulus), "rep": repeat, "sha256": pixels_digest(image)}
+            rows.append({**about, "file": str(path.relative_to(places.out_dir))})
+    return rows
+
+
+def pixels_digest(image: np.ndarray) -> str:
+    """SHA-256 of an image's bytes, (H, W, 3) uint8 row by row; a PNG library's compression does not enter."""
+    return hashlib.sha256(np.ascontiguousarray(image)).hexdigest()
+
+
+def _about(kept: Kept) -> dict[str, Any]:
+    """What decided the images; of paths those of the recipe, and a decoder's that the user loaded."""
+    decoded, models = kept.decoded, kept.decoded.models
+    loaded = str(decoded.decoder) if decoded.fits["loaded"] else None
+    return {
+        "recipe": kept.recipe.to_dict(),
+        "started": kept.started.isoformat(timespec="seconds"),
+        "versions": versions(),
+        "kernel_backend": backend_info()["backend"],
+        "models": {"name": models.name, "digest": models.digest},
+        "decoder": {"digest": decoded.fits["decoder_digest"], "loaded": loaded},
+        "betas_digest": decoded.inputs.digest,
+        "device": device_name(models.device),
+        "torch_threads": torch.get_num_threads(),
+        "blas_threads": max((p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas"), default=1),
+    }
+
+
+def _about_arm(arm: Arm) -> dict[str, Any]:
+    result = arm.result
+    return {
+        "seconds": round(arm.seconds, 3),
+        "cached": arm.cached,
+        "complete": arm.complete,
+        "failed": [int(s) for s, ok in zip(result.stimulus_ids, result.finite, strict=True) if not ok],
+        "losses": {str(s): _finite(rows) for s, rows in zip(result.stimulus_ids, result.losses, strict=True)},
+    }
+
+
+def _finite(rows: np.ndarray) -> list[list[float | None]]:
+    """Losses (repeats, steps) for JSON, which has no NaN."""
+    return [[float(value) if np.isfinite(value) else None for value in row] for row in rows]
+
+
+def device_name(device: Any) -> str:
+    """`cpu (x86_64)`, or the GPU's name."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({platform.machine()})"

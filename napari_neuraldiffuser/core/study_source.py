@@ -1,0 +1,117 @@
+"""What a source holds, for front ends that let the user choose: read without betas and without torch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import UserError
+from .events import Events
+from .nsd import OWN_SPACE, open_source
+from .nsd.selection import chosen_sessions
+from .params import BetasParams
+from .recipe import Source
+
+SPACES = ("func1pt8mm", "func1mm")
+
+
+def describe(source: Source, events: Events) -> dict[str, Any]:
+    """Subjects, sessions, regions with their numbers of voxels, test stimuli and grid of a source."""
+    events.told(0, 0, "looking at the files")
+    subject = _open(source)
+    trials = trials_used(subject, subject.params)
+    sessions = list(dict.fromkeys(trials["session"].tolist()))
+    train_ids, test_ids = stimuli_used(subject, subject.params)
+    names = subject.roi_names()
+    families = {}
+    for k, name in enumerate(names):
+        events.told(k, len(names), "reading regions")
+        families[name] = region_sizes(subject.rois(name))
+    affine = np.asarray(subject.affine, dtype=float)
+    return {
+        "subjects": subjects(source),
+        "sessions": sessions,
+        "trials": len(trials),
+        "families": families,
+        "test_ids": test_ids,
+        "n_train": len(train_ids),
+        "space": OWN_SPACE if source.own else subject.params.space,
+        "shape": [int(n) for n in subject.shape],
+        "affine": affine.tolist(),
+        "voxel_sizes_mm": [float(np.linalg.norm(column)) for column in affine[:3, :3].T],
+        "notes": _notes(subject, sessions),
+    }
+
+
+def _open(source: Source) -> Any:
+    """In the space that is on disk: the first of `SPACES` whose betas are there."""
+    if source.own:
+        return open_source(source)
+    found = [open_source(source, BetasParams(space=space)) for space in SPACES]
+    there = [subject for subject in found if subject.layout.beta_folder.is_dir()]
+    return (there or found)[0]
+
+
+def trials_used(subject: Any, params: BetasParams) -> Any:
+    """The trials of the sessions that betas of `params` are read from: chosen, and on disk."""
+    trials = subject.trials
+    shown = list(dict.fromkeys(trials["session"].tolist()))
+    if hasattr(subject, "layout"):
+        shown = [k for k in subject.layout.sessions() if k in set(shown)]
+    chosen = set(chosen_sessions(params.sessions, [str(k) for k in shown]))
+    return trials[trials["session"].astype(str).isin(chosen)]
+
+
+def stimuli_used(subject: Any, params: BetasParams) -> tuple[list[int], list[int]]:
+    """Training and test stimuli of those trials, sorted."""
+    trials = trials_used(subject, params)
+    shared = trials["shared"].astype(bool)
+    test = {int(s) for s in trials[shared]["stimulus_id"]}
+    train = {int(s) for s in trials[~shared]["stimulus_id"]}
+    # averaged, an image with one test trial is a test image
+    return sorted(train - test if params.average_repeats else train), sorted(test)
+
+
+def _notes(subject: Any, sessions: Sequence[Any]) -> list[str]:
+    absent = [k for k in dict.fromkeys(subject.trials["session"].tolist()) if k not in sessions]
+    return [f"sessions without betas on disk: {', '.join(map(str, absent))}"] if absent else []
+
+
+def subjects(source: Source) -> list[str]:
+    """The subjects of an NSD folder; of own scans the one name."""
+    if source.own:
+        return [source.subject]
+    folder = Path(source.nsd_dir) / "nsddata/ppdata"
+    return sorted(path.name for path in folder.glob("subj*") if path.is_dir())
+
+
+def region_sizes(rois: Any) -> dict[str, int]:
+    """Region name to number of voxels, regions without one included."""
+    numbers, counts = np.unique(rois.labels, return_counts=True)
+    sizes = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+    return {name: int(sizes.get(label, 0)) for label, name in rois.names.items() if label > 0}
+
+
+def thumbnails(source: Source, ids: Sequence[int], size: int, events: Events) -> dict[str, Any]:
+    """Seen images (n, size, size, 3) uint8 and their first captions."""
+    from PIL import Image
+
+    stimuli = open_source(source).stimuli
+    images = np.empty((len(ids), size, size, 3), np.uint8)
+    for k, stimulus in enumerate(ids):
+        events.told(k, len(ids), "reading stimuli")
+        picture = Image.fromarray(stimuli[int(stimulus)])
+        images[k] = np.asarray(picture.resize((size, size), Image.Resampling.LANCZOS))
+    return {"images": images, "captions": captions(stimuli, ids)}
+
+
+def captions(stimuli: Any, ids: Sequence[int]) -> list[str]:
+    """First caption of every stimulus, empty where there is none."""
+    found = []
+    for stimulus in ids:
+        try:
+            found.append((stimuli.captions(int(stimulus)) or [""])[0])
+        except UserError:
+            found.append("")
+    return found
