@@ -1,6 +1,6 @@
 """Make the pictures of the documentation from the demo's output.
 
-The report page in headless Chromium, and the napari dock widget in a window of a virtual display where xvfb-run is
+The report page in headless Chromium, and the napari plugin at work in a window of a virtual display where xvfb-run is
 installed.
 """
 
@@ -8,7 +8,11 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -39,49 +43,99 @@ def screenshot(page: Path, target: Path, size: tuple[int, int] = (1280, 1600)) -
     print(target)
 
 
-def napari_picture(target: Path) -> None:
-    """Write a picture of the dock widget's window; a display without xvfb-run would show another window system."""
+def napari_pictures(folder: Path) -> None:
+    """Write pictures of the plugin's window; a display without xvfb-run would show another window system."""
     if shutil.which("xvfb-run") is None:
-        print("napari.png is left out: xvfb-run is missing. Run: sudo apt-get install -y xvfb xauth libxcb-cursor0")
+        print("The pictures of napari are left out: xvfb-run is missing. Run: sudo apt-get install -y xvfb xauth")
         return
-    command = ["xvfb-run", "-a", "-s", "-screen 0 1600x1000x24", sys.executable, __file__]
-    command += ["--napari", str(demo_page().parent / "nsd"), str(target)]
-    subprocess.run(command, check=True, timeout=1800, env={**os.environ, "QT_QPA_PLATFORM": "xcb"})
-    print(target)
+    with tempfile.TemporaryDirectory(prefix="neuraldiffuser-") as home:
+        # nobody's own paths and settings in the pictures
+        nsd = Path(home) / "nsd"
+        nsd.symlink_to((demo_page().parent / "nsd").resolve())
+        env = {**os.environ, "QT_QPA_PLATFORM": "xcb", "XDG_CACHE_HOME": home, "XDG_CONFIG_HOME": home}
+        command = ["xvfb-run", "-a", "-s", "-screen 0 1700x1050x24", sys.executable, __file__, "--napari"]
+        subprocess.run([*command, str(nsd), str(folder)], check=True, timeout=1800, env=env)
 
 
-def napari_window(nsd_dir: Path, target: Path, n_stimuli: int = 8) -> None:
-    """Run the dock widget on `nsd_dir` to the end and write a picture of its window; needs a display."""
-    import napari
-    from qtpy.QtCore import QEventLoop, QTimer
-    from qtpy.QtWidgets import QApplication
+class Window:
+    """A napari with the plugin's dock, driven from a script; needs a display."""
 
-    from napari_neuraldiffuser.widgets.reconstruct import Reconstruct
+    def __init__(self, folder: Path) -> None:
+        import napari
 
-    viewer = napari.Viewer()
-    viewer.window.resize(1500, 950)
-    panel = Reconstruct(viewer)
-    viewer.window.add_dock_widget(panel, name="NeuralDiffuser")
-    # short, and nobody's own paths in the picture
-    os.chdir(ROOT)
-    panel.folder.setText(os.path.relpath(nsd_dir, ROOT))
-    panel.output.setText(os.path.join("build", "pictures"))
-    panel.n_stimuli.setValue(n_stimuli)
-    panel.start()
-    while panel.worker is not None:
-        QApplication.processEvents(QEventLoop.ProcessEventsFlag.AllEvents, 50)
-    settled = QEventLoop()
-    QTimer.singleShot(2000, settled.quit)
-    settled.exec()
-    print(panel.message.text())
-    target.parent.mkdir(parents=True, exist_ok=True)
-    viewer.screenshot(str(target), canvas_only=False, flash=False)
-    viewer.close()
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.viewer = napari.Viewer()
+        self.viewer.window.resize(1600, 980)
+        _, self.dock = self.viewer.window.add_plugin_dock_widget("napari-neuraldiffuser", "NeuralDiffuser")
+        self.panels = self.dock.panels
+        self.session = self.panels["Data"].session
+
+    def wait(self, ready: Callable[[], Any], seconds: float = 600.0) -> None:
+        """Let the window live until `ready`."""
+        from qtpy.QtCore import QEventLoop
+        from qtpy.QtWidgets import QApplication
+
+        until = time.monotonic() + seconds
+        while not ready():
+            QApplication.processEvents(QEventLoop.ProcessEventsFlag.AllEvents, 20)
+            if time.monotonic() > until:
+                sys.exit(f"The plugin must answer within {seconds:.0f} s, got nothing: {self.messages()}")
+
+    def messages(self) -> list[str]:
+        """What the panels say."""
+        return [panel.message.text() for panel in self.panels.values() if panel.message.text()]
+
+    def settle(self, seconds: float = 1.5) -> None:
+        """Let drawing and quiet calls end."""
+        until = time.monotonic() + seconds
+        self.wait(lambda: time.monotonic() > until)
+
+    def run(self, page: str) -> None:
+        """Press Run on a page and wait for the end."""
+        self.dock.show_page(page)
+        self.wait(self.panels[page].run.isEnabled)
+        self.panels[page].run.click()
+        self.wait(lambda: not self.session.busy)
+        self.settle()
+        print(page, self.messages())
+
+    def picture(self, name: str) -> None:
+        """Write the whole window."""
+        from napari.utils.notifications import notification_manager
+
+        for _ in range(2):
+            self.settle(1.0)
+        print(name, [str(record.message) for record in notification_manager.records])
+        target = self.folder / f"{name}.png"
+        self.viewer.screenshot(str(target), canvas_only=False, flash=False)
+        print(target)
+
+
+def napari_windows(nsd_dir: Path, folder: Path) -> None:
+    """Work through the panels on the demo's subject and write a picture of each."""
+    from napari_neuraldiffuser.core.recipe import Source
+
+    window = Window(folder)
+    window.session.choose(Source(str(nsd_dir), "subj01"))
+    window.wait(lambda: window.session.described is not None)
+    window.run("Data")
+    window.picture("data")
+    window.run("Decode")
+    window.picture("decode")
+    window.run("Contribution")
+    window.picture("contribution")
+    window.run("Reconstruct")
+    window.picture("napari")
+    window.panels["Report"].restore({"n_stimuli": 4})
+    window.run("Report")
+    window.picture("report_panel")
+    window.viewer.close()
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--napari"]:
-        napari_window(Path(sys.argv[2]), Path(sys.argv[3]))
+        napari_windows(Path(sys.argv[2]), Path(sys.argv[3]))
     else:
         screenshot(demo_page(), ROOT / "docs" / "pictures" / "report.png")
-        napari_picture(ROOT / "docs" / "pictures" / "napari.png")
+        napari_pictures(ROOT / "docs" / "pictures")

@@ -47,7 +47,32 @@ def test_manifest_is_valid_and_its_commands_import():
     manifest = npe2.PluginManifest.from_file(ROOT / "napari.yaml")
     manifest.validate_imports()
     assert manifest.name == PROJECT["project"]["name"]
-    assert {c.command for c in manifest.contributions.widgets} <= {c.id for c in manifest.contributions.commands}
+    commands = {command.id for command in manifest.contributions.commands}
+    used = [*manifest.contributions.readers, *manifest.contributions.writers, *manifest.contributions.widgets]
+    used += [*manifest.contributions.sample_data, *sum(manifest.contributions.menus.values(), [])]
+    assert {entry.command for entry in used} == commands
+
+
+def test_menus_of_the_manifest_are_ones_that_napari_takes():
+    menus = pytest.importorskip("napari._app_model.constants._menus")
+    npe2 = pytest.importorskip("npe2")
+    manifest = npe2.PluginManifest.from_file(ROOT / "napari.yaml")
+    assert manifest.contributions.menus
+    assert all(menus.is_menu_contributable(menu) for menu in manifest.contributions.menus)
+
+
+def test_preferences_of_the_manifest_are_those_of_the_code():
+    pytest.importorskip("napari")
+    npe2 = pytest.importorskip("npe2")
+    from napari_neuraldiffuser.core.params import PRESETS
+    from napari_neuraldiffuser.widgets.state import DEFAULTS
+    from napari_neuraldiffuser.widgets.view import CONVENTIONS
+
+    (general,) = npe2.PluginManifest.from_file(ROOT / "napari.yaml").contributions.configurations.values()
+    assert {name: prop.default for name, prop in general.properties.items()} == DEFAULTS
+    assert general.properties["preset"].enum == list(PRESETS)
+    assert general.properties["convention"].enum == list(CONVENTIONS)
+    assert all(prop.description for prop in general.properties.values())
 
 
 def test_torch_is_not_a_build_requirement():
@@ -115,10 +140,11 @@ def test_wheel_and_sdist_hold_what_they_need(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
 
     wheel = set(zipfile.ZipFile(next((tmp_path / "dist").glob("*.whl"))).namelist())
-    demo = {str(f.relative_to(ROOT)) for f in (ROOT / "napari_neuraldiffuser/demo_models").rglob("*") if f.is_file()}
-    assert {"napari_neuraldiffuser/napari.yaml", "napari_neuraldiffuser/core/nsd/__init__.py"} | demo <= wheel
+    data = [f for name in ("demo_models", "sample_result") for f in (ROOT / "napari_neuraldiffuser" / name).rglob("*")]
+    shipped = {str(f.relative_to(ROOT)) for f in data if f.is_file()}
+    assert {"napari_neuraldiffuser/napari.yaml", "napari_neuraldiffuser/core/nsd/__init__.py"} | shipped <= wheel
     assert "nipype_interfaces/__init__.py" in wheel
     assert not any(name.startswith(("tests/", "scripts/", "benchmarks/")) for name in wheel)
     with tarfile.open(next((tmp_path / "dist").glob("*.tar.gz"))) as archive:
         sdist = {name.split("/", 1)[-1] for name in archive.getnames()}
-    assert {"napari.yaml", "csrc/README.md", "requirements/constraints.txt", "LICENSE"} <= sdist
+    assert {"napari.yaml", "csrc/README.md", "requirements/constraints.txt", "LICENSE"} | shipped <= sdist

@@ -46,7 +46,9 @@ def region_files(subject: Any, source: Source) -> list[Path]:
 def stimulus_files(subject: Any, source: Source) -> list[str | Path]:
     """The files that decide images and captions."""
     if source.own:
-        return [source.captions, source.trials, *sorted(Path(source.images).glob("*"))]
+        # labels may lie in folders of their own
+        pictures = sorted(p for p in Path(source.images).rglob("*") if p.is_file()) if source.images else []
+        return [source.captions, source.trials, *pictures]
     return [subject.layout.stimuli, subject.layout.captions, subject.layout.stim_info]
 
 

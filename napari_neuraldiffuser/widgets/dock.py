@@ -31,7 +31,7 @@ class NeuralDiffuser(QWidget):
     viewer : napari.Viewer
     """
 
-    def __init__(self, viewer: "napari.Viewer") -> None:
+    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__()
         session = Session.of(viewer)
         self.tabs = QTabWidget()

@@ -5,6 +5,7 @@ the calls are listed in `core.study`.
 """
 
 import atexit
+import os
 import subprocess
 import sys
 import threading
@@ -83,6 +84,11 @@ class Task(QObject):
             self.ended.emit(result)
 
 
+def environment() -> dict[str, str]:
+    """The window's own, with threads that sleep while they wait: on a busy machine spinning ones hold each other up."""
+    return {"OMP_WAIT_POLICY": "passive", **os.environ}
+
+
 def outcome(message: dict[str, Any]) -> Any:
     """The dict or exception that a result message stands for."""
     ok, text, details = (message.pop(key, "") for key in ("ok", "message", "traceback"))
@@ -135,7 +141,8 @@ class Engine(QObject):
         self.cache.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, *self.command, str(self.cache)]
         with open(self.log, "wb") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+            pipe = subprocess.PIPE
+            self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, env=environment())
         threading.Thread(target=self._listen, args=(self.process,), daemon=True).start()
 
     def send(self, message: dict[str, Any]) -> None:

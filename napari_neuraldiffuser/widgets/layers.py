@@ -1,6 +1,7 @@
 """What a run wrote, as napari layers in millimetres: anatomy, ROIs, contributions, and pictures beside the brain."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
@@ -8,8 +9,11 @@ import numpy as np
 from nibabel.affines import apply_affine
 
 from napari_neuraldiffuser.core.params import TARGETS
-from napari_neuraldiffuser.widgets.overlay import place_camera, transparent_below
-from napari_neuraldiffuser.widgets.reader import AXIS_LABELS, LayerData, read_volume, volume_layer
+from napari_neuraldiffuser.core.recipe import Source
+from napari_neuraldiffuser.widgets.about import KEY, about, kind_of
+from napari_neuraldiffuser.widgets.outputs import SubjectOutputs
+from napari_neuraldiffuser.widgets.reader import AXIS_LABELS, LayerData, ReadError, read_volume, volume_layer
+from napari_neuraldiffuser.widgets.view import place_camera, show_all_soon
 
 if TYPE_CHECKING:
     import napari
@@ -19,62 +23,105 @@ PICTURES = ("seen", "start", "unguided", "guided")
 TITLES = "picture titles"
 GAP = 12.0
 """Millimetres between the brain and the pictures, and between pictures; titles stand in it."""
+SHOWN_FAMILY = "prf-visualrois"
+EMPTY_BRAIN = (1, 180, 1)
+"""Voxels of 1 mm that pictures are placed beside where there is no volume."""
 THRESHOLD = 0.1
 """Share of a map's largest contribution below which it is transparent at first."""
 
 
-def brain_layers(job: Any, progress: Progress) -> list[LayerData]:
-    """Layers of a finished `core.job.Job`, bottom first: anatomy (if any), ROI families, contributions."""
-    from napari_neuraldiffuser.core.nsd import Subject
-
-    subject = Subject(job.nsd_dir, job.subject, job.settings.betas)
-    targets = [t for t in TARGETS if job.places.contribution(t).is_file()]
-    families = subject.roi_names()
-    layers: list[LayerData] = []
-    progress(0, 1 + len(families) + len(targets), "layers")
-    anatomy = subject.anatomy()
-    if anatomy is not None:
-        data, keywords, _ = volume_layer(anatomy, subject.layout.anatomy)
-        layers.append((data, {**keywords, "name": "anatomy", "colormap": "gray"}, "image"))
-    for name in families:
-        layers.append(roi_layer(subject.rois(name), visible=name == "prf-visualrois"))
-        progress(len(layers), 1 + len(families) + len(targets), "layers")
-    for target in targets:
-        layers.append(contribution_layer(job.places.contribution(target), target, visible=target == targets[-1]))
-        progress(len(layers), 1 + len(families) + len(targets), "layers")
-    return layers
+def anatomy_layer(path: Path, told: dict[str, Any]) -> LayerData:
+    """A T1 in grey; `told` is what the panels hear of it (see `about.about`)."""
+    data, keywords, _ = read_volume(path)
+    keywords["metadata"][KEY] = told
+    return data, {**keywords, "name": "anatomy", "colormap": "gray"}, "image"
 
 
-def roi_layer(rois: Any, visible: bool) -> LayerData:
-    """One ROI family as Labels; the status bar names the region under the pointer."""
-    labels = np.maximum(rois.labels, 0).astype(np.int16)
+def roi_layer(rois: Any, visible: bool, told: dict[str, Any] | None = None) -> LayerData:
+    """One ROI family as Labels; the status bar names the region under the pointer, `finish` draws outlines."""
+    labels = np.maximum(rois.labels, 0).astype(np.int32)
     image = nib.Nifti1Image(labels, rois.affine)
     image.header.set_intent("label")
     data, keywords, kind = volume_layer(image, f"{rois.name}.nii.gz")
-    numbers = list(rois.names)
-    keywords["features"] = {"index": [0, *numbers], "roi": ["", *(rois.names[k] for k in numbers)]}
-    return data, {**keywords, "name": f"ROI {rois.name}", "opacity": 0.4, "visible": visible}, kind
+    keywords["metadata"][KEY] = told or about("roi", family=rois.name)
+    return data, {**keywords, **_regions_look(rois.name, rois.names, visible)}, kind
 
 
-def contribution_layer(path: Any, target: str, visible: bool) -> LayerData:
+def _regions_look(family: str, names: dict[int, str], visible: bool) -> dict[str, Any]:
+    numbers = [k for k in names if k > 0]
+    features = {"index": [0, *numbers], "roi": ["", *(names[k] for k in numbers)]}
+    return {"name": f"ROI {family}", "features": features, "opacity": 0.9, "visible": visible}
+
+
+def regions_layer(path: Path, names: dict[int, str], told: dict[str, Any], visible: bool) -> LayerData:
+    """One ROI family from a label volume of an output folder."""
+    data, keywords, _ = read_volume(path)
+    keywords["metadata"][KEY] = told
+    return data, {**keywords, **_regions_look(told["family"], names, visible)}, "labels"
+
+
+def contribution_layer(path: Any, target: str, visible: bool, output: str | Path = "") -> LayerData:
     """One target's contribution map, transparent below its lower contrast limit."""
     data, keywords, _ = read_volume(path)
     data = np.nan_to_num(np.asarray(data, dtype=np.float32))
     # a map without a positive value has nothing to show, but a layer needs two distinct limits
     largest = max(float(data.max(initial=0.0)), np.finfo(np.float32).tiny)
     look = {"colormap": transparent_below(), "contrast_limits": (THRESHOLD * largest, largest), "visible": visible}
+    keywords["metadata"][KEY] = about("contribution", output=output or Path(path).absolute().parents[1], target=target)
     return data, {**keywords, "name": f"contribution {target}", **look}, "image"
 
 
+def transparent_below() -> Any:
+    """A hot colormap whose values below the lower contrast limit are transparent."""
+    from napari.utils.colormaps import Colormap, ensure_colormap
+
+    hot = ensure_colormap("inferno")
+    return Colormap(hot.colors, name="inferno above threshold", controls=hot.controls, low_color=(0, 0, 0, 0))
+
+
+def finish(layer: Any) -> None:
+    """What a layer of ours can be told only when it exists: outlines of regions, the colour bar of a contribution."""
+    kind = kind_of(layer)
+    if kind == "roi" and layer._type_string == "labels":
+        layer.contour = 1
+    elif kind == "contribution" and layer._type_string == "image":
+        if layer.visible:
+            layer.colorbar.visible = True
+        else:
+            layer.events.visible.connect(_colour_bar_at_last)
+
+
+def _colour_bar_at_last(event: Any) -> None:
+    """Bars take a quarter of the time that opening a result takes: only for maps that are looked at."""
+    layer = event.source
+    if layer.visible:
+        layer.events.visible.disconnect(_colour_bar_at_last)
+        layer.colorbar.visible = True
+
+
+def _finish_inserted(event: Any) -> None:
+    finish(event.value)
+
+
+def prepare(viewer: "napari.Viewer | None") -> None:
+    """Have layers of ours finished as they arrive; turn the camera unless other layers are shown already."""
+    if viewer is None:
+        return
+    viewer.layers.events.inserted.connect(_finish_inserted)
+    if all(kind_of(layer) for layer in viewer.layers):
+        place_camera(viewer)
+    if not viewer.layers:
+        show_all_soon(viewer)
+
+
 def add_layers(viewer: "napari.Viewer", layers: list[LayerData]) -> list[Any]:
-    """Add the brain's layers; contributions get a colour bar."""
+    """Add layers of ours to a viewer."""
     from napari.layers import Layer
 
     added = []
     for data, keywords, kind in layers:
         layer = viewer.add_layer(Layer.create(data, keywords, kind))
-        if layer.name.startswith("contribution "):
-            layer.colorbar.visible = True
+        finish(layer)
         added.append(layer)
     place_camera(viewer)
     return added
@@ -122,4 +169,50 @@ def titles_layer(places: dict[str, tuple[float, float, float]]) -> LayerData:
 
 
 def _plane() -> dict[str, Any]:
-    return {"units": ("mm", "mm"), "axis_labels": AXIS_LABELS[1:]}
+    return {"units": ("mm", "mm"), "axis_labels": AXIS_LABELS[1:], "metadata": {KEY: about("picture")}}
+
+
+def picture_layers(found: SubjectOutputs, brain: list[LayerData]) -> list[LayerData]:
+    """Seen image, starting point and both arms of the first stimulus, beside the brain; as many as there are."""
+    if not found.pictures:
+        return []
+    first = found.pictures[min(found.pictures)]
+    files = {name: first[name, 1] for name in PICTURES if (name, 1) in first}
+    volume = brain[0] if brain else (np.zeros(EMPTY_BRAIN), {"affine": np.eye(4)}, "")
+    places = frames(volume[0], volume[1]["affine"])
+    layers = [picture_layer(name, read_picture(path), places[name]) for name, path in files.items()]
+    # the titles last, as a picture above them would hide them
+    return [*layers, titles_layer({name: places[name] for name in files})]
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """An image file as (H, W, 3) uint8; ReadError where it cannot be read."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise ReadError(f"{path} must be a readable image, got: {error}. Reconstruct the stimulus again.") from error
+
+
+def brain_layers(job: Any, progress: Progress) -> list[LayerData]:
+    """Layers of a finished `core.job.Job`, bottom first: anatomy (if any), ROI families, contributions."""
+    from napari_neuraldiffuser.core.nsd import Subject
+
+    subject = Subject(job.nsd_dir, job.subject, job.settings.betas)
+    source = Source(str(job.nsd_dir), job.subject)
+    targets = [t for t in TARGETS if job.places.contribution(t).is_file()]
+    families = subject.roi_names()
+    layers: list[LayerData] = []
+    progress(0, 1 + len(families) + len(targets), "layers")
+    if subject.layout.anatomy.is_file():
+        layers.append(anatomy_layer(subject.layout.anatomy, about("anatomy", source)))
+    for name in families:
+        told = about("roi", source, family=name)
+        layers.append(roi_layer(subject.rois(name), name == SHOWN_FAMILY, told))
+        progress(len(layers), 1 + len(families) + len(targets), "layers")
+    for target in targets:
+        layers.append(contribution_layer(job.places.contribution(target), target, visible=target == targets[-1]))
+        progress(len(layers), 1 + len(families) + len(targets), "layers")
+    return layers

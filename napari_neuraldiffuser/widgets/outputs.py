@@ -1,20 +1,27 @@
 """What a front end finds in this project's output folder.  Standard library only."""
 
 import csv
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from napari_neuraldiffuser.core.errors import UserError
+
 CONTRIBUTION = re.compile(r"sub-[0-9A-Za-z]+_space-\w+_target-(?P<target>\w+)_contribution\.nii\.gz")
+REGIONS = re.compile(r"sub-[0-9A-Za-z]+_space-\w+_seg-(?P<family>\w+)_dseg\.nii\.gz")
+PICTURE = re.compile(
+    r"sub-[0-9A-Za-z]+_stim-(?P<stimulus>\d+)(_rep-(?P<repeat>\d+))?_desc-(?P<what>[0-9A-Za-z]+)_recon\.png"
+)
 
 
-class OutputFolderError(ValueError):
+class OutputFolderError(UserError):
     """A folder is not one that `neuraldiffuser run` or `demo` wrote."""
 
 
 @dataclass(frozen=True)
 class SubjectOutputs:
-    """Contribution maps and ROI table of one subject.
+    """Files of one subject.
 
     Attributes
     ----------
@@ -24,11 +31,58 @@ class SubjectOutputs:
         Target name ("z", "c", "g02" ...) to the NIfTI file of voxel contributions.
     table : Path or None
         TSV with columns roi, target, share, se, n_voxels.
+    folder : Path
+        OUT_DIR/sub-01.
+    anatomy : Path or None
+        T1 in the space of the maps.
+    regions : dict
+        ROI family to its label volume; a TSV of the same stem names its labels.
+    pictures : dict
+        Stimulus id to {("seen", 1): file, ("guided", 2): file, ...}; the number is the repeat.
     """
 
     label: str
     maps: dict[str, Path]
     table: Path | None
+    folder: Path = Path()
+    anatomy: Path | None = None
+    regions: dict[str, Path] = field(default_factory=dict)
+    pictures: dict[int, dict[tuple[str, int], Path]] = field(default_factory=dict)
+
+    @property
+    def has_anything(self) -> bool:
+        """Whether there is something to show."""
+        return bool(self.maps or self.anatomy or self.regions or self.pictures)
+
+
+def subject_folders(folder: str | Path) -> list[Path]:
+    """The sub-XX folders that `folder` is or holds; cheap, for folders of any kind."""
+    folder = Path(folder)
+    if folder.name.startswith("sub-"):
+        return [folder] if folder.is_dir() else []
+    if not (folder / "dataset_description.json").is_file():
+        return []
+    return sorted(path for path in folder.glob("sub-*") if path.is_dir())
+
+
+def find_outputs(folder: str | Path) -> dict[str, SubjectOutputs]:
+    """Subjects of which anything can be shown in `folder`, which is OUT_DIR or one OUT_DIR/sub-XX.
+
+    Raises
+    ------
+    OutputFolderError
+        If there is none.
+    """
+    folder = Path(folder)
+    candidates = [folder] if folder.name.startswith("sub-") else sorted(folder.glob("sub-*"))
+    subjects = [_subject(path) for path in candidates if path.is_dir()]
+    found = {subject.label: subject for subject in subjects if subject.has_anything}
+    if not found:
+        raise OutputFolderError(
+            f"folder must hold sub-XX with anat, recon or contribution maps, got {folder}. "
+            "Choose the output folder of neuraldiffuser demo or run."
+        )
+    return found
 
 
 def find_subjects(folder: str | Path) -> dict[str, SubjectOutputs]:
@@ -39,10 +93,10 @@ def find_subjects(folder: str | Path) -> dict[str, SubjectOutputs]:
     OutputFolderError
         If no contribution map is there.
     """
-    folder = Path(folder)
-    candidates = [folder] if folder.name.startswith("sub-") else sorted(folder.glob("sub-*"))
-    subjects = [_subject(path) for path in candidates if path.is_dir()]
-    found = {subject.label: subject for subject in subjects if subject.maps}
+    try:
+        found = {label: subject for label, subject in find_outputs(folder).items() if subject.maps}
+    except OutputFolderError:
+        found = {}
     if not found:
         raise OutputFolderError(
             f"folder must hold sub-XX/sub-XX_space-*_target-*_contribution.nii.gz, got {folder}. "
@@ -52,27 +106,53 @@ def find_subjects(folder: str | Path) -> dict[str, SubjectOutputs]:
 
 
 def _subject(path: Path) -> SubjectOutputs:
-    matches = {p: CONTRIBUTION.fullmatch(p.name) for p in sorted(path.glob("*_contribution.nii.gz"))}
-    maps = {m["target"]: p for p, m in matches.items() if m}
+    maps = {m["target"]: p for p in sorted(path.glob("*_contribution.nii.gz")) if (m := CONTRIBUTION.fullmatch(p.name))}
+    regions = {_family(p, m["family"]): p for p in sorted(path.glob("anat/*")) if (m := REGIONS.fullmatch(p.name))}
     table = path / f"{path.name}_contribution.tsv"
-    return SubjectOutputs(path.name, maps, table if table.exists() else None)
+    return SubjectOutputs(
+        path.name,
+        maps,
+        table if table.exists() else None,
+        path,
+        next(iter(sorted(path.glob("anat/*_T1w.nii.gz"))), None),
+        regions,
+        _pictures(path / "recon"),
+    )
 
 
-def roi_shares(table: Path, target: str) -> list[tuple[str, float, float]]:
-    """Rows (roi, share, standard error) of one target, largest share first.
+def _family(path: Path, short: str) -> str:
+    """The family's own name, which a file name cannot hold (prf-visualrois), from the sidecar."""
+    try:
+        found = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text(encoding="utf-8"))
+        return str(found["Family"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return short
+
+
+def _pictures(folder: Path) -> dict[int, dict[tuple[str, int], Path]]:
+    found: dict[int, dict[tuple[str, int], Path]] = {}
+    for path in sorted(folder.glob("*_recon.png")):
+        if match := PICTURE.fullmatch(path.name):
+            pictures = found.setdefault(int(match["stimulus"]), {})
+            pictures[match["what"], int(match["repeat"] or 1)] = path
+    return found
+
+
+def region_names(volume: Path) -> dict[int, str]:
+    """Label to name, from the TSV beside a label volume; empty where there is none.
 
     Raises
     ------
     OutputFolderError
-        If the table lacks a column or holds something that is not a number.
+        If the table has no columns index and name.
     """
-    with open(table, newline="", encoding="utf-8") as stream:
-        rows = [row for row in csv.DictReader(stream, delimiter="\t") if row.get("target") == target]
+    table = volume.with_name(volume.name.replace(".nii.gz", ".tsv"))
+    if not table.is_file():
+        return {}
     try:
-        shares = [(row["roi"], float(row["share"]), float(row["se"])) for row in rows]
+        with open(table, newline="", encoding="utf-8") as stream:
+            return {int(row["index"]): row["name"] for row in csv.DictReader(stream, delimiter="\t")}
     except (KeyError, TypeError, ValueError) as error:
         raise OutputFolderError(
-            f"{table} must have the columns roi, target, share and se, got a row without a usable {error}. "
-            "Run the contribution step again."
+            f"{table} must have the columns index and name, got a row without a usable {error}. Run the job again."
         ) from error
-    return sorted(shares, key=lambda row: -row[1])

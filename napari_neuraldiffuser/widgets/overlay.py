@@ -1,161 +1,172 @@
-"""Dock widget: contribution maps of an output folder as a thresholded overlay with their ROI table."""
+"""The thresholded overlay of contribution maps: one Image layer, transparent where a share is below the threshold."""
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import (
-    QComboBox,
-    QFileDialog,
-    QFormLayout,
-    QHBoxLayout,
-    QLabel,
-    QLineEdit,
-    QPushButton,
-    QSlider,
-    QTableWidget,
-    QTableWidgetItem,
-    QVBoxLayout,
-    QWidget,
-)
 
-from napari_neuraldiffuser.widgets.outputs import OutputFolderError, SubjectOutputs, find_subjects, roi_shares
-from napari_neuraldiffuser.widgets.reader import ReadError, read_volume
+from napari_neuraldiffuser.widgets.layers import transparent_below
+from napari_neuraldiffuser.widgets.maps import Volume
+from napari_neuraldiffuser.widgets.view import place_camera
 
 if TYPE_CHECKING:
     import napari
 
-SLIDER_STEPS = 200
+__all__ = ["LAYER_NAME", "Look", "Overlay", "place_camera", "transparent_below"]
+
 LAYER_NAME = "contribution"
+LEAST = 0.005
+"""Lowest threshold, as a fraction of the largest share: below it voxels without any share would be coloured."""
+BAND = (1, 2, 3, 4)
+"""Control points of the colormap of both signs that follow the threshold."""
 
 
-class ContributionOverlay(QWidget):
-    """Choose an output folder, a subject and a target; the slider hides contributions below the threshold.
+@dataclass(frozen=True)
+class Look:
+    """How the overlay is shown.
+
+    Attributes
+    ----------
+    sign : str
+        "positive", "negative" or "both".
+    fraction : float
+        Threshold as a fraction of the largest share of that sign.
+    opacity : float
+    """
+
+    sign: str = "positive"
+    fraction: float = 0.1
+    opacity: float = 0.8
+
+
+class Overlay:
+    """The layer "contribution" of a viewer, made when first needed and reused from then on.
 
     Parameters
     ----------
     viewer : napari.Viewer
-        Receives one Image layer, named "contribution", placed in mm.
     """
 
     def __init__(self, viewer: "napari.Viewer") -> None:
-        super().__init__()
         self.viewer = viewer
-        self.subjects: dict[str, SubjectOutputs] = {}
+        self.layer: Any = None
+        self.extremes = (0.0, 0.0)
+
+    @property
+    def shown(self) -> bool:
+        """Whether the layer is there; the user may have removed it."""
+        return self.layer is not None and self.layer in self.viewer.layers
+
+    def measure(self, volume: Volume) -> None:
+        """Take the lowest and the highest share of a map; `largest` needs them before a look can be made."""
+        self.extremes = (float(volume.shown.min(initial=0.0)), float(volume.shown.max(initial=0.0)))
+
+    def remove(self) -> None:
+        """Take the layer away."""
+        if self.shown:
+            self.viewer.layers.remove(self.layer)
         self.layer = None
-        self.largest = 0.0
-        self._build()
 
-    def _build(self) -> None:
-        self.folder = QLineEdit(placeholderText="output folder of neuraldiffuser demo or run")
-        self.folder.editingFinished.connect(lambda: self.open_folder(self.folder.text()))
-        browse = QPushButton("Browse…")
-        browse.clicked.connect(self._browse)
-        row = QHBoxLayout()
-        row.addWidget(self.folder)
-        row.addWidget(browse)
-        self.subject = QComboBox()
-        self.subject.currentTextChanged.connect(self._show_subject)
-        self.target = QComboBox()
-        self.target.setToolTip("z: image latent; c: text embedding; g02 to g12: guidance layers")
-        self.target.currentTextChanged.connect(self._show_target)
-        self.threshold = QSlider(Qt.Orientation.Horizontal, maximum=SLIDER_STEPS - 1)
-        self.threshold.setToolTip("Voxels whose contribution is below this value are transparent")
-        self.threshold.valueChanged.connect(self._apply_threshold)
-        self.shown = QLabel("")
-        self.message = QLabel("", wordWrap=True)
-        self.table = QTableWidget(0, 3)
-        self.table.setHorizontalHeaderLabels(["ROI", "share", "± se"])
-        form = QFormLayout()
-        form.addRow("Folder", row)
-        form.addRow("Subject", self.subject)
-        form.addRow("Target", self.target)
-        form.addRow("Threshold", self.threshold)
-        form.addRow("", self.shown)
-        layout = QVBoxLayout(self)
-        layout.addLayout(form)
-        layout.addWidget(self.table)
-        layout.addWidget(self.message)
-
-    def _browse(self) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "Output folder")
-        if folder:
-            self.folder.setText(folder)
-            self.open_folder(folder)
-
-    def open_folder(self, folder: str) -> None:
-        """List the subjects of `folder` and show the first; an error appears in the panel."""
-        if not folder:
-            return
-        try:
-            self.subjects = find_subjects(folder)
-        except OutputFolderError as error:
-            self.subjects = {}
-            self.message.setText(str(error))
+    def show(self, volume: Volume, look: Look, metadata: dict[str, Any]) -> None:
+        """Show a map that was measured; the slice that is looked at stays."""
+        data = volume.shown
+        if self.shown and self.layer.data.shape == data.shape:
+            self._replace_data(data, volume.placing["affine"])
         else:
-            self.message.setText("")
-        self.subject.clear()
-        self.subject.addItems(list(self.subjects))
+            self._make_layer(data, volume.placing, look)
+        self.layer.metadata = metadata
+        self.apply(look)
 
-    def _show_subject(self, label: str) -> None:
-        self.target.clear()
-        if label in self.subjects:
-            self.target.addItems(list(self.subjects[label].maps))
+    def _replace_data(self, data: np.ndarray, affine: np.ndarray) -> None:
+        self.layer.data = data
+        if not np.array_equal(self.layer.affine.affine_matrix, affine):
+            self.layer.affine = affine
 
-    def _show_target(self, target: str) -> None:
-        subject = self.subjects.get(self.subject.currentText())
-        if subject is None or target not in subject.maps:
-            return
-        try:
-            data, keywords, _ = read_volume(subject.maps[target])
-            shares = roi_shares(subject.table, target) if subject.table else []
-        except (ReadError, OutputFolderError) as error:
-            self.message.setText(str(error))
-            return
-        self.message.setText("")
-        self._show_volume(np.nan_to_num(np.asarray(data, dtype=np.float32)), keywords)
-        self._fill_table(shares)
-
-    def _show_volume(self, data: np.ndarray, keywords: dict) -> None:
-        """Replace the overlay's data (Z, Y, X); a new layer only where there is none or it does not fit."""
-        self.largest = float(data.max(initial=0.0))
-        if self.layer not in self.viewer.layers or self.layer.data.shape != data.shape:
-            if self.layer in self.viewer.layers:
-                self.viewer.layers.remove(self.layer)
-            placing = {key: keywords[key] for key in ("affine", "units", "axis_labels")}
-            self.layer = self.viewer.add_image(data, name=LAYER_NAME, **placing)
-            self.layer.colorbar.visible = True
+    def _make_layer(self, data: np.ndarray, placing: dict[str, Any], look: Look) -> None:
+        first = not self.shown
+        point = self.viewer.dims.point
+        if self.shown:
+            self.viewer.layers.remove(self.layer)
+        place = {key: placing[key] for key in ("affine", "units", "axis_labels")}
+        style = {"colormap": colormap_of(look), "contrast_limits": self.limits(look), "opacity": look.opacity}
+        self.layer = self.viewer.add_image(data, name=LAYER_NAME, **place, **style)
+        self.layer.colorbar.visible = True
+        if first:
             place_camera(self.viewer)
-        else:
-            self.layer.data, self.layer.affine = data, keywords["affine"]
-        self.layer.metadata = keywords["metadata"]
-        self.layer.colormap = transparent_below()
-        self._apply_threshold()
+        elif len(point) == self.viewer.dims.ndim:
+            self.viewer.dims.point = point
 
-    def _apply_threshold(self) -> None:
-        if self.layer not in self.viewer.layers or self.largest <= 0:
-            self.shown.setText("no positive contribution" if self.layer is not None else "")
+    def largest(self, sign: str) -> float:
+        """Largest share of a sign, without its sign; 0 where there is none."""
+        low, high = self.extremes
+        return {"positive": max(high, 0.0), "negative": max(-low, 0.0), "both": max(high, -low, 0.0)}[sign]
+
+    def limits(self, look: Look) -> tuple[float, float]:
+        """Contrast limits: the threshold and the largest share, or both signs' largest."""
+        largest = self.largest(look.sign) or 1.0  # without such shares any limits show nothing
+        low = largest * clipped(look.fraction)
+        return {"positive": (low, largest), "negative": (-largest, -low), "both": (-largest, largest)}[look.sign]
+
+    def apply(self, look: Look) -> None:
+        """Follow the controls; costs a new colormap at most."""
+        if not self.shown:
             return
-        low = self.largest * max(self.threshold.value(), 1) / SLIDER_STEPS
-        self.layer.contrast_limits = (low, self.largest)
-        self.shown.setText(f"{low:.3g} to {self.largest:.3g}")
-
-    def _fill_table(self, shares: list[tuple[str, float, float]]) -> None:
-        self.table.setRowCount(len(shares))
-        for i, (roi, share, error) in enumerate(shares):
-            for j, text in enumerate((roi, f"{share:.4f}", f"{error:.4f}")):
-                self.table.setItem(i, j, QTableWidgetItem(text))
-
-
-def place_camera(viewer: "napari.Viewer") -> None:
-    """Neurological view (superior or anterior up, right on the right) with a scale bar."""
-    viewer.scene.camera.orientation2d = ("up", "right")
-    viewer.canvas.overlays.scale_bar.visible = True
+        wanted = colormap_of(look)
+        if look.sign == "both" or self.layer.colormap.name != wanted.name:
+            self.layer.colormap = wanted  # for both signs the same object with another band
+        limits = self.limits(look)
+        if tuple(self.layer.contrast_limits) != limits:
+            self.layer.contrast_limits = limits
+        if self.layer.opacity != look.opacity:
+            self.layer.opacity = look.opacity
 
 
-def transparent_below():
-    """A hot colormap whose values below the lower contrast limit are transparent."""
-    from napari.utils.colormaps import Colormap, ensure_colormap
+def clipped(fraction: float) -> float:
+    """A threshold that neither colours voxels without a share nor hides the largest one."""
+    return float(np.clip(fraction, LEAST, 0.999))
 
-    hot = ensure_colormap("inferno")
-    return Colormap(hot.colors, name="inferno above threshold", controls=hot.controls, low_color=(0, 0, 0, 0))
+
+def colormap_of(look: Look) -> Any:
+    """The colormap of a look; always one of three objects, as napari keeps every colormap that a layer ever had."""
+    if look.sign == "both":
+        return both_signs(clipped(look.fraction))
+    return _positive() if look.sign == "positive" else transparent_above()
+
+
+@cache
+def _positive() -> Any:
+    return transparent_below()
+
+
+@cache
+def transparent_above() -> Any:
+    """A cold colormap for negative shares: those above the upper contrast limit are transparent."""
+    from napari.utils.colormaps import Colormap
+
+    colors = [(0.75, 1, 1, 1), (0.2, 0.7, 1, 1), (0.1, 0.3, 0.9, 1), (0.1, 0.1, 0.4, 1)]
+    return Colormap(colors, name="blue below threshold", high_color=(0, 0, 0, 0))
+
+
+@cache
+def _both_signs() -> Any:
+    from napari.utils.colormaps import Colormap
+
+    clear = (0, 0, 0, 0)
+    colors = [(0.75, 1, 1, 1), (0.1, 0.2, 0.7, 1), clear, clear, (0.7, 0.1, 0.05, 1), (1, 0.95, 0.5, 1)]
+    controls = np.array([0, 0.45, 0.45, 0.55, 0.55, 1], dtype=np.float32)
+    return Colormap(colors, name="blue and red beyond threshold", controls=controls)
+
+
+def both_signs(fraction: float) -> Any:
+    """Blue for negative and red to yellow for positive shares, transparent between -fraction and +fraction.
+
+    One object whose control points move: setting a new colormap for every threshold would fill napari's menus and
+    memory.  Whoever shows it has to set it again, for the layer to draw.
+    """
+    colormap = _both_signs()
+    controls = np.array(colormap.controls, dtype=np.float32)
+    controls[list(BAND)] = (0.5 - fraction / 2,) * 2 + (0.5 + fraction / 2,) * 2
+    if not np.array_equal(controls, colormap.controls):
+        colormap.controls = controls
+    return colormap

@@ -38,7 +38,7 @@ class Panel(QWidget):
     """Under which `state` is stored."""
     run_text = "Run"
 
-    def __init__(self, viewer: "napari.Viewer", session: Session | None = None) -> None:
+    def __init__(self, viewer: "napari.viewer.Viewer", session: Session | None = None) -> None:
         super().__init__()
         self.viewer = viewer
         self.session = session or Session.of(viewer)

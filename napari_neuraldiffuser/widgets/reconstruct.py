@@ -1,296 +1,264 @@
-"""Dock widget: from an NSD folder to reconstructed images and contribution maps, through the command line's own job."""
+"""The Reconstruct panel: choose a stimulus and parameters, see the image come about, compare it with the run before."""
 
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import time
+import weakref
+from typing import Any
 
-import numpy as np
-from qtpy.QtCore import QStandardPaths
-from qtpy.QtWidgets import (
-    QComboBox,
-    QFileDialog,
-    QFormLayout,
-    QHBoxLayout,
-    QLabel,
-    QLineEdit,
-    QProgressBar,
-    QPushButton,
-    QSpinBox,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.compat import isalive
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QSpinBox
 
-from napari_neuraldiffuser.core.errors import UserError
-from napari_neuraldiffuser.core.params import PRESETS, DiffusionParams, GuidanceParams, Settings, SimulationParams
-from napari_neuraldiffuser.widgets.activity import ActivityBar
-from napari_neuraldiffuser.widgets.controls import ParamControls
-from napari_neuraldiffuser.widgets.layers import PICTURES, add_layers, frames, picture_layer, titles_layer
-from napari_neuraldiffuser.widgets.reader import LayerData
-from napari_neuraldiffuser.widgets.worker import Cancelled, CoreWorker, Finished, run_job, simulate_subject
+from napari_neuraldiffuser.core.recipe import Recipe
+from napari_neuraldiffuser.widgets.beside import BesideBrain
+from napari_neuraldiffuser.widgets.gallery import SIDE
+from napari_neuraldiffuser.widgets.live import LiveRerun
+from napari_neuraldiffuser.widgets.panel import Panel, duration
+from napari_neuraldiffuser.widgets.recon_form import ReconForm
+from napari_neuraldiffuser.widgets.run_record import Run
+from napari_neuraldiffuser.widgets.run_view import RunView
+from napari_neuraldiffuser.widgets.session import decoding_part, default_recipe
+from napari_neuraldiffuser.widgets.state import preferences
 
-if TYPE_CHECKING:
-    import napari
-
-FEW_STIMULI = 8
-"""Stimuli that are asked for at first: minutes, not hours, on a laptop."""
-CAPTION_LENGTH = 40
+KEYS = {
+    "Control-Alt-R": "start_if_possible",
+    "Control-Alt-C": "stop",
+    "Control-Alt-Right": "next_stimulus",
+    "Control-Alt-Left": "previous_stimulus",
+}
+"""napari's own keys are others (a test compares them)."""
 
 
-def cache_folder() -> Path:
-    """Where the simulated subject and the first output folder are, below the user's cache folder."""
-    place = QStandardPaths.writableLocation(QStandardPaths.StandardLocation.GenericCacheLocation)
-    return Path(place) / "napari-neuraldiffuser"
-
-
-class Reconstruct(QWidget):
-    """Choose an NSD folder and parameters; Run decodes, reconstructs, scores and maps in a worker thread.
+class ReconstructPanel(Panel):
+    """Reconstructs chosen stimuli and shows the images while they come about.
 
     Parameters
     ----------
     viewer : napari.Viewer
-        Receives anatomy, ROIs, contribution maps and the pictures of one stimulus, all in mm.
+    session : Session, optional
     """
 
-    simulation = SimulationParams()
+    name = "reconstruct"
+    run_text = "Run"
 
-    def __init__(self, viewer: "napari.Viewer") -> None:
-        super().__init__()
-        self.viewer = viewer
-        self.worker: CoreWorker | None = None
-        self.activity = ActivityBar()
-        self.shown: Any = None
-        self.layers: list[Any] = []
-        self._build()
-        self._show_preset(self.preset.currentText())
-        self._set_running(False)
+    def build(self) -> None:
+        self.current: Run | None = None
+        self.dropping = self.had_anatomy = False
+        self.began = 0.0
+        self.form, self.live, self.view = ReconForm(self.session), LiveRerun(self), RunView()
+        self.beside_brain = BesideBrain(self.viewer, self)
+        self.form.arms_row.addWidget(self.live.tick)
+        self.body.addWidget(self.form)
+        self.body.addLayout(self._build_showing())
+        # below the Run button and the messages of the frame
+        self.layout().addWidget(self.view)
+        self.layout().addStretch()
+        self._connect()
+        self._bind_keys()
+        self._anatomy_changed()
+        self.view.refresh()
+        for stimulus in self.session.recipe.stimulus_ids[:1]:
+            self.view.show_stimulus(stimulus)
 
-    def _build(self) -> None:
-        form = QFormLayout()
-        form.addRow("NSD folder", self._folder_row())
-        self.output = QLineEdit(str(cache_folder() / "output"))
-        self.output.setToolTip("Everything is written here; the same run again continues or finds it done")
-        form.addRow("Output folder", self.output)
-        self.subject = QComboBox(editable=True)
-        self.subject.addItem("subj01")
-        form.addRow("Subject", self.subject)
-        self.models = QLineEdit("demo")
-        self.models.setToolTip("demo, a model folder in the layout of diffusers, or a hub id")
-        form.addRow("Models", self.models)
-        self._build_parameters(form)
-        layout = QVBoxLayout(self)
-        layout.addLayout(form)
-        layout.addLayout(self._run_row())
-        self.bar = QProgressBar()
-        self.message = QLabel("", wordWrap=True)
-        layout.addWidget(self.bar)
-        layout.addWidget(self.message)
-        layout.addLayout(self._chooser())
-        layout.addStretch()
-
-    def _folder_row(self) -> QHBoxLayout:
-        self.folder = QLineEdit(placeholderText="folder of nsddata and nsddata_betas")
-        self.folder.textChanged.connect(self._list_subjects)
-        browse = QPushButton("Browse…")
-        browse.clicked.connect(self._browse)
-        self.simulate = QPushButton("Simulated subject")
-        self.simulate.setToolTip("Write a simulated subject in NSD's own formats and use it")
-        self.simulate.clicked.connect(self.start_simulation)
+    def _build_showing(self) -> QHBoxLayout:
+        self.every = QSpinBox(minimum=0, maximum=1000, specialValueText="never", suffix=" steps")
+        self.every.setToolTip("Shows the image as it is after every so many steps; each preview takes a moment")
+        self.every.setValue(preferences()["preview_every"])
+        self.beside = QCheckBox("beside the brain", checked=True)
         row = QHBoxLayout()
-        for widget in (self.folder, browse, self.simulate):
-            row.addWidget(widget)
+        row.addWidget(QLabel("Preview every"))
+        row.addWidget(self.every)
+        row.addStretch()
+        row.addWidget(self.beside)
         return row
 
-    def _build_parameters(self, form: QFormLayout) -> None:
-        self.preset = QComboBox()
-        self.preset.addItems(PRESETS)
-        self.preset.setCurrentText("demo")
-        self.preset.setToolTip("Named settings; demo is for the bundled models")
-        self.preset.currentTextChanged.connect(self._show_preset)
-        self.n_stimuli = QSpinBox(minimum=1, maximum=1000, value=FEW_STIMULI, specialValueText="all")
-        self.n_stimuli.setToolTip("The first so many test stimuli; the lowest value is all of them")
-        self.device = QComboBox()
-        self.device.addItems(["cpu", "cuda"])
-        self.diffusion = ParamControls(DiffusionParams, ("repeats", "n_steps", "seed"))
-        self.guidance = ParamControls(GuidanceParams, ("guidance_scale", "guidance_strength"))
-        form.addRow("Guidance preset", self.preset)
-        form.addRow("Stimuli", self.n_stimuli)
-        form.addRow("Device", self.device)
-        form.addRow(self.diffusion)
-        form.addRow(self.guidance)
+    def _connect(self) -> None:
+        self.run.setToolTip("Reconstructs the chosen stimuli; decodes them first where needed (Ctrl+Alt+R)")
+        self.cancel.setToolTip(f"{self.cancel.toolTip()} (Ctrl+Alt+C)")
+        self.form.changed.connect(self.revalidate)
+        self.view.said.connect(self._say_in_between)
+        self.view.shown.connect(self._show_beside)
+        remembered = (self.every.valueChanged, self.beside.toggled, self.live.tick.toggled, self.view.changed)
+        for signal in (*remembered, self.form.controls.more.toggled, self.form.preset.box.currentTextChanged):
+            signal.connect(self.changed)
+        self.beside.toggled.connect(self._toggle_beside)
+        self.session.stimulus_changed.connect(self._show_stimulus)
+        for event in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
+            event.connect(self._anatomy_changed)
 
-    def _run_row(self) -> QHBoxLayout:
-        self.run = QPushButton("Run")
-        self.run.clicked.connect(self.start)
-        self.cancel = QPushButton("Cancel")
-        self.cancel.clicked.connect(self.stop)
-        row = QHBoxLayout()
-        row.addWidget(self.run)
-        row.addWidget(self.cancel)
-        return row
+    def _bind_keys(self) -> None:
+        """A key must not keep a panel alive that was closed."""
+        alive = weakref.ref(self)
 
-    def _chooser(self) -> QFormLayout:
-        self.stimulus = QComboBox()
-        self.stimulus.currentIndexChanged.connect(self._show_pictures)
-        self.repeat = QSpinBox(minimum=1)
-        self.repeat.setToolTip("Which of the repeats, each from its own noise")
-        self.repeat.valueChanged.connect(self._show_pictures)
-        form = QFormLayout()
-        form.addRow("Shown stimulus", self.stimulus)
-        form.addRow("Shown repeat", self.repeat)
-        return form
+        def acting(name: str) -> Any:
+            def pressed(viewer: Any) -> None:
+                panel = alive()
+                if panel is not None and isalive(panel):
+                    getattr(panel, name)()
 
-    def _browse(self) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "NSD folder")
-        if folder:
-            self.folder.setText(folder)
+            return pressed
 
-    def _list_subjects(self, folder: str) -> None:
-        found = sorted(p.name for p in Path(folder).glob("nsddata/ppdata/subj*")) if folder else []
-        if found:
-            self.subject.clear()
-            self.subject.addItems(found)
+        for key, name in KEYS.items():
+            self.viewer.bind_key(key, acting(name), overwrite=True)
 
-    def _show_preset(self, name: str) -> None:
-        changes = PRESETS[name]
-        self.diffusion.show_values(DiffusionParams(**changes["diffusion"]))
-        self.guidance.show_values(GuidanceParams(**changes["guidance"]))
+    def problems(self) -> list[str]:
+        """Why Run cannot be pressed yet."""
+        return self.form.problems()
 
-    def settings(self) -> Settings:
-        """The preset with what the controls say; a ParamError where that cannot be."""
-        changes = PRESETS[self.preset.currentText()]
-        diffusion = DiffusionParams(**{**changes["diffusion"], **self.diffusion.values()})
-        guidance = GuidanceParams(**{**changes["guidance"], **self.guidance.values()})
-        return Settings(diffusion=diffusion, guidance=guidance)
+    def showEvent(self, event: Any) -> None:
+        """Qt's name."""
+        super().showEvent(event)
+        self.form.device.ask()
 
-    def job_fields(self) -> dict[str, Any]:
-        """The fields of `core.job.Job`."""
-        return {
-            "nsd_dir": Path(self.folder.text()),
-            "out_dir": Path(self.output.text()),
-            "subject": self.subject.currentText(),
-            "settings": self.settings(),
-            "models": self.models.text(),
-            "device": self.device.currentText(),
-            "n_stimuli": None if self.n_stimuli.value() == self.n_stimuli.minimum() else self.n_stimuli.value(),
-            "command": "napari dock widget",
-        }
+    # running
 
     def start(self) -> None:
-        """Run the job in a worker."""
-        if not self.folder.text():
-            self._fail(UserError("NSD folder must be chosen, got none. Browse to one, or use the simulated subject."))
+        """Decode where that is still to be done, then reconstruct."""
+        recipe = self.session.recipe
+        if self.session.decoded is None:
+            self.run_task("decode", done=lambda found: self._decoded(recipe, found))
             return
-        try:
-            fields = self.job_fields()
-        except UserError as error:
-            self._fail(error)
-            return
-        self._launch(partial(run_job, fields))
+        self.dropping, self.current, self.began = False, Run(recipe), time.monotonic()
+        every = self.every.value()
+        args = {"recipe": recipe.to_dict(), "preview_every": every, "preview": every > 0}
+        self.run_task("reconstruct", args, done=self._finished, event=self._event)
 
-    def start_simulation(self) -> None:
-        """Write the simulated subject in a worker, then choose it."""
-        self._launch(partial(simulate_subject, cache_folder() / "simulated", self.simulation))
+    def start_if_possible(self) -> None:
+        """Run, as the button does."""
+        self._start()
+
+    def _decoded(self, recipe: Recipe, found: dict[str, Any]) -> None:
+        """Go on with the reconstruction; decode again if the data or decoder changed meanwhile."""
+        if decoding_part(recipe) == decoding_part(self.session.recipe):
+            self.session.set_decoded(found)
+        if not self.problems():
+            self.start()
+
+    def _told(self, done: int, total: int, what: str) -> None:
+        super()._told(done, total, what)
+        if ", step " in what and self.task is not None and not self.task.cancelling:
+            self.say(f"{what}{self.countdown.left(done, total, what)}")
+
+    def _event(self, name: str, payload: dict[str, Any]) -> None:
+        run = self.current
+        if run is None or self.dropping:
+            return
+        run.take(name, payload)
+        if name == "begin":
+            self.view.add(run)
+        else:
+            self.view.update_run(run)
+
+    def _finished(self, result: dict[str, Any]) -> None:
+        if self._end_run(result):
+            self.say(f"finished in {duration(time.monotonic() - self.began)}")
+            self.session.run_finished.emit(result)
+
+    def _end_run(self, result: dict[str, Any]) -> bool:
+        """Keep the run as it is now, unless it was only in the way of the next; returns whether it is kept."""
+        run, self.current = self.current, None
+        dropped, self.dropping = self.dropping, False
+        if run is not None:
+            run.end(result)
+            if dropped:
+                self.view.drop(run)
+            self.view.ended(run)
+        return not dropped
+
+    def cancelled(self, result: dict[str, Any]) -> None:
+        """Keep the images so far."""
+        if not self._end_run(result):
+            self.say("")
+
+    def fail(self, error: Exception) -> None:
+        """The images so far stay."""
+        self._end_run({})
+        self.live.forget()
+        super().fail(error)
 
     def stop(self) -> None:
-        """Ask the worker to stop; it does so at its next step."""
-        if self.worker is not None:
-            self.worker.quit()
-            self.cancel.setEnabled(False)
-            self.message.setText("stopping after this step")
-
-    def _launch(self, task: Any) -> None:
-        if self.worker is not None:
+        """Cancel: live waits for the next change."""
+        self.live.forget()
+        if self.dropping:  # it is asked already; twice would end the engine
+            self.dropping = False
             return
-        self.message.setText("starting")
-        self._set_running(True)
-        self.worker = CoreWorker(task)
-        self.worker.news.told.connect(self._tell)
-        self.worker.news.ended.connect(self._end)
-        self.destroyed.connect(self.worker.quit)
-        self.worker.start()
+        super().stop()
 
-    def _set_running(self, running: bool) -> None:
-        self.run.setEnabled(not running)
-        self.simulate.setEnabled(not running)
-        self.cancel.setEnabled(running)
-        # no total yet: the bar shows that something goes on
-        self.bar.setRange(0, 0 if running else 1)
-        self.bar.setValue(0)
+    def drop_run(self) -> None:
+        """End the reconstruction in progress for a newer one; decoding goes on, as every run needs it."""
+        if self.task is not None and self.current is not None and not self.task.cancelling:
+            self.dropping = True
+            self.task.cancel()
 
-    def _tell(self, done: int, total: int, what: str) -> None:
-        self.bar.setRange(0, total)
-        self.bar.setValue(done)
-        if self.cancel.isEnabled():
-            self.message.setText(f"{what} ({done} of {total})")
-        self.activity.tell(done, total, what.split(",")[0])
-        if self.worker is None:
-            self.activity.close()  # the end was among the events that a new bar processes
+    def is_current(self) -> bool:
+        """Whether the present recipe is what is computed, or what was computed last."""
+        run = self.current or self.view.run
+        if run is None or self.dropping or run.recipe != self.session.recipe:
+            return False
+        return run is self.current or run.complete
 
-    def _end(self, result: Any) -> None:
-        self.destroyed.disconnect(self.worker.quit)
-        self.worker = None
-        self.activity.close()
-        self._set_running(False)
-        if isinstance(result, Cancelled):
-            self.message.setText("cancelled; Run continues where it stopped")
-        elif isinstance(result, Exception):
-            self._fail(result)
-        elif isinstance(result, Finished):
-            self._show(result)
-        else:
-            self.folder.setText(str(result))
-            self.message.setText("The simulated subject is ready.")
+    def _say_in_between(self, text: str) -> None:
+        if self.task is None:
+            self.say(text)
 
-    def _fail(self, error: Exception) -> None:
-        """Say what went wrong in the panel and as a notification; a bug keeps its traceback there."""
-        from napari.utils.notifications import notification_manager, show_error
+    # showing
 
-        if isinstance(error, UserError):
-            self.message.setText(str(error))
-            show_error(str(error))
-        else:
-            self.message.setText(f"{type(error).__name__}: {error}")
-            notification_manager.receive_error(type(error), error, error.__traceback__)
+    def next_stimulus(self) -> None:
+        """Choose the next one."""
+        self.form.picker.step(1)
 
-    def _show(self, finished: Finished) -> None:
-        """Replace the layers of an earlier run by those of this one."""
-        for layer in self.layers:
-            if layer in self.viewer.layers:
-                self.viewer.layers.remove(layer)
-        self.shown = finished.result.shown
-        self.layers = add_layers(self.viewer, finished.layers + self._picture_layers(finished.layers[0]))
-        self._fill_chooser()
-        self.viewer.reset_view()
-        failed = finished.result.failed
-        text = f"{len(failed)} stimuli failed: {', '.join(map(str, failed))}. " if failed else ""
-        self.message.setText(f"{text}Written: {finished.result.page}")
+    def previous_stimulus(self) -> None:
+        """Choose the previous one."""
+        self.form.picker.step(-1)
 
-    def _picture_layers(self, volume: LayerData) -> list[LayerData]:
-        places = frames(volume[0], volume[1]["affine"])
-        images = self.pictures(0, 0)
-        # the titles last, as a picture above them would hide them
-        return [*(picture_layer(name, images[name], places[name]) for name in PICTURES), titles_layer(places)]
+    def _show_stimulus(self, stimulus: int) -> None:
+        if self.current is None:
+            self.view.show_stimulus(stimulus)
 
-    def _fill_chooser(self) -> None:
-        captions = [(caption or "")[:CAPTION_LENGTH] for caption in self.shown.captions]
-        for widget in (self.stimulus, self.repeat):
-            widget.blockSignals(True)
-        self.stimulus.clear()
-        self.stimulus.addItems(f"{s} {c}" for s, c in zip(self.shown.stimulus_ids, captions, strict=True))
-        self.repeat.setMaximum(self.shown.recon["guided"].shape[1])
-        self.repeat.setValue(1)
-        for widget in (self.stimulus, self.repeat):
-            widget.blockSignals(False)
-
-    def pictures(self, stimulus: int, repeat: int) -> dict[str, np.ndarray]:
-        """Seen, start, unguided and guided image (H, W, 3) of one row of the results."""
-        images = {"seen": self.shown.seen[stimulus], "start": self.shown.start[stimulus]}
-        return images | {arm: images_[stimulus, repeat] for arm, images_ in self.shown.recon.items()}
-
-    def _show_pictures(self) -> None:
-        if self.shown is None or self.stimulus.currentIndex() < 0:
+    def _anatomy_changed(self, event: Any = None) -> None:
+        if not isalive(self):  # closed, which napari's events are not told
             return
-        images = self.pictures(self.stimulus.currentIndex(), self.repeat.value() - 1)
-        for layer in self.layers:
-            if layer.name in images:
-                layer.data = images[layer.name]
+        there = self.beside_brain.anatomy() is not None
+        self.beside.setEnabled(there)
+        why = "" if there else "; needs the anatomy layer, which the Data page shows"
+        self.beside.setToolTip(f"Shows the pictures to the right of the brain in the viewer{why}")
+        if there and not self.had_anatomy:
+            QTimer.singleShot(0, self._show_beside)  # once napari is done with the layer
+        self.had_anatomy = there
+
+    def _toggle_beside(self, on: bool) -> None:
+        if on:
+            self._show_beside()
+        else:
+            self.beside_brain.hide()
+
+    def _show_beside(self) -> None:
+        if self.beside.isChecked() and self.view.run is not None:
+            self.beside_brain.show(self.view.run, self.view.stimulus)
+
+    # memory
+
+    def state(self) -> dict[str, Any]:
+        """What is not in the recipe."""
+        own = {"preview_every": self.every.value(), "side": self.view.gallery.size.value()}
+        ticks = {name: tick.isChecked() for name, tick in self._ticks().items()}
+        return {**own, **ticks, **self.form.state()}
+
+    def _ticks(self) -> dict[str, QCheckBox]:
+        return {"live": self.live.tick, "beside": self.beside, "before": self.view.before}
+
+    def restore(self, values: dict[str, Any]) -> None:
+        """Show what `state` gave; takes anything."""
+        for name, tick in self._ticks().items():
+            tick.setChecked(bool(values.get(name, tick.isChecked())))
+        for name, spin in (("preview_every", self.every), ("side", self.view.gallery.size)):
+            if isinstance(values.get(name), int):
+                spin.setValue(values[name])
+        self.form.restore(values)
+
+    def reset(self) -> None:
+        """Preset, arms and device of the Preferences page, and everything else as at first."""
+        wishes, every = default_recipe(), preferences()["preview_every"]
+        self.restore({"live": False, "beside": True, "before": False, "preview_every": every, "side": SIDE})
+        self.form.restore({"more": False, "preset": preferences()["preset"]})
+        self.form.take_params(wishes.settings.diffusion, wishes.settings.guidance)
+        self.session.change(arms=wishes.arms, device=wishes.device)

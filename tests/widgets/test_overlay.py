@@ -1,5 +1,6 @@
-"""The contribution overlay, offscreen: opens an output folder, thresholds live, says what is wrong."""
+"""The overlay layer: transparent inside the threshold in every look, one layer, no growing number of colormaps."""
 
+import gc
 import subprocess
 import sys
 
@@ -8,132 +9,158 @@ import numpy as np
 import pytest
 from nibabel.affines import apply_affine
 
-from napari_neuraldiffuser.widgets import outputs
-
-AFFINE = nib.affines.from_matvec(np.diag([4.0, 4.0, 4.0]), [-20, -30, -10])
-PEAK = (2, 3, 4)
-
-
-@pytest.fixture
-def out_dir(tmp_path):
-    """An output folder with two subjects, two targets and a table, named as the run names them."""
-    for label, targets in (("sub-01", ("c", "g02")), ("sub-02", ("z",))):
-        folder = tmp_path / label
-        folder.mkdir()
-        for scale, target in enumerate(targets, 1):
-            data = np.random.default_rng(scale).normal(0, 0.01, (6, 7, 8)).astype(np.float32)
-            data[PEAK] = scale
-            name = f"{label}_space-func1pt8mm_target-{target}_contribution.nii.gz"
-            nib.save(nib.Nifti1Image(data, AFFINE), folder / name)
-    table = "roi\ttarget\tshare\tse\tn_voxels\n"
-    table += "V1v\tc\t0.3\t0.01\t9\nFFA-1\tg02\t0.1\t0.02\t5\nV1v\tg02\t0.2\t0.01\t9\n"
-    (tmp_path / "sub-01" / "sub-01_contribution.tsv").write_text(table)
-    return tmp_path
+from napari_neuraldiffuser.widgets import maps
+from napari_neuraldiffuser.widgets.overlay import LAYER_NAME, LEAST, Look, Overlay, both_signs, colormap_of
+from tests.widgets.output_folder import AFFINE, LOWEST, PEAK, write_map
 
 
 @pytest.fixture
-def overlay(viewer, out_dir):
-    from napari_neuraldiffuser.widgets.overlay import ContributionOverlay
-
-    widget = ContributionOverlay(viewer)
-    viewer.window.add_dock_widget(widget)
-    widget.open_folder(str(out_dir))
-    return widget
+def volume(tmp_path):
+    write_map(tmp_path / "map.nii.gz", 2)
+    return maps.read_map(tmp_path / "map.nii.gz")
 
 
-def test_folder_lists_subjects_and_targets(out_dir):
-    found = outputs.find_subjects(out_dir)
-    assert list(found) == ["sub-01", "sub-02"]
-    assert list(found["sub-01"].maps) == ["c", "g02"]
-    assert found["sub-02"].table is None
-    assert list(outputs.find_subjects(out_dir / "sub-02")) == ["sub-02"]
+@pytest.fixture
+def overlay(viewer, volume):
+    made = Overlay(viewer)
+    made.measure(volume)
+    made.show(volume, Look(), {})
+    return made
 
 
-def test_roi_shares_are_sorted(out_dir):
-    table = out_dir / "sub-01" / "sub-01_contribution.tsv"
-    assert outputs.roi_shares(table, "g02") == [("V1v", 0.2, 0.01), ("FFA-1", 0.1, 0.02)]
-    table.write_text("roi\ttarget\tshare\nV1v\tg02\t0.2\n")
-    with pytest.raises(outputs.OutputFolderError, match="must have the columns roi, target, share and se"):
-        outputs.roi_shares(table, "g02")
+def alphas(overlay, shares):
+    """Alpha of the colours of some shares, as the layer maps them."""
+    low, high = overlay.layer.contrast_limits
+    position = np.clip((np.array(shares) - low) / (high - low), 0, 1)
+    return overlay.layer.colormap.map(position)[:, 3].tolist()
 
 
-def test_overlay_is_placed_in_mm_and_transparent_below_threshold(overlay, viewer):
-    overlay.target.setCurrentText("g02")
-    layer = viewer.layers["contribution"]
+def test_layer_is_placed_in_mm(overlay, viewer):
+    layer = viewer.layers[LAYER_NAME]
     assert [str(unit) for unit in layer.units] == ["millimeter"] * 3
-    peak = np.unravel_index(layer.data.argmax(), layer.data.shape)
-    np.testing.assert_allclose(layer.data_to_world(peak)[::-1], apply_affine(AFFINE, PEAK))
-
-    overlay.threshold.setValue(100)
-    low, high = layer.contrast_limits
-    assert high == pytest.approx(2.0)
-    assert low == pytest.approx(1.0)
-    # below the lower contrast limit, just above it, at the upper one
-    colours = layer.colormap.map(np.array([-0.1, 0.01, 1.0]))
-    assert colours[0][3] == 0
-    assert colours[1][3] == 1
-    assert colours[2][3] == 1
-
-
-def test_threshold_acts_live_and_reuses_the_layer(overlay, viewer):
-    layer = viewer.layers["contribution"]
-    limits = []
-    for value in range(0, 200, 50):
-        overlay.threshold.setValue(value)
-        limits.append(layer.contrast_limits[0])
-    assert limits == sorted(set(limits))
-    overlay.target.setCurrentText("g02")
-    assert viewer.layers["contribution"].unique_id == layer.unique_id
-    assert len(viewer.layers) == 1
-    assert overlay.table.rowCount() == 2
-    assert overlay.table.item(0, 0).text() == "V1v"
-
-
-def test_view_is_neurological_with_a_scale_bar(overlay, viewer):
-    assert [str(side.value) for side in viewer.scene.camera.orientation2d] == ["up", "right"]
+    assert layer.colorbar.visible
     assert viewer.canvas.overlays.scale_bar.visible
+    for index, at in ((PEAK, layer.data.argmax()), (LOWEST, layer.data.argmin())):
+        shown = np.unravel_index(at, layer.data.shape)
+        np.testing.assert_allclose(layer.data_to_world(shown)[::-1], apply_affine(AFFINE, index))
 
 
-def test_changing_the_subject_without_table_empties_it(overlay, viewer):
-    overlay.target.setCurrentText("g02")
-    overlay.subject.setCurrentText("sub-02")
-    assert overlay.target.currentText() == "z"
-    assert overlay.table.rowCount() == 0
+def test_positive_look(overlay):
+    overlay.apply(Look("positive", 0.5))
+    assert overlay.layer.contrast_limits == pytest.approx([1.0, 2.0])
+    assert alphas(overlay, [-1.0, 0.0, 0.99, 1.01, 2.0]) == [0, 0, 0, 1, 1]
 
 
-def test_layer_removed_by_the_user_comes_back(overlay, viewer):
+def test_negative_look(overlay):
+    overlay.apply(Look("negative", 0.5))
+    assert overlay.layer.contrast_limits == pytest.approx([-1.0, -0.5])
+    assert alphas(overlay, [-1.0, -0.51, -0.49, 0.0, 2.0]) == [1, 1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
+def test_look_of_both_signs(overlay, fraction):
+    overlay.apply(Look("both", fraction))
+    assert overlay.layer.contrast_limits == pytest.approx([-2.0, 2.0])
+    edge = 2 * fraction
+    shares = [-2.0, -edge - 0.01, -edge + 0.01, 0.0, edge - 0.01, edge + 0.01, 2.0]
+    assert alphas(overlay, shares) == pytest.approx([1, 1, 0, 0, 0, 1, 1])
+    colours = overlay.layer.colormap.map(np.array([0.0, 0.5 - fraction / 2 - 0.01, 0.5 + fraction / 2 + 0.01, 1.0]))
+    assert (colours[:2, 2] > colours[:2, 0]).all()  # blue takes away
+    assert (colours[2:, 0] > colours[2:, 2]).all()  # red and yellow add
+
+
+@pytest.mark.parametrize("sign", maps.SIGNS)
+def test_a_threshold_of_nothing_colours_no_voxel_without_a_share(overlay, sign):
+    overlay.apply(Look(sign, 0.0))
+    assert alphas(overlay, [0.0]) == [0]
+    assert overlay.limits(Look(sign, 1.0))[0] < overlay.limits(Look(sign, 1.0))[1]
+
+
+@pytest.mark.parametrize("sign", maps.SIGNS)
+def test_a_map_without_shares_of_that_sign_shows_nothing(viewer, sign):
+    empty = maps.make_volume(np.zeros((3, 4, 5), np.float32), np.eye(4), "empty.nii.gz")
+    overlay = Overlay(viewer)
+    overlay.measure(empty)
+    overlay.show(empty, Look(sign), {})
+    assert overlay.largest(sign) == 0
+    assert alphas(overlay, [0.0]) == [0]
+
+
+def test_other_data_use_the_same_layer_and_slice(overlay, viewer, tmp_path):
+    identity = viewer.layers[LAYER_NAME].unique_id
+    viewer.dims.set_point(0, 6.0)
+    write_map(tmp_path / "b.nii.gz", 3)
+    other = maps.read_map(tmp_path / "b.nii.gz")
+    overlay.measure(other)
+    overlay.show(other, Look("positive", 0.25), {"a": 1})
+    assert len(viewer.layers) == 1
+    assert viewer.layers[LAYER_NAME].unique_id == identity
+    assert viewer.dims.point[0] == 6.0
+    assert overlay.layer.contrast_limits == pytest.approx([0.75, 3.0])
+    # another grid needs another layer
+    wide = maps.make_volume(np.ones((3, 4, 5), np.float32), np.eye(4), "wide.nii.gz")
+    overlay.measure(wide)
+    overlay.show(wide, Look(), {})
+    assert [layer.name for layer in viewer.layers] == [LAYER_NAME]
+    assert viewer.layers[LAYER_NAME].data.shape == (5, 4, 3)
+
+
+def test_a_layer_that_the_user_removed_comes_back(overlay, viewer, volume):
     viewer.layers.clear()
-    overlay.threshold.setValue(10)
-    overlay.target.setCurrentText("g02")
-    assert "contribution" in viewer.layers
+    overlay.apply(Look("both"))  # nothing to change
+    assert len(viewer.layers) == 0
+    overlay.show(volume, Look(), {})
+    assert LAYER_NAME in viewer.layers
 
 
-def test_wrong_folder_is_said_in_the_panel(overlay, tmp_path):
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    overlay.open_folder(str(empty))
-    assert "folder must hold sub-XX" in overlay.message.text()
-    assert overlay.subject.count() == 0
+def test_the_colormap_of_both_signs_is_one_object():
+    first = both_signs(0.2)
+    assert both_signs(0.6) is first
+    assert first.controls[1:5] == pytest.approx([0.2, 0.2, 0.8, 0.8])
+    assert colormap_of(Look("both", 0.0)).controls[1] == pytest.approx(0.5 - LEAST / 2)
 
 
-def test_truncated_map_is_said_in_the_panel(overlay, out_dir):
-    broken = out_dir / "sub-01" / "sub-01_space-func1pt8mm_target-g02_contribution.nii.gz"
-    broken.write_bytes(broken.read_bytes()[:100])
-    overlay.target.setCurrentText("g02")
-    assert "must be" in overlay.message.text()
-    assert broken.name in overlay.message.text()
+def resident():
+    with open("/proc/self/statm") as stream:
+        return int(stream.read().split()[1]) * 4096
 
 
-def test_reader_through_napari(viewer, out_dir):
-    path = next((out_dir / "sub-01").glob("*c_contribution.nii.gz"))
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc")
+@pytest.mark.parametrize("sign", maps.SIGNS)
+def test_memory_is_flat_over_500_thresholds(overlay, viewer, qapp, sign):
+    from napari.utils.colormaps import AVAILABLE_COLORMAPS, Colormap
+    from vispy.color import Colormap as VispyColormap
+
+    def change(n):
+        for i in range(n):
+            overlay.apply(Look(sign, 0.05 + 0.9 * (i % 97) / 97))
+            qapp.processEvents()
+        gc.collect()
+
+    def counts():
+        objects = [type(thing) for thing in gc.get_objects()]
+        return len(AVAILABLE_COLORMAPS), objects.count(Colormap), objects.count(VispyColormap), len(objects)
+
+    change(100)
+    before, memory = counts(), resident()
+    change(500)
+    after = counts()
+    assert after[:3] == before[:3]
+    assert after[3] - before[3] < 200
+    assert resident() - memory < 4e6
+
+
+def test_reader_through_napari(viewer, tmp_path):
+    path = tmp_path / "sub-01_space-func1pt8mm_target-c_contribution.nii.gz"
+    nib.save(nib.Nifti1Image(np.random.default_rng(0).random((4, 5, 6), dtype=np.float32), AFFINE), path)
     (layer,) = viewer.open(path, plugin="napari-neuraldiffuser")
-    assert layer.name == path.name.removesuffix(".nii.gz")
     assert tuple(layer.axis_labels) == ("S", "A", "R")
 
 
 def test_importing_the_widgets_does_not_import_torch():
     code = (
-        "import sys, napari_neuraldiffuser.widgets.overlay, napari_neuraldiffuser.widgets.reader;"
+        "import sys, napari_neuraldiffuser.widgets.contribution, napari_neuraldiffuser.widgets.report;"
         "sys.exit(sum(m in sys.modules for m in ('torch', 'nipype', 'diffusers', 'transformers')))"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

@@ -8,6 +8,7 @@ import pytest
 from nibabel.affines import apply_affine
 from nibabel.testing import data_path
 
+from napari_neuraldiffuser.core.recipe import Source
 from napari_neuraldiffuser.widgets import reader
 
 SHAPE = (4, 5, 6)
@@ -110,6 +111,91 @@ def test_reader_hook_takes_nifti_only(tmp_path):
     assert reader.get_reader(["a.nii", "b.png"]) is None
     paths = [str(save(tmp_path / name, random_volume(), np.eye(4))) for name in ("a.nii", "b.nii.gz")]
     assert len(reader.get_reader(paths)(paths)) == 2
+
+
+@pytest.mark.parametrize("oblique", [False, True])
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_large_4d_files_are_read_when_looked_at_and_equal(tmp_path, monkeypatch, suffix, scaled, oblique):
+    turn = nib.eulerangles.euler2mat(0.2, 0.1, 0) if oblique else np.diag([-1.0, 1, 1])
+    affine = nib.affines.from_matvec(turn @ np.diag([2.0, 3.0, 2.5]), [4, 5, 6])
+    data = np.random.default_rng(0).integers(-900, 900, (*SHAPE, 7)).astype(np.int16)
+    image = nib.Nifti1Image(data, affine)
+    if scaled:
+        image.header.set_slope_inter(1 / 300, 0)
+    path = tmp_path / f"betas{suffix}"
+    nib.save(image, path)
+    whole, whole_keywords, _ = reader.read_volume(path)
+    monkeypatch.setattr(reader, "LAZY_BYTES", 0)
+    shown, keywords, kind = reader.read_volume(path)
+    assert kind == "image"
+    assert not isinstance(shown, np.ndarray)
+    assert shown.chunks[0] == (1,) * 7
+    assert shown.dtype == whole.dtype
+    for t in (0, 6, 3):
+        np.testing.assert_array_equal(np.asarray(shown[t]), whole[t])
+    np.testing.assert_array_equal(keywords["affine"], whole_keywords["affine"])
+    assert "Volumes are read when they are shown." in keywords["metadata"]["notes"]
+    low, high = keywords["contrast_limits"]
+    assert whole[0].min() <= low < high <= whole[0].max()
+
+
+def test_lazy_reading_touches_one_volume(tmp_path, monkeypatch):
+    path = save(tmp_path / "betas.nii", random_volume((*SHAPE, 5)), np.eye(4))
+    monkeypatch.setattr(reader, "LAZY_BYTES", 0)
+    read, one = [], reader._one_volume
+    monkeypatch.setattr(reader, "_one_volume", lambda image, path, t: read.append(t) or one(image, path, t))
+    shown, _, _ = reader.read_volume(path)
+    assert read == [0]
+    np.asarray(shown[3])
+    assert read == [0, 3]
+
+
+def test_truncated_large_files_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(reader, "LAZY_BYTES", 0)
+    path = save(tmp_path / "betas.nii", random_volume((*SHAPE, 5)), np.eye(4))
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(reader.ReadError, match="must be complete") as caught:
+        reader.read_volume(path)
+    assert "betas.nii" in str(caught.value)
+    path = save(tmp_path / "packed.nii.gz", random_volume((*SHAPE, 5)), np.eye(4))
+    path.write_bytes(path.read_bytes()[:-400])
+    shown, _, _ = reader.read_volume(path)  # the end of a compressed file cannot be looked at quickly
+    with pytest.raises(reader.ReadError, match="must be complete"):
+        np.asarray(shown[4])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "told"),
+    [
+        ("nsd/nsddata/ppdata/subj02/func1pt8mm/T1_to_func1pt8mm.nii.gz", "anatomy", {}),
+        ("nsd/nsddata/ppdata/subj02/func1pt8mm/roi/lh.floc-faces.nii.gz", "roi", {"family": "floc-faces"}),
+        ("nsd/nsddata/ppdata/subj02/func1pt8mm/mean.nii.gz", "volume", {}),
+        ("out/sub-01/sub-01_space-func1pt8mm_target-g02_contribution.nii.gz", "contribution", {"target": "g02"}),
+        ("out/sub-01/anat/sub-01_space-func1mm_seg-flocfaces_dseg.nii.gz", "roi", {"family": "flocfaces"}),
+        ("elsewhere/t1.nii", "volume", {}),
+    ],
+)
+def test_panels_are_told_what_a_file_is(tmp_path, name, kind, told):
+    path = tmp_path / name
+    path.parent.mkdir(parents=True)
+    _, keywords, _ = reader.read_volume(save(path, random_volume(), np.eye(4)))
+    about = keywords["metadata"]["neuraldiffuser"]
+    assert about["kind"] == kind
+    assert {key: about[key] for key in told} == told
+    nsd = name.startswith("nsd")
+    source = about["source"] and Source.from_dict(about["source"])
+    assert source == (Source(str(tmp_path / "nsd"), "subj02") if nsd else None)
+    assert about["output"] == (str(tmp_path / "out") if name.startswith("out") else None)
+
+
+def test_betas_file_of_nsd_is_betas(tmp_path):
+    path = tmp_path / "nsd/nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR/betas_session01.nii.gz"
+    path.parent.mkdir(parents=True)
+    _, keywords, _ = reader.read_volume(save(path, random_volume((*SHAPE, 2)), np.eye(4)))
+    about = keywords["metadata"]["neuraldiffuser"]
+    assert about["kind"] == "betas"
+    assert about["source"]["nsd_dir"] == str(tmp_path / "nsd")
 
 
 def truncated(path):

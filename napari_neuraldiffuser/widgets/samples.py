@@ -1,0 +1,191 @@
+"""File > Open Sample: the simulated subject, written on first use, and a finished result, shipped with the package."""
+
+import json
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import QEvent, QEventLoop, QObject, QTimer
+
+from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.params import SimulationParams
+from napari_neuraldiffuser.widgets.engine import Cancelled, Engine, Task
+from napari_neuraldiffuser.widgets.folders import read_nsd, read_output
+from napari_neuraldiffuser.widgets.places import cache_folder
+from napari_neuraldiffuser.widgets.reader import LayerData
+
+SIMULATION = SimulationParams()
+TRUTH = "nsddata/ppdata/subj01/simulation_truth.json"
+"""Written last: a subject without it is incomplete."""
+
+
+class SampleError(UserError):
+    """A sample was not made."""
+
+
+def result_folder() -> Path:
+    """The shipped output folder of a run on the simulated subject."""
+    return Path(str(resources.files("napari_neuraldiffuser"))) / "sample_result"
+
+
+def finished_result() -> list[LayerData]:
+    """Anatomy, regions, contribution maps and pictures of the shipped run."""
+    return read_output(result_folder())
+
+
+def simulated_subject() -> list[LayerData]:
+    """Anatomy and regions of the simulated subject, which is written to the cache folder unless it is there.
+
+    Raises
+    ------
+    SampleError
+        If writing was cancelled, or is under way already.
+    """
+    folder = cache_folder() / "simulated"
+    if not is_written(folder, SIMULATION):
+        simulate(folder, SIMULATION)
+    return read_nsd(folder)
+
+
+def is_written(folder: Path, params: SimulationParams) -> bool:
+    """Whether the first simulated subject of these parameters is complete in `folder`."""
+    try:
+        known = json.loads((folder / TRUTH).read_text(encoding="utf-8"))
+        return known["params"] == json.loads(json.dumps(params.but(n_subjects=1).to_dict()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+class Simulation(QObject):
+    """Writes the simulated subject in a process of its own, while the window stays alive.
+
+    Parameters
+    ----------
+    engine : Engine
+    window : QWidget, optional
+        Closing it ends the writing, as does the cross at the bar in napari's activity dock.
+    """
+
+    running: "Simulation | None" = None
+
+    def __init__(self, engine: Engine, window: Any = None) -> None:
+        super().__init__()
+        self.engine, self.window = engine, window
+        self.loop = QEventLoop()
+        self.bar: Any = None
+        self.result: Any = None
+        self.task: Task | None = None
+        self._making = False
+
+    def run(self, folder: Path, params: SimulationParams) -> Any:
+        """The result of the engine's call, or the exception that ended it."""
+        Simulation.running = self
+        if self.window is not None:
+            self.window.installEventFilter(self)
+        try:
+            self.task = self.engine.call("simulate", {"folder": str(folder), "params": params.to_dict()})
+            self.task.told.connect(self._tell)
+            self.task.ended.connect(self._end)
+            self.loop.exec()
+        finally:
+            Simulation.running = None
+            self._unfollow()
+            if self.bar is not None:
+                self.bar.close()
+            self.engine.stop()
+        return self.result
+
+    def _unfollow(self) -> None:
+        try:
+            if self.window is not None:
+                self.window.removeEventFilter(self)
+        except RuntimeError:
+            pass  # it is gone
+
+    def cancel(self) -> None:
+        """End at once: a subject without its last file is written again."""
+        if self.task is not None:
+            self.task.cancelling = True
+        self.engine.stop()
+
+    def eventFilter(self, window: Any, event: QEvent) -> bool:
+        """Qt's name.  A close can be refused, by a question for instance: look whether it was, afterwards."""
+        if event.type() == QEvent.Type.Close:
+            QTimer.singleShot(0, self._window_closed)
+        return False
+
+    def _window_closed(self) -> None:
+        try:
+            hidden = not self.window.isVisible()
+        except RuntimeError:  # Qt's half of the window is gone already
+            hidden = True
+        if hidden:
+            self._end(Cancelled())
+
+    def _end(self, result: Any) -> None:
+        self.result = result
+        self.loop.quit()
+
+    def _tell(self, done: int, total: int, what: str) -> None:
+        # napari processes waiting events while it makes a bar, more news among them
+        if self._making:
+            return
+        self._making = True
+        try:
+            self._show(done, total, what)
+        finally:
+            self._making = False
+
+    def _show(self, done: int, total: int, what: str) -> None:
+        if self.bar is None or (self.bar.desc, self.bar.total) != (what, total):
+            if self.bar is not None:
+                self.bar.close()
+            self.bar = make_bar(total, what, self.cancel)
+        self.bar.update(done - self.bar.n)
+
+
+def make_bar(total: int, what: str, cancel: Callable[[], None]) -> Any:
+    """A bar in napari's activity dock whose Cancel acts at once: napari's own is looked at by a loop over it only."""
+    from napari.utils import cancelable_progress
+
+    class Bar(cancelable_progress):
+        def cancel(self) -> None:
+            super().cancel()
+            cancel()
+
+    return Bar(total=total, desc=what)
+
+
+def simulate(folder: Path, params: SimulationParams, engine: Engine | None = None) -> None:
+    """Write the simulated subject with progress in the activity dock; the window stays alive meanwhile.
+
+    Raises
+    ------
+    SampleError
+        If it was cancelled or is under way already.
+    UserError
+        If the folder cannot be written.
+    """
+    if Simulation.running is not None:
+        raise SampleError("The simulated subject is being written already. Wait for its bar in the activity dock.")
+    result = Simulation(engine or Engine(cache_folder() / "samples"), _show_dock()).run(folder, params)
+    if result is None or isinstance(result, Cancelled):  # None: the application ends
+        raise SampleError("The simulated subject was cancelled and is incomplete. Open the sample again to write it.")
+    if isinstance(result, Exception):
+        raise result
+
+
+def _show_dock() -> Any:
+    """Open the activity dock of the current window, where there is one, and return the window."""
+    from napari import current_viewer
+
+    viewer = current_viewer()
+    if viewer is None:
+        return None
+    window = viewer.window._qt_window
+    dock = getattr(window, "_activity_dialog", None)
+    if dock is not None:
+        dock.show()
+    return window
+

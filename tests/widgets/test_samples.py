@@ -1,0 +1,154 @@
+"""Samples: the shipped result opens at once; the simulated subject is written once, in a process that can be ended."""
+
+import json
+import time
+
+import pytest
+from napari.utils.progress import progress
+from qtpy.QtCore import QTimer
+
+from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.nsd import simulate
+from napari_neuraldiffuser.core.params import SimulationParams
+from napari_neuraldiffuser.widgets import samples
+from napari_neuraldiffuser.widgets.engine import Engine, EngineError
+
+PLUGIN = "napari-neuraldiffuser"
+SMALL = SimulationParams(n_sessions=1, n_test=8, train_repeats=3, image_size=32)
+SERVER = """
+import sys, time
+from napari_neuraldiffuser.core import wire
+call = wire.receive(sys.stdin.buffer)
+def send(**message):
+    wire.send(sys.stdout.buffer, {"id": call["id"], **message})
+mode = call["args"]["folder"].rsplit("-", 1)[1]
+for done in range(1, 4):
+    send(event="told", done=done, total=100, what="images drawn")
+    time.sleep(0.05)
+if mode == "slow":
+    time.sleep(60)
+elif mode == "error":
+    send(event="result", ok="user_error", message="folder must be writable, got none. Choose another.")
+elif mode == "crash":
+    sys.exit(3)
+else:
+    send(event="result", ok="done", message="", traceback="", folder=call["args"]["folder"])
+"""
+
+
+@pytest.fixture
+def engine(tmp_path):
+    return Engine(tmp_path / "engine", ("-c", SERVER))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(samples, "cache_folder", lambda: tmp_path / "cache")
+    yield tmp_path / "cache"
+    assert samples.Simulation.running is None
+
+
+def bars():
+    return [bar for bar in progress._all_instances if bar.desc == "images drawn"]
+
+
+def test_finished_result_through_napari(viewer):
+    layers = viewer.open_sample(PLUGIN, "finished_result")
+    names = [layer.name for layer in layers]
+    assert {"anatomy", "ROI prf-visualrois", "contribution g12", "seen", "start", "unguided", "guided"} <= set(names)
+    assert viewer.layers["contribution g12"].metadata["neuraldiffuser"]["output"] == str(samples.result_folder())
+
+
+def test_shipped_result_is_a_whole_run_and_small():
+    folder = samples.result_folder()
+    files = [f for f in folder.rglob("*") if f.is_file()]
+    assert sum(f.stat().st_size for f in files) < 1_200_000
+    assert {f.suffix for f in files} == {".json", ".tsv", ".gz", ".png"}
+    summary = json.loads((folder / "sub-01/sub-01_desc-summary_scores.json").read_text())
+    assert {"guided", "unguided"} <= set(summary["arms"])
+    assert len(list(folder.glob("sub-01/recon/*rep-*_desc-guided_recon.png"))) == 15
+
+
+@pytest.mark.slow
+def test_simulated_subject_through_napari_then_from_the_cache(viewer, cache, monkeypatch):
+    monkeypatch.setattr(samples, "SIMULATION", SMALL)
+    ticks, timer = [], QTimer()
+    timer.timeout.connect(lambda: ticks.append(1))
+    timer.start(20)
+    layers = viewer.open_sample(PLUGIN, "simulated_subject")
+    assert len(ticks) > 10  # the window lived
+    assert {"anatomy", "ROI prf-visualrois"} <= {layer.name for layer in layers}
+    source = layers[0].metadata["neuraldiffuser"]["source"]
+    assert (source["nsd_dir"], source["subject"]) == (str(cache / "simulated"), "subj01")
+    assert not progress._all_instances
+
+    monkeypatch.setattr(samples, "simulate", None)  # the second time it must not be asked for
+    assert len(viewer.open_sample(PLUGIN, "simulated_subject")) == len(layers)
+
+
+@pytest.mark.slow
+def test_only_a_complete_subject_of_these_parameters_is_reused(tmp_path):
+    assert not samples.is_written(tmp_path, SMALL)
+    simulate.write_subjects(tmp_path, SMALL)
+    assert samples.is_written(tmp_path, SMALL)
+    assert not samples.is_written(tmp_path, SMALL.but(seed=5))
+    (tmp_path / samples.TRUTH).write_text("{")
+    assert not samples.is_written(tmp_path, SMALL)
+
+
+def test_progress_is_a_bar_in_the_activity_dock(viewer, engine, tmp_path):
+    seen = []
+    timer = QTimer()
+    timer.timeout.connect(lambda: seen.extend((bar.n, bar.total) for bar in bars()))
+    timer.start(10)
+    samples.simulate(tmp_path / "x-done", SMALL, engine)
+    assert {total for _, total in seen} == {100}
+    assert max(n for n, _ in seen) == 3
+    assert not bars()
+    assert engine.process is None or engine.process.wait(10) is not None
+
+
+def cancel_bar():
+    for bar in bars():
+        bar.cancel()
+
+
+def test_cancel_at_the_bar_ends_the_process(viewer, engine, tmp_path):
+    timer = QTimer()
+    timer.timeout.connect(cancel_bar)
+    timer.start(100)
+    began = time.perf_counter()
+    with pytest.raises(samples.SampleError, match="was cancelled"):
+        samples.simulate(tmp_path / "x-slow", SMALL, engine)
+    assert time.perf_counter() - began < 30  # the process would sleep for 60 seconds
+    assert not engine.tasks
+
+
+def test_closing_the_window_ends_it(viewer, engine, tmp_path):
+    QTimer.singleShot(500, viewer.window._qt_window.hide)
+    simulation = samples.Simulation(engine, viewer.window._qt_window)
+    QTimer.singleShot(700, simulation._window_closed)
+    result = simulation.run(tmp_path / "x-slow", SMALL)
+    assert isinstance(result, samples.Cancelled)
+
+
+def test_a_second_request_is_refused_while_one_is_under_way(viewer, engine, tmp_path):
+    refused = []
+
+    def again():
+        with pytest.raises(samples.SampleError, match="is being written already") as caught:
+            samples.simulate(tmp_path / "x-done", SMALL, engine)
+        refused.append(caught)
+
+    QTimer.singleShot(100, again)
+    samples.simulate(tmp_path / "x-done", SMALL, engine)
+    assert refused
+
+
+@pytest.mark.parametrize(("mode", "error", "message"), [
+    ("error", UserError, "folder must be writable"),
+    ("crash", EngineError, "exit status 3"),
+])
+def test_errors_arrive(viewer, engine, tmp_path, mode, error, message):
+    with pytest.raises(error, match=message):
+        samples.simulate(tmp_path / f"x-{mode}", SMALL, engine)

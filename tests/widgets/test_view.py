@@ -1,0 +1,204 @@
+"""Sides, planes and places: what stands at an edge of the canvas is what lies there in millimetres."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from napari_neuraldiffuser.widgets import view
+from napari_neuraldiffuser.widgets.about import about
+from napari_neuraldiffuser.widgets.state import DEFAULTS
+from napari_neuraldiffuser.widgets.view import AnatomicalView, PlaceError
+
+PLUGIN = "napari-neuraldiffuser"
+LETTERS = {"L": (2, -1), "R": (2, 1), "P": (1, -1), "A": (1, 1), "I": (0, -1), "S": (0, 1)}
+"""Letter to (axis of S, A, R; direction)."""
+
+
+@pytest.fixture
+def path(tmp_path):
+    affine = nib.affines.from_matvec(np.diag([-2.0, 2, 2]), [20, -30, -10])
+    data = np.random.default_rng(0).normal(size=(20, 30, 25)).astype(np.float32)
+    nib.save(nib.Nifti1Image(data, affine), tmp_path / "t1.nii.gz")
+    return tmp_path / "t1.nii.gz"
+
+
+@pytest.fixture
+def volume(viewer, path):
+    (layer,) = viewer.open(path, plugin=PLUGIN)
+    return layer
+
+
+def edges(viewer):
+    """Letters on the canvas by edge."""
+    overlays = viewer.canvas.overlays
+    return {side: overlays[f"{side}_side"].text for side in view.SIDES if overlays[f"{side}_side"].visible}
+
+
+def side_of(viewer, letter):
+    """The edge at which a letter's place lies, from the camera alone."""
+    axis, direction = LETTERS[letter]
+    displayed = viewer.dims.displayed
+    high = viewer.scene.camera.orientation2d[displayed.index(axis + viewer.dims.ndim - 3)].value
+    return high if direction > 0 else view.OPPOSITE[high]
+
+
+def test_opening_a_volume_is_neurological_with_a_scale_bar(viewer, volume):
+    assert edges(viewer) == {"up": "A", "down": "P", "left": "L", "right": "R"}
+    assert [side.value for side in viewer.scene.camera.orientation2d] == ["up", "right"]
+    assert viewer.canvas.overlays.scale_bar.visible
+
+
+@pytest.mark.parametrize("convention", view.CONVENTIONS)
+@pytest.mark.parametrize(
+    ("plane", "neurological"), [("axial", "APLR"), ("coronal", "SILR"), ("sagittal", "SIPA")]
+)
+def test_every_letter_stands_where_its_side_is(viewer, volume, plane, neurological, convention):
+    AnatomicalView.of(viewer).choose(convention)
+    view.show_plane(viewer, plane)
+    shown = edges(viewer)
+    expected = neurological if convention == "neurological" else neurological.replace("LR", "RL")
+    assert "".join(shown[side] for side in ("up", "down", "left", "right")) == expected
+    for side, letter in shown.items():
+        assert side_of(viewer, letter) == side
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)])
+def test_napari_own_buttons_keep_letters_true(viewer, volume, order):
+    AnatomicalView.of(viewer).choose("radiological")
+    viewer.dims.order = order
+    shown = edges(viewer)
+    assert len(shown) == 4
+    for side, letter in shown.items():
+        assert side_of(viewer, letter) == side
+
+
+@pytest.mark.parametrize("convention", view.CONVENTIONS)
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 0, 1), (1, 2, 0)])
+def test_head_is_never_mirrored_in_3d(viewer, volume, order, convention):
+    AnatomicalView.of(viewer).choose(convention)
+    viewer.dims.order = order
+    viewer.dims.ndisplay = 3
+    screen = {"right": (1, 0, 0), "left": (-1, 0, 0), "up": (0, 1, 0), "down": (0, -1, 0)}
+    screen |= {"towards": (0, 0, 1), "away": (0, 0, -1)}
+    way = {axis: screen[o.value] for axis, o in zip(order, viewer.scene.camera.orientation, strict=True)}
+    # right x anterior = superior, on the screen as in the head
+    np.testing.assert_array_equal(np.cross(way[2], way[1]), way[0])
+    assert edges(viewer) == {}
+    viewer.dims.ndisplay = 2
+    assert len(edges(viewer)) == 4
+
+
+def test_4d_volume(viewer, tmp_path):
+    nib.save(nib.Nifti1Image(np.ones((4, 5, 6, 3), np.float32), np.eye(4)), tmp_path / "bold.nii")
+    viewer.open(tmp_path / "bold.nii", plugin=PLUGIN)
+    view.show_plane(viewer, "coronal")
+    assert viewer.dims.order == (0, 2, 1, 3)
+    assert edges(viewer)["up"] == "S"
+    view.go_to(viewer, (2, 3, 4))
+    assert viewer.dims.point[1:] == (4, 3, 2)
+    viewer.dims.order = (1, 2, 0, 3)  # time shown as an axis: it has no side
+    assert edges(viewer) == {"left": "L", "right": "R"}
+
+
+def test_go_to_a_place(viewer, volume, path):
+    voxel = (3, 12, 7)
+    x, y, z = nib.affines.apply_affine(nib.load(path).affine, voxel)
+    for plane in view.PLANES:
+        view.show_plane(viewer, plane)
+        view.go_to(viewer, (x, y, z))
+        assert view.place_shown(viewer) == (x, y, z)
+        centre = viewer.scene.camera.center[-2:]
+        assert centre == tuple((z, y, x)[axis] for axis in viewer.dims.displayed)
+        index = tuple(np.rint(volume.world_to_data((z, y, x))).astype(int))
+        assert volume.data[index] == nib.load(path).dataobj[voxel]
+    with pytest.raises(PlaceError, match=r"x must be -18 \.\.\. 20 mm"):
+        view.go_to(viewer, (1000, 0, 0))
+
+
+def test_places_are_parsed():
+    assert view.parse_place("12, -34.5, 8") == view.parse_place(" 12 -34.5  8") == (12, -34.5, 8)
+    for text in ("", "1, 2", "1 2 3 4", "a b c"):
+        with pytest.raises(PlaceError, match="three numbers"):
+            view.parse_place(text)
+
+
+def test_commands_and_keys_do_the_same(viewer, volume, monkeypatch):
+    from napari._app_model import get_app_model
+    from qtpy.QtWidgets import QInputDialog
+
+    def command(name):
+        get_app_model().commands.execute_command(f"{PLUGIN}.{name}").result()
+
+    command("coronal")
+    assert viewer.dims.order == (1, 0, 2)
+    command("toggle_convention")
+    assert edges(viewer)["left"] == "R"
+    assert "right side is on the left" in viewer.status
+    monkeypatch.setattr(QInputDialog, "getText", lambda *args, **kwargs: ("4, 6, 8", True))
+    command("go_to")
+    assert view.place_shown(viewer) == (4, 6, 8)
+    monkeypatch.setattr(QInputDialog, "getText", lambda *args, **kwargs: ("0, 0, 0", False))
+    command("go_to")
+    assert view.place_shown(viewer) == (4, 6, 8)
+
+    bound = {str(key).replace("+", "-"): function for key, function in viewer.keymap.items()}
+    assert set(view.KEYS) <= set(bound)
+    bound["Alt-S"](viewer)
+    assert viewer.dims.order == (2, 0, 1)
+    bound["Alt-N"](viewer)
+    view.axial(viewer)
+    assert edges(viewer)["left"] == "L"
+
+
+def test_keys_of_the_user_are_left_alone(viewer, path):
+    def own(viewer):
+        """What the user bound."""
+
+    viewer.bind_key("Alt-C", own)
+    viewer.open(path, plugin=PLUGIN)
+    assert own in viewer.keymap.values()
+    view.bind_keys(viewer)
+    assert own in viewer.keymap.values()
+
+
+def test_pictures_are_shown_in_their_plane_only(viewer, volume):
+    told = {"metadata": {"neuraldiffuser": about("picture")}, "units": ("mm", "mm")}
+    shown = viewer.add_image(np.zeros((4, 4, 3), np.uint8), rgb=True, **told)
+    hidden = viewer.add_image(np.zeros((4, 4, 3), np.uint8), rgb=True, visible=False, **{**told, "metadata": {}})
+    hidden.metadata = {"neuraldiffuser": about("picture")}
+    view.sagittal(viewer)
+    assert not shown.visible
+    view.axial(viewer)
+    assert shown.visible
+    assert not hidden.visible
+
+
+def test_preference_decides_the_first_view(viewer, path, monkeypatch):
+    monkeypatch.setattr(view, "preferences", lambda: {**DEFAULTS, "convention": "radiological"})
+    viewer.open(path, plugin=PLUGIN)
+    assert edges(viewer)["left"] == "R"
+
+
+def test_wrong_names_and_empty_viewer(viewer):
+    with pytest.raises(PlaceError, match="three axes"):
+        view.show_plane(viewer, "axial")
+    with pytest.raises(PlaceError, match="plane must be"):
+        view.show_plane(viewer, "horizontal")
+    with pytest.raises(PlaceError, match="convention must be"):
+        AnatomicalView.of(viewer).choose("surgical")
+
+
+def test_view_does_not_keep_a_viewer_alive():
+    import gc
+    import weakref
+
+    from napari.components import ViewerModel
+
+    model = ViewerModel()
+    AnatomicalView.of(model).choose("radiological")
+    ref, key = weakref.ref(model), id(model)
+    assert key in view._VIEWS
+    del model
+    gc.collect()
+    assert ref() is None
+    assert key not in view._VIEWS
