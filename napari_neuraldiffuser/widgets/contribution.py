@@ -231,7 +231,9 @@ class ContributionPanel(Panel):
         dims.set_point(range(dims.ndim - 3, dims.ndim), place[::-1])
         self.clicked(place)
 
-    def _slice_changed(self, event: Any = None) -> None:
+    def _slice_changed(self, event: Any) -> None:
+        if event.type != "point":
+            self._draw_outlines()  # within another plane
         self._mark_timer.start()
 
     def mark_slice(self) -> None:

@@ -23,6 +23,9 @@ SPACES = ("func1pt8mm", "func1mm")
 OWN_FILES = ("*_contribution.nii.gz", "anat/*_dseg.nii.gz", "recon/*_recon.png")
 """Any of these says that a sub-XX folder is ours; other tools write dataset_description.json and sub-XX too."""
 
+FAMILIES = (SHOWN_FAMILY, "nsdgeneral", "floc-faces", "floc-bodies", "floc-places", "floc-words")
+"""Shown of an NSD folder, where it has them: others can be a dozen, and each layer costs napari a fifth of a second."""
+
 
 class FolderError(UserError):
     """A folder has nothing that can be shown; the message says what must be in it."""
@@ -98,7 +101,11 @@ def nsd_layers(source: Source, space: str) -> tuple[list[LayerData], list[str]]:
     notes: list[str] = []
     if layout.anatomy.is_file():
         layers.append(anatomy_layer(layout.anatomy, about("anatomy", source, space=space)))
-    for name in available(layout):
+    there = available(layout)
+    shown = [name for name in there if name in FAMILIES] or there
+    if others := [name for name in there if name not in shown]:
+        notes.append(f"{', '.join(others)} can be added: open the volumes in {layout.roi_folder}.")
+    for name in shown:
         told = about("roi", source, family=name, space=space)
         try:
             layers.append(roi_layer(read_rois(layout, name), name == SHOWN_FAMILY, told))
@@ -129,12 +136,13 @@ def output_layers(found: SubjectOutputs) -> list[LayerData]:
     layers: list[LayerData] = []
     if found.anatomy:
         layers.append(anatomy_layer(found.anatomy, about("anatomy", output=output)))
-    for family, volume in found.regions.items():
+    shown = {k: v for k, v in found.regions.items() if k == SHOWN_FAMILY} or found.regions
+    for family, volume in shown.items():
         told = about("roi", output=output, family=family)
         layers.append(regions_layer(volume, region_names(volume), told, visible=family == SHOWN_FAMILY))
     targets = sorted(found.maps, key=lambda t: TARGETS.index(t) if t in TARGETS else len(TARGETS))
-    for target in targets:
-        layers.append(contribution_layer(found.maps[target], target, target == targets[-1], output))
+    for target in targets[-1:]:  # the Contribution panel has the others
+        layers.append(contribution_layer(found.maps[target], target, output))
     return layers + picture_layers(found, layers)
 
 

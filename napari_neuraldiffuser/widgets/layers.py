@@ -8,8 +8,6 @@ import nibabel as nib
 import numpy as np
 from nibabel.affines import apply_affine
 
-from napari_neuraldiffuser.core.params import TARGETS
-from napari_neuraldiffuser.core.recipe import Source
 from napari_neuraldiffuser.widgets.about import KEY, about, kind_of
 from napari_neuraldiffuser.widgets.outputs import SubjectOutputs
 from napari_neuraldiffuser.widgets.reader import AXIS_LABELS, LayerData, ReadError, read_volume, volume_layer
@@ -60,13 +58,13 @@ def regions_layer(path: Path, names: dict[int, str], told: dict[str, Any], visib
     return data, {**keywords, **_regions_look(told["family"], names, visible)}, "labels"
 
 
-def contribution_layer(path: Any, target: str, visible: bool, output: str | Path = "") -> LayerData:
+def contribution_layer(path: Any, target: str, output: str | Path = "") -> LayerData:
     """One target's contribution map, transparent below its lower contrast limit."""
     data, keywords, _ = read_volume(path)
     data = np.nan_to_num(np.asarray(data, dtype=np.float32))
     # a map without a positive value has nothing to show, but a layer needs two distinct limits
     largest = max(float(data.max(initial=0.0)), np.finfo(np.float32).tiny)
-    look = {"colormap": transparent_below(), "contrast_limits": (THRESHOLD * largest, largest), "visible": visible}
+    look = {"colormap": transparent_below(), "contrast_limits": (THRESHOLD * largest, largest)}
     keywords["metadata"][KEY] = about("contribution", output=output or Path(path).absolute().parents[1], target=target)
     return data, {**keywords, "name": f"contribution {target}", **look}, "image"
 
@@ -81,21 +79,12 @@ def transparent_below() -> Any:
 
 def finish(layer: Any) -> None:
     """What a layer of ours can be told only when it exists: outlines of regions, the colour bar of a contribution."""
+    from napari.layers import Image, Labels
+
     kind = kind_of(layer)
-    if kind == "roi" and layer._type_string == "labels":
+    if kind == "roi" and isinstance(layer, Labels):
         layer.contour = 1
-    elif kind == "contribution" and layer._type_string == "image":
-        if layer.visible:
-            layer.colorbar.visible = True
-        else:
-            layer.events.visible.connect(_colour_bar_at_last)
-
-
-def _colour_bar_at_last(event: Any) -> None:
-    """Bars take a quarter of the time that opening a result takes: only for maps that are looked at."""
-    layer = event.source
-    if layer.visible:
-        layer.events.visible.disconnect(_colour_bar_at_last)
+    elif kind == "contribution" and isinstance(layer, Image):
         layer.colorbar.visible = True
 
 
@@ -163,7 +152,7 @@ def picture_layer(name: str, image: np.ndarray, frame: tuple[float, float, float
 def titles_layer(places: dict[str, tuple[float, float, float]]) -> LayerData:
     """The pictures' names above them."""
     points = np.array([(top + 1.0, left) for top, left, _ in places.values()])
-    text = {"string": list(places), "anchor": "lower_left", "color": "white", "size": 11}
+    text = {"string": list(places), "anchor": "upper_left", "color": "white", "size": 11}
     look = {"text": text, "size": 0.1, "face_color": "transparent", "border_color": "transparent"}
     return points, {"name": TITLES, **look, **_plane()}, "points"
 
@@ -195,24 +184,3 @@ def read_picture(path: Path) -> np.ndarray:
     except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise ReadError(f"{path} must be a readable image, got: {error}. Reconstruct the stimulus again.") from error
 
-
-def brain_layers(job: Any, progress: Progress) -> list[LayerData]:
-    """Layers of a finished `core.job.Job`, bottom first: anatomy (if any), ROI families, contributions."""
-    from napari_neuraldiffuser.core.nsd import Subject
-
-    subject = Subject(job.nsd_dir, job.subject, job.settings.betas)
-    source = Source(str(job.nsd_dir), job.subject)
-    targets = [t for t in TARGETS if job.places.contribution(t).is_file()]
-    families = subject.roi_names()
-    layers: list[LayerData] = []
-    progress(0, 1 + len(families) + len(targets), "layers")
-    if subject.layout.anatomy.is_file():
-        layers.append(anatomy_layer(subject.layout.anatomy, about("anatomy", source)))
-    for name in families:
-        told = about("roi", source, family=name)
-        layers.append(roi_layer(subject.rois(name), name == SHOWN_FAMILY, told))
-        progress(len(layers), 1 + len(families) + len(targets), "layers")
-    for target in targets:
-        layers.append(contribution_layer(job.places.contribution(target), target, visible=target == targets[-1]))
-        progress(len(layers), 1 + len(families) + len(targets), "layers")
-    return layers

@@ -1,5 +1,7 @@
 """Outlines of regions in the viewer: one Labels layer per family, and the selected region in white."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,15 +12,19 @@ if TYPE_CHECKING:
     import napari
 
 SELECTED = "selected region"
-OPACITY = 0.7
-"""The map must show through the outlines of small regions."""
+OPACITY = 0.9
+FINE = 1.0
+"""Millimetres of the grid that contours are drawn on."""
+MOST_VOXELS = 2**25
+"""Of that grid: 32 MB of labels with one byte."""
 WHITE = {None: "transparent", 0: "transparent", 1: "white"}
 
 
 class Outlines:
-    """Draws families as contours.
+    """Draws families as thin contours: within the slice on a finer grid than the voxels'.
 
-    Layers that the viewer has already are used and get their former look back; others are made.
+    Layers of the same families that the viewer has already are hidden meanwhile: their contours are a voxel wide.
+    Across slices the grid is the voxels' own, or the viewer's slider would step by fractions of a voxel.
 
     Parameters
     ----------
@@ -28,47 +34,62 @@ class Outlines:
     def __init__(self, viewer: "napari.Viewer") -> None:
         self.viewer = viewer
         self.made: dict[str, Any] = {}
-        self.borrowed: dict[str, tuple[Any, dict[str, Any]]] = {}
+        self.planes: dict[str, tuple[int, ...]] = {}
+        self.hidden: dict[str, list[Any]] = {}
         self.selected: Any = None
 
     def show(self, families: dict[str, Family], width: int) -> None:
         """Outline these families `width` pixels wide, and no other."""
-        for name in {*self.made, *self.borrowed} - set(families):
+        for name in set(self.made) - set(families):
             self._hide(name)
         for name, family in families.items():
-            layer = self._layer(name) or self._make(name, family)
-            layer.contour, layer.visible, layer.opacity = width, True, OPACITY
-
-    def _layer(self, name: str) -> Any:
-        if name in self.made and self.made[name] in self.viewer.layers:
-            return self.made[name]
-        if name in self.borrowed and self.borrowed[name][0] in self.viewer.layers:
-            return self.borrowed[name][0]
-        found = next((layer for layer in self.viewer.layers if is_family(layer, name)), None)
-        if found is not None:
-            self.borrowed[name] = found, {key: getattr(found, key) for key in ("contour", "visible", "opacity")}
-        return found
+            layer = self.made.get(name)
+            if layer is None or layer not in self.viewer.layers:
+                layer = self._make(name, family)
+            elif self.planes[name] != self._plane():
+                data, placing = fine(family.volume.shown, family.volume.placing, self._plane())
+                with keeping_place(self.viewer):
+                    layer.data, layer.affine = data, placing["affine"]
+                self.planes[name] = self._plane()
+            layer.contour, layer.visible = width, True
+            self._hide_coarse(name)
 
     def _make(self, name: str, family: Family) -> Any:
-        active = self.viewer.layers.selection.active
-        placing = {key: family.volume.placing[key] for key in ("affine", "units", "axis_labels")}
         numbers = [k for k in family.names if k > 0]
         features = {"index": [0, *numbers], "roi": ["", *(family.names[k] for k in numbers)]}
-        layer = self.viewer.add_labels(family.volume.shown, name=f"ROI {name}", features=features, **placing)
+        self.planes[name] = self._plane()
+        data, placing = fine(family.volume.shown, family.volume.placing, self._plane())
+        layer = self._add(data, {"name": f"outlines {name}", "features": features, "opacity": OPACITY, **placing})
         layer.metadata = {**family.volume.placing["metadata"], "outline": name}
-        layer.editable = False
         self.made[name] = layer
+        return layer
+
+    def _plane(self) -> tuple[int, ...]:
+        """Which of S, A and R (0, 1, 2) are on the screen; none of them in 3D, where nothing is outlined."""
+        dims = self.viewer.dims
+        return tuple(sorted(axis - dims.ndim + 3 for axis in dims.displayed)) if dims.ndisplay == 2 else ()
+
+    def _add(self, data: np.ndarray, keywords: dict[str, Any]) -> Any:
+        """Add Labels that nobody paints on, and leave the layer selected that was."""
+        active = self.viewer.layers.selection.active
+        with keeping_place(self.viewer):
+            layer = self.viewer.add_labels(data, **keywords)
+        layer.editable = False
         if active is not None:
             self.viewer.layers.selection.active = active
         return layer
 
+    def _hide_coarse(self, name: str) -> None:
+        for layer in self.viewer.layers:
+            if layer.visible and "outline" not in layer.metadata and is_family(layer, name):
+                layer.visible = False
+                self.hidden.setdefault(name, []).append(layer)
+
     def _hide(self, name: str) -> None:
-        if name in self.borrowed:
-            layer, former = self.borrowed.pop(name)
-            for key, value in former.items():
-                setattr(layer, key, value)
-        elif self.made[name] in self.viewer.layers:
+        if self.made[name] in self.viewer.layers:
             self.made[name].visible = False
+        for layer in self.hidden.pop(name, []):
+            layer.visible = True
 
     def select(self, family: Family | None, roi: str, width: int) -> None:
         """Outline one region in white above all others; none where it has no volume."""
@@ -76,25 +97,21 @@ class Outlines:
         if not label:
             self._remove_selected()
             return
-        mask = (family.volume.shown == label).astype(np.uint8)
-        placing = {key: family.volume.placing[key] for key in ("affine", "units", "axis_labels")}
+        mask, placing = fine((family.volume.shown == label).astype(np.uint8), family.volume.placing, self._plane())
         if self.selected is not None and self.selected in self.viewer.layers:
-            self.selected.data, self.selected.affine = mask, placing["affine"]
-            self.selected.contour = width
-            return
-        from napari.utils.colormaps import DirectLabelColormap
+            with keeping_place(self.viewer):
+                self.selected.data, self.selected.affine = mask, placing["affine"]
+        else:
+            from napari.utils.colormaps import DirectLabelColormap
 
-        active = self.viewer.layers.selection.active
-        look = {"opacity": OPACITY, "colormap": DirectLabelColormap(color_dict=WHITE)}
-        self.selected = self.viewer.add_labels(mask, name=SELECTED, **look, **placing)
+            look = {"opacity": OPACITY, "colormap": DirectLabelColormap(color_dict=WHITE)}
+            self.selected = self._add(mask, {"name": SELECTED, **look, **placing})
         self.selected.contour = width
-        self.selected.editable = False
-        if active is not None:
-            self.viewer.layers.selection.active = active
 
     def _remove_selected(self) -> None:
         if self.selected is not None and self.selected in self.viewer.layers:
-            self.viewer.layers.remove(self.selected)
+            with keeping_place(self.viewer):
+                self.viewer.layers.remove(self.selected)
         self.selected = None
 
     def clear(self) -> None:
@@ -102,9 +119,40 @@ class Outlines:
         self.show({}, 0)
         for layer in self.made.values():
             if layer in self.viewer.layers:
-                self.viewer.layers.remove(layer)
+                with keeping_place(self.viewer):
+                    self.viewer.layers.remove(layer)
         self.made = {}
         self._remove_selected()
+
+
+@contextmanager
+def keeping_place(viewer: "napari.Viewer") -> Iterator[None]:
+    """Stay at the same mm: where an axis gets fewer steps, napari's slider goes to its last one."""
+    point = tuple(viewer.dims.point)
+    yield
+    if len(point) == viewer.dims.ndim:
+        viewer.dims.point = point
+
+
+def fine(
+    labels: np.ndarray, placing: dict[str, Any], axes: tuple[int, ...]
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Labels (Z, Y, X) in the same place on a grid of about 1 mm along `axes`, and the keywords that place them.
+
+    A contour is one voxel of its layer wide, and a small region of 4 mm voxels would be nothing but contour.
+    """
+    affine = np.asarray(placing["affine"], dtype=float)
+    smallest = float(np.linalg.norm(affine[:3, :3], axis=0).min())
+    k = max(1, min(round(smallest / FINE), int((MOST_VOXELS / max(labels.size, 1)) ** 0.5)))
+    labels = labels.astype(np.min_scalar_type(int(labels.max(initial=0))))
+    k -= 1 - k % 2  # odd: the viewer's places, on the finest grid of all layers, remain the voxels' centres
+    shrink = np.eye(4)
+    for axis in axes:
+        labels = labels.repeat(k, axis=axis)
+        # the corner of the first voxel stays where it is, not its centre
+        shrink[axis, axis], shrink[axis, 3] = 1 / k, (1 / k - 1) / 2
+    keywords = {key: placing[key] for key in ("units", "axis_labels")}
+    return labels, {**keywords, "affine": affine @ shrink}
 
 
 def is_family(layer: Any, name: str) -> bool:

@@ -161,7 +161,8 @@ class Panel(QWidget):
         self.bar.setRange(0, total)
         self.bar.setValue(done)
         if self.task is not None and not self.task.cancelling:
-            self.say(f"{what} ({done} of {total}{self.countdown.left(done, total, what)})")
+            pace = self.countdown.left(done, total, what)
+            self.say(f"{what} ({done} of {total}{pace})" if total else what)
         self.activity.tell(done, total, what.split(",")[0])
         if self.task is None:
             self.activity.close()  # the end was among the events that a new bar processes

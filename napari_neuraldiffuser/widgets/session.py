@@ -216,5 +216,7 @@ def default_recipe() -> Recipe:
         diffusion, guidance = params_of_preset(wishes["preset"])
     except PresetError:  # one of the user's own that was deleted since
         diffusion, guidance = params_of_preset("demo")
+    if wishes["n_steps"] > 0:
+        diffusion = diffusion.but(n_steps=wishes["n_steps"])
     settings = replace(Settings(), diffusion=diffusion, guidance=guidance)
     return Recipe(settings=settings, models=wishes["models"], guide=wishes["guide"], device=wishes["device"])

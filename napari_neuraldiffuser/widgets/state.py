@@ -16,6 +16,7 @@ DEFAULTS = {
     "models": "demo",
     "guide": "",
     "preset": "demo",
+    "n_steps": 0,
     "preview_every": 2,
     "cache_folder": "",
     "convention": "neurological",

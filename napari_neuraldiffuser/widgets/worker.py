@@ -1,15 +1,10 @@
 """Core calls in another thread: progress and the end arrive as signals, a cancel acts at the next progress call."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import QObject, Signal
 from superqt.utils import WorkerBase
-
-from napari_neuraldiffuser.widgets.layers import brain_layers
-from napari_neuraldiffuser.widgets.reader import LayerData
 
 Progress = Callable[[int, int, str], None]
 
@@ -54,30 +49,3 @@ class CoreWorker(WorkerBase):
             result = error
         self.news.ended.emit(result)
 
-
-@dataclass
-class Finished:
-    """A finished run: the job's result and the layers of the brain."""
-
-    result: Any
-    layers: list[LayerData]
-
-
-def simulate_subject(folder: Path, params: Any, progress: Progress) -> Path:
-    """Write the simulated subject unless it is there already; returns the NSD folder."""
-    from napari_neuraldiffuser.core.nsd import simulate
-
-    simulate.write_subjects(folder, params, progress)
-    return folder
-
-
-def run_job(fields: dict[str, Any], progress: Progress) -> Finished:
-    """Run `core.job.Job(**fields)` and read what it wrote as layers.
-
-    torch is imported here and not with the widget, in the worker's thread.
-    """
-    from napari_neuraldiffuser.core.job import Job, run_subject
-
-    job = Job(**fields)
-    result = run_subject(job, progress)
-    return Finished(result, brain_layers(job, progress))

@@ -9,7 +9,7 @@ from qtpy.QtCore import QMimeData, QUrl
 from napari_neuraldiffuser.core.recipe import Source
 from napari_neuraldiffuser.widgets import maps, outputs
 from napari_neuraldiffuser.widgets.contribution import ContributionPanel
-from napari_neuraldiffuser.widgets.outlines import SELECTED
+from napari_neuraldiffuser.widgets.outlines import SELECTED, fine
 from napari_neuraldiffuser.widgets.overlay_controls import ALL, PERCENT, THOUSANDTHS
 from napari_neuraldiffuser.widgets.roi_table import FRACTION, SHARE
 from napari_neuraldiffuser.widgets.save_row import copy_file
@@ -71,7 +71,7 @@ def test_folder_is_read_in_a_thread_and_shown(empty, viewer, session, out_dir, q
     finish(empty, qtbot)
     assert empty.source.subject.currentText() == "sub-01"
     assert [empty.target.itemText(i) for i in range(2)] == ["c, text embedding", "g02, guidance layer 2"]
-    assert {"contribution", "ROI prf-visualrois"} == {layer.name for layer in viewer.layers}
+    assert {"contribution", "outlines prf-visualrois"} == {layer.name for layer in viewer.layers}
     assert viewer.layers["contribution"].metadata["target"] == "c"
 
 
@@ -221,17 +221,17 @@ def test_look_is_remembered(panel, viewer, session, qtbot):
 
 
 def test_outlines(panel, viewer):
-    layer = viewer.layers["ROI prf-visualrois"]
+    layer = viewer.layers["outlines prf-visualrois"]
     assert (layer.contour, layer.visible) == (1, True)
     panel.regions.width.setValue(2)
     assert layer.contour == 2
     panel.regions.family.setCurrentText(ALL)
-    assert viewer.layers["ROI floc-faces"].visible
+    assert viewer.layers["outlines floc-faces"].visible
     panel.regions.family.setCurrentText("floc-faces")
     assert not layer.visible
-    assert viewer.layers["ROI floc-faces"].visible
+    assert viewer.layers["outlines floc-faces"].visible
     panel.regions.outlined.setChecked(False)
-    assert not viewer.layers["ROI floc-faces"].visible
+    assert not viewer.layers["outlines floc-faces"].visible
 
 
 def test_regions_of_the_viewer_are_used_and_get_their_look_back(empty, viewer, out_dir, qtbot):
@@ -240,16 +240,47 @@ def test_regions_of_the_viewer_are_used_and_get_their_look_back(empty, viewer, o
     names = {"index": [0, 1, 2], "roi": ["", "V1v", "V2v"]}
     told = {"neuraldiffuser": {"kind": "roi", "family": "prf-visualrois"}}
     placing = {key: keywords[key] for key in ("affine", "units", "axis_labels")}
-    layer = viewer.add_labels(data, name="mine", features=names, metadata=told, opacity=0.2, **placing)
+    layer = viewer.add_labels(data, name="mine", features=names, metadata=told, **placing)
     for path in (out_dir / "sub-01" / "anat").iterdir():
         path.unlink()
     read(empty, out_dir, qtbot)
     assert list(empty.families) == ["prf-visualrois"]
-    assert layer.contour == 1
+    assert not layer.visible
+    assert viewer.layers["outlines prf-visualrois"].visible
     empty.go_to("prf-visualrois", "V1v")
     np.testing.assert_allclose(viewer.dims.point[::-1], apply_affine(AFFINE, PEAK))
     empty.regions.outlined.setChecked(False)
-    assert (layer.contour, layer.opacity) == (0, 0.2)
+    assert layer.visible
+    assert not viewer.layers["outlines prf-visualrois"].visible
+
+
+def test_outlines_follow_the_plane_and_leave_the_slice(panel, viewer):
+    layer, place = viewer.layers["outlines prf-visualrois"], tuple(viewer.dims.point)
+    shapes = {}
+    for order in ((0, 1, 2), (1, 0, 2), (2, 0, 1)):
+        viewer.dims.order = order
+        shapes[order] = layer.data.shape
+        assert layer.data.shape[order[0]] == viewer.layers["contribution"].data.shape[order[0]]
+        assert viewer.dims.range[order[0]].step == 4.0
+        np.testing.assert_allclose(viewer.dims.point, place, atol=1e-9)
+        assert layer.visible
+    assert len(set(shapes.values())) == 3
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (1, 2), (0, 2), ()])
+@pytest.mark.parametrize(("size", "k"), [(5.0, 5), (4.0, 3), (1.8, 1), (0.5, 1)])
+def test_fine_labels_are_in_the_same_place(size, k, axes):
+    labels = np.random.default_rng(0).integers(0, 300, (3, 4, 5))
+    affine = nib.affines.from_matvec(np.diag([size, size, 2 * size]), [-7, 3, 11])
+    placing = {"affine": affine, "units": ("mm",) * 3, "axis_labels": ("S", "A", "R"), "metadata": {}}
+    data, keywords = fine(labels, placing, axes)
+    assert data.shape == tuple((k if i in axes else 1) * n for i, n in enumerate(labels.shape))
+    index = np.argwhere(np.ones(data.shape, bool))
+    world = apply_affine(keywords["affine"], index)
+    coarse = np.rint(apply_affine(np.linalg.inv(affine), world)).astype(int)
+    np.testing.assert_array_equal(data[tuple(index.T)], labels[tuple(coarse.T)])
+    corner = np.full(3, -0.5)
+    np.testing.assert_allclose(apply_affine(keywords["affine"], corner), apply_affine(affine, corner))
 
 
 # ---- table and slice --------------------------------------------------------------------------------------------
@@ -277,10 +308,12 @@ def test_bars_share_one_zero_line(panel):
 def test_selecting_a_row_moves_to_the_peak_and_outlines_the_region(panel, viewer):
     panel.table.selectRow(row_of(panel, "V1v"))
     np.testing.assert_allclose(viewer.dims.point, apply_affine(AFFINE, PEAK)[::-1])
-    mask = viewer.layers[SELECTED].data.astype(bool).transpose()
-    expected = np.zeros(mask.shape, bool)
+    layer = viewer.layers[SELECTED]
+    drawn = apply_affine(layer.affine.affine_matrix, np.argwhere(layer.data))[:, ::-1]
+    found = np.unique(np.rint(apply_affine(np.linalg.inv(AFFINE), drawn)).astype(int), axis=0)
+    expected = np.zeros((6, 7, 8), bool)
     expected[PLACES["V1v"]] = True
-    np.testing.assert_array_equal(mask, expected)
+    np.testing.assert_array_equal(found, np.argwhere(expected))
     assert "V1v (prf-visualrois)" in panel.found.text()
     panel.look.sign.setCurrentIndex(panel.look.sign.findData("negative"))
     panel.table.selectRow(row_of(panel, "V2v"))

@@ -9,7 +9,7 @@ import pytest
 from nibabel.affines import apply_affine
 
 from napari_neuraldiffuser.core.nsd import simulate
-from napari_neuraldiffuser.core.params import TARGETS, SimulationParams
+from napari_neuraldiffuser.core.params import SimulationParams
 from napari_neuraldiffuser.core.recipe import Source
 from napari_neuraldiffuser.widgets import folders
 from napari_neuraldiffuser.widgets.layers import PICTURES, TITLES, read_picture
@@ -147,7 +147,7 @@ def test_output_folder_through_napari(viewer, output, told):
     names = [layer.name for layer in viewer.layers]
     assert names[0] == "anatomy"
     assert names[-len(PICTURES) - 1 :] == [*PICTURES, TITLES]
-    assert [n.removeprefix("contribution ") for n in names if n.startswith("contribution")] == list(TARGETS)
+    assert [n for n in names if n.startswith(("contribution", "ROI"))] == ["ROI prf-visualrois", "contribution g12"]
     shown = {layer.name for layer in viewer.layers if layer.visible}
     assert shown == {"anatomy", "ROI prf-visualrois", "contribution g12", *PICTURES, TITLES}
     for layer in viewer.layers:
@@ -159,14 +159,6 @@ def test_output_folder_through_napari(viewer, output, told):
     assert about(contribution)["output"] == str(output)
     assert contribution.colorbar.visible
     assert contribution.colormap.map(np.array([-0.1, 0.5]))[:, 3].tolist() == [0, 1]
-    hidden = viewer.layers["contribution c"]
-    assert not hidden.colorbar.visible
-    hidden.visible = True
-    assert hidden.colorbar.visible
-    hidden.colorbar.visible = False  # the user's choice stays
-    hidden.visible = False
-    hidden.visible = True
-    assert not hidden.colorbar.visible
     regions = viewer.layers["ROI prf-visualrois"]
     assert about(regions)["family"] == "prf-visualrois"
     assert regions.contour == 1
