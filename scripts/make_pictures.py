@@ -53,7 +53,7 @@ def napari_pictures(folder: Path) -> None:
         nsd = Path(home) / "nsd"
         nsd.symlink_to((demo_page().parent / "nsd").resolve())
         env = {**os.environ, "QT_QPA_PLATFORM": "xcb", "XDG_CACHE_HOME": home, "XDG_CONFIG_HOME": home}
-        command = ["xvfb-run", "-a", "-s", "-screen 0 1700x1050x24", sys.executable, __file__, "--napari"]
+        command = ["xvfb-run", "-a", "-s", "-screen 0 1700x1300x24", sys.executable, __file__, "--napari"]
         subprocess.run([*command, str(nsd), str(folder)], check=True, timeout=1800, env=env)
 
 
@@ -66,7 +66,7 @@ class Window:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.viewer = napari.Viewer()
-        self.viewer.window.resize(1600, 980)
+        self.viewer.window.resize(1600, 1240)
         _, self.dock = self.viewer.window.add_plugin_dock_widget("napari-neuraldiffuser", "NeuralDiffuser")
         self.panels = self.dock.panels
         self.session = self.panels["Data"].session
@@ -120,10 +120,14 @@ def napari_windows(nsd_dir: Path, folder: Path) -> None:
     window.session.choose(Source(str(nsd_dir), "subj01"))
     window.wait(lambda: window.session.described is not None)
     window.run("Data")
+    window.wait(lambda: "added" in window.panels["Data"].message.text())
     window.picture("data")
     window.run("Decode")
     window.picture("decode")
+    window.viewer.layers["ROI nsdgeneral"].visible = False
     window.run("Contribution")
+    window.panels["Contribution"].target.setCurrentIndex(2)
+    window.panels["Contribution"].table.selectRow(0)
     window.picture("contribution")
     window.run("Reconstruct")
     window.picture("napari")

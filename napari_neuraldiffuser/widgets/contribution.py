@@ -86,6 +86,8 @@ class ContributionPanel(Panel):
         self.listen.toggled.connect(lambda on: setattr(self.probe, "enabled", on))
         self._mark_timer = QTimer(self, singleShot=True, interval=MARK_AFTER)
         self._mark_timer.timeout.connect(self.mark_slice)
+        self._redraw_timer = QTimer(self, singleShot=True, interval=0)
+        self._redraw_timer.timeout.connect(self._draw_outlines)
         events = self.viewer.dims.events
         emitters = (events.point, events.order, events.ndisplay)
         for emitter in emitters:
@@ -233,7 +235,7 @@ class ContributionPanel(Panel):
 
     def _slice_changed(self, event: Any) -> None:
         if event.type != "point":
-            self._draw_outlines()  # within another plane
+            self._redraw_timer.start()  # later: napari may be inserting the very layer that changed the order
         self._mark_timer.start()
 
     def mark_slice(self) -> None:

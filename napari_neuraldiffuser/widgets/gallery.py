@@ -11,7 +11,7 @@ from napari_neuraldiffuser.widgets.pictures import ImageCell
 from napari_neuraldiffuser.widgets.run_record import Run
 from napari_neuraldiffuser.widgets.score_table import mean_text, score_text
 
-SIDE = 110
+SIDE = 104
 SIDES = (64, 320)
 ORDER = ("unguided", "guided")
 MANY = 20

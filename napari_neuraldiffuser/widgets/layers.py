@@ -1,6 +1,5 @@
 """What a run wrote, as napari layers in millimetres: anatomy, ROIs, contributions, and pictures beside the brain."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +7,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.affines import apply_affine
 
+from napari_neuraldiffuser.core.slices import POSITIVE
 from napari_neuraldiffuser.widgets.about import KEY, about, kind_of
 from napari_neuraldiffuser.widgets.outputs import SubjectOutputs
 from napari_neuraldiffuser.widgets.reader import AXIS_LABELS, LayerData, ReadError, read_volume, volume_layer
@@ -16,7 +16,6 @@ from napari_neuraldiffuser.widgets.view import place_camera, show_all_soon
 if TYPE_CHECKING:
     import napari
 
-Progress = Callable[[int, int, str], None]
 PICTURES = ("seen", "start", "unguided", "guided")
 TITLES = "picture titles"
 GAP = 12.0
@@ -70,11 +69,12 @@ def contribution_layer(path: Any, target: str, output: str | Path = "") -> Layer
 
 
 def transparent_below() -> Any:
-    """A hot colormap whose values below the lower contrast limit are transparent."""
-    from napari.utils.colormaps import Colormap, ensure_colormap
+    """The page's colours for positive shares; values below the lower contrast limit are transparent."""
+    from napari.utils.colormaps import Colormap
+    from napari.utils.colormaps.standardize_color import transform_color
 
-    hot = ensure_colormap("inferno")
-    return Colormap(hot.colors, name="inferno above threshold", controls=hot.controls, low_color=(0, 0, 0, 0))
+    colours = np.concatenate([transform_color(colour) for colour in POSITIVE])
+    return Colormap(colours, name="red above threshold", low_color=(0, 0, 0, 0))
 
 
 def finish(layer: Any) -> None:

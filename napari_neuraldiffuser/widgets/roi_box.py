@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QGroupBox, QHBoxLayout, QLabel, QLineEdit, QPushButton, QVBoxLayout
+from qtpy.QtWidgets import QGroupBox, QHBoxLayout, QLabel, QLineEdit, QPushButton, QSizePolicy, QVBoxLayout
 
 from napari_neuraldiffuser.core.errors import UserError
 from napari_neuraldiffuser.core.params import BetasParams, default_of
@@ -64,6 +64,8 @@ class RoiBox(QGroupBox):
         for widget in (self.tree, self.note, self.line, self.error):
             layout.addWidget(widget)
         self.tree.setVisible(False)
+        # a tall dock leaves room below the panel, not between these
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
 
     @property
     def expression(self) -> str:

@@ -254,11 +254,12 @@ def test_regions_of_the_viewer_are_used_and_get_their_look_back(empty, viewer, o
     assert not viewer.layers["outlines prf-visualrois"].visible
 
 
-def test_outlines_follow_the_plane_and_leave_the_slice(panel, viewer):
+def test_outlines_follow_the_plane_and_leave_the_slice(panel, viewer, qtbot):
     layer, place = viewer.layers["outlines prf-visualrois"], tuple(viewer.dims.point)
     shapes = {}
     for order in ((0, 1, 2), (1, 0, 2), (2, 0, 1)):
         viewer.dims.order = order
+        qtbot.waitUntil(lambda: not panel._redraw_timer.isActive())
         shapes[order] = layer.data.shape
         assert layer.data.shape[order[0]] == viewer.layers["contribution"].data.shape[order[0]]
         assert viewer.dims.range[order[0]].step == 4.0
