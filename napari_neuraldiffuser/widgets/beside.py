@@ -69,11 +69,15 @@ class BesideBrain(QObject):
             if moved:
                 layer.data = titles_layer(self.places)[0]
             return
-        image = self.images.get(name, BLANK)
+        # a missing image has the size of the one before: another affine makes napari look at all layers again
+        image = self.images.get(name, np.broadcast_to(BLANK[:1, :1], layer.data.shape))
         if moved or image.shape != layer.data.shape:
             layer.affine = picture_layer(name, image, self.places[name])[1]["affine"]
-        if not np.may_share_memory(image, layer.data):
-            layer.data = image
+        if image.shape != layer.data.shape:
+            layer.data = image.copy()
+        elif not np.array_equal(image, layer.data):
+            layer.data[...] = image  # in place, for new data would do so too
+            layer.refresh(extent=False)
 
     def _add_one(self) -> None:
         missing = [name for name in NAMES if self._there(name) is None]
@@ -93,7 +97,7 @@ class BesideBrain(QObject):
             self.layers[name] = self.viewer.add_points(points, **keywords)
         else:
             image, keywords, _ = picture_layer(name, self.images.get(name, BLANK), self.places[name])
-            self.layers[name] = self.viewer.add_image(image, **keywords)
+            self.layers[name] = self.viewer.add_image(image.copy(), **keywords)  # of its own, as it is written to
         if active is not None:
             self.viewer.layers.selection.active = active
 
