@@ -16,7 +16,7 @@ LAYERS = ("g02", "g04", "g06", "g08", "g10", "g12")
 TARGETS = ("z", "c", *LAYERS)
 
 
-KINDS = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
+KINDS = {float: "a number", int: "a whole number", bool: "true or false", str: "text", tuple: "a list"}
 
 
 class ParamError(UserError):
@@ -245,6 +245,8 @@ class Settings:
 def settings_from_dict(values: dict[str, dict[str, Any]]) -> Settings:
     """The Settings that `to_dict` described; a stage that is left out has its defaults, an unknown one is an error."""
     stages = {f.name: f.type for f in fields(Settings)}
+    if not isinstance(values, dict) or not all(isinstance(params, dict) for params in values.values()):
+        raise ParamError(f"Settings must have a dict for every stage, got {values!r}.")
     unknown = sorted(set(values) - set(stages))
     if unknown:
         raise ParamError(f"Settings must have stages among {sorted(stages)}, got {unknown}.")

@@ -112,7 +112,12 @@ class Recipe:
 
 
 def _check_names(cls: type, values: dict[str, Any]) -> None:
+    if not isinstance(values, dict):
+        raise ParamError(f"{cls.__name__} must be a dict of its fields, got {values!r}.")
     known = {f.name for f in fields(cls)}
     unknown = sorted(set(values) - known)
     if unknown:
         raise ParamError(f"{cls.__name__} must have fields among {sorted(known)}, got {unknown}.")
+    for f in fields(cls):
+        if isinstance(f.default, str) and not isinstance(values.get(f.name, ""), str):
+            raise ParamError(f"{cls.__name__}.{f.name} must be text, got {values[f.name]!r}.")

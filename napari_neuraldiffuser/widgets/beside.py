@@ -60,9 +60,13 @@ class BesideBrain(QObject):
                 self._change(layer, name, moved)
 
     def _there(self, name: str) -> Any:
-        """Our layer of that name unless the user has removed it."""
+        """The layer of that name, also one that a closed panel or an opened folder left, unless the user removed it."""
         layer = self.layers.get(name)
-        return layer if layer is not None and layer in self.viewer.layers else None
+        if layer is None or layer not in self.viewer.layers:
+            layer = next((one for one in self.viewer.layers if one.name == name and kind_of(one) == "picture"), None)
+            if layer is not None:
+                self.layers[name] = layer
+        return layer
 
     def _change(self, layer: Any, name: str, moved: bool) -> None:
         if name == TITLES:

@@ -62,10 +62,11 @@ class Task(QObject):
         """Ask to stop at the next step; asked again, end the process at once."""
         if not self.running:
             return
-        if self.cancelling:
+        again, self.cancelling = self.cancelling, True
+        if again:
             self.engine.stop()
-        self.cancelling = True
-        self.engine.send({"cancel": self.number})
+        else:
+            self.engine.send({"cancel": self.number})
 
     def receive(self, message: dict[str, Any]) -> None:
         """Emit what one message of the engine says."""
@@ -110,6 +111,8 @@ class Engine(QObject):
         Arguments of the Python interpreter, for tests.
     """
 
+    died = Signal()
+    """The process has ended, asked or not: what it had in memory alone is gone."""
     _arrived = Signal(object, object)
 
     def __init__(self, cache: Path, command: Sequence[str] = SERVER) -> None:
@@ -117,6 +120,7 @@ class Engine(QObject):
         self.cache, self.command = Path(cache), tuple(command)
         self.process: subprocess.Popen | None = None
         self.tasks: dict[int, Task] = {}
+        self.requests: dict[int, dict[str, Any]] = {}
         self._last = 0
         self._arrived.connect(self._receive)
         atexit.register(_stop, weakref.ref(self))
@@ -131,7 +135,8 @@ class Engine(QObject):
         self.start()
         self._last += 1
         task = self.tasks[self._last] = Task(self._last, self)
-        self.send({"id": task.number, "call": name, "args": args})
+        self.requests[task.number] = {"id": task.number, "call": name, "args": args}
+        self.send(self.requests[task.number])
         return task
 
     def start(self) -> None:
@@ -155,9 +160,32 @@ class Engine(QObject):
             pass  # it has ended: the listener says so
 
     def stop(self) -> None:
-        """End the child at once: everything it writes is complete or absent, so nothing is lost by it."""
-        if self.process is not None:
-            self.process.kill()
+        """End the child at once: everything it writes is complete or absent, so nothing is lost by it.
+
+        Calls that were not cancelled are asked again of a new one: who waits for them need not notice.
+        """
+        process, self.process = self.process, None
+        if process is None:
+            return
+        process.kill()
+        self.died.emit()
+        for task in [task for task in self.tasks.values() if task.cancelling]:
+            self._forget(task)
+            task.end(Cancelled())
+        if self.tasks:
+            self.start()
+            for number in self.tasks:
+                self.send(self.requests[number])
+
+    def close(self) -> None:
+        """End the child and forget every call."""
+        self.tasks.clear()
+        self.requests.clear()
+        self.stop()
+
+    def _forget(self, task: Task) -> None:
+        self.tasks.pop(task.number, None)
+        self.requests.pop(task.number, None)
 
     def _listen(self, process: subprocess.Popen) -> None:
         """In a thread of its own: every message becomes a signal in the window's thread."""
@@ -167,34 +195,36 @@ class Engine(QObject):
         except (OSError, ValueError):
             process.kill()
         process.wait()
+        for pipe in (process.stdin, process.stdout):
+            try:
+                pipe.close()
+            except OSError:
+                pass  # the rest of a message that nobody reads any more
         try:
             self._arrived.emit(process, None)
         except RuntimeError:
             pass  # the window is gone, and the engine with it
 
     def _receive(self, process: subprocess.Popen, message: dict[str, Any] | None) -> None:
+        if process is not self.process:
+            return  # it was stopped, and another may have taken its place
         if message is None:
-            self._bury(process)
+            self._bury(process.returncode)
             return
         task = self.tasks.get(message.pop("id", 0))
         if task is None:
             return
         if message["event"] == "result":
-            del self.tasks[task.number]
+            self._forget(task)
         task.receive(message)
 
-    def _bury(self, process: subprocess.Popen) -> None:
-        """The child has ended: so have its calls."""
-        if process is not self.process:
-            return
-        for pipe in (process.stdin, process.stdout):
-            try:
-                pipe.close()
-            except OSError:
-                pass
+    def _bury(self, code: int) -> None:
+        """The child has ended unasked: so have its calls."""
         self.process, tasks, self.tasks = None, self.tasks, {}
+        self.requests.clear()
+        self.died.emit()
         for task in tasks.values():
-            task.end(Cancelled() if task.cancelling else died(process.returncode, self.log))
+            task.end(Cancelled() if task.cancelling else died(code, self.log))
 
 
 def died(code: int, log: Path) -> EngineError:
@@ -210,4 +240,4 @@ def died(code: int, log: Path) -> EngineError:
 
 def _stop(engine: "weakref.ref[Engine]") -> None:
     if (alive := engine()) is not None:
-        alive.stop()
+        alive.close()

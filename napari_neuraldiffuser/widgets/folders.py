@@ -23,8 +23,10 @@ SPACES = ("func1pt8mm", "func1mm")
 OWN_FILES = ("*_contribution.nii.gz", "anat/*_dseg.nii.gz", "recon/*_recon.png")
 """Any of these says that a sub-XX folder is ours; other tools write dataset_description.json and sub-XX too."""
 
-FAMILIES = (SHOWN_FAMILY, "nsdgeneral", "floc-faces", "floc-bodies", "floc-places", "floc-words")
-"""Shown of an NSD folder, where it has them: others can be a dozen, and each layer costs napari a fifth of a second."""
+FIRST_FAMILIES = (SHOWN_FAMILY, "nsdgeneral")
+"""Of an NSD folder that is opened: each layer costs napari a fifth of a second and more, in which nothing answers."""
+FAMILIES = (*FIRST_FAMILIES, "floc-faces", "floc-bodies", "floc-places", "floc-words")
+"""That the Data page shows, one layer after the other; a folder can hold a dozen more."""
 
 
 class FolderError(UserError):
@@ -77,7 +79,7 @@ def read_nsd(path: str | list[str]) -> list[LayerData]:
     sources = nsd_places(path)
     if not sources:
         raise FolderError(f"folder must hold nsddata/ppdata/subjXX, got {path}. Choose the folder that holds nsddata.")
-    layers, notes = nsd_layers(sources[0], _space(path, sources[0]))
+    layers, notes = nsd_layers(sources[0], _space(path, sources[0]), FIRST_FAMILIES)
     _tell_others(sources[0].subject, [source.subject for source in sources[1:]])
     _tell(notes)
     _prepare_viewer()
@@ -91,8 +93,13 @@ def _space(path: Path, source: Source) -> str:
     return next((space for space in (*named, *SPACES) if (folder / space).is_dir()), SPACES[0])
 
 
-def nsd_layers(source: Source, space: str) -> tuple[list[LayerData], list[str]]:
-    """Layers of one NSD subject, and notes on regions that cannot be read; needs no betas on disk."""
+def nsd_layers(
+    source: Source, space: str, families: tuple[str, ...] = FAMILIES
+) -> tuple[list[LayerData], list[str]]:
+    """Anatomy and these families of one NSD subject (all where it has none of them), and notes on what is left out.
+
+    Needs no betas on disk.
+    """
     from napari_neuraldiffuser.core.nsd.layout import Layout
     from napari_neuraldiffuser.core.nsd.rois import available, read_rois
 
@@ -102,8 +109,8 @@ def nsd_layers(source: Source, space: str) -> tuple[list[LayerData], list[str]]:
     if layout.anatomy.is_file():
         layers.append(anatomy_layer(layout.anatomy, about("anatomy", source, space=space)))
     there = available(layout)
-    shown = [name for name in there if name in FAMILIES] or there
-    if others := [name for name in there if name not in shown]:
+    shown = [name for name in there if name in families] or there
+    if others := [name for name in there if name not in {*shown, *FAMILIES}]:
         notes.append(f"{', '.join(others)} can be added: open the volumes in {layout.roi_folder}.")
     for name in shown:
         told = about("roi", source, family=name, space=space)

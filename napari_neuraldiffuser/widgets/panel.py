@@ -52,7 +52,7 @@ class Panel(QWidget):
         self.build()
         stored = remembered(self.name)
         if stored:
-            self.restore(stored)
+            self._restore(stored)
         self.session.busy_changed.connect(self.revalidate)
         self.revalidate()
 
@@ -121,6 +121,13 @@ class Panel(QWidget):
         self.revalidate()
         self._remember.start()
 
+    def _restore(self, stored: dict[str, Any]) -> None:
+        """A memory of another version, or a damaged one, must not keep the panel from opening."""
+        try:
+            self.restore(stored)
+        except (TypeError, ValueError, OverflowError, AttributeError, KeyError):
+            self.reset()
+
     def _store(self) -> None:
         remember(self.name, self.state())
 
@@ -154,8 +161,8 @@ class Panel(QWidget):
     def stop(self) -> None:
         """Ask the call to stop; the second time end it at once."""
         if self.task is not None:
-            self.task.cancel()
             self.say("stopping after this step; Cancel again ends it at once")
+            self.task.cancel()
 
     def _told(self, done: int, total: int, what: str) -> None:
         self.bar.setRange(0, total)

@@ -57,7 +57,7 @@ class ReconstructPanel(Panel):
         self._anatomy_changed()
         self.view.refresh()
         for stimulus in self.session.recipe.stimulus_ids[:1]:
-            self.view.show_stimulus(stimulus)
+            self.view.show_stimulus(self.session.recipe.source, stimulus)
 
     def _build_showing(self) -> QHBoxLayout:
         self.every = QSpinBox(minimum=0, maximum=1000, specialValueText="never", suffix=" steps")
@@ -82,6 +82,7 @@ class ReconstructPanel(Panel):
             signal.connect(self.changed)
         self.beside.toggled.connect(self._toggle_beside)
         self.session.stimulus_changed.connect(self._show_stimulus)
+        self.session.recipe_changed.connect(self._recipe_changed)
         for event in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
             event.connect(self._anatomy_changed)
 
@@ -130,7 +131,9 @@ class ReconstructPanel(Panel):
         """Go on with the reconstruction; decode again if the data or decoder changed meanwhile."""
         if decoding_part(recipe) == decoding_part(self.session.recipe):
             self.session.set_decoded(found)
-        if not self.problems():
+        if self.session.recipe.stimulus_ids != recipe.stimulus_ids:
+            self.say("The chosen sessions do not show that stimulus: another one is chosen now. Look at it, then Run.")
+        elif not self.problems():
             self.start()
 
     def _told(self, done: int, total: int, what: str) -> None:
@@ -162,6 +165,7 @@ class ReconstructPanel(Panel):
             if dropped:
                 self.view.drop(run)
             self.view.ended(run)
+            self._catch_up(run)
         return not dropped
 
     def cancelled(self, result: dict[str, Any]) -> None:
@@ -212,7 +216,20 @@ class ReconstructPanel(Panel):
 
     def _show_stimulus(self, stimulus: int) -> None:
         if self.current is None:
-            self.view.show_stimulus(stimulus)
+            self.view.show_stimulus(self.session.recipe.source, stimulus)
+
+    def _recipe_changed(self, recipe: Recipe) -> None:
+        """Images of other data must not be taken for those of the chosen ones."""
+        run = self.view.run
+        if self.current is None and run is not None and run.recipe.source != recipe.source:
+            self.view.show_none()
+
+    def _catch_up(self, run: Run) -> None:
+        """Show what was chosen while a run of something else was under way."""
+        recipe = self.session.recipe
+        if recipe.stimulus_ids and not run.is_of(recipe.source, recipe.stimulus_ids[0]):
+            self._show_stimulus(recipe.stimulus_ids[0])
+        self._recipe_changed(recipe)
 
     def _anatomy_changed(self, event: Any = None) -> None:
         if not isalive(self):  # closed, which napari's events are not told
@@ -232,7 +249,9 @@ class ReconstructPanel(Panel):
             self.beside_brain.hide()
 
     def _show_beside(self) -> None:
-        if self.beside.isChecked() and self.view.run is not None:
+        if self.view.run is None:
+            self.beside_brain.hide()
+        elif self.beside.isChecked():
             self.beside_brain.show(self.view.run, self.view.stimulus)
 
     # memory
@@ -252,7 +271,7 @@ class ReconstructPanel(Panel):
             tick.setChecked(bool(values.get(name, tick.isChecked())))
         for name, spin in (("preview_every", self.every), ("side", self.view.gallery.size)):
             if isinstance(values.get(name), int):
-                spin.setValue(values[name])
+                spin.setValue(max(spin.minimum(), min(values[name], spin.maximum())))
         self.form.restore(values)
 
     def reset(self) -> None:

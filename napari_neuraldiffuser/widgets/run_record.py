@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_neuraldiffuser.core.recipe import Recipe
+from napari_neuraldiffuser.core.recipe import Recipe, Source
 
 SYMBOLS = {
     "guidance_scale": "κ",
@@ -111,6 +111,10 @@ class Run:
         given = [image for image in (self.seen, self.start) if image is not None]
         return sum(image.nbytes for image in [*given, *self.images.values()])
 
+    def is_of(self, source: Source, stimulus: int) -> bool:
+        """Whether it reconstructs this stimulus of these data."""
+        return self.recipe.source == source and stimulus in self.stimulus_ids
+
     def tag(self, arm: str) -> str:
         """How far an arm is, where it is not finished."""
         if arm in self.finished or arm not in self.steps:
@@ -139,7 +143,7 @@ def changes(before: Recipe, after: Recipe) -> str:
             if stages[stage][name] != value:
                 symbol = SYMBOLS.get(name, name.replace("_", " "))
                 found.append(f"{symbol} {brief(value)} → {brief(stages[stage][name])}")
-    for name in ("models", "device", "arms"):
+    for name in ("models", "guide", "device", "arms"):
         former, present = getattr(before, name), getattr(after, name)
         if former != present:
             found.append(f"{name} {brief(former)} → {brief(present)}")
@@ -174,17 +178,18 @@ class History:
         self.runs = [kept for kept in self.runs if kept is not run]
 
     def before(self, run: Run, stimulus: int) -> Run | None:
-        """The newest earlier run of a stimulus."""
+        """The newest earlier run of a stimulus of the same data."""
         place = next((k for k, kept in enumerate(self.runs) if kept is run), len(self.runs))
-        return self._newest(self.runs[:place], stimulus)
+        return self._newest(self.runs[:place], run.recipe.source, stimulus)
 
-    def latest(self, stimulus: int) -> Run | None:
-        """The newest run of a stimulus."""
-        return self._newest(self.runs, stimulus)
+    def latest(self, source: Source, stimulus: int) -> Run | None:
+        """The newest run of a stimulus of these data."""
+        return self._newest(self.runs, source, stimulus)
 
     @staticmethod
-    def _newest(runs: list[Run], stimulus: int) -> Run | None:
-        return next((run for run in reversed(runs) if stimulus in run.stimulus_ids), None)
+    def _newest(runs: list[Run], source: Source, stimulus: int) -> Run | None:
+        """All of NSD's subjects have the same test stimuli, and own stimuli are only counted."""
+        return next((run for run in reversed(runs) if run.is_of(source, stimulus)), None)
 
     def title(self, run: Run) -> str:
         """Time, stimuli, and what changed since the run before of the same stimulus."""
@@ -193,4 +198,5 @@ class History:
         former = self.before(run, first)
         what = "first run" if former is None else changes(former.recipe, run.recipe) or "same parameters"
         state = "" if run.complete else " (partial)" if run.ended else " (running)"
-        return f"{run.began:%H:%M:%S}  stimulus {first}{more}: {what}{state}"
+        who = "" if len({kept.recipe.source for kept in self.runs}) < 2 else f"{run.recipe.source.subject} "
+        return f"{run.began:%H:%M:%S}  {who}stimulus {first}{more}: {what}{state}"

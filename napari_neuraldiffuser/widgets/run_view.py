@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.recipe import Source
 from napari_neuraldiffuser.widgets.gallery import Gallery
 from napari_neuraldiffuser.widgets.pictures import qimage
 from napari_neuraldiffuser.widgets.run_record import History, Run
@@ -102,17 +103,23 @@ class RunView(QWidget):
         self._fill()
         self.refresh()
 
-    def show_stimulus(self, stimulus: int) -> None:
-        """The newest run of a stimulus, or what to do where there is none."""
-        if self.run is not None and stimulus in self.run.stimulus_ids:
+    def show_stimulus(self, source: Source, stimulus: int) -> None:
+        """The newest run of a stimulus of these data, or what to do where there is none."""
+        if self.run is not None and self.run.is_of(source, stimulus):
             if stimulus != self.stimulus:
                 self.show_run(self.run, stimulus)
             return
-        latest = self.history.latest(stimulus)
+        latest = self.history.latest(source, stimulus)
         if latest is not None:
             self.show_run(latest, stimulus)
             return
         self.run, self.stimulus = None, stimulus
+        self._fill()
+        self.refresh()
+
+    def show_none(self) -> None:
+        """No run: other data were chosen."""
+        self.run = self.stimulus = None
         self._fill()
         self.refresh()
 

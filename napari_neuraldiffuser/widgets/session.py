@@ -100,8 +100,7 @@ class Session(QObject):
         """Store the recipe and end the engine at once; whatever is complete on disk stays."""
         if _SESSIONS.pop(hash(self.viewer), None) is not None:
             self.save()
-        self.engine.tasks.clear()
-        self.engine.stop()
+        self.engine.close()
         self.task = None
 
     def save(self) -> None:
@@ -204,7 +203,7 @@ def first_recipe() -> Recipe:
     try:
         if stored:
             return Recipe.from_dict(stored)
-    except (ParamError, TypeError, ValueError):
+    except (ParamError, TypeError, ValueError, AttributeError, KeyError):
         pass  # of another version: begin anew
     return default_recipe()
 

@@ -32,6 +32,10 @@ def test_what_is_left_out_has_its_default():
         ({"settings": {"magic": {}}}, "Settings must have stages among"),
         ({"settings": {"guidance": {"guidance_scale": -1.0}}}, "must be at least 0"),
         ({"arms": ["guided", "misguided"]}, "Recipe.arms must be among"),
+        ({"settings": []}, "must have a dict for every stage"),
+        ({"settings": {"guidance": {"layers": 5}}}, "layers must be a list"),
+        ({"source": {"nsd_dir": 5}}, "Source.nsd_dir must be text"),
+        ({"models": 7}, "Recipe.models must be text"),
     ],
 )
 def test_what_cannot_be_is_named(values, message):

@@ -2,13 +2,15 @@
 
 from typing import Any
 
-from qtpy.QtCore import QObject
+from qtpy.QtCore import QObject, Signal
 
-from napari_neuraldiffuser.widgets.engine import Task
+from napari_neuraldiffuser.widgets.engine import Cancelled, Task
 
 
 class FakeEngine(QObject):
     """Records every call as (name, args, task); `answer` ends one, `tell` and `show` say something in between."""
+
+    died = Signal()
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,6 +33,14 @@ class FakeEngine(QObject):
 
     def stop(self) -> None:
         self.stopped += 1
+        self.died.emit()
+        for task in [task for task in self.tasks.values() if task.cancelling]:
+            del self.tasks[task.number]
+            task.end(Cancelled())
+
+    def close(self) -> None:
+        self.tasks.clear()
+        self.stop()
 
     # what a test does
 

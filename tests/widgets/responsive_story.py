@@ -1,9 +1,9 @@
 """What blocks the window while the plugin works: `python -m tests.widgets.responsive_story`, in a real window.
 
-A timer ticks every 5 ms.  Of each gap between two ticks it is known how long it took and for how much of it the
-window's thread computed; the second is napari's and the plugin's own doing.  Where the first is longer, the thread
-waited: for a lock, for a file, or for a processor that others had.  Another process that only sleeps says how long the
-system made it wait for a processor at the same time.
+A timer ticks every 5 ms.  Of each gap between two ticks it is known how long it took, for how much of it the window's
+thread computed, and both without drawing: a virtual display has no graphics card, so that drawing the window takes a
+processor tens of milliseconds, whatever the plugin does.  Another process that only sleeps says how long the system
+made it wait for a processor at the same time.
 """
 
 import subprocess
@@ -12,6 +12,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import numpy as np
+from qtpy.QtCore import QEvent, Qt, QTimer
 
 from tests.widgets.real_window import PLUGIN, Window, errors, small_sample, tell
 
@@ -31,33 +34,61 @@ print(worst)
 """
 
 
-class Ticker:
-    """Gaps between the ticks of a timer: seconds on the wall, and of the window's thread at work."""
+class Drawing:
+    """Seconds that the main window spent drawing, on the clock and of its thread; made before the window."""
+
+    EVENTS = (QEvent.Type.UpdateRequest, QEvent.Type.Paint)
 
     def __init__(self) -> None:
-        from qtpy.QtCore import Qt, QTimer
+        from napari._qt.qt_main_window import _QtMainWindow
 
-        self.gaps: list[tuple[float, float]] = []
+        self.spent, original = np.zeros(2), _QtMainWindow.event
+
+        def event(window: Any, event: QEvent) -> bool:
+            if event.type() not in self.EVENTS:
+                return original(window, event)
+            began = clocks()
+            try:
+                return original(window, event)
+            finally:
+                self.spent += clocks() - began
+
+        _QtMainWindow.event = event
+
+
+def clocks() -> np.ndarray:
+    """Seconds on the clock, and of this thread."""
+    return np.array([time.monotonic(), time.thread_time()])
+
+
+class Ticker:
+    """Gaps between the ticks of a timer: clock, thread, and both without drawing."""
+
+    def __init__(self, drawing: Drawing) -> None:
+        self.drawing, self.gaps = drawing, []
         self.timer = QTimer(interval=TICK, timerType=Qt.TimerType.PreciseTimer)
         self.timer.timeout.connect(self._tick)
 
+    def _now(self) -> np.ndarray:
+        now = clocks()
+        return np.concatenate([now, now - self.drawing.spent])
+
     def start(self) -> None:
         """Forget what was, and tick."""
-        self.gaps, self.last = [], (time.monotonic(), time.thread_time())
+        self.gaps, self.last = [], self._now()
         self.timer.start()
 
     def _tick(self) -> None:
-        now = time.monotonic(), time.thread_time()
-        self.gaps.append((now[0] - self.last[0], now[1] - self.last[1]))
+        now = self._now()
+        self.gaps.append(now - self.last)
         self.last = now
 
     def stop(self) -> dict[str, Any]:
-        """The longest gap, and the longest time at work within one."""
+        """The longest gap by each measure."""
         self._tick()
         self.timer.stop()
-        wall, busy = (max(gap[k] for gap in self.gaps) for k in (0, 1))
-        long = sorted((gap for gap in self.gaps if gap[0] > LIMIT), reverse=True)[:10]
-        return {"ticks": len(self.gaps), "wall": wall, "busy": busy, "long": long}
+        longest = np.max(self.gaps, axis=0).tolist()
+        return {"ticks": len(self.gaps), **dict(zip(("wall", "busy", "own_wall", "own_busy"), longest, strict=True))}
 
 
 @contextmanager
@@ -80,7 +111,7 @@ def measured(ticker: Ticker, step: str, act: Callable[[], Any]) -> bool:
         act()
         found = ticker.stop()
     tell(step, **found, control=other["worst"])
-    return found["wall"] <= LIMIT
+    return found["own_wall"] <= LIMIT
 
 
 def main(tries: str) -> None:
@@ -89,7 +120,8 @@ def main(tries: str) -> None:
 
     small_sample()
     with notification_manager:
-        window, ticker = Window(), Ticker()
+        ticker = Ticker(Drawing())  # before there is a window
+        window = Window()
         open_dock(window)
         measured(ticker, "show layers", lambda: show_layers(window))
         window.panels["Reconstruct"].beside.setChecked(False)

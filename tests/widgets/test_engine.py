@@ -87,10 +87,34 @@ def test_cancel_reaches_the_call_and_keeps_what_it_had(engine, qtbot):
 def test_cancelling_twice_ends_the_process(engine, qtbot):
     task = engine.call("hang", {})
     qtbot.waitSignal(task.told, timeout=PATIENCE).wait()
+    ended = []
+    task.ended.connect(ended.append)
     task.cancel()
     task.cancel()
-    assert isinstance(end_of(qtbot, task), Cancelled)
+    assert [type(result) for result in ended] == [Cancelled]
     assert end_of(qtbot, engine.call("echo", {"x": 0})) == {"got": {"x": 0}}, "the next call starts it again"
+
+
+def test_bystanders_do_not_notice_that_the_process_was_ended(engine, qtbot):
+    task, other, died = engine.call("hang", {}), engine.call("echo", {"x": 5}), []
+    engine.died.connect(lambda: died.append(1))
+    qtbot.waitSignal(task.told, timeout=PATIENCE).wait()
+    first = engine.process.pid
+    with qtbot.waitSignal(other.ended, timeout=PATIENCE) as ended:
+        task.cancel()
+        task.cancel()
+        assert died == [1]
+    assert ended.args[0] == {"got": {"x": 5}}
+    assert engine.process.pid != first
+
+
+def test_closing_forgets_every_call(engine, qtbot):
+    task, ended = engine.call("hang", {}), []
+    task.ended.connect(ended.append)
+    engine.close()
+    assert engine.process is None
+    qtbot.wait(200)
+    assert ended == []
 
 
 def test_user_errors_and_bugs_are_told_apart(engine, qtbot):

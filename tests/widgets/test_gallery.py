@@ -9,7 +9,7 @@ from qtpy.QtGui import QImage
 from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari_neuraldiffuser.core.params import GuidanceParams
-from napari_neuraldiffuser.core.recipe import Recipe
+from napari_neuraldiffuser.core.recipe import Recipe, Source
 from napari_neuraldiffuser.widgets import run_record
 from napari_neuraldiffuser.widgets.gallery import Gallery
 from napari_neuraldiffuser.widgets.pictures import LARGE, Enlarged, ImageCell, pixmap, qimage
@@ -151,7 +151,8 @@ def test_history_keeps_the_last_runs_and_a_bound_on_memory(monkeypatch):
         history.add(run)
     assert history.runs == runs[3:]
     assert history.before(runs[-1], 0) is runs[-3]
-    assert history.latest(1) is runs[-2]
+    assert history.latest(runs[-2].recipe.source, 1) is runs[-2]
+    assert history.latest(Source("elsewhere"), 1) is None
     assert history.before(history.runs[0], 1) is None
     monkeypatch.setattr(run_record, "KEPT_BYTES", 3 * runs[0].nbytes)
     history.add(begun(stimuli=(1,)))
@@ -305,12 +306,15 @@ def test_earlier_runs_can_be_chosen(qtbot):
     assert colour(view.gallery.rows["before, guided"].cells[0]) == GREEN.tolist()
     view.gallery.size.setValue(200)  # still compared
     assert not view.gallery.rows["before, guided"].isHidden()
-    view.show_stimulus(8)
+    source = first.recipe.source
+    view.show_stimulus(source, 8)
     assert view.run is None
     assert "No run of stimulus 8" in view.gallery.empty.text()
     assert not view.results.python.isEnabled()
-    view.show_stimulus(3)
+    view.show_stimulus(source, 3)
     assert view.run is second
+    view.show_stimulus(Source("elsewhere"), 3)
+    assert view.run is None, "another subject has seen the same stimulus"
 
 
 def test_all_images_of_a_run_are_written(qtbot, tmp_path):

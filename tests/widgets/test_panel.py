@@ -75,12 +75,33 @@ def test_cancel_keeps_what_is_there(panel):
     assert panel.session.engine.sent == [{"cancel": task.number}]
     panel.session.engine.tell("decode", 4, 8, "ridge")
     assert "stopping" in panel.message.text()
-    panel.cancel.click()
-    assert panel.session.engine.stopped == 1, "asked twice, the process is ended"
     panel.session.engine.answer("decode", Cancelled({"part": 1}))
     assert panel.partial == [{"part": 1}]
     assert panel.done == []
     assert "cancelled" in panel.message.text()
+
+
+def test_cancelling_twice_ends_the_process(panel):
+    panel.tick.setChecked(True)
+    panel.run.click()
+    panel.cancel.click()
+    panel.cancel.click()
+    assert panel.session.engine.stopped == 1
+    assert panel.partial == [{}]
+    assert "cancelled" in panel.message.text()
+    assert panel.run.isEnabled()
+
+
+@pytest.mark.parametrize("stored", [{"tick": 10**30, "x": []}, {"boom": OverflowError}, {"boom": KeyError}])
+def test_a_panel_opens_with_any_memory(viewer, session, qtbot, monkeypatch, stored):
+    class Strict(Example):
+        def restore(self, values):
+            if "boom" in values:
+                raise values["boom"]
+            super().restore(values)
+
+    monkeypatch.setattr(panels, "remembered", lambda name: stored)
+    qtbot.addWidget(Strict(viewer))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from napari_neuraldiffuser.core.recipe import Recipe, Source
 from napari_neuraldiffuser.widgets import live
 from napari_neuraldiffuser.widgets.about import KEY, about
 from napari_neuraldiffuser.widgets.engine import Cancelled, Engine, EngineError
+from napari_neuraldiffuser.widgets.gallery import SIDE
 from napari_neuraldiffuser.widgets.layers import PICTURES, TITLES
 from napari_neuraldiffuser.widgets.reconstruct import KEYS, ReconstructPanel
 from napari_neuraldiffuser.widgets.session import Session
@@ -575,7 +576,7 @@ def test_everything_is_remembered(viewer, session, qtbot):
     assert not other.form.arms["unguided"].isChecked()
     assert other.form.controls.groups[0].controls["guidance_scale"].value() == 11
     other.reset()
-    assert other.state() == {**state, "live": False, "preview_every": 2, "side": 110, "before": False} | {
+    assert other.state() == {**state, "live": False, "preview_every": 2, "side": SIDE, "before": False} | {
         "beside": True,
         "more": False,
     }
@@ -638,3 +639,62 @@ def check_run(panel, session, files, qtbot):
     # the picture is what the engine kept of it, not the last preview
     kept = next(row for row in part.result["provenance"]["images"] if row["arm"] == "guided" and row["rep"] == 1)
     assert hashlib.sha256(np.ascontiguousarray(part.images["guided"][0, 0])).hexdigest() == kept["sha256"]
+
+
+# data that change
+
+
+def test_another_subject_that_saw_the_same_stimulus_has_no_run_yet(ready, session, anatomy, qtbot):
+    ready.run.click()
+    whole_run(session)
+    assert ready.view.run is not None
+    qtbot.waitUntil(lambda: "guided" in ready.viewer.layers)
+    session.choose(Source(nsd_dir="/nsd", subject="subj02"))
+    assert ready.view.run is None
+    session.set_decoded(DECODED)
+    session.change(stimulus_ids=(3,))
+    assert ready.view.run is None
+    assert not ready.view.results.python.isEnabled()
+    assert "guided" not in ready.viewer.layers
+    session.choose(Source(nsd_dir="/nsd"))
+    session.set_decoded(DECODED)
+    session.change(stimulus_ids=(3,))
+    assert ready.view.run is not None, "the run of the first subject is still there"
+
+
+def test_a_stimulus_that_the_sessions_do_not_show_is_not_replaced_in_silence(panel, session):
+    session.set_described({"test_ids": [3, 7, 9, 11]})
+    session.change(stimulus_ids=(11,))
+    panel.run.click()
+    assert session.engine.names()[-1] == "decode"
+    session.engine.answer("decode", DECODED)
+    assert session.recipe.stimulus_ids != (11,)
+    assert runs(session) == 0
+    assert "another one is chosen now" in panel.message.text()
+
+
+def test_a_stimulus_that_is_chosen_meanwhile_is_shown_at_the_end(ready, session):
+    ready.run.click()
+    begin(session)
+    session.change(stimulus_ids=(7,))
+    assert ready.view.stimulus == 3
+    finish_arm(session, "guided", RED)
+    finish_arm(session, "unguided", RED)
+    session.engine.answer("reconstruct", RESULT)
+    assert ready.view.run is None
+    assert "No run of stimulus 7" in ready.view.gallery.empty.text()
+
+
+def test_a_reopened_panel_takes_the_pictures_that_are_there(ready, session, anatomy, viewer, qtbot):
+    ready.run.click()
+    whole_run(session)
+    qtbot.waitUntil(lambda: TITLES in viewer.layers)
+    viewer.window.remove_dock_widget(ready)
+    again = ReconstructPanel(viewer)
+    viewer.window.add_dock_widget(again)
+    again.run.click()
+    whole_run(session, shade=BLUE)
+    qtbot.wait(50)
+    names = [layer.name for layer in viewer.layers]
+    assert sorted(names) == sorted(set(names))
+    assert (viewer.layers["guided"].data == BLUE).all()

@@ -3,7 +3,8 @@
 In a real window with the real engine (responsive_story.py).  Asserted of every phase: between two ticks of a 5 ms timer
 the window's thread never computes for over 100 ms.  Asserted of each kind of phase: in one of three tries no gap takes
 over 100 ms on the clock; a try does not count where a process that only sleeps, at the same time, woke over 50 ms late,
-as the system had no processor for anybody then.  Making a layer is napari's own time and is reported only.
+as the system had no processor for anybody then.  Drawing the window without a graphics card, and making layers, is
+napari's own time, and is reported only.
 """
 
 import pytest
@@ -33,15 +34,18 @@ def phases(told, kind):
 
 
 def show(name, values):
-    wall, busy, control = (1000 * values[key] for key in ("wall", "busy", "control"))
-    print(f"{name}: longest gap {wall:.0f} ms, at work in one {busy:.0f} ms, sleeping process {control:.0f} ms late")
+    wall, busy, own, ours, control = (
+        round(1000 * values[key]) for key in ("wall", "busy", "own_wall", "own_busy", "control")
+    )
+    print(f"{name}: longest gap {wall} ms, at work in one {busy} ms; without drawing {own} and {ours} ms; ", end="")
+    print(f"sleeping process {control} ms late")
 
 
 def test_the_window_never_computes_for_over_100_ms(told):
     measured = {name: values for name, values in told.items() if "ticks" in values}
     for name, values in measured.items():
         show(name, values)
-    busy = {name: values["busy"] for name, values in measured.items() if name != "show layers"}
+    busy = {name: values["own_busy"] for name, values in measured.items() if name != "show layers"}
     assert {name.split()[0] for name in busy} == {"decode", *KINDS}
     assert max(busy.values()) <= LIMIT, busy
 
@@ -50,8 +54,8 @@ def test_the_window_never_computes_for_over_100_ms(told):
 def test_the_window_is_never_blocked_for_over_100_ms(told, kind):
     calm = [values for values in phases(told, kind) if values["control"] <= CALM]
     if not calm:
-        pytest.skip(f"a process that only sleeps woke over {1000 * CALM:.0f} ms late in every try: the machine is busy")
-    assert min(values["wall"] for values in calm) <= LIMIT, calm
+        pytest.skip("the machine is busy: a process that only sleeps woke over 50 ms late in every try")
+    assert min(values["own_wall"] for values in calm) <= LIMIT, calm
 
 
 def test_the_dock_opens_within_a_second(told):

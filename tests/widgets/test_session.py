@@ -59,7 +59,19 @@ def test_the_recipe_is_remembered(session, qtbot, monkeypatch):
     assert first_recipe() == session.recipe
 
 
-@pytest.mark.parametrize("stored", [{"models": 3, "magic": 1}, {"settings": {"guidance": {"rule": "x"}}}, {"arms": 5}])
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {"models": 3, "magic": 1},
+        {"settings": {"guidance": {"rule": "x"}}},
+        {"arms": 5},
+        {"settings": []},
+        {"settings": {"guidance": {"layers": 5}}},
+        {"source": {"nsd_dir": 5}},
+        {"source": []},
+        {"models": 7},
+    ],
+)
 def test_a_recipe_of_another_version_is_left_behind(session, stored):
     remember("recipe", stored)
     found = first_recipe()
