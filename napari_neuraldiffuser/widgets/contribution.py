@@ -8,12 +8,14 @@ import numpy as np
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel
 
-from napari_neuraldiffuser.widgets.about import kind_of
+from napari_neuraldiffuser.core.recipe import Recipe
+from napari_neuraldiffuser.widgets.map_age import LATE, MapAge
 from napari_neuraldiffuser.widgets.map_source import MapSource
 from napari_neuraldiffuser.widgets.maps import Family, SubjectMaps, plain, target_name
 from napari_neuraldiffuser.widgets.outlines import Outlines, families_in
-from napari_neuraldiffuser.widgets.overlay import LAYER_NAME, Overlay
+from napari_neuraldiffuser.widgets.overlay import Overlay
 from napari_neuraldiffuser.widgets.overlay_controls import LookControls, RegionControls
+from napari_neuraldiffuser.widgets.own_layers import add_anatomy, hide_other_maps
 from napari_neuraldiffuser.widgets.panel import Panel
 from napari_neuraldiffuser.widgets.probe import Probe, describe, look_up
 from napari_neuraldiffuser.widgets.roi_table import RoiTable
@@ -48,7 +50,9 @@ class ContributionPanel(Panel):
         target, regions = QFormLayout(), QFormLayout()
         target.addRow("Target", self.target)
         regions.addRow("Regions", self.regions)
+        self.age = MapAge(self.session)
         self.body.addWidget(self.source)
+        self.body.addWidget(self.age)
         self.body.addLayout(target)
         self.body.addWidget(self.look)
         self.body.addLayout(regions)
@@ -112,7 +116,14 @@ class ContributionPanel(Panel):
 
     def start(self) -> None:
         """Compute the maps of the recipe, then show them."""
-        self.run_task("contribution", done=lambda result: self.session.show_output(result["folder"]))
+        self.run_task("contribution", done=partial(self._computed, self.session.recipe))
+
+    def _computed(self, started: Recipe, result: dict[str, Any]) -> None:
+        if not self.age.fits(started):
+            self.say(LATE)
+            return
+        self.session.show_output(result["folder"])
+        self.age.take(started, result["folder"])
 
     def open_folder(self, folder: str) -> None:
         """Read an output folder in a thread; an error appears in the panel."""
@@ -129,19 +140,10 @@ class ContributionPanel(Panel):
             self.fail(found)
             return
         _, maps, anatomy = found
-        self._add_anatomy(anatomy)
+        add_anatomy(self.viewer, anatomy)
         self._take(maps)
         if self.task is None:
             self.say(" ".join(maps.notes))
-
-    def _add_anatomy(self, anatomy: Any) -> None:
-        """Put the anatomy below everything unless the viewer has one."""
-        from napari.layers import Layer
-
-        if anatomy is not None and not any(kind_of(layer) == "anatomy" for layer in self.viewer.layers):
-            data, keywords, _ = anatomy
-            keywords = {**keywords, "name": "anatomy", "colormap": "gray"}
-            self.viewer.layers.insert(0, Layer.create(data, keywords, "image"))
 
     def _take(self, maps: SubjectMaps | None) -> None:
         """Show another subject's maps; target, threshold and slice stay where they can."""
@@ -155,7 +157,8 @@ class ContributionPanel(Panel):
         self.target.setCurrentIndex(max(self.target.findData(former), 0) if maps else -1)
         self.target.blockSignals(blocked)
         self._take_families()
-        self._hide_other_maps()
+        if maps is not None:
+            hide_other_maps(self.viewer, self.overlay.layer)
         self.found.setText(INVITATION)
         self.show_target()
         self._draw_outlines()
@@ -170,12 +173,6 @@ class ContributionPanel(Panel):
         full = {plain(name): name for name in listed}
         self.families = {full.get(plain(name), name): family for name, family in found.items()}
         self.regions.set_families(list(dict.fromkeys([*listed, *self.families])))
-
-    def _hide_other_maps(self) -> None:
-        """Two maps over each other would show what the threshold leaves out."""
-        for layer in self.viewer.layers if self.maps else ():
-            if kind_of(layer) == "contribution" and layer.name != LAYER_NAME:
-                layer.visible = False
 
     # overlay and outlines
 
@@ -196,7 +193,8 @@ class ContributionPanel(Panel):
 
     def _look_changed(self) -> None:
         self.look.set_largest(self.overlay.largest(self.look.look().sign))
-        self.overlay.apply(self.look.look())
+        if self.maps is not None:  # the layer may be another panel's, of maps that this one has not read yet
+            self.overlay.apply(self.look.look())
         self.changed()
 
     def _regions_changed(self) -> None:
@@ -234,7 +232,7 @@ class ContributionPanel(Panel):
         self.clicked(place)
 
     def _slice_changed(self, event: Any) -> None:
-        if event.type != "point":
+        if event.type != "point" and self.overlay.shown:
             self._redraw_timer.start()  # later: napari may be inserting the very layer that changed the order
         self._mark_timer.start()
 

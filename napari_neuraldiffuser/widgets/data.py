@@ -4,14 +4,13 @@ from functools import partial
 from typing import Any
 
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QLabel, QPushButton
+from qtpy.QtWidgets import QLabel
 
-from napari_neuraldiffuser.core.errors import UserError
 from napari_neuraldiffuser.core.params import BetasParams, ParamError, default_of
 from napari_neuraldiffuser.core.recipe import Recipe, Source
 from napari_neuraldiffuser.widgets.about import KEY
 from napari_neuraldiffuser.widgets.controls import ParamControls
-from napari_neuraldiffuser.widgets.engine import EngineError, Task
+from napari_neuraldiffuser.widgets.engine import Task
 from napari_neuraldiffuser.widgets.fold import Fold
 from napari_neuraldiffuser.widgets.layers import add_layers
 from napari_neuraldiffuser.widgets.mask_box import MaskBox
@@ -19,6 +18,8 @@ from napari_neuraldiffuser.widgets.panel import Panel
 from napari_neuraldiffuser.widgets.path_field import dropped
 from napari_neuraldiffuser.widgets.reader import LayerData
 from napari_neuraldiffuser.widgets.roi_box import RoiBox
+from napari_neuraldiffuser.widgets.roi_paths import absolute_masks
+from napari_neuraldiffuser.widgets.sample_button import SampleButton
 from napari_neuraldiffuser.widgets.sessions_line import SessionsLine
 from napari_neuraldiffuser.widgets.source_facts import facts, place
 from napari_neuraldiffuser.widgets.source_form import SourceForm
@@ -26,7 +27,6 @@ from napari_neuraldiffuser.widgets.source_layers import Read, ThreadTask, missin
 from napari_neuraldiffuser.widgets.voxel_count import VoxelCount, reason
 from napari_neuraldiffuser.widgets.worker import CoreWorker
 
-PLUGIN, SAMPLE = "napari-neuraldiffuser", "simulated_subject"
 ADD_EVERY = 20
 """Milliseconds between layers, in which the window draws itself."""
 LOOKING = "looking at the files …"
@@ -66,8 +66,7 @@ class DataPanel(Panel):
         self.layout().addStretch(1)
 
     def _build_source(self) -> None:
-        self.sample = QPushButton("Simulated subject")
-        self.sample.setToolTip("Opens a subject simulated in NSD's formats; it is written to the cache the first time")
+        self.sample = SampleButton(lambda: self.viewer)
         self.facts = QLabel("", wordWrap=True)
         for widget in (self.form, self.sample, self.facts):
             self.body.addWidget(widget)
@@ -80,8 +79,9 @@ class DataPanel(Panel):
 
     def _connect(self) -> None:
         self.form.changed.connect(self._source_chosen)
-        self.sample.clicked.connect(self._open_sample)
-        self.roi.changed.connect(lambda text: self._change_betas(roi=text))
+        self.sample.said.connect(self.say)
+        self.sample.failed.connect(self.fail)
+        self.roi.changed.connect(lambda text: self._change_betas(roi=absolute_masks(text)))
         self.roi.judged.connect(self.changed)
         self.sessions.changed.connect(lambda text: self._change_betas(sessions=text))
         self.sessions.judged.connect(self.changed)
@@ -123,18 +123,6 @@ class DataPanel(Panel):
             self.session.change_stage("betas", self.betas.but(**changes))
         except ParamError as error:
             self.fail(error)
-
-    def _open_sample(self) -> None:
-        self.sample.setEnabled(False)  # the sample has an event loop of its own while it is written
-        self.say("opening the simulated subject; the first time it is written, see the activity dock")
-        try:
-            self.viewer.open_sample(PLUGIN, SAMPLE)
-        except (KeyError, UserError, EngineError, OSError) as error:
-            self.fail(error)
-        else:
-            self.say("")
-        finally:
-            self.sample.setEnabled(True)
 
     def dragEnterEvent(self, event: Any) -> None:
         """Qt's name: a folder that is dragged here may be dropped."""
@@ -268,7 +256,7 @@ class DataPanel(Panel):
         own = self.form.own
         return {
             "recent": self.form.nsd.recent(),
-            "own": {name: field.path for name, field in own.fields.items()} | {"subject": own.subject.text()},
+            "own": {name: field.located for name, field in own.fields.items()} | {"subject": own.subject.text()},
             "page": "own" if self.form.use_own.isChecked() else "nsd",
             "more": self.more.isExpanded(),
         }

@@ -24,6 +24,7 @@ LABELS = {
     "seed": "Seed of these columns",
 }
 HDF5 = "Decoder (*.h5)"
+GONE = "The loaded decoder is gone with the computing process: load it again."
 
 
 class DecodePanel(Panel):
@@ -88,6 +89,7 @@ class DecodePanel(Panel):
         self.session.recipe_changed.connect(self._show_recipe)
         self.session.decoded_changed.connect(self._show_decoded)
         self.session.described_changed.connect(self.changed)
+        self.session.engine.died.connect(self._engine_died)
 
     # what was chosen
 
@@ -112,6 +114,8 @@ class DecodePanel(Panel):
         self.forget.setVisible(self._uses_loaded())
 
     def _uses_loaded(self) -> bool:
+        if (self.session.decoded or {}).get("loaded"):
+            return True
         return self._loaded is not None and self._loaded[0] == decoding_part(self.session.recipe)
 
     def _models_chosen(self) -> None:
@@ -183,6 +187,20 @@ class DecodePanel(Panel):
         self.stale.setText(f"Decode again: {what} changed since.")
         self.stale.setVisible(True)
         self.result.show_fits(False)
+
+    def _engine_died(self) -> None:
+        """A new engine would fit where the loaded decoder was used, and say nothing of it."""
+        shown = self.session.decoded or (self._shown[1] if self._shown else {})
+        lost = self._loaded is not None or bool(shown.get("loaded"))
+        self._loaded = None
+        if shown.get("loaded"):
+            self._shown = None
+            self.session.set_decoded(None)
+            self.result.show_fits(False)
+        if lost:
+            self.stale.setText(GONE)
+            self.stale.setVisible(True)
+        self.revalidate()
 
     # files
 

@@ -116,7 +116,7 @@ def pale(picture: QPixmap) -> QPixmap:
 
 def counts(found: dict[str, Any]) -> str:
     """One line of what the decoder was made from, and whether it had to be."""
-    made = "From the cache." if found["cached"] else "Loaded from your file." if found.get("loaded") else "Fitted now."
+    made = "Loaded from your file." if found.get("loaded") else "From the cache." if found["cached"] else "Fitted now."
     return (
         f"{found['n_voxels']:,} voxels, {found['n_train']:,} training images, {found['n_test']:,} test images "
         f"seen {found['repeats_mean']:.3g} times on average. {made}"

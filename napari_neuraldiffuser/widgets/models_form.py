@@ -7,7 +7,7 @@ from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QHBoxLayout, QLabel, QLineEdit, QPushButton, QWidget
 
 from napari_neuraldiffuser.widgets.panel import ERROR_STYLE
-from napari_neuraldiffuser.widgets.path_field import TYPING
+from napari_neuraldiffuser.widgets.path_field import TYPING, located
 
 DEMO = "demo"
 PARTS = ("vae", "unet", "scheduler", "text_encoder", "tokenizer", "image_encoder")
@@ -21,7 +21,7 @@ def models_problem(models: str, guide: str) -> str:
         return "Models must be 'demo', a folder or a hub id, got nothing. Write demo for the bundled ones."
     if models == DEMO:
         return ""
-    folder = Path(models).expanduser()
+    folder = Path(located(models))
     if folder.is_dir():
         missing = [part for part in PARTS if not (folder / part).is_dir() and not (part == "image_encoder" and guide)]
         if missing == ["image_encoder"]:
@@ -36,8 +36,7 @@ def models_problem(models: str, guide: str) -> str:
 
 def guide_problem(guide: str) -> str:
     """Why the guide cannot be opened, as far as its folder shows; nothing otherwise."""
-    folder = Path(guide).expanduser()
-    if not guide or is_hub_id(guide) or (folder / "config.json").is_file():
+    if not guide or is_hub_id(guide) or (Path(located(guide)) / "config.json").is_file():
         return ""
     return f"Guide must be a CLIP folder with config.json or a hub id owner/name, got {guide}. Check the path."
 
@@ -45,6 +44,12 @@ def guide_problem(guide: str) -> str:
 def is_hub_id(text: str) -> bool:
     """Whether a text can be owner/name."""
     return text.count("/") == 1 and not text.startswith(("/", ".", "~")) and all(text.split("/"))
+
+
+def chosen(text: str) -> str:
+    """A folder that exists by its whole path; "demo", hub ids and what is not there as they are."""
+    text = text.strip()
+    return located(text) if text not in ("", DEMO) and Path(located(text)).is_dir() else text
 
 
 class ModelsForm(QWidget):
@@ -89,8 +94,8 @@ class ModelsForm(QWidget):
 
     @property
     def values(self) -> tuple[str, str]:
-        """Models and guide."""
-        return self.models.currentText().strip(), self.guide.text().strip()
+        """Models and guide, folders by their whole paths."""
+        return chosen(self.models.currentText()), chosen(self.guide.text())
 
     def problem(self) -> str:
         """Why these cannot be used, or nothing."""
@@ -128,13 +133,13 @@ class ModelsForm(QWidget):
         self.changed.emit()
 
     def _browse(self) -> None:
-        chosen = QFileDialog.getExistingDirectory(self, "Choose a model folder", next(iter(self.recent()), ""))
-        if chosen:
-            self.models.setEditText(chosen)
+        folder = QFileDialog.getExistingDirectory(self, "Choose a model folder", next(iter(self.recent()), ""))
+        if folder:
+            self.models.setEditText(folder)
             self._taken()
 
     def _browse_guide(self) -> None:
-        chosen = QFileDialog.getExistingDirectory(self, "Choose a CLIP vision model", self.guide.text())
-        if chosen:
-            self.guide.setText(chosen)
+        folder = QFileDialog.getExistingDirectory(self, "Choose a CLIP vision model", self.guide.text())
+        if folder:
+            self.guide.setText(folder)
             self._taken()

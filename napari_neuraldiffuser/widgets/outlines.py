@@ -1,17 +1,20 @@
 """Outlines of regions in the viewer: one Labels layer per family, and the selected region in white."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_neuraldiffuser.widgets.maps import Family, family_of_layer, plain
+from napari_neuraldiffuser.widgets.own_layers import OWN, own_layer, own_layers
 
 if TYPE_CHECKING:
     import napari
 
 SELECTED = "selected region"
+HIDDEN = "neuraldiffuser_hidden"
+"""Key of a layer's metadata: outlines of which family it was hidden for."""
 OPACITY = 0.9
 FINE = 1.0
 """Millimetres of the grid that contours are drawn on."""
@@ -33,35 +36,42 @@ class Outlines:
 
     def __init__(self, viewer: "napari.Viewer") -> None:
         self.viewer = viewer
-        self.made: dict[str, Any] = {}
-        self.planes: dict[str, tuple[int, ...]] = {}
-        self.hidden: dict[str, list[Any]] = {}
-        self.selected: Any = None
+
+    @property
+    def made(self) -> dict[str, Any]:
+        """Family to its outlines, whoever made them."""
+        return {layer.metadata["outline"]: layer for layer in own_layers(self.viewer, "outlines")}
+
+    @property
+    def selected(self) -> Any:
+        """The layer of the selected region; None where there is none."""
+        return own_layer(self.viewer, SELECTED)
 
     def show(self, families: dict[str, Family], width: int) -> None:
         """Outline these families `width` pixels wide, and no other."""
-        for name in set(self.made) - set(families):
-            self._hide(name)
+        made = self.made
+        for name in set(made) - set(families):
+            made[name].visible = False
+        self._show_coarse(families)
         for name, family in families.items():
-            layer = self.made.get(name)
-            if layer is None or layer not in self.viewer.layers:
+            layer = made.get(name)
+            if layer is None:
                 layer = self._make(name, family)
-            elif self.planes[name] != self._plane():
+            elif layer.metadata["plane"] != self._plane():
                 data, placing = fine(family.volume.shown, family.volume.placing, self._plane())
                 with keeping_place(self.viewer):
                     layer.data, layer.affine = data, placing["affine"]
-                self.planes[name] = self._plane()
+                layer.metadata["plane"] = self._plane()
             layer.contour, layer.visible = width, True
             self._hide_coarse(name)
 
     def _make(self, name: str, family: Family) -> Any:
         numbers = [k for k in family.names if k > 0]
         features = {"index": [0, *numbers], "roi": ["", *(family.names[k] for k in numbers)]}
-        self.planes[name] = self._plane()
         data, placing = fine(family.volume.shown, family.volume.placing, self._plane())
         layer = self._add(data, {"name": f"outlines {name}", "features": features, "opacity": OPACITY, **placing})
-        layer.metadata = {**family.volume.placing["metadata"], "outline": name}
-        self.made[name] = layer
+        told = {OWN: "outlines", "outline": name, "plane": self._plane()}
+        layer.metadata = {**family.volume.placing["metadata"], **told}
         return layer
 
     def _plane(self) -> tuple[int, ...]:
@@ -83,13 +93,14 @@ class Outlines:
         for layer in self.viewer.layers:
             if layer.visible and "outline" not in layer.metadata and is_family(layer, name):
                 layer.visible = False
-                self.hidden.setdefault(name, []).append(layer)
+                layer.metadata[HIDDEN] = name
 
-    def _hide(self, name: str) -> None:
-        if self.made[name] in self.viewer.layers:
-            self.made[name].visible = False
-        for layer in self.hidden.pop(name, []):
-            layer.visible = True
+    def _show_coarse(self, outlined: Container[str]) -> None:
+        """Show again what was hidden for families that are outlined no longer."""
+        for layer in self.viewer.layers:
+            if layer.metadata.get(HIDDEN, "") and layer.metadata[HIDDEN] not in outlined:
+                del layer.metadata[HIDDEN]
+                layer.visible = True
 
     def select(self, family: Family | None, roi: str, width: int) -> None:
         """Outline one region in white above all others; none where it has no volume."""
@@ -98,30 +109,27 @@ class Outlines:
             self._remove_selected()
             return
         mask, placing = fine((family.volume.shown == label).astype(np.uint8), family.volume.placing, self._plane())
-        if self.selected is not None and self.selected in self.viewer.layers:
+        if self.selected is not None:
             with keeping_place(self.viewer):
                 self.selected.data, self.selected.affine = mask, placing["affine"]
         else:
             from napari.utils.colormaps import DirectLabelColormap
 
             look = {"opacity": OPACITY, "colormap": DirectLabelColormap(color_dict=WHITE)}
-            self.selected = self._add(mask, {"name": SELECTED, **look, **placing})
+            self._add(mask, {"name": SELECTED, "metadata": {OWN: SELECTED}, **look, **placing})
         self.selected.contour = width
 
     def _remove_selected(self) -> None:
-        if self.selected is not None and self.selected in self.viewer.layers:
+        if self.selected is not None:
             with keeping_place(self.viewer):
                 self.viewer.layers.remove(self.selected)
-        self.selected = None
 
     def clear(self) -> None:
         """Take away what was made and give the other layers their look back."""
         self.show({}, 0)
-        for layer in self.made.values():
-            if layer in self.viewer.layers:
-                with keeping_place(self.viewer):
-                    self.viewer.layers.remove(layer)
-        self.made = {}
+        for layer in own_layers(self.viewer, "outlines"):
+            with keeping_place(self.viewer):
+                self.viewer.layers.remove(layer)
         self._remove_selected()
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from napari_neuraldiffuser.widgets.layers import transparent_below
 from napari_neuraldiffuser.widgets.maps import Volume
+from napari_neuraldiffuser.widgets.own_layers import OWN, own_layer
 from napari_neuraldiffuser.widgets.view import place_camera
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["LAYER_NAME", "Look", "Overlay", "place_camera", "transparent_below"]
 
 LAYER_NAME = "contribution"
+USE = {OWN: "overlay"}
 LEAST = 0.005
 """Lowest threshold, as a fraction of the largest share: below it voxels without any share would be coloured."""
 BAND = (1, 2, 3, 4)
@@ -50,13 +52,17 @@ class Overlay:
 
     def __init__(self, viewer: "napari.Viewer") -> None:
         self.viewer = viewer
-        self.layer: Any = None
         self.extremes = (0.0, 0.0)
 
     @property
+    def layer(self) -> Any:
+        """The layer, whoever made it; None where it is not there: the user may have removed it."""
+        return own_layer(self.viewer, USE[OWN])
+
+    @property
     def shown(self) -> bool:
-        """Whether the layer is there; the user may have removed it."""
-        return self.layer is not None and self.layer in self.viewer.layers
+        """Whether the layer is there."""
+        return self.layer is not None
 
     def measure(self, volume: Volume) -> None:
         """Take the lowest and the highest share of a map; `largest` needs them before a look can be made."""
@@ -66,7 +72,6 @@ class Overlay:
         """Take the layer away."""
         if self.shown:
             self.viewer.layers.remove(self.layer)
-        self.layer = None
 
     def show(self, volume: Volume, look: Look, metadata: dict[str, Any]) -> None:
         """Show a map that was measured; the slice that is looked at stays."""
@@ -75,7 +80,7 @@ class Overlay:
             self._replace_data(data, volume.placing["affine"])
         else:
             self._make_layer(data, volume.placing, look)
-        self.layer.metadata = metadata
+        self.layer.metadata = {**metadata, **USE}
         self.apply(look)
 
     def _replace_data(self, data: np.ndarray, affine: np.ndarray) -> None:
@@ -90,7 +95,7 @@ class Overlay:
             self.viewer.layers.remove(self.layer)
         place = {key: placing[key] for key in ("affine", "units", "axis_labels")}
         style = {"colormap": colormap_of(look), "contrast_limits": self.limits(look), "opacity": look.opacity}
-        self.layer = self.viewer.add_image(data, name=LAYER_NAME, **place, **style)
+        self.viewer.add_image(data, name=LAYER_NAME, metadata=dict(USE), **place, **style)
         self.layer.colorbar.visible = True
         if first:
             place_camera(self.viewer)

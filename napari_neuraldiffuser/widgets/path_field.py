@@ -1,5 +1,6 @@
 """A line for a file or folder: typed, browsed or dropped, and checked as it is typed."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,11 @@ class PathField(QWidget):
         """The files that the line names."""
         return tuple(one.strip() for one in self.path.split(SEPARATOR) if one.strip())
 
+    @property
+    def located(self) -> str:
+        """The same by their whole paths."""
+        return f"{SEPARATOR} ".join(map(located, self.paths)) if self.kind == FILES else located(self.path)
+
     def show_path(self, path: str) -> None:
         """Show a path; says nothing."""
         self.edit.setText(path)
@@ -80,7 +86,7 @@ class PathField(QWidget):
         if not paths:
             return f"{self.name} must be given. Choose the file." if self.needed else ""
         there = Path.is_dir if self.kind == FOLDER else Path.is_file
-        absent = [one for one in paths if not there(Path(one).expanduser())]
+        absent = [one for one in paths if not there(Path(located(one)))]
         what = "folder" if self.kind == FOLDER else "file"
         return f"{self.name} must be an existing {what}, got {absent[0]}. Check the path." if absent else ""
 
@@ -117,6 +123,12 @@ class PathField(QWidget):
         paths = dropped(event)
         event.acceptProposedAction()
         self.choose(f"{SEPARATOR} ".join(paths) if self.kind == FILES else paths[0])
+
+
+def located(path: str | Path) -> str:
+    """A path that means the same in every folder, and for `~` too; nothing stays nothing."""
+    # pathlib raises where nobody has the name after ~
+    return str(Path(os.path.expanduser(path)).absolute()) if str(path) else ""
 
 
 def dropped(event: Any) -> list[str]:

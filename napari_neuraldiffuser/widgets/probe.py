@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_neuraldiffuser.widgets.maps import Family, SubjectMaps, Volume
+from napari_neuraldiffuser.widgets.own_layers import OWN, own_layer
 
 if TYPE_CHECKING:
     import napari
@@ -93,8 +94,12 @@ class Probe:
     def __init__(self, viewer: "napari.Viewer", clicked: Callable[[np.ndarray | None], None]) -> None:
         self.viewer, self.clicked = viewer, clicked
         self.enabled = True
-        self.layer: Any = None
         viewer.mouse_drag_callbacks.append(self._on_press)
+
+    @property
+    def layer(self) -> Any:
+        """The cross, whoever made it; None where there is none."""
+        return own_layer(self.viewer, LAYER_NAME)
 
     def close(self) -> None:
         """Listen no longer."""
@@ -116,7 +121,7 @@ class Probe:
     def mark(self, volume: Volume, place: Any) -> None:
         """Put the cross on the voxel of a place, on the volume's grid: else napari would step through finer slices."""
         point = volume.shown_index(place)[None].astype(float)
-        if self.layer is not None and self.layer in self.viewer.layers:
+        if self.layer is not None:
             if not np.array_equal(self.layer.affine.affine_matrix, volume.placing["affine"]):
                 self.layer.affine = volume.placing["affine"]
             self.layer.data = point
@@ -124,15 +129,14 @@ class Probe:
         active = self.viewer.layers.selection.active
         placing = {key: volume.placing[key] for key in ("affine", "units", "axis_labels")}
         look = {"symbol": "cross", "size": CROSS, "face_color": "cyan", "border_width": 0}
-        self.layer = self.viewer.add_points(point, name=LAYER_NAME, **placing, **look)
+        self.viewer.add_points(point, name=LAYER_NAME, metadata={OWN: LAYER_NAME}, **placing, **look)
         if active is not None:
             self.viewer.layers.selection.active = active
 
     def remove(self) -> None:
         """Take the cross away."""
-        if self.layer is not None and self.layer in self.viewer.layers:
+        if self.layer is not None:
             self.viewer.layers.remove(self.layer)
-        self.layer = None
 
 
 def place_of(position: Any) -> np.ndarray | None:

@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 
 from napari_neuraldiffuser.core.recipe import Source
 from napari_neuraldiffuser.widgets.panel import ERROR_STYLE
-from napari_neuraldiffuser.widgets.path_field import FILE, FILES, FOLDER, NIFTI, TYPING, PathField
+from napari_neuraldiffuser.widgets.path_field import FILE, FILES, FOLDER, NIFTI, TYPING, PathField, located
 
 RECENT = 8
 """Folders that are remembered."""
@@ -39,14 +39,14 @@ OWN = {
 
 def nsd_root(path: str | Path) -> str:
     """The NSD folder that a folder is or lies in; the folder itself where there is none."""
-    path = Path(path).expanduser()
+    path = Path(located(path))
     return str(next((one for one in (path, *path.parents) if (one / DESIGN).is_file()), path))
 
 
 def subjects_in(folder: str) -> list[str]:
     """The subjects of an NSD folder."""
     try:
-        return sorted(p.name for p in Path(folder).expanduser().glob("nsddata/ppdata/subj*") if p.is_dir())
+        return sorted(p.name for p in Path(located(folder)).glob("nsddata/ppdata/subj*") if p.is_dir())
     except OSError:
         return []
 
@@ -55,7 +55,7 @@ def folder_problem(folder: str) -> str:
     """Why a folder is no NSD folder, or nothing."""
     if not folder:
         return "NSD folder must be chosen. Choose the folder that holds nsddata, or take the simulated subject."
-    path = Path(folder).expanduser()
+    path = Path(located(folder))
     if not path.is_dir():
         return f"NSD folder must be an existing folder, got {folder}. Check the path."
     if not (path / DESIGN).is_file():
@@ -108,7 +108,7 @@ class NsdPage(QWidget):
 
     def source(self) -> Source:
         """The chosen subject."""
-        return Source(nsd_dir=str(Path(self.path).expanduser()), subject=self.subject.currentText() or "subj01")
+        return Source(nsd_dir=located(self.path), subject=self.subject.currentText() or "subj01")
 
     def show_source(self, source: Source) -> None:
         """Show a subject; says nothing."""
@@ -140,7 +140,7 @@ class NsdPage(QWidget):
         self._typing.stop()
         self._refresh(self.subject.currentText())
         if not self.problem():
-            self.show_recent([self.path, *self.recent()])
+            self.show_recent([located(self.path), *self.recent()])
         self.changed.emit()
 
     def _refresh(self, subject: str) -> None:
@@ -179,8 +179,8 @@ class OwnPage(QWidget):
 
     def source(self) -> Source:
         """The chosen files."""
-        files = {name: str(Path(f.path).expanduser()) if f.path else "" for name, f in self.fields.items()}
-        rois = tuple(str(Path(one).expanduser()) for one in self.fields["rois"].paths)
+        files = {name: field.located for name, field in self.fields.items()}
+        rois = tuple(map(located, self.fields["rois"].paths))
         return Source(**{**files, "rois": rois, "subject": self.subject.text().strip()})
 
     def show_source(self, source: Source) -> None:

@@ -6,9 +6,11 @@ import pytest
 from nibabel.affines import apply_affine
 from qtpy.QtCore import QMimeData, QUrl
 
+from napari_neuraldiffuser.core.params import BetasParams
 from napari_neuraldiffuser.core.recipe import Source
 from napari_neuraldiffuser.widgets import maps, outputs
 from napari_neuraldiffuser.widgets.contribution import ContributionPanel
+from napari_neuraldiffuser.widgets.map_age import LATE
 from napari_neuraldiffuser.widgets.outlines import SELECTED, fine
 from napari_neuraldiffuser.widgets.overlay_controls import ALL, PERCENT, THOUSANDTHS
 from napari_neuraldiffuser.widgets.roi_table import FRACTION, SHARE
@@ -158,6 +160,45 @@ def test_compute_needs_data_and_decoding_and_shows_what_it_made(empty, session, 
     assert empty.target.count() == 2
 
 
+@pytest.fixture
+def computing(empty, session, out_dir):
+    """A panel whose maps are being computed."""
+    session.choose(Source(nsd_dir="somewhere"))
+    session.set_decoded({"accuracy": {}})
+    empty.run.click()
+    return empty
+
+
+ANSWER = {"kind": "product-measure", "totals": {}}
+
+
+def test_maps_of_former_data_are_not_shown(computing, session, viewer, out_dir):
+    session.change_stage("betas", BetasParams(roi="V1"))
+    session.engine.answer("contribution", {"folder": str(out_dir), **ANSWER})
+    assert session.output == ""
+    assert computing.source.reading is None
+    assert computing.message.text() == LATE
+    assert len(viewer.layers) == 0
+
+
+def test_maps_that_fit_no_longer_are_named(computing, session, out_dir, tmp_path, qtbot):
+    session.engine.answer("contribution", {"folder": str(out_dir), **ANSWER})
+    finish(computing, qtbot)
+    before = session.recipe
+    session.change_stage("diffusion", before.settings.diffusion.but(seed=9))
+    assert not computing.age.isVisibleTo(computing), "the maps do not depend on it"
+    session.change_stage("betas", BetasParams(roi="V1"))
+    assert computing.age.text() == "Compute again: the ROI changed since."
+    assert computing.age.isVisibleTo(computing)
+    session.show_output(str(tmp_path))
+    assert not computing.age.isVisibleTo(computing), "a folder that was opened is of any data"
+    session.show_output(str(out_dir))
+    assert computing.age.isVisibleTo(computing)
+    session._take(before)
+    assert not computing.age.isVisibleTo(computing)
+    finish(computing, qtbot)
+
+
 # ---- look -------------------------------------------------------------------------------------------------------
 
 
@@ -266,6 +307,13 @@ def test_outlines_follow_the_plane_and_leave_the_slice(panel, viewer, qtbot):
         np.testing.assert_allclose(viewer.dims.point, place, atol=1e-9)
         assert layer.visible
     assert len(set(shapes.values())) == 3
+
+
+def test_layers_that_the_user_removed_do_not_come_back(panel, viewer, qtbot):
+    viewer.layers.clear()
+    viewer.add_image(np.zeros((4, 5, 6)), name="other")
+    qtbot.wait(50)
+    assert [layer.name for layer in viewer.layers] == ["other"]
 
 
 @pytest.mark.parametrize("axes", [(0, 1, 2), (1, 2), (0, 2), ()])
@@ -419,6 +467,77 @@ def test_a_closed_panel_listens_no_longer(panel, viewer, qtbot):
     panel.deleteLater()
     qtbot.waitUntil(lambda: callback not in viewer.mouse_drag_callbacks, timeout=2000)
     viewer.dims.set_point(0, 3.0)
+
+
+def reopen(panel, viewer, session, qtbot):
+    """The panel that takes the place of one that is closed."""
+    gone = []
+    panel.destroyed.connect(lambda: gone.append(True))
+    viewer.window.remove_dock_widget(panel)
+    panel.deleteLater()
+    qtbot.waitUntil(lambda: bool(gone), timeout=2000)
+    again = ContributionPanel(viewer, session)
+    viewer.window.add_dock_widget(again)
+    finish(again, qtbot)
+    return again
+
+
+def test_a_reopened_panel_has_the_layers_of_the_closed_one(panel, viewer, session, tmp_path, qtbot):
+    panel.table.selectRow(row_of(panel, "V1v"))
+    identity, names = viewer.layers["contribution"].unique_id, sorted(layer.name for layer in viewer.layers)
+    again = reopen(panel, viewer, session, qtbot)
+    again.table.selectRow(row_of(again, "V1v"))
+    assert sorted(layer.name for layer in viewer.layers) == names
+    layer = viewer.layers["contribution"]
+    assert (layer.unique_id, layer.visible) == (identity, True)
+    assert viewer.layers["outlines prf-visualrois"].visible
+    read(again, write_output(tmp_path / "new"), qtbot)
+    choose(again, "g02")
+    assert [layer.name for layer in viewer.layers].count("contribution") == 1
+    assert layer.visible
+    assert layer.metadata["target"] == "g02"
+    np.testing.assert_array_equal(layer.data, again.maps.maps["g02"].shown)
+    again.look.slider.setValue(500)
+    assert layer.contrast_limits[0] == pytest.approx(0.5 * layer.contrast_limits[1])
+
+
+def test_two_panels_share_their_layers(panel, viewer, session, qtbot):
+    other = ContributionPanel(viewer, session)
+    qtbot.addWidget(other)
+    finish(other, qtbot)
+    choose(panel, "g02")
+    assert sorted(layer.name for layer in viewer.layers) == ["contribution", "outlines prf-visualrois"]
+    assert viewer.layers["contribution"].visible
+    assert viewer.layers["contribution"].metadata["target"] == "g02"
+
+
+def test_regions_that_a_closed_panel_hid_come_back_with_the_next(panel, viewer, session, qtbot):
+    told = {"neuraldiffuser": {"kind": "roi", "family": "prf-visualrois"}}
+    layer = viewer.add_labels(np.zeros((3, 3, 3), dtype=int), name="mine", metadata=told)
+    panel._draw_outlines()
+    assert not layer.visible
+    again = reopen(panel, viewer, session, qtbot)
+    assert not layer.visible, "the outlines are there still"
+    again.regions.outlined.setChecked(False)
+    assert layer.visible
+
+
+def test_regions_come_back_where_their_outlines_were_removed(panel, viewer):
+    told = {"neuraldiffuser": {"kind": "roi", "family": "prf-visualrois"}}
+    layer = viewer.add_labels(np.zeros((3, 3, 3), dtype=int), name="mine", metadata=told)
+    panel._draw_outlines()
+    viewer.layers.remove("outlines prf-visualrois")
+    panel.regions.outlined.setChecked(False)
+    assert layer.visible
+
+
+def test_other_maps_are_hidden(empty, viewer, out_dir, qtbot):
+    told = {"neuraldiffuser": {"kind": "contribution"}}
+    other = viewer.add_image(np.zeros((3, 3, 3)), name="contribution", metadata=told)
+    read(empty, out_dir, qtbot)
+    assert not other.visible, "though it has the name of the panel's own"
+    assert empty.overlay.layer.visible
+    assert empty.overlay.layer is not other
 
 
 def test_a_panel_closed_while_it_reads(empty, viewer, session, out_dir, qtbot):

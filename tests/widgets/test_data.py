@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from napari.components import ViewerModel
+from qtpy.compat import isalive
 from qtpy.QtCore import QEvent, QMimeData, QPointF, Qt, QUrl
 from qtpy.QtGui import QDropEvent
 from qtpy.QtWidgets import QApplication, QFileDialog
@@ -16,6 +17,7 @@ from napari_neuraldiffuser.core.recipe import Source
 from napari_neuraldiffuser.widgets.about import KEY
 from napari_neuraldiffuser.widgets.data import DataPanel
 from napari_neuraldiffuser.widgets.engine import EngineError
+from napari_neuraldiffuser.widgets.roi_paths import absolute_masks
 from napari_neuraldiffuser.widgets.roi_tree import USE, WITHOUT
 from napari_neuraldiffuser.widgets.source_form import DESIGN, nsd_root
 from napari_neuraldiffuser.widgets.worker import CoreWorker
@@ -245,16 +247,98 @@ def test_the_sample_is_asked_for_and_adopted(panel, nsd):
     assert panel.sample.isEnabled()
 
 
+@pytest.mark.parametrize("error", [None, UserError("cancelled")])
+def test_a_panel_closed_while_the_sample_is_written(viewer, session, error):
+    panel, failed = DataPanel(viewer), Mock()
+    panel.fail = failed
+
+    def sample(plugin, name):
+        """As when the dock is closed within the sample's event loop."""
+        panel.deleteLater()
+        QApplication.sendPostedEvents(panel, QEvent.Type.DeferredDelete)
+        if error:
+            raise error
+
+    panel.viewer = Mock(open_sample=sample)
+    button = panel.sample
+    button._open()
+    assert not isalive(button)
+    failed.assert_not_called()
+    CoreWorker.await_workers(30000)
+
+
 def test_the_sample_of_the_button_is_in_the_manifest():
     from pathlib import Path
 
     import yaml
 
-    from napari_neuraldiffuser.widgets import data
+    from napari_neuraldiffuser.widgets import sample_button
 
     manifest = yaml.safe_load((Path(__file__).parents[2] / "napari.yaml").read_text())
-    assert manifest["name"] == data.PLUGIN
-    assert data.SAMPLE in [sample["key"] for sample in manifest["contributions"]["sample_data"]]
+    assert manifest["name"] == sample_button.PLUGIN
+    assert sample_button.SAMPLE in [sample["key"] for sample in manifest["contributions"]["sample_data"]]
+
+
+# paths
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """Current folder and home."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("text", ["~/nsd", "nsd", "./nsd"])
+def test_the_folder_is_taken_by_its_whole_path(panel, nsd, home, text):
+    panel.form.nsd.folder.setEditText(text)
+    panel.form.nsd._taken()
+    assert panel.session.recipe.source == Source(str(nsd), "subj01")
+    assert panel.form.nsd.recent() == [str(nsd)]
+    assert panel.form.nsd.path == text, "what is being typed is left alone"
+
+
+def test_own_files_are_taken_by_their_whole_paths(panel, home):
+    for name in ("betas.nii.gz", "mask.nii.gz", "trials.tsv", "a.nii", "b.nii"):
+        (home / name).touch()
+    panel.form.use_own.setChecked(True)
+    names = {"betas": "~/betas.nii.gz", "mask": "mask.nii.gz", "trials": "trials.tsv", "rois": "a.nii; ~/b.nii"}
+    for name, text in names.items():
+        panel.form.own.fields[name].choose(text)
+    source = panel.session.recipe.source
+    assert (source.betas, source.mask) == (str(home / "betas.nii.gz"), str(home / "mask.nii.gz"))
+    assert source.rois == (str(home / "a.nii"), str(home / "b.nii"))
+    assert source.images == ""
+    assert panel.state()["own"]["rois"] == f"{home / 'a.nii'}; {home / 'b.nii'}"
+
+
+def test_a_home_that_nobody_has_is_said(panel):
+    panel.form.nsd.folder.setEditText("~nobody-has-this-name/nsd")
+    panel.form.nsd._taken()
+    assert "must be an existing folder, got ~nobody-has-this-name/nsd" in panel.hint.text()
+
+
+@pytest.mark.parametrize(
+    ("typed", "taken"),
+    [
+        ("drawn.nii.gz", "{}/drawn.nii.gz"),
+        ("V1 - ~/drawn.nii.gz + hV4", "V1 - {}/drawn.nii.gz + hV4"),
+        ('V1 & "a - b.nii"', 'V1 & "{}/a - b.nii"'),
+        ("V1 + {}/drawn.nii.gz", "V1 + {}/drawn.nii.gz"),
+    ],
+)
+def test_masks_are_taken_by_their_whole_paths(opened, home, typed, taken):
+    (home / "drawn.nii.gz").touch()
+    (home / "a - b.nii").touch()
+    opened.roi.choose(typed.format(home))
+    assert betas(opened).roi == taken.format(home)
+    assert opened.roi.expression == taken.format(home)
+
+
+@pytest.mark.parametrize("text", ["V1 + gone.nii", 'V1 + "open.nii', "V1 - + a.nii"])
+def test_masks_that_are_not_there_stay_as_they_are(home, text):
+    assert absolute_masks(text) == text
 
 
 # regions

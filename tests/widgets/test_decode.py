@@ -12,8 +12,8 @@ from napari_neuraldiffuser.core.errors import UserError
 from napari_neuraldiffuser.core.params import BetasParams, DecodingParams, FeatureParams, SimulationParams
 from napari_neuraldiffuser.core.recipe import Source
 from napari_neuraldiffuser.widgets.alphas_line import brief
-from napari_neuraldiffuser.widgets.decode import DecodePanel, differences
-from napari_neuraldiffuser.widgets.engine import Cancelled
+from napari_neuraldiffuser.widgets.decode import GONE, DecodePanel, differences
+from napari_neuraldiffuser.widgets.engine import Cancelled, EngineError
 from napari_neuraldiffuser.widgets.models_form import PARTS
 
 
@@ -107,6 +107,8 @@ def test_what_came_from_a_cache_or_a_file_is_said(ready):
     assert ready.result.counts.text().endswith("From the cache.")
     run(ready, loaded=True)
     assert ready.result.counts.text().endswith("Loaded from your file.")
+    run(ready, loaded=True, cached=True)
+    assert ready.result.counts.text().endswith("Loaded from your file."), "where the decoder is from, not its answer"
 
 
 def test_the_first_test_stimulus_is_chosen_where_none_is(ready):
@@ -248,6 +250,33 @@ def test_models_are_checked_beside_them(ready, text, message):
         assert ready.session.recipe.models == text
 
 
+def test_folders_are_taken_by_their_whole_paths(ready, tmp_path, monkeypatch):
+    folder, guide = model_folder(tmp_path / "sd14"), tmp_path / "here" / "clip"
+    guide.mkdir(parents=True)
+    (guide / "config.json").touch()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path / "here")
+    ready.models.models.setEditText("~/sd14")
+    ready.models.guide.setText("clip")
+    ready.models._taken()
+    assert (ready.session.recipe.models, ready.session.recipe.guide) == (str(folder), str(guide))
+    assert ready.models.models.currentText() == "~/sd14", "what is being typed is left alone"
+    assert ready.models.recent() == [str(folder)]
+    model_folder(tmp_path / "here/own/sd")
+    ready.models.models.setEditText("own/sd")
+    ready.models._taken()
+    assert ready.session.recipe.models == str(tmp_path / "here/own/sd")
+
+
+@pytest.mark.parametrize("text", ["~/sd14", "~nobody-has-this-name/sd14"])
+def test_a_folder_of_a_home_is_no_hub_id(ready, tmp_path, monkeypatch, text):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    ready.models.models.setEditText(text)
+    ready.models._taken()
+    assert f"an existing folder or a hub id owner/name, got {text}" in ready.models.problem_label.text()
+    assert ready.session.recipe.models == "demo"
+
+
 def test_a_folder_that_lacks_parts_names_them(ready, tmp_path):
     ready.models.models.setEditText(str(model_folder(tmp_path / "sd", "unet", "vae")))
     ready.models._taken()
@@ -325,7 +354,7 @@ def test_load_decodes_with_the_file_until_another_is_fitted(ready, monkeypatch):
     assert ready.session.decoded is None
     assert ready.session.engine.names()[-1] == "decode", "and shows what it does at once"
     ready.session.engine.answer("decode", decoded(loaded=True, n_voxels=7))
-    assert ready.session.decoded["n_voxels"] == 7
+    assert ready.result.counts.text().startswith("7 voxels")
     assert ready.forget.isVisibleTo(ready)
     ready.session.change_stage("betas", BetasParams(roi="V1"))
     assert not ready.forget.isVisibleTo(ready), "it is for the other voxels"
@@ -336,6 +365,57 @@ def test_load_decodes_with_the_file_until_another_is_fitted(ready, monkeypatch):
     ready.session.engine.answer("load_decoder", {"decoder": "", "accuracy": {}})
     ready.session.engine.answer("decode", decoded())
     assert not ready.forget.isVisibleTo(ready)
+
+
+def test_a_panel_that_opens_later_can_leave_the_loaded_decoder(ready, viewer, qtbot):
+    run(ready, loaded=True)
+    later = DecodePanel(viewer)
+    qtbot.addWidget(later)
+    assert later.forget.isVisibleTo(later)
+    later.forget.click()
+    assert later.session.engine.last("load_decoder")[0]["path"] == ""
+
+
+def test_a_loaded_decoder_is_gone_with_the_engine(ready):
+    run(ready, loaded=True)
+    before = ready.session.recipe
+    ready.session.engine.died.emit()
+    assert ready.session.decoded is None
+    assert ready.stale.text() == GONE
+    assert ready.stale.isVisibleTo(ready)
+    assert not ready.result.table.isEnabled()
+    assert not ready.forget.isVisibleTo(ready)
+    ready.session.change_stage("betas", BetasParams(roi="V1"))
+    ready.session._take(before)
+    assert ready.session.decoded is None, "and does not come back with the choices"
+    run(ready)
+    assert not ready.stale.isVisibleTo(ready)
+
+
+def test_a_loaded_decoder_is_gone_while_other_voxels_are_chosen(ready):
+    run(ready, loaded=True)
+    before = ready.session.recipe
+    ready.session.change_stage("betas", BetasParams(roi="V1"))
+    ready.session.engine.died.emit()
+    ready.session._take(before)
+    assert ready.session.decoded is None
+    assert ready.stale.text() == GONE
+
+
+def test_an_engine_that_dies_before_the_loaded_decoder_decoded(ready):
+    ready._load("/mine.h5")
+    ready.session.engine.answer("load_decoder", {"decoder": "/mine.h5", "accuracy": {}})
+    ready.session.engine.died.emit()
+    ready.session.engine.answer("decode", EngineError("The computing process ended.", ""))
+    assert ready.stale.text() == GONE
+    assert not ready.forget.isVisibleTo(ready)
+
+
+def test_a_fitted_decoder_outlives_the_engine(ready):
+    run(ready)
+    ready.session.engine.died.emit()
+    assert ready.session.decoded is not None, "it is on the disk"
+    assert not ready.stale.isVisibleTo(ready)
 
 
 def test_a_file_that_does_not_fit_changes_nothing(ready, monkeypatch):

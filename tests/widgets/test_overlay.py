@@ -113,6 +113,18 @@ def test_a_layer_that_the_user_removed_comes_back(overlay, viewer, volume):
     assert LAYER_NAME in viewer.layers
 
 
+def test_another_overlay_has_the_same_layer(overlay, viewer, volume):
+    other = Overlay(viewer)
+    assert other.layer is overlay.layer
+    overlay.layer.name = "mine"
+    other.measure(volume)
+    other.show(volume, Look("negative", 0.5), {})
+    assert [layer.name for layer in viewer.layers] == ["mine"]
+    assert overlay.layer.contrast_limits == pytest.approx([-1.0, -0.5])
+    other.remove()
+    assert not overlay.shown
+
+
 def test_the_colormap_of_both_signs_is_one_object():
     first = both_signs(0.2)
     assert both_signs(0.6) is first

@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.affines import apply_affine
 
+from tests.widgets.mistakes import wrong_data, wrong_models
 from tests.widgets.real_window import ENDS_WITHIN, PLUGIN, Window, errors, gone, small_sample, tell, told_events
 
 COLOURED = 25
@@ -247,42 +248,6 @@ def saved(window: Window, folder: Path) -> None:
         window.viewer.layers.remove(again)
     assert np.array_equal(np.asanyarray(nib.load(folder / "map.nii.gz").dataobj), np.asanyarray(original.dataobj))
     tell("saved", affine=original.affine.tolist())
-
-
-def wrong_data(window: Window, folder: Path) -> None:
-    """A folder that is not NSD: said where it was typed; the panels keep the subject that they had."""
-    panel, kept = window.panels["Data"], window.session.recipe.source
-    window.dock.show_page("Data")
-    (folder / "empty").mkdir()
-    panel.form.nsd.choose(str(folder / "empty"))
-    hint = panel.hint.text()
-    assert "must hold" in hint and not panel.run.isEnabled(), hint
-    assert window.session.recipe.source == kept
-    panel.form.nsd.choose(kept.nsd_dir)
-    window.ready("Data")
-    tell("wrong_data", hint=hint)
-
-
-def wrong_models(window: Window, folder: Path) -> None:
-    """A missing folder is said at once; a broken one is what Run says, in the panel and as a notification."""
-    panel = window.panels["Decode"]
-    window.dock.show_page("Decode")
-    panel.models.models.setEditText(str(folder / "nowhere"))
-    panel.models._taken()
-    hint = panel.hint.text()
-    assert "nowhere" in hint and not panel.run.isEnabled(), hint
-    for part in ("vae", "unet", "scheduler", "text_encoder", "tokenizer", "image_encoder"):
-        (folder / "broken" / part).mkdir(parents=True)
-    panel.models.models.setEditText(str(folder / "broken"))
-    panel.models._taken()
-    window.run("Decode")
-    message = panel.message.text()
-    assert message and message in errors(), (message, errors())
-    assert not panel.details.isVisible(), f"a mistake of the user's, not a bug: {panel._details}"
-    panel.models.models.setEditText("demo")
-    panel.models._taken()
-    window.wait(lambda: window.session.decoded is not None, "what was decoded with the former models")
-    tell("wrong_models", hint=hint, message=message)
 
 
 def close_running(window: Window, folder: Path) -> None:
