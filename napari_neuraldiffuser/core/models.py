@@ -278,9 +278,13 @@ def _check_device(device: str) -> str:
 
 
 def folder_digest(source: str, guide: str | Path | None = None) -> str:
-    """SHA-256 over names and contents of a model folder's weights and configurations; a hub id stands for itself."""
+    """SHA-256 over names and contents of the folders' weights and configurations; a hub id stands for itself."""
+    guided = _contents(Path(guide)) if guide and Path(guide).is_dir() else str(guide)
     folder = Path(source)
-    if not folder.is_dir():
-        return fingerprint([source, str(guide)])
+    return fingerprint([source, guided] if not folder.is_dir() else [*_contents(folder), guided])
+
+
+def _contents(folder: Path) -> list[list[str]]:
+    """Name and digest of every file that decides what a model folder computes."""
     files = sorted(p for p in folder.rglob("*") if p.suffix in {".safetensors", ".json", ".bin", ".txt"})
-    return fingerprint([[str(p.relative_to(folder)), file_digest(p)] for p in files] + [str(guide)])
+    return [[str(p.relative_to(folder)), file_digest(p)] for p in files]

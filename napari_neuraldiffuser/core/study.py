@@ -117,7 +117,13 @@ class Study:
         """The whole job of one subject, continued where it was stopped."""
         from .study_maps import report
 
-        return report(Recipe.from_dict(args["recipe"]), Path(args["out_dir"]), args.get("n_stimuli"), events)
+        recipe = Recipe.from_dict(args["recipe"])
+        if self._decoding().is_loaded(recipe, events):
+            raise UserError(
+                "the report must fit its own decoder, got data with a loaded one. Press Fit anew on the Decode page, "
+                "or reconstruct with the loaded decoder on the Reconstruct page."
+            )
+        return report(recipe, Path(args["out_dir"]), args.get("n_stimuli"), events)
 
     def simulate(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
         """Write simulated subjects in NSD's formats."""

@@ -20,6 +20,7 @@ from .params import DiffusionParams, GuidanceParams
 from .pipeline import Reconstruction, StepEvent, batches, reconstruct_batch, to_images
 from .recipe import Recipe
 from .study_files import array_digest, keep_newest, read_npz
+from .study_machine import machine
 
 KEPT_ARMS = 200
 """Arms that stay in the cache: a few megabytes each."""
@@ -205,9 +206,8 @@ class ArmCache:
         used = ["z", "c", *(guidance.layers if guided else ())]
         embedded = [array_digest(rows[target]) for target in used]
         how = [guidance, rows.attrs.get("feature_normalisation")] if guided else "unguided"
-        machine = [models.digest, str(models.device), str(models.dtype), torch.get_num_threads()]
-        code = [ALGORITHM_VERSION, napari_neuraldiffuser.__version__, torch.__version__, backend_info()["backend"]]
-        key = fingerprint([rows.stimulus_ids, embedded, diffusion, how, machine, code])
+        code = [ALGORITHM_VERSION, napari_neuraldiffuser.__version__, backend_info()["backend"]]
+        key = fingerprint([rows.stimulus_ids, embedded, diffusion, how, models.digest, machine(models), code])
         return self.folder / f"{key}.npz"
 
     def read(self, name: str, path: Path) -> Arm | None:

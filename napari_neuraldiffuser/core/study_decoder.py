@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+import napari_neuraldiffuser
+
 from . import embeddings
 from .decoding import DecodingError, RidgeDecoder
 from .errors import UserError
@@ -16,6 +18,7 @@ from .job import ALGORITHM_VERSION
 from .recipe import Recipe
 from .study_files import array_digest, keep_newest
 from .study_inputs import Inputs
+from .study_machine import machine
 from .study_plot import accuracy_plot
 from .study_source import captions
 
@@ -125,7 +128,7 @@ class Decoding:
     ) -> embeddings.TargetFile:
         """Target embeddings of some stimuli; no region or session in their name but for the stimuli it has."""
         features = recipe.settings.features
-        key = fingerprint([inputs.stimuli_stamp, models.digest, features, ids])
+        key = fingerprint([inputs.stimuli_stamp, models.digest, features, ids, machine(models)])
         path = self.cache / "targets" / f"{key}.h5"
         found = embeddings.extract(models, inputs.subject.stimuli, ids, path, features, events.told)
         path.touch()
@@ -148,6 +151,12 @@ class Decoding:
         self.loaded[inputs.digest, models.digest] = path
         return {"decoder": str(path), "accuracy": _fits(decoder)["accuracy"]}
 
+    def is_loaded(self, recipe: Recipe, events: Events) -> bool:
+        """Whether a loaded decoder stands in for the one of a recipe."""
+        if not self.loaded:
+            return False
+        return (self.warm.inputs(recipe, events).digest, self.warm.models(recipe, events).digest) in self.loaded
+
     def _decoder_file(self, recipe: Recipe, inputs: Inputs, models: Any) -> tuple[Path, str]:
         """Place of the decoder, and the fingerprint of what it decodes."""
         loaded = self.loaded.get((inputs.digest, models.digest))
@@ -157,7 +166,7 @@ class Decoding:
             return loaded, fingerprint([ALGORITHM_VERSION, inputs.digest, file_digest(loaded)])
         settings = recipe.settings
         made_from = [inputs.digest, inputs.stimuli_stamp, models.digest, settings.features, settings.decoding]
-        key = fingerprint([ALGORITHM_VERSION, *made_from])
+        key = fingerprint([ALGORITHM_VERSION, napari_neuraldiffuser.__version__, *made_from, machine(models)])
         return self.cache / "decoders" / f"{key}.h5", key
 
 

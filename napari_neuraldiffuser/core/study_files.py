@@ -75,7 +75,11 @@ def _plain(value: Any) -> Any:
 
 def keep_newest(folder: Path, n: int) -> None:
     """Delete all but the `n` files of a folder that were written or used last."""
-    found = [(p.stat().st_mtime_ns, p) for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")]
+    found = []
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):  # the engine of another window may have deleted it
+            if path.is_file() and not path.name.startswith("."):
+                found.append((path.stat().st_mtime_ns, path))
     for _, old in sorted(found)[:-n]:
         old.unlink(missing_ok=True)
 

@@ -18,6 +18,8 @@ from .nsd.selection import parse
 from .recipe import Recipe, Source
 from .study_files import array_digest, keep_newest, load_betas, save_betas, stamp
 
+OWN_IMAGES = ("images", "captions", "trials")
+"""Fields of a Source of own scans that decide its stimuli."""
 KEPT_BETAS, KEPT_BETA_FILES = 2, 6
 """Betas of so many regions stay in memory, and on disk; at full size each is some hundred megabytes."""
 
@@ -41,6 +43,11 @@ def region_files(subject: Any, source: Source) -> list[Path]:
     layout = subject.layout
     tables = [path for name in subject.roi_names() for path in layout.label_tables(name)]
     return [*sorted(layout.roi_folder.glob("*.nii.gz")), *tables]
+
+
+def stimulus_source(source: Source) -> list[str]:
+    """The part of a source that decides images and captions: another region or anatomy has the same stimuli."""
+    return [getattr(source, name) for name in OWN_IMAGES] if source.own else [source.nsd_dir, source.subject]
 
 
 def stimulus_files(subject: Any, source: Source) -> list[str | Path]:
@@ -101,7 +108,7 @@ class Warm:
         """The betas of a recipe; read again only where a parameter or a file changed."""
         params = recipe.settings.betas
         subject = open_source(recipe.source, params)
-        stimuli = fingerprint([recipe.source, stamp(stimulus_files(subject, recipe.source))])
+        stimuli = fingerprint([stimulus_source(recipe.source), stamp(stimulus_files(subject, recipe.source))])
         files = stamp(beta_files(subject, recipe.source, params.roi))
         key = fingerprint([napari_neuraldiffuser.__version__, recipe.source, params, stimuli, files])
         if key not in self._inputs:
@@ -128,7 +135,8 @@ class Warm:
 
         guide = recipe.guide or None
         folder = models.DEMO_FOLDER if recipe.models == "demo" else Path(recipe.models)
-        files = sorted(folder.rglob("*")) if folder.is_dir() else []
+        folders = [place for place in (folder, Path(recipe.guide)) if str(place) != "." and place.is_dir()]
+        files = sorted(path for place in folders for path in place.rglob("*"))
         key = fingerprint([recipe.models, guide, recipe.device, stamp(files)])
         if self._models[0] != key:
             events.told(0, 0, "opening the models")

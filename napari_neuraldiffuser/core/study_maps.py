@@ -8,7 +8,7 @@ from .derivatives import Derivatives
 from .events import Events
 from .files import fingerprint, read_json, write_json
 from .job import ALGORITHM_VERSION, Job, map_families, run_subject
-from .recipe import Recipe
+from .recipe import Recipe, Source
 from .shown_files import write_anatomy
 from .study_decoder import Decoded, Decoding, close
 from .study_files import stamp
@@ -23,8 +23,10 @@ def contribution(decoding: Decoding, recipe: Recipe, events: Events) -> dict[str
     decoded = decoding.decode(recipe, events)
     inputs = decoded.inputs
     families = map_families(inputs.subject)
-    regions = [*region_files(inputs.subject, recipe.source), recipe.source.anatomy]
-    made_from = [decoded.path.stem, stamp(regions), recipe.settings.contribution]
+    regions = [*region_files(inputs.subject, recipe.source), anatomy_file(inputs.subject, recipe.source)]
+    # a loaded decoder does not say which targets the maps are of
+    targets = [inputs.stimuli_stamp, decoded.models.digest, recipe.settings.features]
+    made_from = [decoded.path.stem, *targets, stamp(regions), recipe.settings.contribution]
     folder = decoding.cache / "contributions" / fingerprint([ALGORITHM_VERSION, *made_from, families])
     places = Derivatives(folder, recipe.source.subject, str(inputs.train.space))
     if not (folder / DONE).is_file():
@@ -33,6 +35,11 @@ def contribution(decoding: Decoding, recipe: Recipe, events: Events) -> dict[str
         notes = write_anatomy(inputs.subject, places)
         write_json(folder / DONE, {"kind": found.kind, "totals": found.totals, "notes": notes})
     return {"folder": str(places.folder), **read_json(folder / DONE)}
+
+
+def anatomy_file(subject: Any, source: Source) -> str | Path:
+    """The anatomy that is written beside the maps."""
+    return source.anatomy if source.own else subject.layout.anatomy
 
 
 def _compute(decoding: Decoding, recipe: Recipe, decoded: Decoded, events: Events) -> maps.ContributionMaps:

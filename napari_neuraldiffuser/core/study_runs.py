@@ -1,7 +1,6 @@
 """A run: both arms of some stimuli, their scores, and the folder that says how they came about."""
 
 import hashlib
-import platform
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +22,7 @@ from .recon_files import write_png
 from .shown_files import write_shown
 from .study_arms import Arm, ArmCache, ArmRun, Shown, guidance_of
 from .study_decoder import Decoded
+from .study_machine import device_name
 
 PROVENANCE = "provenance.json"
 
@@ -57,7 +57,8 @@ def run(recipe: Recipe, decoded: Decoded, cache: Path, events: Events, preview_e
         _rescue(kept, arm_run, events.closing())
         if not kept.arms:
             raise
-        raise Cancelled(keep(kept, cache / "runs", complete=False)) from stop
+        done = {name for name in kept.scores if kept.scores[name]}
+        raise Cancelled(keep(kept, cache / "runs", complete=done == set(recipe.arms))) from stop
     return keep(kept, cache / "runs", complete=True)
 
 
@@ -192,6 +193,7 @@ def _about(kept: Kept) -> dict[str, Any]:
         "models": {"name": models.name, "digest": models.digest},
         "decoder": {"digest": decoded.fits["decoder_digest"], "loaded": loaded},
         "betas_digest": decoded.inputs.digest,
+        "stimuli_digest": decoded.inputs.stimuli_stamp,
         "device": device_name(models.device),
         "torch_threads": torch.get_num_threads(),
         "blas_threads": max((p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas"), default=1),
@@ -212,10 +214,3 @@ def _about_arm(arm: Arm) -> dict[str, Any]:
 def _finite(rows: np.ndarray) -> list[list[float | None]]:
     """Losses (repeats, steps) for JSON, which has no NaN."""
     return [[float(value) if np.isfinite(value) else None for value in row] for row in rows]
-
-
-def device_name(device: Any) -> str:
-    """`cpu (x86_64)`, or the GPU's name."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type} ({platform.machine()})"

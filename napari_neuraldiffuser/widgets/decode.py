@@ -261,6 +261,7 @@ def differences(former: Recipe, recipe: Recipe) -> str:
         "the sessions": (was.betas.sessions, now.betas.sessions),
         "the preparation of the betas": (was.betas.but(roi="", sessions=""), now.betas.but(roi="", sessions="")),
         "the models": ((former.models, former.guide), (recipe.models, recipe.guide)),
+        "the device": (former.device, recipe.device),
         "the features": (was.features, now.features),
         "the ridge regression": (was.decoding, now.decoding),
     }

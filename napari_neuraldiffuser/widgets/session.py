@@ -194,7 +194,8 @@ class Session(QObject):
 def decoding_part(recipe: Recipe) -> tuple:
     """What decides the decoded embeddings: another value means that they have to be decoded again."""
     stages = recipe.settings
-    return recipe.source, stages.betas, stages.features, stages.decoding, recipe.models, recipe.guide
+    networks = recipe.models, recipe.guide, recipe.device
+    return recipe.source, stages.betas, stages.features, stages.decoding, *networks
 
 
 def first_recipe() -> Recipe:

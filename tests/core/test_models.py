@@ -75,6 +75,8 @@ def test_digest_follows_the_weights(folder, tmp_path):
     data[-1] ^= 1
     weights.write_bytes(bytes(data))
     assert m.folder_digest(str(folder)) != m.folder_digest(str(tmp_path / "other"))
+    guides = [m.folder_digest(str(folder), place / "vae") for place in (folder, tmp_path / "other")]
+    assert len({*guides, m.folder_digest(str(folder))}) == 3, "the guide's weights count like the models'"
 
 
 def test_a_model_that_does_not_predict_noise_is_refused(folder, tmp_path):

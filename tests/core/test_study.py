@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from napari_neuraldiffuser.core.decoding import DecodingError, RidgeDecoder
 from napari_neuraldiffuser.core.errors import UserError
 from napari_neuraldiffuser.core.events import Cancelled
 from napari_neuraldiffuser.core.params import TARGETS, ParamError
+from napari_neuraldiffuser.core.recipe import Source
 from napari_neuraldiffuser.core.study import Study
+from napari_neuraldiffuser.core.study_inputs import stimulus_source
 from napari_neuraldiffuser.core.study_runs import pixels_digest
 from tests.study_cases import DIFFUSION, GUIDANCE, Log, write_inputs
 
@@ -498,6 +501,21 @@ def test_a_bug_is_no_users_error(given, ready, monkeypatch):
         call(ready, "reconstruct", given)
 
 
+def test_what_another_machine_computed_is_computed_again(given, ready, monkeypatch):
+    assert call(ready, "decode", given)["cached"]
+    monkeypatch.setattr(study_decoder, "machine", lambda models: ["another GPU"])
+    monkeypatch.setattr(study_decoder.RidgeDecoder, "fit", lambda *a, **k: pytest.fail("fitted"))
+    with pytest.raises(pytest.fail.Exception, match="fitted"):
+        call(ready, "decode", given)
+
+
+def test_regions_and_anatomy_of_own_scans_do_not_decide_the_stimuli():
+    own = Source(betas="b", mask="m", trials="t", images="i", captions="c")
+    same = [replace(own, rois=("r",)), replace(own, anatomy="a"), replace(own, mask="n")]
+    assert {tuple(stimulus_source(source)) for source in same} == {tuple(stimulus_source(own))}
+    assert stimulus_source(replace(own, captions="d")) != stimulus_source(own)
+
+
 @pytest.mark.slow
 def test_a_saved_decoder_is_used_once_loaded(given, ready, tmp_path, monkeypatch):
     path = tmp_path / "mine.h5"
@@ -512,6 +530,8 @@ def test_a_saved_decoder_is_used_once_loaded(given, ready, tmp_path, monkeypatch
     assert found["decoder"] == str(path)
     assert found["accuracy"] == wanted != call(ready, "decode", given)["accuracy"]
     assert call(other, "reconstruct", given)["provenance"]["decoder"]["loaded"] == str(path)
+    with pytest.raises(UserError, match="Press Fit anew"):
+        call(other, "report", given, out_dir=str(tmp_path / "out"), n_stimuli=2)
     other.call("load_decoder", {"recipe": given.to_dict(), "path": ""}, Log().events)
     with pytest.raises(pytest.fail.Exception, match="fitted"):
         call(other, "decode", given)

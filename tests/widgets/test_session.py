@@ -19,7 +19,7 @@ def test_panels_of_one_viewer_share_it(viewer, session):
     [
         (lambda s: s.change_stage("guidance", GuidanceParams(guidance_scale=1.0)), True),
         (lambda s: s.change(stimulus_ids=(3,)), True),
-        (lambda s: s.change(device="cuda"), True),
+        (lambda s: s.change(device="cuda"), False),
         (lambda s: s.change_stage("betas", BetasParams(roi="V1")), False),
         (lambda s: s.change(models="other"), False),
         (lambda s: s.choose(Source("elsewhere")), False),
