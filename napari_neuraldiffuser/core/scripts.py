@@ -21,12 +21,12 @@ def python_script(provenance: dict[str, Any]) -> str:
     provenance : dict
         What a run's `provenance.json` holds.
     """
-    recipe, loaded = Recipe.from_dict(provenance["recipe"]), provenance["decoder"]["loaded"]
+    recipe, loaded = Recipe.from_dict(provenance["recipe"]), provenance["decoder"]["path"]
     return PYTHON.format(
         about=_about(provenance),
-        params_imports=", ".join(sorted(_classes(recipe))),
+        params_imports=", ".join(sorted(_classes(recipe, loaded))),
         source_import="\nfrom napari_neuraldiffuser.core.recipe import Source" if recipe.source.own else "",
-        settings="\n".join(f"{stage} = {_call(getattr(recipe.settings, stage))}" for stage in STAGES),
+        settings=_settings(recipe, loaded),
         open_source=_open_source(recipe),
         models=_arguments(recipe.models, recipe.guide or None, recipe.device),
         decoder=LOADED.format(path=loaded) if loaded else FITTED,
@@ -36,11 +36,11 @@ def python_script(provenance: dict[str, Any]) -> str:
 
 def nipype_script(provenance: dict[str, Any]) -> str:
     """The run as a Nipype workflow, in the folder where the script is run."""
-    recipe, loaded = Recipe.from_dict(provenance["recipe"]), provenance["decoder"]["loaded"]
+    recipe, loaded = Recipe.from_dict(provenance["recipe"]), provenance["decoder"]["path"]
     return NIPYPE.format(
         about=_about(provenance),
-        params_imports=", ".join(sorted(_classes(recipe))),
-        settings="\n".join(f"{stage} = {_call(getattr(recipe.settings, stage))}" for stage in STAGES),
+        params_imports=", ".join(sorted(_classes(recipe, loaded))),
+        settings=_settings(recipe, loaded),
         source=_nipype_source(recipe),
         models=f"dict(models={recipe.models!r}, guide={recipe.guide!r}, device={recipe.device!r})",
         label=recipe.source.subject,
@@ -76,8 +76,17 @@ def _expected(provenance: dict[str, Any]) -> str:
     return "{\n" + "".join(f"    {name!r}: {digest!r},\n" for name, digest in rows) + "}"
 
 
-def _classes(recipe: Recipe) -> list[str]:
-    return [type(getattr(recipe.settings, stage)).__name__ for stage in STAGES]
+def _stages(loaded: str | None) -> list[str]:
+    """The stages that decide the images; a loaded decoder was fitted elsewhere."""
+    return [stage for stage in STAGES if not (loaded and stage in ("features", "decoding"))]
+
+
+def _settings(recipe: Recipe, loaded: str | None) -> str:
+    return "\n".join(f"{stage} = {_call(getattr(recipe.settings, stage))}" for stage in _stages(loaded))
+
+
+def _classes(recipe: Recipe, loaded: str | None) -> list[str]:
+    return [type(getattr(recipe.settings, stage)).__name__ for stage in _stages(loaded)]
 
 
 def _call(params: Params) -> str:

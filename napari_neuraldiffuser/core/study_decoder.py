@@ -128,7 +128,8 @@ class Decoding:
     ) -> embeddings.TargetFile:
         """Target embeddings of some stimuli; no region or session in their name but for the stimuli it has."""
         features = recipe.settings.features
-        key = fingerprint([inputs.stimuli_stamp, models.digest, features, ids, machine(models)])
+        code = [ALGORITHM_VERSION, napari_neuraldiffuser.__version__, machine(models)]
+        key = fingerprint([inputs.stimuli_stamp, models.digest, features, ids, code])
         path = self.cache / "targets" / f"{key}.h5"
         found = embeddings.extract(models, inputs.subject.stimuli, ids, path, features, events.told)
         path.touch()

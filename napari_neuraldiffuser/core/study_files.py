@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -13,7 +14,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from .files import atomic_path
+from .files import atomic_path, read_json
 from .nsd import Betas
 
 FORGOTTEN = 24 * 3600
@@ -82,6 +83,26 @@ def keep_newest(folder: Path, n: int) -> None:
                 found.append((path.stat().st_mtime_ns, path))
     for _, old in sorted(found)[:-n]:
         old.unlink(missing_ok=True)
+
+
+def keep_newest_folders(folders: Iterable[Path], mark: str, n: int) -> None:
+    """Delete all but the `n` folders whose file `mark` was written or used last; folders without it stay."""
+    found = []
+    for folder in folders:
+        with suppress(FileNotFoundError):
+            found.append(((folder / mark).stat().st_mtime_ns, folder))
+    for _, old in sorted(found)[:-n]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def partial_runs(runs: Path, mark: str) -> list[Path]:
+    """Folders of runs whose file `mark` says that they were stopped early; one that cannot be read is none."""
+    found = []
+    for path in runs.glob(f"*/{mark}"):
+        with suppress(OSError, ValueError):
+            if read_json(path)["complete"] is False:
+                found.append(path.parent)
+    return found
 
 
 def folder_size(folder: Path) -> int:

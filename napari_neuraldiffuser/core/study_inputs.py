@@ -135,8 +135,8 @@ class Warm:
 
         guide = recipe.guide or None
         folder = models.DEMO_FOLDER if recipe.models == "demo" else Path(recipe.models)
-        folders = [place for place in (folder, Path(recipe.guide)) if str(place) != "." and place.is_dir()]
-        files = sorted(path for place in folders for path in place.rglob("*"))
+        folders = [folder, Path(guide)] if guide else [folder]
+        files = [path for place in folders if place.is_dir() for path in sorted(place.rglob("*"))]
         key = fingerprint([recipe.models, guide, recipe.device, stamp(files)])
         if self._models[0] != key:
             events.told(0, 0, "opening the models")

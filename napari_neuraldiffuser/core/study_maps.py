@@ -11,11 +11,13 @@ from .job import ALGORITHM_VERSION, Job, map_families, run_subject
 from .recipe import Recipe, Source
 from .shown_files import write_anatomy
 from .study_decoder import Decoded, Decoding, close
-from .study_files import stamp
+from .study_files import keep_newest_folders, stamp
 from .study_inputs import region_files
 
 DONE = "contribution.json"
 """Written last: maps without it are incomplete."""
+KEPT_MAPS = 12
+"""Folders of maps that stay in the cache."""
 
 
 def contribution(decoding: Decoding, recipe: Recipe, events: Events) -> dict[str, Any]:
@@ -34,6 +36,8 @@ def contribution(decoding: Decoding, recipe: Recipe, events: Events) -> dict[str
         found.save(places.folder, places.label)
         notes = write_anatomy(inputs.subject, places)
         write_json(folder / DONE, {"kind": found.kind, "totals": found.totals, "notes": notes})
+        keep_newest_folders(folder.parent.iterdir(), DONE, KEPT_MAPS)
+    (folder / DONE).touch()
     return {"folder": str(places.folder), **read_json(folder / DONE)}
 
 

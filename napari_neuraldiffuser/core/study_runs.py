@@ -22,9 +22,12 @@ from .recon_files import write_png
 from .shown_files import write_shown
 from .study_arms import Arm, ArmCache, ArmRun, Shown, guidance_of
 from .study_decoder import Decoded
+from .study_files import keep_newest_folders, partial_runs
 from .study_machine import device_name
 
 PROVENANCE = "provenance.json"
+KEPT_PARTIAL = 20
+"""Runs stopped early that stay in the cache; complete ones all do."""
 
 
 def run(recipe: Recipe, decoded: Decoded, cache: Path, events: Events, preview_every: int) -> dict[str, Any]:
@@ -46,19 +49,20 @@ def run(recipe: Recipe, decoded: Decoded, cache: Path, events: Events, preview_e
     arm_run: ArmRun | None = None
     try:
         for name in recipe.arms:
+            events.check()
             arm_run = ArmRun(name, recipe, rows, models, shown)
             arm = _arm(arm_run, ArmCache(cache / "arms"))
             arm_run = None
             kept.arms.append(arm)
             shown.end_arm()
             kept.scores[name] = _scores(kept, arm, events)
-            events.event("arm", _shown_arm(arm, kept.scores[name]))
+            # a finished arm is shown, and after the last one the run is complete, whenever the user asks to stop
+            events.closing().event("arm", _shown_arm(arm, kept.scores[name]))
     except Cancelled as stop:
         _rescue(kept, arm_run, events.closing())
         if not kept.arms:
             raise
-        done = {name for name in kept.scores if kept.scores[name]}
-        raise Cancelled(keep(kept, cache / "runs", complete=done == set(recipe.arms))) from stop
+        raise Cancelled(_keep_partial(kept, cache / "runs")) from stop
     return keep(kept, cache / "runs", complete=True)
 
 
@@ -106,7 +110,9 @@ def _arm(arm_run: ArmRun, cache: ArmCache) -> Arm:
 
 
 def _rescue(kept: Kept, arm_run: ArmRun | None, events: Events) -> None:
-    """Keep the arm that was under way, and show it where it has every stimulus."""
+    """Keep the arm that was under way, and show it where it has every stimulus; show one that lacks its scores."""
+    if kept.arms and kept.arms[-1].name not in kept.scores:
+        events.event("arm", _shown_arm(kept.arms[-1], []))
     arm = arm_run.rescue() if arm_run is not None else None
     if arm is None:
         return
@@ -128,6 +134,13 @@ def _scores(kept: Kept, arm: Arm, events: Events) -> list[dict[str, Any]]:
     table = evaluation.scores_table({arm.name: scores}, arm.result.stimulus_ids)
     rows = table.to_dict("records")
     return [{key: value for key, value in row.items() if value == value} for row in rows]
+
+
+def _keep_partial(kept: Kept, runs: Path) -> dict[str, Any]:
+    """Keep a run that was stopped early; the oldest of those make room."""
+    result = keep(kept, runs, complete=False)
+    keep_newest_folders(partial_runs(runs, PROVENANCE), PROVENANCE, KEPT_PARTIAL)
+    return result
 
 
 def keep(kept: Kept, runs: Path, complete: bool) -> dict[str, Any]:
@@ -184,20 +197,29 @@ def pixels_digest(image: np.ndarray) -> str:
 def _about(kept: Kept) -> dict[str, Any]:
     """What decided the images; of paths those of the recipe, and a decoder's that the user loaded."""
     decoded, models = kept.decoded, kept.decoded.models
-    loaded = str(decoded.decoder) if decoded.fits["loaded"] else None
     return {
         "recipe": kept.recipe.to_dict(),
         "started": kept.started.isoformat(timespec="seconds"),
         "versions": versions(),
         "kernel_backend": backend_info()["backend"],
         "models": {"name": models.name, "digest": models.digest},
-        "decoder": {"digest": decoded.fits["decoder_digest"], "loaded": loaded},
+        "decoder": _about_decoder(kept),
         "betas_digest": decoded.inputs.digest,
         "stimuli_digest": decoded.inputs.stimuli_stamp,
         "device": device_name(models.device),
         "torch_threads": torch.get_num_threads(),
         "blas_threads": max((p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas"), default=1),
     }
+
+
+def _about_decoder(kept: Kept) -> dict[str, Any]:
+    """The decoder, and the stages that it was fitted with; of one that the user loaded its file decided instead."""
+    fits, settings = kept.decoded.fits, kept.recipe.settings
+    made_with = {"features": settings.features.to_dict(), "decoding": settings.decoding.to_dict()}
+    about = {"digest": fits["decoder_digest"], "loaded": bool(fits["loaded"]), "path": None}
+    if not about["loaded"]:
+        return about | made_with
+    return about | {"path": str(kept.decoded.decoder)} | dict.fromkeys(made_with)
 
 
 def _about_arm(arm: Arm) -> dict[str, Any]:

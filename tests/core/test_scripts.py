@@ -32,7 +32,7 @@ def provenance(recipe, **changes):
         "device": "cpu (x86_64)",
         "torch_threads": 2,
         "blas_threads": 1,
-        "decoder": {"digest": "d", "loaded": None},
+        "decoder": {"digest": "d", "loaded": False, "path": None},
         "complete": True,
         "arms": {arm: {"complete": True} for arm in recipe.arms},
         "images": rows,
@@ -81,10 +81,12 @@ def test_every_parameter_is_written_out(kind):
 @pytest.mark.parametrize("loaded", [None, NASTY])
 def test_scripts_are_python(kind, own, loaded):
     source = Source(betas=NASTY, mask=NASTY, trials=NASTY, rois=(NASTY,)) if own else Source(nsd_dir=NASTY)
-    made = provenance(Recipe(source, guide=NASTY, stimulus_ids=(1,)), decoder={"digest": "d", "loaded": loaded})
+    decoder = {"digest": "d", "loaded": loaded is not None, "path": loaded}
+    made = provenance(Recipe(source, guide=NASTY, stimulus_ids=(1,)), decoder=decoder)
     text = KINDS[kind](made)
     compile(text, "script", "exec")
     assert ("RidgeDecoder(decoding)" in text or "FitDecoder(" in text) == (loaded is None)
+    assert ("DecodingParams(" in text) == ("FeatureParams(" in text) == (loaded is None)
     assert (f"load({NASTY!r})" in text or f"decoder = {NASTY!r}" in text) == (loaded is not None)
 
 

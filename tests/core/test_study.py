@@ -1,6 +1,7 @@
 """The engine's calls in process: caches that hold and that do not, previews, cancelling, errors."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -14,9 +15,11 @@ from napari_neuraldiffuser.core import models as model_folder
 from napari_neuraldiffuser.core.decoding import DecodingError, RidgeDecoder
 from napari_neuraldiffuser.core.errors import UserError
 from napari_neuraldiffuser.core.events import Cancelled
+from napari_neuraldiffuser.core.files import write_json
 from napari_neuraldiffuser.core.params import TARGETS, ParamError
 from napari_neuraldiffuser.core.recipe import Source
 from napari_neuraldiffuser.core.study import Study
+from napari_neuraldiffuser.core.study_files import keep_newest, keep_newest_folders, partial_runs
 from napari_neuraldiffuser.core.study_inputs import stimulus_source
 from napari_neuraldiffuser.core.study_runs import pixels_digest
 from tests.study_cases import DIFFUSION, GUIDANCE, Log, write_inputs
@@ -366,6 +369,45 @@ def test_cancelled_in_the_second_batch_keeps_the_first(given, ready):
     assert losses[str(second)][0][1] is None
 
 
+@pytest.mark.parametrize("arms", [("guided", "unguided"), ("unguided",)])
+def test_cancelled_with_the_last_arm_is_complete(given, ready, arms):
+    log = Log(lambda name, p: name == "arm" and p["arm"] == "unguided")
+    result = call(ready, "reconstruct", given.but(arms=arms), log)
+    assert result["complete"]
+    assert {row["arm"] for row in result["scores"]} == set(arms)
+    assert [p["arm"] for p in log.of("arm")] == list(arms)
+
+
+def test_cancelled_between_the_arms_keeps_the_first(given, ready):
+    log = Log(lambda name, p: name == "arm")
+    with pytest.raises(Cancelled) as stop:
+        call(ready, "reconstruct", given, log)
+    provenance = stop.value.result["provenance"]
+    assert not provenance["complete"]
+    assert {name: arm["complete"] for name, arm in provenance["arms"].items()} == {"guided": True}
+
+
+def test_cancelled_while_scoring_shows_the_finished_arm(given, ready):
+    log = Log(lambda name, p: p.get("what") == "unguided, scoring")
+    with pytest.raises(Cancelled) as stop:
+        call(ready, "reconstruct", given, log)
+    assert [(p["arm"], bool(p["scores"])) for p in log.of("arm")] == [("guided", True), ("unguided", False)]
+    assert stop.value.result["provenance"]["arms"]["unguided"]["complete"]
+    assert not stop.value.result["complete"], "its scores are missing"
+
+
+def test_only_old_partial_runs_make_room(tmp_path, monkeypatch):
+    for k, complete in enumerate((False, True, False, False)):
+        path = tmp_path / f"run{k}" / "provenance.json"
+        write_json(path, {"complete": complete})
+        os.utime(path, (k, k))
+    (tmp_path / "being written").mkdir()
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged/provenance.json").write_text("{")
+    keep_newest_folders(partial_runs(tmp_path, "provenance.json"), "provenance.json", 2)
+    assert {p.name for p in tmp_path.iterdir()} == {"run1", "run2", "run3", "being written", "damaged"}
+
+
 def test_cancelled_before_the_first_step_leaves_no_folder(given, ready):
     with pytest.raises(Cancelled) as stop:
         call(ready, "reconstruct", given, Log(lambda name, p: name == "begin"))
@@ -428,6 +470,8 @@ def test_provenance_says_what_it_was(given, ready):
         assert row["sha256"] == pixels_digest(images_of(result)[row["arm"], row["stim"], row["rep"]])
     text = json.dumps({k: v for k, v in provenance.items() if k != "recipe"})
     assert str(ready.cache) not in text
+    made_with = {"features": given.settings.features.to_dict(), "decoding": given.settings.decoding.to_dict()}
+    assert provenance["decoder"].items() >= ({"loaded": False, "path": None} | made_with).items()
 
 
 def test_scores_of_one_stimulus_leave_out_what_compares_stimuli(given, ready):
@@ -509,6 +553,34 @@ def test_what_another_machine_computed_is_computed_again(given, ready, monkeypat
         call(ready, "decode", given)
 
 
+def test_arms_of_another_machine_are_computed_again(given, ready, monkeypatch):
+    one_arm, log = given.but(arms=("unguided",)), Log()
+    call(ready, "reconstruct", one_arm)
+    monkeypatch.setattr(study_arms, "machine", lambda models: ["another GPU"])
+    call(ready, "reconstruct", one_arm, log)
+    assert [arm["cached"] for arm in log.of("arm")] == [False]
+
+
+def test_a_guide_that_was_written_again_is_opened_again(given, tmp_path):
+    recipe = given.but(models=str(tmp_path / "models"), guide=str(tmp_path / "guide"))
+    shutil.copytree(given.models, recipe.models)
+    shutil.move(f"{recipe.models}/image_encoder", recipe.guide)
+    warm = Study(tmp_path / "cache").warm
+    first = warm.models(recipe, Log().events)
+    assert warm.models(recipe, Log().events) is first
+    (tmp_path / "guide/note.txt").write_text("other")
+    assert warm.models(recipe, Log().events).digest != first.digest
+
+
+def test_a_file_that_another_engine_deleted_disturbs_nothing(tmp_path, monkeypatch):
+    for name in "abc":
+        (tmp_path / name).touch()
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    monkeypatch.setattr(study.Path, "is_file", lambda path: True)  # it was there when it was asked
+    keep_newest(tmp_path, 1)
+    assert len({p.name for p in tmp_path.iterdir()} - {"gone"}) == 1
+
+
 def test_regions_and_anatomy_of_own_scans_do_not_decide_the_stimuli():
     own = Source(betas="b", mask="m", trials="t", images="i", captions="c")
     same = [replace(own, rois=("r",)), replace(own, anatomy="a"), replace(own, mask="n")]
@@ -529,7 +601,15 @@ def test_a_saved_decoder_is_used_once_loaded(given, ready, tmp_path, monkeypatch
     assert found["loaded"]
     assert found["decoder"] == str(path)
     assert found["accuracy"] == wanted != call(ready, "decode", given)["accuracy"]
-    assert call(other, "reconstruct", given)["provenance"]["decoder"]["loaded"] == str(path)
+    assert call(other, "reconstruct", given)["provenance"]["decoder"] == {
+        **dict.fromkeys(("features", "decoding")),
+        "digest": json.loads(study.Path(found["embeddings"]).with_suffix(".json").read_text())["decoder_digest"],
+        "loaded": True,
+        "path": str(path),
+    }
+    features = given.settings.features.but(feature_normalisation="clip")
+    maps = {call(other, "contribution", r)["folder"] for r in (given, given.with_stage("features", features))}
+    assert len(maps) == 2, "the decoder is the same, the targets of the maps are not"
     with pytest.raises(UserError, match="Press Fit anew"):
         call(other, "report", given, out_dir=str(tmp_path / "out"), n_stimuli=2)
     other.call("load_decoder", {"recipe": given.to_dict(), "path": ""}, Log().events)
@@ -577,6 +657,12 @@ def test_contribution_is_computed_once_and_again_for_other_params(given, ready, 
     other = given.with_stage("contribution", given.settings.contribution.but(bootstrap=20))
     assert call(ready, "contribution", other)["folder"] != first["folder"]
     assert calls == [1]
+    monkeypatch.setattr(study_maps, "KEPT_MAPS", 2)
+    call(ready, "contribution", given)
+    call(ready, "contribution", given.with_stage("contribution", given.settings.contribution.but(bootstrap=21)))
+    kept = {str(path) for path in (ready.cache / "contributions").iterdir()}
+    assert len(kept) == 2
+    assert any(first["folder"].startswith(path) for path in kept), "the longest unused goes, not the first made"
 
 
 @pytest.mark.slow
