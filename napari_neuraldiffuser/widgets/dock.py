@@ -44,7 +44,7 @@ class NeuralDiffuser(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.tabs)
-        self.setMinimumWidth(430)
+        self.setMinimumWidth(452)  # three repeats side by side
 
     def show_page(self, title: str) -> None:
         """Bring one panel to the front."""

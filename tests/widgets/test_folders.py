@@ -46,7 +46,7 @@ def test_nsd_folder_through_napari(viewer, nsd_dir, told):
     viewer.open(nsd_dir, plugin=PLUGIN)
     layers = {layer.name: layer for layer in viewer.layers}
     assert next(iter(layers)) == "anatomy"
-    assert {"ROI prf-visualrois", "ROI nsdgeneral", "ROI floc-faces"} <= set(layers)
+    assert set(layers) == {"anatomy", "ROI prf-visualrois", "ROI nsdgeneral"}
     assert [name for name, layer in layers.items() if layer.visible] == ["anatomy", "ROI prf-visualrois"]
     for name, layer in layers.items():
         assert Source.from_dict(about(layer)["source"]) == Source(str(nsd_dir), "subj01")
