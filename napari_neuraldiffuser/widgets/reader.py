@@ -11,7 +11,6 @@ import numpy as np
 from nibabel.affines import obliquity
 from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import OrientationError
-from nibabel.processing import resample_to_output
 from nibabel.spaces import vox2out_vox
 from nibabel.spatialimages import HeaderDataError, ImageDataError
 
@@ -216,6 +215,8 @@ def _check_resampled_size(shape: tuple[int, ...], affine: np.ndarray, path: Any)
 
 def axis_aligned(data: np.ndarray, affine: np.ndarray, order: int) -> tuple[np.ndarray, np.ndarray]:
     """`data` (X, Y, Z[, T]) resampled to the world's axes at its own voxel sizes."""
+    from nibabel.processing import resample_to_output  # imports scipy.ndimage: half of the time the dock takes
+
     sizes = tuple(nib.affines.voxel_sizes(affine))
     volumes = data[..., None] if data.ndim == 3 else data
     resampled = [

@@ -142,10 +142,11 @@ def open_dock(window: Window) -> None:
     """Until it is drawn."""
     from qtpy.QtWidgets import QApplication
 
-    wall, busy = time.monotonic(), time.thread_time()
+    before, wall, busy = set(sys.modules), time.monotonic(), time.thread_time()
     window.open_dock()
     QApplication.processEvents()
-    tell("dock", wall=time.monotonic() - wall, busy=time.thread_time() - busy)
+    imported = sorted(set(sys.modules) - before)
+    tell("dock", wall=time.monotonic() - wall, busy=time.thread_time() - busy, imported=imported)
     window.settle(1.0)
 
 

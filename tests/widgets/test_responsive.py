@@ -14,8 +14,7 @@ from tests.widgets.real_window import MISSING, has_display, play
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not has_display(), reason=MISSING)]
 LIMIT, CALM, TRIES = 0.1, 0.05, 3
 KINDS = ("decode_again", "reconstruct_alone", "reconstruct_beside")
-DOCK = 1.0
-"""Seconds of the window's thread in which the dock opens."""
+SLOW_TO_IMPORT = ["torch", "diffusers", "transformers", "scipy.ndimage", "skimage", "pandas", "nilearn"]
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +57,10 @@ def test_the_window_is_never_blocked_for_over_100_ms(told, kind):
     assert min(values["own_wall"] for values in calm) <= LIMIT, calm
 
 
-def test_the_dock_opens_within_a_second(told):
+def test_the_dock_opens_without_a_library_that_is_slow_to_import(told):
+    """How long it takes is benchmarks/napari_plugin.py's to say; a first import is the part that is the plugin's."""
     print(f"dock: {told['dock']['busy']:.2f} s at work, {told['dock']['wall']:.2f} s on the clock")
-    assert told["dock"]["busy"] < DOCK
+    assert [name for name in told["dock"]["imported"] if name in SLOW_TO_IMPORT] == []
 
 
 def test_no_network_library_enters_napari(told):
