@@ -2,6 +2,7 @@
 
 import platform
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import napari_neuraldiffuser
 
 from .errors import UserError
-from .files import make_folder, write_json
+from .files import make_folder, read_json, write_json
 
 ARMS = ("unguided", "guided")
 SHOWN = ("seen", "start")
@@ -106,6 +107,16 @@ class Derivatives:
     def contribution(self, target: str) -> Path:
         return self.folder / f"{self.label}_space-{self.space}_target-{target}_contribution.nii.gz"
 
+    def uri(self, path: Path) -> str:
+        """BIDS URI of a file of this output, such as `bids::sub-01/sub-01_desc-ridge_embeddings.h5`."""
+        return f"bids::{Path(path).relative_to(self.out_dir).as_posix()}"
+
+
+def model_name(name: str) -> str:
+    """A model as files name it: "demo", a hub id, or the name of a folder without its place on this machine."""
+    path = Path(name)
+    return path.name if path.is_absolute() or name.startswith((".", "~")) or path.is_dir() else name
+
 
 def versions() -> dict[str, str]:
     """Versions of what computed, for the page and the sidecars; no environment variables, no paths."""
@@ -131,16 +142,34 @@ def generated_by() -> list[dict[str, Any]]:
     return [entry]
 
 
-def write_description(out_dir: Path) -> Path:
-    """`dataset_description.json` of the output folder."""
+def write_description(out_dir: Path, links: Mapping[str, str] | None = None) -> Path:
+    """`dataset_description.json` of the output folder; not touched where it has that content.
+
+    Parameters
+    ----------
+    out_dir : Path
+    links : mapping of str to str, optional
+        BIDS `DatasetLinks`, added to those there are: what `bids:<name>:` in Sources stands for.
+    """
     path = make_folder(out_dir) / "dataset_description.json"
-    write_json(
-        path,
-        {
-            "Name": "Reconstructions of seen images from fMRI",
-            "BIDSVersion": "1.10.0",
-            "DatasetType": "derivative",
-            "GeneratedBy": generated_by(),
-        },
-    )
+    known = _known(path)
+    content = {
+        "Name": "Reconstructions of seen images from fMRI",
+        "BIDSVersion": "1.10.0",
+        "DatasetType": "derivative",
+        "GeneratedBy": generated_by(),
+    }
+    if all_links := {**known.get("DatasetLinks", {}), **(links or {})}:
+        content["DatasetLinks"] = all_links
+    if content != known:
+        write_json(path, content)
     return path
+
+
+def _known(path: Path) -> dict[str, Any]:
+    """What the description says already; nothing where it is not there or unreadable."""
+    try:
+        found = read_json(path)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and isinstance(found.get("DatasetLinks", {}), dict) else {}

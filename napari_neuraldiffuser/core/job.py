@@ -2,86 +2,31 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from . import contribution, embeddings, evaluation, nsd
+from . import contribution, embeddings, nsd
 from . import models as model_folder
 from .decoding import RidgeDecoder
-from .derivatives import ARMS, Derivatives, write_description
-from .errors import UserError
-from .files import atomic_path, fingerprint, make_folder, write_json
-from .job_report import write_page
-from .params import TARGETS, Settings
-from .recipe import Source
-from .recon_files import ReconJob, read_arm, reconstruct_arms
+from .derivatives import Derivatives, write_description
+from .files import fingerprint, make_folder
+from .job_report import PageParts, page_facts, write_page
+from .job_spec import Job
+from .params import TARGETS
+from .recon_files import ReconJob, reconstruct_arms, write_failed
 from .report import ReportData
+from .stage_files import ROI_FAMILIES, first_test, map_families, score_arms
 from .stages import Stages
 
+__all__ = ["ALGORITHM_VERSION", "Job", "JobResult", "ROI_FAMILIES", "map_families", "run_subject"]
+
 Progress = Callable[[int, int, str], None]
-ROI_FAMILIES = ("prf-visualrois", "floc-faces", "floc-bodies", "floc-places", "floc-words")
 ALGORITHM_VERSION = 1
 """Counted up when a change of the code changes results, so that old stages are not taken for new ones."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What to run and where.
-
-    Attributes
-    ----------
-    nsd_dir, out_dir : Path
-        NSD tree, and the output folder of all subjects.
-    subject : str
-        `subj01` ...
-    settings : Settings
-    models : str
-        `"demo"`, a model folder or a hub id; `guide` and `device` as in `models.load`.
-    n_stimuli : int or None
-        The first so many test stimuli; all where None.
-    work_dir : Path or None
-        Targets, the decoder and the records of finished stages; `OUT_DIR/work` where None.
-    command : str
-        What the user typed, for the page.
-    source : Source or None
-        Where the scans come from, own scans included; then `nsd_dir` and `subject` are taken from it.
-    """
-
-    nsd_dir: Path
-    out_dir: Path
-    subject: str = "subj01"
-    settings: Settings = field(default_factory=Settings)
-    models: str = "demo"
-    guide: str | None = None
-    device: str = "cpu"
-    n_stimuli: int | None = None
-    work_dir: Path | None = None
-    resume: bool = True
-    command: str = ""
-    source: Source | None = None
-
-    def __post_init__(self) -> None:
-        if self.source is not None:
-            object.__setattr__(self, "nsd_dir", Path(self.source.nsd_dir))
-            object.__setattr__(self, "subject", self.source.subject)
-
-    @property
-    def scans(self) -> Source:
-        """`source`, or the one that `nsd_dir` and `subject` describe."""
-        return self.source or Source(nsd_dir=str(self.nsd_dir), subject=self.subject)
-
-    @property
-    def places(self) -> Derivatives:
-        space = nsd.OWN_SPACE if self.scans.own else self.settings.betas.space
-        return Derivatives(Path(self.out_dir), self.subject, space)
-
-    @property
-    def work(self) -> Path:
-        return Path(self.work_dir or Path(self.out_dir) / "work") / self.places.label
 
 
 @dataclass
@@ -129,9 +74,9 @@ def run_subject(job: Job, progress: Progress = lambda done, total, what: None) -
     decoded = decoded.subset([s for s in decoded.stimulus_ids if int(s) not in failed])
     summary, table = score(run, decoded.stimulus_ids)
     maps = contributions(run, decoder, decoded.stimulus_ids)
-    _write_failed(run, failed)
+    write_failed(run.places.failed, failed)
     write_description(job.out_dir)
-    shown = write_page(run, decoder, decoded, summary, table, maps)
+    shown = page(run, decoder, decoded, (summary, table, maps))
     return JobResult(run.places.page, run.places.summary, failed, shown)
 
 
@@ -140,16 +85,13 @@ def prepare(job: Job, progress: Progress) -> Run:
     subject = nsd.open_source(job.scans, job.settings.betas)
     progress(0, 1, "reading betas")
     betas = subject.betas()
-    train, test = betas.split()
-    if job.n_stimuli is not None:
-        if job.n_stimuli < 2:
-            raise UserError(f"--n-stimuli must be at least 2 (scores compare stimuli), got {job.n_stimuli}.")
-        test = test.subset(test.stimulus_ids[: job.n_stimuli])
+    train, _ = betas.split()
+    test = first_test(betas, job.n_stimuli)
     progress(1, 1, "reading betas")
     models = model_folder.load(job.models, job.guide, job.device)
     read = [_stamp(part) for part in (betas.data, betas.stimulus_ids, betas.shared, betas.voxels)]
     inputs = fingerprint([ALGORITHM_VERSION, models.digest, job.settings.betas, *read, *_own_stimuli(subject, betas)])
-    notes = [*betas.notes, *(f"{n} voxels dropped: {why}." for why, n in betas.dropped.items() if n)]
+    notes = [*betas.notes, *nsd.dropped_notes(betas.dropped)]
     notes += subject.stimuli.notes if job.scans.own else []
     stages = Stages(make_folder(job.work / "stages"), job.resume)
     return Run(job, progress, subject, train, test, models, stages, inputs, notes)
@@ -212,21 +154,9 @@ def reconstruct(run: Run, decoded: embeddings.Embeddings) -> list[int]:
 
 
 def score(run: Run, stimulus_ids: np.ndarray) -> tuple[dict, pd.DataFrame]:
-    """Scores of both arms, as a table and a summary."""
-    if len(stimulus_ids) < 2:
-        raise UserError(f"at least 2 stimuli must be reconstructed to be scored, got {len(stimulus_ids)}.")
-    seen = run.subject.stimuli[stimulus_ids]
-    repeats, params = run.job.settings.diffusion.repeats, run.job.settings.evaluation
-    arms = {}
-    for arm in ARMS:
-        images = read_arm(run.places, stimulus_ids, repeats, arm)
-        arms[arm] = evaluation.evaluate(images, seen, run.models.image_features, params, run.progress)
-    table = evaluation.scores_table(arms, stimulus_ids)
-    with atomic_path(run.places.scores) as temporary:
-        table.to_csv(temporary, sep="\t", index=False, na_rep="n/a")
-    summary = evaluation.summarise(arms)
-    write_json(run.places.summary, summary)
-    return summary, table
+    """Scores of both arms, as a summary and a table."""
+    settings = run.job.settings
+    return score_arms(run.places, run.subject.stimuli, run.models, (stimulus_ids, settings), run.progress)
 
 
 def contributions(run: Run, decoder: RidgeDecoder, stimulus_ids: np.ndarray) -> contribution.ContributionMaps:
@@ -240,31 +170,28 @@ def contributions(run: Run, decoder: RidgeDecoder, stimulus_ids: np.ndarray) -> 
     return maps
 
 
-def map_families(subject: Any) -> list[str]:
-    """ROI families that contribution maps tell about: NSD's, or the label volumes of own scans (else the mask).
-
-    Raises
-    ------
-    UserError
-        If an NSD subject has none of them.
-    """
-    names = subject.roi_names()
-    if isinstance(subject, nsd.OwnScans):
-        return [name for name in names if name != nsd.MASK] or [nsd.MASK]
-    found = [name for name in ROI_FAMILIES if name in names]
-    if not found:
-        raise UserError(
-            f"ROI volumes must be there for contribution maps, none of {', '.join(ROI_FAMILIES)} was found "
-            f"under {subject.layout.root}. Copy NSD's roi folder of {subject.name}."
-        )
-    return found
-
-
-def _write_failed(run: Run, failed: list[int]) -> None:
-    path = run.places.failed
-    if not failed:
-        path.unlink(missing_ok=True)
-        return
-    table = pd.DataFrame({"stim": failed, "reason": "a latent overflowed: lower guidance_scale or cfg_scale"})
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, sep="\t", index=False)
+def page(run: Run, decoder: RidgeDecoder, decoded: embeddings.Embeddings, found: tuple) -> ReportData:
+    """`sub-01.html` from what the stages found."""
+    summary, table, maps = found
+    about = {
+        "training images": len(run.train.stimulus_ids),
+        "test images": len(run.test.stimulus_ids),
+        "trials per test image": float(np.mean(run.test.repeats)),
+        "voxels": run.train.data.shape[1],
+    }
+    parts = PageParts(
+        subject=run.subject,
+        models=run.models,
+        places=run.places,
+        decoded=decoded,
+        summary=summary,
+        scores=table,
+        contribution=maps.table,
+        volumes=maps.volumes,
+        accuracy={target: fit.best_r2 for target, fit in decoder.accuracy.items()},
+        settings=run.job.settings,
+        facts=page_facts(run.job.subject, run.models, about),
+        notes=run.notes,
+        command=run.job.command,
+    )
+    return write_page(parts, run.stages, run.progress)

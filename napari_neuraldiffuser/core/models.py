@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from .errors import UserError
-from .files import file_digest, fingerprint, read_json
+from .files import read_json
 from .lean import lean
+from .model_digest import folder_digest, model_source
 from .params import LAYERS
 from .pixels import NORMALISATION, normalise, resize, to_tensor
 
-DEMO_FOLDER = Path(__file__).parent.parent / "demo_models"
 PARTS = ("vae", "unet", "scheduler", "text_encoder", "tokenizer", "image_encoder")
 
 
@@ -194,7 +194,7 @@ def load(path: str | Path, guide: str | Path | None = None, device: str = "cpu",
     ModelError
         If a part is missing or cannot be opened.
     """
-    source = str(DEMO_FOLDER if str(path) == "demo" else path)
+    source = model_source(path)
     if Path(source).is_dir():
         _check_parts(Path(source), guide)
     elif os.sep in source.lstrip("/") and source.count("/") != 1 or source.startswith((".", "/")):
@@ -275,16 +275,3 @@ def _check_device(device: str) -> str:
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ModelError(f"device must be available, got {device!r}: torch sees no CUDA GPU. Use --device cpu.")
     return device
-
-
-def folder_digest(source: str, guide: str | Path | None = None) -> str:
-    """SHA-256 over names and contents of the folders' weights and configurations; a hub id stands for itself."""
-    guided = _contents(Path(guide)) if guide and Path(guide).is_dir() else str(guide)
-    folder = Path(source)
-    return fingerprint([source, guided] if not folder.is_dir() else [*_contents(folder), guided])
-
-
-def _contents(folder: Path) -> list[list[str]]:
-    """Name and digest of every file that decides what a model folder computes."""
-    files = sorted(p for p in folder.rglob("*") if p.suffix in {".safetensors", ".json", ".bin", ".txt"})
-    return [[str(p.relative_to(folder)), file_digest(p)] for p in files]

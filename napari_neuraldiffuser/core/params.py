@@ -226,6 +226,32 @@ class EvaluationParams(Params):
 
 
 @dataclass(frozen=True)
+class WorkflowParams(Params):
+    """How a run is cut into the nodes of a workflow; none of these changes a result."""
+
+    chunk_size: int = param(
+        20,
+        "Test stimuli that one node reconstructs, rounded up to whole batches; each node opens the models once.",
+        unit="stimuli",
+        low=1,
+    )
+    decoder_parts: str = param(
+        "embeddings",
+        "Decoders fitted in parallel: one for each of z, c and g (embeddings), one for every target and layer "
+        "(targets), or one for all (one).",
+        choices=("embeddings", "targets", "one"),
+    )
+    gpu_mem_gb: float = param(16.0, "Memory of the host that a GPU node asks for.", unit="GB", low=0.1)
+    num_threads: int = param(1, "Processors that a CPU node asks for.", low=1)
+
+    def parts(self, layers: tuple[str, ...]) -> list[list[str]]:
+        """Targets of each decoder that is fitted on its own."""
+        whole = ["z", "c", *layers]
+        split = {"embeddings": [["z"], ["c"], list(layers)], "targets": [[name] for name in whole], "one": [whole]}
+        return split[self.decoder_parts]
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything that decides what a run computes, one object per stage."""
 

@@ -5,6 +5,8 @@ from typing import Any
 
 from .params import ParamError, Settings, settings_from_dict
 
+OWN_SPACE = "native"
+"""Name of the volume space of own scans."""
 ARMS = ("unguided", "guided")
 """Both arms start from the same noise; they differ in the pull toward g alone."""
 

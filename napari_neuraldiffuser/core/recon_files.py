@@ -1,11 +1,12 @@
 """Both arms' images on disk: written batch after batch, so that a killed run continues where it stopped."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from skimage import io
 
 from .derivatives import ARMS, Derivatives, generated_by
@@ -32,6 +33,7 @@ class ReconJob:
     stages : Stages
     made_from : str
         Fingerprint of the decoded embeddings and everything before them.
+    arms : tuple of str
     """
 
     decoded: Embeddings
@@ -40,22 +42,23 @@ class ReconJob:
     places: Derivatives
     stages: Stages
     made_from: str
+    arms: tuple[str, ...] = ARMS
 
 
 def reconstruct_arms(job: ReconJob, progress: Progress) -> list[int]:
-    """Write both arms' images from the same noise; returns the stimuli that failed.
+    """Write the arms' images, all from the same noise; returns the stimuli that failed.
 
     A batch is the unit of resuming and its composition depends on the parameters only, so that a continued run computes
     the same batches, and so the same bits, as an undisturbed one.
     """
     diffusion = job.settings.diffusion
     check_fit(job.decoded, job.models, diffusion, job.settings.guidance)
-    parts = [(arm, i, batch) for i, batch in enumerate(batches(job.decoded, diffusion)) for arm in ARMS]
+    parts = [(arm, i, batch) for i, batch in enumerate(batches(job.decoded, diffusion)) for arm in job.arms]
     done = 0
     for arm, index, batch in parts:
         # every image counts as one, whatever share of its steps is done
         images = len(batch) * diffusion.repeats
-        tell = _step_progress(progress, done, images, len(job.decoded) * diffusion.repeats * len(ARMS), arm)
+        tell = _step_progress(progress, done, images, len(job.decoded) * diffusion.repeats * len(job.arms), arm)
         _reconstruct_part(job, arm, index, batch, tell)
         done += images
     return _write_sidecar(job)
@@ -103,7 +106,7 @@ def _write_sidecar(job: ReconJob) -> list[int]:
     n_batches = sum(1 for _ in batches(job.decoded, job.settings.diffusion))
     arms: dict[str, Any] = {}
     failed: set[int] = set()
-    for arm in ARMS:
+    for arm in job.arms:
         rows: dict[str, Any] = {}
         for index in range(n_batches):
             rows |= read_json(_losses_path(job, arm, index))
@@ -120,6 +123,25 @@ def _write_sidecar(job: ReconJob) -> list[int]:
     }
     write_json(job.places.recon_sidecar, sidecar)
     return sorted(failed)
+
+
+def merge_sidecars(paths: Sequence[Path], path: Path) -> None:
+    """One sidecar of all images from those of chunks of stimuli, which differ in the losses alone."""
+    merged = read_json(paths[0])
+    for other in map(read_json, paths[1:]):
+        for arm, about in other["Arms"].items():
+            merged["Arms"][arm]["FeatureLossPerGuidedStep"] |= about["FeatureLossPerGuidedStep"]
+    write_json(path, merged)
+
+
+def write_failed(path: Path, failed: Sequence[int]) -> None:
+    """The table of stimuli that failed; no file where none did."""
+    if not failed:
+        path.unlink(missing_ok=True)
+        return
+    table = pd.DataFrame({"stim": failed, "reason": "a latent overflowed: lower guidance_scale or cfg_scale"})
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, sep="\t", index=False)
 
 
 def write_png(path: Path, image: np.ndarray) -> None:

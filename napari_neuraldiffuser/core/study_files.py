@@ -1,21 +1,19 @@
 """Files of a Study's cache: what they were made from, betas as they were read, and making room."""
 
 import hashlib
-import json
 import os
 import shutil
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 
-from .files import atomic_path, read_json
-from .nsd import Betas
+from .files import read_json
+from .nsd import Betas, NSDError, load_betas
 
 FORGOTTEN = 24 * 3600
 """Seconds after which a temporary file is one that a killed process left."""
@@ -51,27 +49,17 @@ def read_npz(path: Path) -> dict[str, np.ndarray] | None:
     return arrays
 
 
-def save_betas(betas: Betas, path: Path) -> None:
-    """Write Betas to one .npz file without pickles, atomically."""
-    values = {f.name: getattr(betas, f.name) for f in fields(betas)}
-    arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
-    rest = {name: value for name, value in values.items() if name not in arrays}
-    with atomic_path(path) as temporary:
-        np.savez(temporary, json=json.dumps(rest, default=_plain), **arrays)
-
-
-def load_betas(path: Path) -> Betas | None:
-    """Betas that `save_betas` wrote, or None where there are none."""
-    arrays = read_npz(path)
-    if arrays is None:
+def kept_betas(path: Path) -> Betas | None:
+    """Betas of the cache; None, and the file deleted, where it is not there or damaged."""
+    if not path.is_file():
         return None
-    rest = json.loads(str(arrays.pop("json")))
-    shape = rest["shape"] and tuple(rest["shape"])
-    return Betas(**{**rest, **arrays, "shape": shape})
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else str(value)
+    try:
+        betas = load_betas(path)
+    except (NSDError, KeyError, ValueError):
+        path.unlink(missing_ok=True)
+        return None
+    path.touch()
+    return betas
 
 
 def keep_newest(folder: Path, n: int) -> None:

@@ -13,10 +13,11 @@ import napari_neuraldiffuser
 from .errors import UserError
 from .events import Events
 from .files import fingerprint
-from .nsd import open_source
+from .model_digest import model_source
+from .nsd import open_source, save_betas
 from .nsd.selection import parse
 from .recipe import Recipe, Source
-from .study_files import array_digest, keep_newest, load_betas, save_betas, stamp
+from .study_files import array_digest, keep_newest, kept_betas, stamp
 
 OWN_IMAGES = ("images", "captions", "trials")
 """Fields of a Source of own scans that decide its stimuli."""
@@ -115,14 +116,14 @@ class Warm:
             events.told(0, 0, "reading betas")
             while len(self._inputs) >= KEPT_BETAS:
                 del self._inputs[next(iter(self._inputs))]
-            betas = self._betas(subject, self.cache / "betas" / f"{key}.npz", events)
+            betas = self._betas(subject, self.cache / "betas" / f"{key}.h5", events)
             self._inputs[key] = _split(subject, betas, stimuli)
         # the last used stays longest
         self._inputs[key] = self._inputs.pop(key)
         return self._inputs[key]
 
     def _betas(self, subject: Any, path: Path, events: Events) -> Any:
-        found = load_betas(path)
+        found = kept_betas(path)
         if found is None:
             found = subject.betas(progress=lambda done, total, what: events.told(done, total, "reading betas"))
             save_betas(found, path)
@@ -134,7 +135,7 @@ class Warm:
         from . import models
 
         guide = recipe.guide or None
-        folder = models.DEMO_FOLDER if recipe.models == "demo" else Path(recipe.models)
+        folder = Path(model_source(recipe.models))
         folders = [folder, Path(guide)] if guide else [folder]
         files = [path for place in folders if place.is_dir() for path in sorted(place.rglob("*"))]
         key = fingerprint([recipe.models, guide, recipe.device, stamp(files)])

@@ -174,12 +174,10 @@ def test_a_mask_that_was_drawn_again_is_read_again(given, ready, tmp_path):
 def test_betas_on_disk_are_the_betas(given, tmp_path):
     from dataclasses import fields
 
-    from napari_neuraldiffuser.core.study_files import load_betas, save_betas
-
     params = given.settings.betas.but(average_repeats=False, roi="V1")
     betas = nsd.Subject(given.source.nsd_dir, "subj01", params).betas()
-    save_betas(betas, tmp_path / "betas.npz")
-    found = load_betas(tmp_path / "betas.npz")
+    nsd.save_betas(betas, tmp_path / "betas.h5")
+    found = nsd.load_betas(tmp_path / "betas.h5")
     for f in fields(betas):
         one, other = getattr(betas, f.name), getattr(found, f.name)
         np.testing.assert_array_equal(one, other, strict=isinstance(one, np.ndarray))

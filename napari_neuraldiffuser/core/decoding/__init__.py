@@ -2,5 +2,6 @@
 
 from .errors import DecodingError
 from .ridge import RidgeDecoder, TargetFit
+from .store import join_decoders, read_accuracy
 
-__all__ = ["DecodingError", "RidgeDecoder", "TargetFit"]
+__all__ = ["DecodingError", "RidgeDecoder", "TargetFit", "join_decoders", "read_accuracy"]

@@ -1,6 +1,6 @@
 """RidgeDecoder: betas to embeddings by ridge regression, one penalty per target group."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,9 @@ class RidgeDecoder:
         """Targets that the decoder predicts, in the project's order."""
         return tuple(self.accuracy)
 
-    def fit(self, train: Any, targets: Any, progress: Progress | None = None) -> "RidgeDecoder":
+    def fit(
+        self, train: Any, targets: Any, progress: Progress | None = None, names: Sequence[str] | None = None
+    ) -> "RidgeDecoder":
         """Choose a penalty per target group by leaving one stimulus out, on training data only.
 
         Parameters
@@ -91,6 +93,9 @@ class RidgeDecoder:
         targets : TargetFile or Embeddings
             Targets of at least the training stimuli; must stay open while the decoder is used, unless it is
             saved and loaded.
+        names : sequence of str, optional
+            Targets that are fitted, all where None.  `join_decoders` puts the parts together, and gives the bits of
+            one decoder of all targets.
 
         Raises
         ------
@@ -106,9 +111,8 @@ class RidgeDecoder:
         self.x = (data - self.beta_mean).astype(data.dtype)
         self.use_targets(targets)
         self.spectrum = solver.decompose(self.x)
-        self._choose_penalties(
-            [solver.leave_out(self.spectrum, groups, a) for a in self.params.alphas], progress
-        )
+        leaves = [solver.leave_out(self.spectrum, groups, a) for a in self.params.alphas]
+        self._choose_penalties(leaves, _chosen(target_names(targets), names), progress)
         return self
 
     def use_targets(self, targets: Any) -> None:
@@ -117,17 +121,18 @@ class RidgeDecoder:
         self.attrs = dict(getattr(targets, "attrs", {}))
         self.rows: Rows = match_rows(targets.stimulus_ids, self.stimulus_ids)
 
-    def _choose_penalties(self, leaves: list[solver.LeaveOut], progress: Progress | None) -> None:
+    def _choose_penalties(
+        self, leaves: list[solver.LeaveOut], names: dict[str, int], progress: Progress | None
+    ) -> None:
         self.accuracy = {}
-        names = target_names(self.targets)
-        for k, name in enumerate(names):
+        for done, (name, k) in enumerate(names.items(), 1):
             self.accuracy[name], best = self._fit_target(
                 name, leaves, np.random.default_rng([self.params.seed, k])
             )
             if name == "z":
                 self.alignment: Alignment = measure(self, best)
             if progress:
-                progress(k + 1, len(names), f"ridge {name}")
+                progress(done, len(names), f"ridge {name}")
 
     def _fit_target(
         self, name: str, leaves: list[solver.LeaveOut], rng: np.random.Generator
@@ -229,6 +234,14 @@ class RidgeDecoder:
         from .store import load
 
         return load(cls, path)
+
+
+def _chosen(present: tuple[str, ...], names: Sequence[str] | None) -> dict[str, int]:
+    """Targets to fit, and the place of each among all: the scored columns do not depend on what else is fitted."""
+    unknown = sorted(set(names or ()) - set(present))
+    if unknown:
+        raise DecodingError(f"targets to fit must be among {present}, got {unknown}.")
+    return {name: k for k, name in enumerate(present) if names is None or name in names}
 
 
 def _check_stimuli(n: int) -> None:

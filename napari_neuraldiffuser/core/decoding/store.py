@@ -1,6 +1,8 @@
 """One HDF5 file per decoder: an embeddings file of the training targets with a group `decoder` in it."""
 
 import json
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 
 from napari_neuraldiffuser.core.embeddings import TargetFile, dataset_name
 from napari_neuraldiffuser.core.files import atomic_path
-from napari_neuraldiffuser.core.params import DecodingParams
+from napari_neuraldiffuser.core.params import TARGETS, DecodingParams
 
 from .align import Alignment
 from .errors import DecodingError
@@ -96,6 +98,7 @@ def _read(cls: type, file: h5py.File, path: str | Path) -> Any:
     decoder.spectrum = Spectrum(group["u"][...], group["s"][...])
     decoder.geometry = _read_geometry(group["geometry"])
     decoder.use_targets(TargetFile(path))
+    # a decoder of some targets has those alone in its file
     decoder.accuracy = {name: _read_fit(TargetFit, group[f"fits/{name}"]) for name in decoder.targets}
     if "alignment" in group:
         decoder.alignment = Alignment(**{field: values[...] for field, values in group["alignment"].items()})
@@ -114,3 +117,65 @@ def _read_fit(cls: type, group: h5py.Group) -> Any:
     alphas, r2 = (tuple(float(v) for v in group[key][...]) for key in ("alphas", "r2"))
     shape = tuple(int(size) for size in group.attrs["shape"])
     return cls(float(group.attrs["alpha"]), alphas, r2, shape, group["mean"][...])
+
+
+def join_decoders(paths: Sequence[str | Path], path: str | Path) -> None:
+    """Write one decoder file from files of decoders that were fitted to different targets of the same betas.
+
+    Raises
+    ------
+    DecodingError
+        If a file is none, two files have the same target, or their betas or parameters differ.
+    """
+    try:
+        with ExitStack() as stack:
+            parts = [stack.enter_context(h5py.File(part, "r")) for part in paths]
+            _check_parts(parts, paths)
+            with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+                _join(parts, file)
+    except (OSError, KeyError) as error:
+        raise DecodingError(f"decoders to join must be decoder files, got: {error}. Fit them again.") from error
+
+
+def _check_parts(parts: list[h5py.File], paths: Sequence[str | Path]) -> None:
+    names = [name for part in parts for name in part["decoder/fits"]]
+    if len(set(names)) != len(names):
+        raise DecodingError(f"decoders to join must have different targets, got {names}. Leave one of the files out.")
+    first = parts[0]["decoder"]
+    for part, where in zip(parts[1:], paths[1:], strict=True):
+        other = part["decoder"]
+        same_params = first.attrs["params"] == other.attrs["params"]
+        if not same_params or any(not np.array_equal(first[key], other[key]) for key in ("stimulus_ids", "beta_mean")):
+            raise DecodingError(f"decoders to join must be of the same betas and parameters, got others in {where}.")
+
+
+def _join(parts: list[h5py.File], file: h5py.File) -> None:
+    """The first part, and the targets, fits and alignment of the others; targets in the project's order."""
+    first = parts[0]
+    file.attrs.update(first.attrs)
+    file["stimulus_id"] = first["stimulus_id"][...]
+    group = file.create_group("decoder")
+    group.attrs.update(first["decoder"].attrs)
+    for key in first["decoder"]:
+        if key not in ("fits", "alignment"):
+            first.copy(f"decoder/{key}", group)
+    fits = group.create_group("fits")
+    owner = {name: part for part in parts for name in part["decoder/fits"]}
+    for name in sorted(owner, key=TARGETS.index):
+        part = owner[name]
+        part.copy(dataset_name(name), file, dataset_name(name))
+        part.copy(f"decoder/fits/{name}", fits)
+        if name == "z":
+            part.copy("decoder/alignment", group)
+
+
+def read_accuracy(path: str | Path) -> dict[str, Any]:
+    """TargetFit of every target of a decoder file, without reading its betas."""
+    from .ridge import TargetFit
+
+    try:
+        with h5py.File(path, "r") as file:
+            fits = file["decoder/fits"]
+            return {name: _read_fit(TargetFit, fits[name]) for name in TARGETS if name in fits}
+    except (OSError, KeyError) as error:
+        raise DecodingError(f"{path} must be a decoder file, got: {error}. Fit the decoder again.") from error

@@ -9,6 +9,7 @@ from typing import Any
 from ..params import BetasParams
 from ..recipe import Source
 from .betas import Betas
+from .betas_file import betas_facts, dropped_notes, load_betas, save_betas
 from .errors import NSDError
 from .mindeye import mindeye_betas
 from .own import MASK, OwnScans
@@ -29,9 +30,13 @@ __all__ = [
     "Rois",
     "Stimuli",
     "Subject",
+    "betas_facts",
+    "dropped_notes",
+    "load_betas",
     "mindeye_betas",
     "open_source",
     "read_surface_session",
+    "save_betas",
     "simulate",
     "user_betas",
 ]

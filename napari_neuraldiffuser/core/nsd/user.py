@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..params import BetasParams
+from ..recipe import OWN_SPACE
 from .assemble import Assembler, Progress, assemble, shared_rows
 from .betas import Betas, mask_voxels
 from .errors import NSDError
@@ -16,8 +17,6 @@ from .sessions import iterate_nifti
 from .volumes import READ_ERRORS, check_grid, open_volume, read_volume, unreadable
 
 COLUMNS = ("trial", "stimulus", "session")
-OWN_SPACE = "native"
-"""Name of the volume space of own scans."""
 
 
 def user_betas(

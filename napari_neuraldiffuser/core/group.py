@@ -1,0 +1,177 @@
+"""The group level: means over subjects, how sure they are, and one page; from the files of finished subjects alone."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .derivatives import ARMS, generated_by, write_description
+from .files import atomic_path, make_folder, write_json
+from .group_inputs import GroupError, SubjectResult, differing, finite, mixed, read_subjects
+from .group_report import GroupData, write_page
+from .sidecar_columns import columns
+
+__all__ = ["GroupError", "GroupResult", "write_group"]
+
+Progress = Callable[[int, int, str], None]
+REMEDY = "Run them again with the same command, or name those that agree with --participant-label."
+
+
+@dataclass(frozen=True)
+class GroupResult:
+    """What was written, and what readers should know of it."""
+
+    page: Path
+    table: Path
+    summary: Path
+    contribution: Path
+    notes: list[str]
+
+
+def write_group(
+    out_dir: str | Path,
+    labels: Sequence[str] | None = None,
+    progress: Progress = lambda done, total, what: None,
+) -> GroupResult:
+    """Put the subjects of an output folder together.
+
+    Writes `group_desc-recon_scores.tsv` (every subject's means), `group_desc-summary_scores.json` (means and standard
+    errors over subjects), `group_contribution.tsv` (regions' shares over subjects) and `group.html`.  Means are refused
+    where subjects have different models or protocols; then the tables and the page have the subjects alone.
+
+    Parameters
+    ----------
+    out_dir : str or Path
+        Output folder of the participant level.
+    labels : sequence of str, optional
+        Subjects, as "01", "subj01" or "sub-01"; all there are where None.
+    progress : callable
+
+    Raises
+    ------
+    GroupError
+        If no subject has finished.
+    OutputError
+        If the folder cannot be written.
+    """
+    out_dir = Path(out_dir)
+    progress(0, 2, "group")
+    subjects, notes = read_subjects(out_dir, labels)
+    no_scores, no_shares = mixed(subjects)
+    notes += [f"No means of scores over subjects: {why}. {REMEDY}" for why in no_scores]
+    notes += [f"No means of shares over subjects: {why}. {REMEDY}" for why in no_shares]
+    table, shares = scores_table(subjects), group_shares([] if no_shares else subjects)
+    summary = summarise(subjects, averaged=not no_scores) | {"notes": notes}
+    make_folder(out_dir)
+    result = GroupResult(
+        page=out_dir / "group.html",
+        table=out_dir / "group_desc-recon_scores.tsv",
+        summary=out_dir / "group_desc-summary_scores.json",
+        contribution=out_dir / "group_contribution.tsv",
+        notes=notes,
+    )
+    _write_tables(result, subjects, (table, shares, summary))
+    write_description(out_dir)
+    progress(1, 2, "group")
+    data = GroupData(subjects, summary, shares, differing(subjects), notes, generated_by()[0]["Versions"])
+    write_page(result.page, data)
+    progress(2, 2, "group")
+    return result
+
+
+def scores_table(subjects: Sequence[SubjectResult]) -> pd.DataFrame:
+    """One row per subject, arm and metric: participant_id, arm, metric, mean, se, n."""
+    rows = [
+        (s.label, arm, metric, s.value(arm, metric), s.value(arm, metric, "se"), s.value(arm, metric, "n"))
+        for s in subjects
+        for arm in s.summary["arms"]
+        for metric in s.summary["arms"][arm]
+    ]
+    table = pd.DataFrame(rows, columns=["participant_id", "arm", "metric", "mean", "se", "n"])
+    return table.astype({"mean": float, "se": float, "n": "Int64"})
+
+
+def summarise(subjects: Sequence[SubjectResult], averaged: bool = True) -> dict[str, Any]:
+    """Means and standard errors over subjects.
+
+    Returns
+    -------
+    dict
+        {"subjects", "averaged", "protocol", "arms", "paired"}: as a subject's summary, with "n" subjects instead of
+        stimuli, and in "paired" the number of subjects whose guided score is lower as "n_worse".  No arms where not
+        `averaged`.
+    """
+    summary: dict[str, Any] = {"subjects": [s.label for s in subjects], "averaged": averaged}
+    if not averaged:
+        return summary | {"protocol": {}, "arms": {}, "paired": {}}
+    metrics = list(dict.fromkeys(m for s in subjects for m in s.metrics))
+    arms = [arm for arm in dict.fromkeys([*ARMS, *(a for s in subjects for a in s.summary["arms"])])]
+    found = {arm: {m: mean_and_se([s.value(arm, m) for s in subjects]) for m in metrics} for arm in arms}
+    found = {arm: {m: v for m, v in values.items() if v["n"]} for arm, values in found.items()}
+    paired = {m: _paired([s.difference(m) for s in subjects]) for m in metrics}
+    return summary | {
+        "protocol": subjects[0].protocol,
+        "arms": {arm: values for arm, values in found.items() if values},
+        "paired": {m: v for m, v in paired.items() if v["n"]},
+    }
+
+
+def mean_and_se(values: Sequence[float | None]) -> dict[str, Any]:
+    """Mean, its standard error and number of the values there are; None where there are too few."""
+    known = np.array([v for v in values if v is not None], dtype=float)
+    n = len(known)
+    return {
+        "mean": float(known.mean()) if n else None,
+        "se": float(known.std(ddof=1) / np.sqrt(n)) if n > 1 else None,
+        "n": n,
+    }
+
+
+def _paired(differences: Sequence[float | None]) -> dict[str, Any]:
+    return mean_and_se(differences) | {"n_worse": sum(1 for d in differences if d is not None and d < 0)}
+
+
+SHARE_COLUMNS = ["roi", "target", "share", "se", "n_subjects", "family"]
+
+
+def group_shares(subjects: Sequence[SubjectResult]) -> pd.DataFrame:
+    """Mean share of every region and target over the subjects in which the region has voxels.
+
+    A region that a subject lacks has share 0 there by definition, which says nothing of the region.
+    """
+    tables = [s.contribution for s in subjects if s.contribution is not None]
+    if not tables:
+        return pd.DataFrame(columns=SHARE_COLUMNS)
+    tables = [table if "family" in table else table.assign(family="regions") for table in tables]
+    every = pd.concat([table[table.n_voxels > 0] for table in tables], ignore_index=True)
+    rows = []
+    for (family, roi, target), part in every.groupby(["family", "roi", "target"], sort=False):
+        about = mean_and_se([finite(v) for v in part.share])
+        rows.append((roi, target, about["mean"], about["se"], about["n"], family))
+    return pd.DataFrame(rows, columns=SHARE_COLUMNS).astype({"share": float, "se": float})
+
+
+def _write_tables(result: GroupResult, subjects: Sequence[SubjectResult], found: tuple) -> None:
+    """Both tables, their sidecars, and the summary."""
+    table, shares, summary = found
+    sources = {
+        result.table: [s.places.uri(s.places.summary) for s in subjects],
+        result.contribution: [
+            s.places.uri(s.places.contribution_table) for s in subjects if s.contribution is not None
+        ],
+    }
+    definitions = summary["protocol"].get("metrics", {})
+    described = {
+        result.table: "Scores of every subject; mean and standard error over its stimuli.",
+        result.contribution: "Mean share of each region's voxels in the prediction of each target, over subjects.",
+    }
+    for path, content in ((result.table, table), (result.contribution, shares)):
+        with atomic_path(path) as temporary:
+            content.to_csv(temporary, sep="\t", index=False, na_rep="n/a")
+        sidecar = {"Description": described[path], **columns(content.columns, definitions)}
+        write_json(path.with_suffix(".json"), {"GeneratedBy": generated_by(), **sidecar, "Sources": sources[path]})
+    made = {"GeneratedBy": generated_by(), "Sources": sources[result.table]}
+    write_json(result.summary, {**summary, **made})

@@ -1,0 +1,258 @@
+"""The group's page: one self-contained HTML file over all subjects (no network)."""
+
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .files import atomic_path
+from .group_inputs import KIND, SubjectResult
+from .report import CARDS, LABELS, SHARE_TEXT, TEMPLATES
+from .report_parts import data_uri, heat_tables, png_uri
+
+SHOWN = 9
+"""Stimuli on the wall: a third of them the best, a third from the middle, a third the worst."""
+COLOURS = ("#1f6f8b", "#c8553d", "#588157", "#7b5ea7", "#d99a2b", "#3d5a80", "#b5446e", "#6b705c")
+WALL_TEXT = (
+    "Test stimuli that all subjects share, from everybody's first guided repeat: those with the highest, middle and "
+    "lowest mean guided PixCorr, chosen by the figure and not by eye."
+)
+
+
+@dataclass(frozen=True)
+class GroupData:
+    """What the page shows.
+
+    Attributes
+    ----------
+    subjects : sequence of SubjectResult
+    summary : dict
+        `group.summarise`.
+    shares : DataFrame
+        `group.group_shares`.
+    differing : dict of str to list
+        `group_inputs.differing`.
+    notes : list of str
+    versions : dict
+        Of what made this page.
+    """
+
+    subjects: Sequence[SubjectResult]
+    summary: dict[str, Any]
+    shares: pd.DataFrame
+    differing: dict[str, list[Any]]
+    notes: list[str]
+    versions: dict[str, str]
+
+
+def write_page(path: Path, data: GroupData) -> None:
+    """Write the page, atomically.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be written.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    text = environment.get_template("group.html").render(**page_values(data))
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def page_values(data: GroupData) -> dict[str, Any]:
+    """The template's variables."""
+    metrics = list(dict.fromkeys(m for s in data.subjects for m in s.metrics))
+    rows = [_summary_row(data.summary, m) for m in metrics if data.summary["averaged"]]
+    kind = str(data.subjects[0].parameters.get(KIND, "product-measure"))
+    return {
+        "n": len(data.subjects),
+        "averaged": data.summary["averaged"],
+        "notes": data.notes,
+        "subjects": [{"label": s.label, "page": _link(s)} for s in data.subjects],
+        "labels": LABELS,
+        "metrics": metrics,
+        "cards": [row for row in rows if row["metric"] in CARDS],
+        "summary_rows": rows,
+        "plot": dot_plot(data.subjects, [m for m in CARDS if m in metrics] or metrics, data.summary),
+        "table": [_table_row(s, arm, metrics) for s in data.subjects for arm in s.summary["arms"]],
+        "heats": _heats(data.shares),
+        "share_text": SHARE_TEXT.get(kind, ""),
+        "definitions": data.summary["protocol"].get("metrics", {}),
+        "differing": [{"name": name, "values": _odd(values)} for name, values in data.differing.items()],
+        "same": _same(data) | {"made by": data.versions},
+        "wall": wall(data.subjects),
+        "wall_text": WALL_TEXT,
+    }
+
+
+def _link(subject: SubjectResult) -> str:
+    """The subject's page beside this one; none where there is none."""
+    return subject.places.page.name if subject.places.page.is_file() else ""
+
+
+def _summary_row(summary: dict[str, Any], metric: str) -> dict[str, Any]:
+    """One score of both arms over subjects, and their paired difference."""
+    arms = {arm: summary["arms"].get(arm, {}).get(metric, {}) for arm in ("unguided", "guided")}
+    paired = summary["paired"].get(metric, {})
+    return {
+        "metric": metric,
+        "name": LABELS.get(metric, metric),
+        "unguided": _number(arms["unguided"].get("mean")),
+        "guided": _number(arms["guided"].get("mean")),
+        "spreads": {arm: _spread(values.get("se")) for arm, values in arms.items()},
+        "difference": paired.get("mean"),
+        "spread": _spread(paired.get("se")),
+        "n": paired.get("n"),
+        "n_worse": paired.get("n_worse"),
+    }
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}"
+
+
+def _spread(se: float | None) -> str:
+    return "" if se is None else f"± {se:.3f}"
+
+
+def _table_row(subject: SubjectResult, arm: str, metrics: list[str]) -> dict[str, Any]:
+    values = [(subject.value(arm, m), subject.value(arm, m, "se")) for m in metrics]
+    numbers = [subject.value(arm, m, "n") for m in metrics]
+    return {
+        "label": subject.label,
+        "page": _link(subject),
+        "arm": arm,
+        "n": max((int(n) for n in numbers if n is not None), default=0),
+        "cells": [
+            {"text": f"{_number(mean)} {_spread(se)}", "sort": "" if mean is None else f"{mean:.6f}"}
+            for mean, se in values
+        ],
+    }
+
+
+def _odd(values: list[Any]) -> list[dict[str, Any]]:
+    """Values of one parameter as text, and whether most subjects have another."""
+    texts = [str(value) for value in values]
+    usual, _ = Counter(texts).most_common(1)[0]
+    return [{"text": text, "odd": text != usual} for text in texts]
+
+
+def _same(data: GroupData) -> dict[str, dict[str, Any]]:
+    """Parameters that all subjects have in common, by stage."""
+    groups: dict[str, dict[str, Any]] = {}
+    for name, value in data.subjects[0].parameters.items():
+        if name not in data.differing:
+            stage, short = name.split(".", 1)
+            groups.setdefault(stage, {})[short] = value
+    return groups
+
+
+def _heats(shares: pd.DataFrame) -> dict[str, Any]:
+    """One table per family, of the regions that have a share for every target."""
+    whole = shares[shares.share.notna()]
+    targets = whole.target.nunique()
+    whole = whole[whole.groupby(["family", "roi"]).target.transform("nunique") == targets]
+    if whole.empty:
+        return {}
+    heats = heat_tables(whole.rename(columns={"n_subjects": "n_voxels"}))
+    for cell in (cell for heat in heats.values() for row in heat["rows"] for cell in row["cells"]):
+        cell["se"] = cell["se"].replace("nan", "n/a")
+    return heats
+
+
+def dot_plot(subjects: Sequence[SubjectResult], metrics: list[str], summary: dict[str, Any]) -> str | None:
+    """Every subject's unguided and guided mean, joined by a line; one panel per metric."""
+    arms = [arm for arm in ("unguided", "guided") if any(arm in s.summary["arms"] for s in subjects)]
+    if not arms or not metrics:
+        return None
+    from matplotlib.figure import Figure
+
+    columns = min(len(metrics), 6)
+    figure = Figure(figsize=(2.05 * columns, 3.1), layout="constrained", dpi=110)
+    for axis, metric in zip(np.atleast_1d(figure.subplots(1, columns)), metrics, strict=False):
+        for k, subject in enumerate(subjects):
+            values = [np.nan if (v := subject.value(arm, metric)) is None else v for arm in arms]
+            axis.plot(range(len(arms)), values, "o-", color=COLOURS[k % len(COLOURS)], ms=5, lw=1.3, alpha=0.85)
+        _draw_mean(axis, arms, metric, summary)
+        axis.set_title(LABELS.get(metric, metric), fontsize=9)
+        axis.set_xticks(range(len(arms)), arms, fontsize=8)
+        axis.set_xlim(-0.35, len(arms) - 0.65)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(axis="y", labelsize=8)
+        axis.locator_params(axis="y", nbins=5)
+    _legend(figure, subjects)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png")
+    return png_uri(stream.getvalue())
+
+
+def _draw_mean(axis: Any, arms: list[str], metric: str, summary: dict[str, Any]) -> None:
+    for x, arm in enumerate(arms):
+        about = summary["arms"].get(arm, {}).get(metric)
+        if about and about["n"] > 1:
+            side = x + (0.17 if x else -0.17)  # beside the dots, not on them
+            axis.errorbar(side, about["mean"], about["se"], fmt="_", color="black", ms=9, mew=2, capsize=3, zorder=5)
+
+
+def _legend(figure: Any, subjects: Sequence[SubjectResult]) -> None:
+    from matplotlib.lines import Line2D
+
+    lines = [Line2D([], [], color=COLOURS[k % len(COLOURS)], marker="o", ms=5) for k in range(len(subjects))]
+    figure.legend(lines, [s.label for s in subjects], loc="outside lower center", ncols=8, fontsize=8, frameon=False)
+
+
+def wall(subjects: Sequence[SubjectResult]) -> list[dict[str, Any]]:
+    """The same stimuli over all subjects: what was seen, and everybody's reconstruction."""
+    means = [_guided(s) for s in subjects]
+    if any(m is None for m in means):
+        return []
+    shared = pd.concat(means, axis=1, join="inner").mean(axis=1).dropna().sort_values(ascending=False, kind="stable")
+    rows = []
+    for place, stim in _spread_out(len(shared)):
+        stimulus = int(shared.index[place])
+        cells = [_picture(subjects[0].places.shown(stimulus, "seen"), f"seen image {stimulus}", "seen")]
+        for subject, own in zip(subjects, means, strict=True):
+            path, text = subject.places.image(stimulus, 1, "guided"), f"{subject.label}: {own[stimulus]:.2f}"
+            cells.append(_picture(path, f"{subject.label}'s reconstruction of {stimulus}", text))
+        rows.append({"stim": stimulus, "text": f"{stim}, mean PixCorr {shared.iloc[place]:.2f}", "cells": cells})
+    return rows
+
+
+def _guided(subject: SubjectResult) -> pd.Series | None:
+    """Mean guided PixCorr of every stimulus."""
+    if subject.scores is None or "pixcorr" not in subject.scores:
+        return None
+    guided = subject.scores[subject.scores.arm == "guided"]
+    return None if guided.empty else guided.groupby("stim").pixcorr.mean()
+
+
+def _spread_out(n: int) -> list[tuple[int, str]]:
+    """Places from the top, the middle and the bottom of a list of `n`, each once."""
+    third = SHOWN // 3
+    middle = max((n - third) // 2, 0)
+    parts = {"best": range(third), "middle": range(middle, middle + third), "worst": range(n - third, n)}
+    found: dict[int, str] = {}
+    for word, places in parts.items():
+        for place in places:
+            if 0 <= place < n:
+                found.setdefault(place, word)
+    return sorted(found.items())
+
+
+def _picture(path: Path, alt: str, text: str) -> dict[str, str]:
+    """An image as the page holds it; nothing in its place where it cannot be read."""
+    from skimage import io as image_io
+
+    try:
+        return {"src": data_uri(image_io.imread(path)), "alt": alt, "text": text}
+    except (OSError, ValueError, SyntaxError):  # PIL's words for a damaged PNG
+        return {"src": "", "alt": alt, "text": text}

@@ -1,0 +1,33 @@
+"""What weights a model folder holds, told without torch: front ends ask before anything is computed."""
+
+from functools import lru_cache
+from pathlib import Path
+
+from .files import file_digest, fingerprint
+
+DEMO_FOLDER = Path(__file__).parent.parent / "demo_models"
+DECISIVE = {".safetensors", ".json", ".bin", ".txt"}
+
+
+def model_source(path: str | Path) -> str:
+    """The folder or hub id that `"demo"`, a folder or a hub id stands for."""
+    return str(DEMO_FOLDER if str(path) == "demo" else path)
+
+
+def folder_digest(source: str, guide: str | Path | None = None) -> str:
+    """SHA-256 over names and contents of the folders' weights and configurations; a hub id stands for itself."""
+    guided = _contents(Path(guide)) if guide and Path(guide).is_dir() else str(guide)
+    folder = Path(source)
+    return fingerprint([source, guided] if not folder.is_dir() else [*_contents(folder), guided])
+
+
+def _contents(folder: Path) -> list[list[str]]:
+    """Name and digest of every file that decides what a model folder computes."""
+    files = sorted(p for p in folder.rglob("*") if p.suffix in DECISIVE)
+    return [[str(p.relative_to(folder)), _digest(str(p), p.stat().st_size, p.stat().st_mtime_ns)] for p in files]
+
+
+@lru_cache(maxsize=256)
+def _digest(path: str, size: int, changed: int) -> str:
+    """Of one file; size and time are there so that a file that was written again is read again."""
+    return file_digest(path)

@@ -1,0 +1,100 @@
+"""The raw files that a run reads, as BIDS URIs, and what stands for their dataset: no path of this machine."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+
+NSD_HOME = "https://naturalscenesdataset.org"
+NSD, SCANS = "nsd", "scans"
+"""Names of the two kinds of raw datasets: `bids:nsd:nsddata/...`, `bids:scans:betas.nii.gz`."""
+
+Raw = dict[str, tuple[str, ...]]
+
+
+def raw_sources(job: Any) -> tuple[Raw, dict[str, str]]:
+    """What a job reads and where that belongs.
+
+    Parameters
+    ----------
+    job : Job
+
+    Returns
+    -------
+    raw : dict of str to tuple of str
+        BIDS URIs of "betas", "stimuli", "anatomy", and of the files of every family of regions, "rois/<family>".
+    links : dict of str to str
+        BIDS `DatasetLinks` that resolve them.
+    """
+    scans = job.scans
+    if scans.own:
+        folder = Path(scans.betas).parent
+        return _own(scans, folder), {SCANS: dataset_link(folder, job.out_dir)}
+    root = Path(scans.nsd_dir)
+    simulated = (root / "nsddata_stimuli/simulation.json").is_file()
+    link = dataset_link(root, job.out_dir, None if simulated else NSD_HOME)
+    return _nsd(root, scans.subject, job.settings.betas), {NSD: link}
+
+
+def dataset_link(folder: Path, out_dir: Path, home: str | None = None) -> str:
+    """Where a raw dataset is: relative to the output where it lies in it or beside it.
+
+    Anywhere else it is `home`, or a URI of its name alone: where it lies on this machine is private, and wrong on the
+    next.
+    """
+    relative = Path(os.path.relpath(Path(folder).resolve(), Path(out_dir).resolve()))
+    if relative.parts.count("..") <= 1 and not relative.is_absolute():
+        return relative.as_posix()
+    return home or f"file:{Path(folder).resolve().name}"
+
+
+def _nsd(root: Path, subject: str, betas: Any) -> Raw:
+    from .nsd.layout import Layout
+
+    layout = Layout(root, subject, betas.space, betas.version)
+    rois = {f"rois/{_family(path)}": () for path in layout.roi_folder.glob("*.nii.gz")}
+    for path in sorted(layout.roi_folder.glob("*.nii.gz")):
+        rois[f"rois/{_family(path)}"] += (_uri(NSD, path, root),)
+    parts = {
+        "betas": [*_sessions(layout, betas.sessions), layout.design, layout.stim_info],
+        "stimuli": [layout.stimuli, layout.captions],
+        "anatomy": [layout.anatomy],
+    }
+    return {what: tuple(_uri(NSD, p, root) for p in paths if p.exists()) for what, paths in parts.items()} | rois
+
+
+def _sessions(layout: Any, chosen: str) -> list[Path]:
+    """Files of the sessions that were read; their folder where they are no longer there."""
+    from .nsd.selection import chosen_sessions
+
+    try:
+        files = {str(number): path for number, path in layout.sessions().items()}
+        return [files[label] for label in chosen_sessions(chosen, list(files))]
+    except UserError:
+        return [layout.beta_folder]
+
+
+def _family(path: Path) -> str:
+    """`floc-faces` of `lh.floc-faces.nii.gz`."""
+    return path.name.removesuffix(".nii.gz").removeprefix("lh.").removeprefix("rh.")
+
+
+def _own(scans: Any, folder: Path) -> Raw:
+    from .nsd.own import MASK, family_name
+
+    parts = {
+        "betas": [scans.betas, scans.mask, scans.trials],
+        "stimuli": [scans.images, scans.captions],
+        "anatomy": [scans.anatomy],
+        f"rois/{MASK}": [scans.mask],
+    }
+    parts |= {f"rois/{family_name(path)}": [path] for path in scans.rois}
+    return {what: tuple(_uri(SCANS, Path(p), folder) for p in paths if p) for what, paths in parts.items()}
+
+
+def _uri(dataset: str, path: Path, root: Path) -> str:
+    """Path within the dataset; of a file elsewhere its name."""
+    path = Path(path)
+    inside = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+    return f"bids:{dataset}:{inside}"

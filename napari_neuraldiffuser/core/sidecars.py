@@ -1,0 +1,261 @@
+"""The JSON beside every data file: what it is, what it was made from, with which parameters, and by what.
+
+No time stamps and no paths of this machine: the same run gives the same bytes, and a file with that content is not
+touched.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .derivatives import Derivatives, generated_by, model_name, write_description
+from .files import read_json, write_json
+from .sidecar_columns import ONE, columns, first_line, row_of
+from .sidecar_sources import Raw, raw_sources
+
+Content = dict[str, Any]
+TARGET_TEXT = {
+    "z": "Image latent (4, height, width) that the diffusion starts from.",
+    "c": "Text embedding (tokens, width) that conditions the diffusion.",
+    "g": "Features of one layer of the guide network (tokens, width).",
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What sidecars say of one subject's run, in plain values.
+
+    Attributes
+    ----------
+    settings : dict
+        `Settings.to_dict()`.
+    model, model_digest : str
+        Name without a path, and SHA-256 of the model's files.
+    raw : dict of str to tuple of str
+        BIDS URIs of the raw files, as `sidecar_sources.raw_sources` gives them.
+    links : dict of str to str
+        BIDS `DatasetLinks` of those URIs.
+    notes : tuple of str
+        What was left out while betas were read.
+    digests : dict of str to str
+        SHA-256 of inputs that were hashed anyway, by any name ("betas").
+    """
+
+    settings: dict[str, dict[str, Any]]
+    model: str
+    model_digest: str
+    raw: Raw = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    digests: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        job: Any,
+        model_digest: str,
+        notes: Iterable[str] = (),
+        digests: Mapping[str, str] | None = None,
+    ) -> "Facts":
+        """Facts of a `Job`; reads no data, only looks which raw files there are."""
+        raw, links = raw_sources(job)
+        settings = job.settings.to_dict()
+        settings["betas"]["roi"] = without_folders(settings["betas"]["roi"])
+        return cls(settings, model_name(job.models), model_digest, raw, links, tuple(notes), dict(digests or {}))
+
+    def sources(self, *whats: str) -> list[str]:
+        """Raw files of some kinds, in the order given, each once."""
+        return list(dict.fromkeys(uri for what in whats for uri in self.raw.get(what, ())))
+
+
+def without_folders(roi: str) -> str:
+    """An ROI expression with the names of mask files in place of their paths."""
+    return re.sub(r'(?:"[^"]*/([^"/]+\.nii(?:\.gz)?)")|(?:\S*/(\S+\.nii(?:\.gz)?))', lambda m: m[1] or m[2], roi)
+
+
+def write_sidecars(places: Derivatives, facts: Facts) -> list[Path]:
+    """Write the sidecar of every data file there is of one subject, and the dataset's links to raw data.
+
+    Parameters
+    ----------
+    places : Derivatives
+        Of a subject whose files are written.
+    facts : Facts
+
+    Returns
+    -------
+    list of Path
+        All sidecars, rewritten or as they were.
+
+    Raises
+    ------
+    OutputError
+        If one cannot be written.
+    """
+    write_description(places.out_dir, facts.links)
+    made_by, written = generated_by(), []
+    for files, content in _contents(places, facts):
+        path = _sidecar(files[0])
+        _write(path, files, content, made_by)
+        written.append(path)
+    _remove_orphans(places)
+    return written
+
+
+def _sidecar(path: Path) -> Path:
+    """`x.json` for `x.nii.gz`, `x.tsv` or `x.h5`."""
+    return path.with_name(path.name.removesuffix(".gz").rsplit(".", 1)[0] + ".json")
+
+
+def _write(path: Path, files: list[Path], content: Content, made_by: list) -> None:
+    """Write a sidecar unless it says so already.
+
+    Where the data are those that it was written for, what generated them stays what it says, whatever runs now.
+    """
+    known: Content = {}
+    with suppress(OSError, ValueError):
+        known = read_json(path)
+    if isinstance(known, dict) and {k: v for k, v in known.items() if k != "GeneratedBy"} == content:
+        if "GeneratedBy" in known and all(_changed(f) <= _changed(path) for f in files):
+            return
+        if known.get("GeneratedBy") == made_by:
+            path.touch()  # the same again: as new as its data, with the same bytes
+            return
+    write_json(path, {"GeneratedBy": made_by, **content})
+
+
+def _changed(path: Path) -> int:
+    return path.stat().st_mtime_ns
+
+
+def _remove_orphans(places: Derivatives) -> None:
+    """A table of failed stimuli goes when none fails any more; its sidecar with it."""
+    if not places.failed.is_file():
+        _sidecar(places.failed).unlink(missing_ok=True)
+
+
+def _contents(places: Derivatives, facts: Facts) -> Iterator[tuple[list[Path], Content]]:
+    """Files of one stem, and what their sidecar says."""
+    single = {
+        places.embeddings: _embeddings,
+        places.scores: _scores,
+        places.contribution_table: _table,
+        places.failed: _failed,
+        places.anatomy: _anatomy,
+    }
+    for path, describe in single.items():
+        if path.is_file():
+            yield [path], describe(places, facts)
+    for path in sorted(places.folder.glob(f"{places.label}_space-{places.space}_target-*_contribution.nii.gz")):
+        yield [path], _map(path, places, facts)
+    for path in sorted(places.anatomy.parent.glob("*_dseg.nii.gz")):
+        tables = [table for table in [path.with_name(path.name.replace(".nii.gz", ".tsv"))] if table.is_file()]
+        yield [path, *tables], _regions(path, places, facts)
+
+
+def _made(facts: Facts, sources: list[str], *stages: str) -> Content:
+    """What all sidecars say: sources, model, parameters of the stages that made the file."""
+    content: Content = {"Sources": sources}
+    if "features" in stages or "diffusion" in stages:
+        content |= {"Model": facts.model, "ModelDigest": facts.model_digest}
+    if stages:
+        content["Parameters"] = {stage: facts.settings[stage] for stage in stages}
+    if "betas" in stages:
+        content["ROI"] = facts.settings["betas"]["roi"]
+        if facts.digests:
+            content["SHA256"] = facts.digests
+        if facts.notes:
+            content["Notes"] = list(facts.notes)
+    return content
+
+
+def _embeddings(places: Derivatives, facts: Facts) -> Content:
+    layers = ", ".join(facts.settings["features"]["layers"])
+    datasets = {
+        "z": TARGET_TEXT["z"],
+        "c": TARGET_TEXT["c"],
+        "g/<layer>": f"{TARGET_TEXT['g']} Layers: {layers}.",
+        "stimulus_id": "0-based id of the stimulus of each row: NSD's 73k id, or the index of own scans' label.",
+    }
+    return {
+        "Description": "Embeddings decoded from the betas of the test stimuli, one row per stimulus.",
+        "Datasets": datasets,
+        "Space": places.space,
+        **_made(facts, facts.sources("betas", "stimuli"), "betas", "features", "decoding"),
+    }
+
+
+def _scores(places: Derivatives, facts: Facts) -> Content:
+    definitions: dict[str, str] = {}
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        definitions = dict(read_json(places.summary)["protocol"]["metrics"])
+    return {
+        "Description": "Scores of every reconstruction against the seen image.",
+        **columns(first_line(places.scores), definitions),
+        **_made(facts, [places.uri(places.recon), *facts.sources("stimuli")], "evaluation"),
+    }
+
+
+def _table(places: Derivatives, facts: Facts) -> Content:
+    regions = [places.uri(path) for path in sorted(places.anatomy.parent.glob("*_dseg.nii.gz"))]
+    return {
+        "Description": "Share of each region's voxels in the prediction of each target.",
+        **columns(first_line(places.contribution_table)),
+        "Space": places.space,
+        **_made(facts, [*facts.sources("betas", "stimuli"), *regions], *MAP_STAGES),
+    }
+
+
+MAP_STAGES = ("betas", "features", "decoding", "contribution")
+
+
+def _map(path: Path, places: Derivatives, facts: Facts) -> Content:
+    target = re.search(r"_target-([0-9A-Za-z]+)_", path.name)[1]
+    anatomy = places.uri(places.anatomy) if places.anatomy.is_file() else "orig"
+    about = row_of(places.contribution_table, target=target)
+    kind = {"Kind": about["kind"], "Total": float(about["total"])} if {"kind", "total"} <= set(about) else {}
+    return {
+        "Description": "Share of every voxel in the prediction of one target; 0 outside the voxels that were used.",
+        "Target": target,
+        "TargetDescription": TARGET_TEXT[target[0]],
+        "Units": ONE,
+        **kind,
+        "Space": places.space,
+        "SpatialReference": anatomy,
+        **_made(facts, facts.sources("betas", "stimuli"), *MAP_STAGES),
+    }
+
+
+def _failed(places: Derivatives, facts: Facts) -> Content:
+    return {
+        "Description": "Stimuli without a reconstruction.",
+        **columns(first_line(places.failed)),
+        **_made(facts, [places.uri(places.embeddings)], "diffusion", "guidance"),
+    }
+
+
+def _anatomy(places: Derivatives, facts: Facts) -> Content:
+    return {
+        "Description": "Anatomy in the space of the betas.",
+        "Space": places.space,
+        "SpatialReference": "orig",
+        **_made(facts, facts.sources("anatomy")),
+    }
+
+
+def _regions(path: Path, places: Derivatives, facts: Facts) -> Content:
+    """Keeps the family's own name, which a file name cannot hold."""
+    family = re.search(r"_seg-([0-9A-Za-z]+)_", path.name)[1]
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        family = str(read_json(_sidecar(path))["Family"])
+    return {
+        "Description": "Regions of one family as labels; the table of the same name has their names.",
+        "Family": family,
+        **columns(("index", "name")),
+        "Space": places.space,
+        "SpatialReference": places.uri(places.anatomy) if places.anatomy.is_file() else "orig",
+        **_made(facts, facts.sources(f"rois/{family}")),
+    }

@@ -1,0 +1,239 @@
+"""What went wrong in a node, read from Nipype's text crash file and told in a few lines."""
+
+import importlib
+import re
+import textwrap
+from ast import literal_eval
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from napari_neuraldiffuser.core.errors import UserError
+
+from nipype_interfaces.labels import Place
+
+OURS = ("napari_neuraldiffuser.", "nipype_interfaces.")
+HIDDEN = ("function_str",)
+TRACEBACK = "Traceback (most recent call last):"
+SHOWN = 6
+"""Failures that are told in full; the others get a line each."""
+WIDTH = 110
+
+HINTS = (
+    # pattern of the error -> what to do; the first that matches counts, so a full disk is not taken for a missing file
+    (r"No space left on device|Disk quota exceeded|Errno 28\b|Errno 122\b", "the disk is full: free space, or move "
+     "--work-dir to another disk."),
+    (r"OutOfMemoryError|CUDA out of memory|CUBLAS_STATUS_ALLOC_FAILED", "the GPU's memory is full: give a smaller "
+     "--batch-size, and see that nothing else uses the GPU."),
+    (r"MemoryError|Unable to allocate|can't allocate memory|Cannot allocate memory|OUT_OF_MEMORY|OOM", "memory is "
+     "full: run fewer nodes at once (--nprocs), give a smaller --batch-size or --roi, or ask the batch system for more."),
+    (r"signal 9|SIGKILL|BrokenProcessPool|terminated abruptly|killed", "the process was killed, most often because "
+     "memory ran out: run fewer nodes at once (--nprocs), or ask the batch system for more."),
+    (r"TIMEOUT|DUE TO TIME LIMIT", "the batch system's time limit ended the job: ask for more time."),
+    (r"not compiled with CUDA|No CUDA GPUs|NVIDIA driver|CUDA error|CUDA driver|cuda runtime", "CUDA does not work "
+     "there: look at `neuraldiffuser doctor` on that machine, or give --device cpu."),
+    (r"PermissionError|Permission denied", "a file or folder must not be read or written: change its permissions."),
+    (r"FileNotFoundError|No such file or directory|does not exist", "a file is missing: if it was in the work folder, "
+     "give --no-resume; if it is yours, put it back."),
+)  # fmt: skip
+UNKNOWN = "nothing that a usual remedy is known for: the full report says where it happened."
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One node, or one item of a MapNode, that failed.
+
+    Attributes
+    ----------
+    place : Place
+        Subject, node and number of the item.
+    error : str
+        Last line of the traceback, with the type of the error.
+    message : str
+        The same without the type.
+    user_error : bool
+        Whether the message says by itself what to do.
+    inputs : dict
+        Name to value of what the node was given; never the environment.
+    file : Path or None
+        The full crash report.
+    """
+
+    place: Place
+    error: str
+    message: str = ""
+    user_error: bool = False
+    inputs: dict[str, Any] = field(default_factory=dict)
+    file: Path | None = None
+
+    @property
+    def hint(self) -> str:
+        """What to do about it."""
+        if self.user_error:
+            return self.message
+        return next((hint for pattern, hint in HINTS if re.search(pattern, self.error, re.IGNORECASE)), UNKNOWN)
+
+    @property
+    def stimuli(self) -> list[int]:
+        """The stimuli the node worked on, where it is told which."""
+        found = self.inputs.get("stimulus_ids", [])
+        return [s for s in found if isinstance(s, int)] if isinstance(found, list) else []
+
+
+def read_crash(path: str | Path, root: str | Path) -> list[Failure]:
+    """Failures that a crash file tells of: one, or one for each failed item of a MapNode that ran in one process.
+
+    Parameters
+    ----------
+    path : path
+        Text crash file of Nipype.
+    root : path
+        Folder of the workflow, below which the nodes' folders lie.
+    """
+    path = Path(path)
+    text = path.read_text(encoding="utf-8", errors="replace")
+    folder = Path(_header(text, "Working directory"))
+    inputs, trace = _split(text)
+    items = re.split(r"(?m)^Subnode (\d+) failed\nError: ", trace)
+    if len(items) == 1:
+        inputs = {**inputs, **_recorded(folder)}
+        return [_failure(Place.of(folder, root), trace, inputs, path)]
+    failures = []
+    for number, part in zip(items[1::2], items[2::2], strict=True):
+        item = folder / "mapflow" / f"_{folder.name}{number}"
+        failures.append(_failure(Place.of(item, root), part, _recorded(item), path))
+    return failures
+
+
+def _failure(place: Place, trace: str, inputs: dict[str, Any], path: Path) -> Failure:
+    kind, message = last_error(trace)
+    error = f"{kind}: {message}" if kind and message else kind or message
+    return Failure(place, error, message, is_user_error(kind), inputs, path)
+
+
+def _header(text: str, name: str) -> str:
+    found = re.search(rf"(?m)^{name}: (.*)$", text)
+    return found.group(1) if found else ""
+
+
+def _split(text: str) -> tuple[dict[str, Any], str]:
+    """The inputs of a crash file, and what follows them."""
+    rest = text.partition("\nNode inputs:\n")[2]
+    begin = re.search(rf"(?m)^{re.escape(TRACEBACK)}", rest)
+    if begin:
+        block, trace = rest[: begin.start()], rest[begin.start() :]
+    else:  # a message instead of a traceback follows the blank line after the inputs
+        last = max((m.end() for m in re.finditer(r"(?m)^\w+ = .*\n\n", rest)), default=0)
+        block, trace = rest[:last], rest[last:]
+    return {name: _value(value) for name, value in re.findall(r"(?m)^(\w+) = (.*)$", block)}, trace
+
+
+def _value(text: str) -> Any:
+    try:
+        return literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _recorded(folder: Path) -> dict[str, Any]:
+    """The inputs as the node had them: the crash file lacks those that came through a connection."""
+    from nipype.utils.filemanip import loadpkl
+
+    path = folder / "_inputs.pklz"
+    try:
+        return dict(loadpkl(path)) if path.is_file() else {}
+    except Exception:  # half-written by a killed worker, or of a class that is no more: a report must come all the same
+        return {}
+
+
+def last_error(trace: str) -> tuple[str, str]:
+    """Type and message of the error that a traceback ends with; type "" where there is only a message."""
+    trace = re.sub(r"(?m)^\t", "", trace)
+    trace = re.split(r"\n\n(?:During the creation of|When creating) this crashfile", trace)[0]
+    before, found, last = trace.rpartition(TRACEBACK)
+    if not found:
+        return "", " ".join(trace.split())
+    lines = [line for line in last.splitlines() if line.strip()]
+    while lines and lines[0].startswith(" "):
+        lines.pop(0)
+    kind, _, message = " ".join(line.strip() for line in lines).partition(":")
+    return (kind, message.strip()) if re.fullmatch(r"[\w.]+", kind) else ("", " ".join(lines))
+
+
+def is_user_error(kind: str) -> bool:
+    """Whether the dotted name is one of our errors that a user can mend."""
+    module, _, name = kind.rpartition(".")
+    if not kind.startswith(OURS):
+        return False
+    try:
+        return issubclass(getattr(importlib.import_module(module), name), UserError)
+    except (ImportError, AttributeError, TypeError):
+        return False
+
+
+def report(failures: Sequence[Failure], note: str = "") -> str:
+    """The text that tells of all failures; items that failed alike are told once.
+
+    Parameters
+    ----------
+    failures : sequence of Failure
+    note : str
+        How many nodes there were, for the first line.
+    """
+    groups: dict[tuple, list[Failure]] = {}
+    for failure in failures:
+        groups.setdefault((failure.place.node_label, failure.error), []).append(failure)
+    lines = [f"{len(failures)} {'node' if len(failures) == 1 else 'nodes'} failed{note}."]
+    for number, group in enumerate(groups.values()):
+        lines += ["", *(_full(group) if number < SHOWN else _short(group))]
+    return "\n".join([*lines, "", "When that is mended, the same command continues: finished nodes are kept."])
+
+
+def _full(group: Sequence[Failure]) -> list[str]:
+    first = group[0]
+    found = [("error", first.error), ("hint", first.hint), ("inputs", _inputs(first.inputs))]
+    if first.user_error:  # the message is the hint
+        found = [("error", first.message)]
+    found.append(("report", str(first.file or "no crash report could be written")))
+    lines = [_title(group)]
+    for name, text in found:
+        # a path is not broken, so that it can be copied
+        wrapped = [text] if name == "report" else textwrap.wrap(text, WIDTH) or [""]
+        lines += [f"  {name if i == 0 else '':<8}{line}" for i, line in enumerate(wrapped)]
+    return lines
+
+
+def _short(group: Sequence[Failure]) -> list[str]:
+    return [f"{_title(group)}: {textwrap.shorten(group[0].error, WIDTH)} ({group[0].file})"]
+
+
+def _title(group: Sequence[Failure]) -> str:
+    numbers = [str(f.place.item + 1) for f in group if f.place.item is not None]
+    title = group[0].place.node_label
+    if numbers:
+        title += f", part {', '.join(numbers)}" if len(numbers) == 1 else f", parts {', '.join(numbers)}"
+    stimuli = sorted({s for f in group for s in f.stimuli})
+    return title + (f" (stimuli {textwrap.shorten(', '.join(map(str, stimuli)), WIDTH)})" if stimuli else "")
+
+
+def _inputs(inputs: dict[str, Any]) -> str:
+    known = {k: v for k, v in inputs.items() if k not in HIDDEN and str(v) != "<undefined>"}
+    return ", ".join(f"{name}={textwrap.shorten(str(value), 80)}" for name, value in sorted(known.items())) or "none"
+
+
+def collect(crash_dir: str | Path, root: str | Path, failed: Iterable[str], error: Exception | None) -> list[Failure]:
+    """Failures of the nodes in the folders `failed`, newest crash file first used.
+
+    A node whose crash file could not be written, on a full disk for instance, is told of with `error`.
+    """
+    wanted = {str(Path(folder).resolve()) for folder in failed}
+    found: dict[str, list[Failure]] = {}
+    for path in sorted(Path(crash_dir).glob("crash-*.txt"), key=lambda p: p.stat().st_mtime, reverse=True):
+        folder = _header(path.read_text(encoding="utf-8", errors="replace"), "Working directory")
+        if folder in wanted and folder not in found:
+            found[folder] = read_crash(path, root)
+    kind, message = last_error(str(error)) if error else ("", "no message")
+    for folder in wanted - set(found):
+        found[folder] = [Failure(Place.of(folder, root), f"{kind}: {message}".removeprefix(": "), message)]
+    return [failure for folder in sorted(found) for failure in found[folder]]

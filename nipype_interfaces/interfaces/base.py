@@ -1,0 +1,134 @@
+"""What all interfaces have in common: hashed version, citations, threads, progress, and no environment on disk."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from napari_neuraldiffuser import __version__
+from napari_neuraldiffuser.core.params import BetasParams
+from nipype.external.due import BibTeX
+from nipype.interfaces.base import BaseInterfaceInputSpec, Directory, SimpleInterface, isdefined, traits
+
+from nipype_interfaces.no_environment import NoEnvironment
+from nipype_interfaces.progress import NodeProgress
+from nipype_interfaces.spec import params_of
+
+ALGORITHM_VERSION = f"{__version__}-1"
+"""Hashed into every node; the number is counted up when a change of the code changes results."""
+PAPER = {
+    "entry": BibTeX(
+        "@article{Li2025NeuralDiffuser, title={NeuralDiffuser: Neuroscience-Inspired Diffusion Guidance for fMRI "
+        "Visual Reconstruction}, author={Li, Haoyu and Wu, Hao and Chen, Badong}, journal={IEEE Transactions on "
+        "Image Processing}, volume={34}, pages={552--565}, year={2025}}"
+    ),
+    "tags": ["method"],
+}
+DATASET = {
+    "entry": BibTeX(
+        "@article{Allen2022NSD, title={A massive 7T fMRI dataset to bridge cognitive neuroscience and artificial "
+        "intelligence}, author={Allen, Emily J. and St-Yves, Ghislain and Wu, Yihan and others}, journal={Nature "
+        "Neuroscience}, volume={25}, pages={116--126}, year={2022}}"
+    ),
+    "tags": ["dataset"],
+}
+
+
+class VersionedSpec(BaseInterfaceInputSpec):
+    """nipype's cache sees inputs, not code: a hashed version makes it see both."""
+
+    algorithm_version = traits.Str(ALGORITHM_VERSION, usedefault=True, desc="Reruns cached nodes when it changes.")
+    num_threads = traits.Range(
+        low=0, value=0, usedefault=True, nohash=True, desc="Threads of the node; 0: all that the process may use."
+    )
+
+
+class SourceSpec(VersionedSpec):
+    nsd_dir = Directory(exists=True, xor=["source"], mandatory=True, desc="Folder of nsddata and nsddata_betas.")
+    subject = traits.Str("subj01", usedefault=True, desc="Subject, subj01 to subj08.")
+    source = traits.Dict(
+        xor=["nsd_dir"], mandatory=True, desc="An NSD folder or own scans: the fields of core.recipe.Source."
+    )
+    stamp = traits.Str("", usedefault=True, desc="Of the source's files, from NSDIndex: they changed if it does.")
+
+
+class ModelsSpec(VersionedSpec):
+    models = traits.Str("demo", usedefault=True, desc="'demo', a model folder, or a hub id.")
+    guide = traits.Str("", usedefault=True, desc="CLIP vision model, where the model folder has no image_encoder.")
+    model_digest = traits.Str(
+        "", usedefault=True, desc="SHA-256 of the weights, from CheckModels: a node reruns when it changes."
+    )
+    device = traits.Str("cpu", usedefault=True, desc="torch device: cpu, cuda, cuda:0.")
+    use_gpu = traits.Bool(
+        False, usedefault=True, nohash=True, desc="Takes a GPU slot of the engine; must be set on the node itself."
+    )
+
+
+class CoreInterface(NoEnvironment, SimpleInterface):
+    """Runs `core`, with its threads and progress, in the node's folder."""
+
+    _references = [PAPER]
+
+    def _run_interface(self, runtime: Any) -> Any:
+        folder = Path(runtime.cwd)
+        with limited_threads(self.inputs.num_threads):
+            self._results.update(self.core(folder, NodeProgress(folder)))
+        return runtime
+
+    def core(self, folder: Path, progress: Any) -> dict[str, Any]:
+        """The call of the core: outputs by name, files written to `folder`."""
+        raise NotImplementedError
+
+
+@contextmanager
+def limited_threads(n: int) -> Iterator[None]:
+    """Threads of BLAS, OpenMP and torch; 0 leaves them.  A sum rounds differently with another number."""
+    if n < 1:
+        yield
+        return
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        with threadpool_limits(n):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def source_of(inputs: Any) -> Any:
+    """The Source that a node's inputs describe."""
+    from napari_neuraldiffuser.core.recipe import Source
+
+    if isdefined(inputs.source):
+        return Source.from_dict(dict(inputs.source))
+    return Source(nsd_dir=str(inputs.nsd_dir), subject=inputs.subject)
+
+
+def subject_of(inputs: Any, params: BetasParams | None = None) -> Any:
+    """The subject of an NSD folder, or own scans."""
+    from napari_neuraldiffuser.core.nsd import open_source
+
+    if params is None and hasattr(inputs, "space"):
+        params = params_of(inputs, BetasParams)
+    return open_source(source_of(inputs), params)
+
+
+def label_of(inputs: Any) -> str:
+    """`sub-01` of a node's source."""
+    from napari_neuraldiffuser.core.derivatives import Derivatives
+
+    return Derivatives(Path(), source_of(inputs).subject).label
+
+
+@contextmanager
+def opened_models(inputs: Any) -> Iterator[Any]:
+    """The networks of a node, on a GPU of its own where it asks for one."""
+    from napari_neuraldiffuser.core import models
+
+    from nipype_interfaces import gpu_lease
+
+    with gpu_lease.leased(inputs.device) as device:
+        yield models.load(inputs.models, inputs.guide or None, device)

@@ -1,0 +1,201 @@
+"""NSD files or own scans -> index of stimuli and prepared betas; what a model folder holds."""
+
+from pathlib import Path
+from typing import Any
+
+from napari_neuraldiffuser.core.params import BetasParams
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    Directory,
+    File,
+    InputMultiObject,
+    SimpleInterface,
+    TraitedSpec,
+    isdefined,
+    traits,
+)
+
+from nipype_interfaces.no_environment import NoEnvironment
+from nipype_interfaces.spec import params_of, params_spec
+
+from .base import DATASET, PAPER, CoreInterface, SourceSpec, VersionedSpec, source_of, subject_of
+
+
+class NSDIndexInputSpec(SourceSpec, params_spec(BetasParams)):
+    n_stimuli = traits.Range(low=0, value=0, usedefault=True, desc="The first so many test stimuli; 0 for all.")
+
+
+class NSDIndexOutputSpec(TraitedSpec):
+    trials = File(exists=True, desc="TSV with one row per trial.")
+    train_ids = traits.List(traits.Int, desc="0-based 73k ids seen in training trials.")
+    test_ids = traits.List(traits.Int, desc="0-based 73k ids of the shared test images that are used.")
+    stamp = traits.Str(desc="Digest of names, sizes and times of the files that the later nodes read.")
+
+
+class NSDIndex(CoreInterface):
+    """List what a subject of an NSD folder saw, without reading betas.
+
+    It runs every time, as only it sees whether a file in the folder changed; what follows does not if none did.
+
+    Raises
+    ------
+    NSDError
+        If the folder is not an NSD tree with the subject, or own files are missing.
+
+    Examples
+    --------
+    >>> from nipype_interfaces.interfaces import NSDIndex
+    >>> index = NSDIndex(subject="subj02", sessions="1-3")
+    >>> index.inputs.roi
+    'nsdgeneral'
+    """
+
+    input_spec, output_spec = NSDIndexInputSpec, NSDIndexOutputSpec
+    _always_run = True
+    _references = [PAPER, DATASET]
+
+    def core(self, folder: Path, progress: Any) -> dict[str, Any]:
+        from napari_neuraldiffuser.core.study_source import stimuli_used, trials_used
+
+        params = params_of(self.inputs, BetasParams)
+        subject = subject_of(self.inputs)
+        path = folder / "trials.tsv"
+        trials_used(subject, params).to_csv(path, sep="\t", index=False)
+        train, test = stimuli_used(subject, params)
+        return {
+            "trials": str(path),
+            "train_ids": train,
+            "test_ids": test[: self.inputs.n_stimuli or None],
+            "stamp": source_stamp(subject, source_of(self.inputs), params),
+        }
+
+
+def source_stamp(subject: Any, source: Any, params: BetasParams) -> str:
+    """Digest of names, sizes and times of the files that decide betas, regions, images and captions."""
+    from napari_neuraldiffuser.core.files import fingerprint
+    from napari_neuraldiffuser.core.study_files import stamp
+    from napari_neuraldiffuser.core.study_inputs import beta_files, stimulus_files
+
+    anatomy = source.anatomy if source.own else subject.layout.anatomy
+    return fingerprint(stamp([*beta_files(subject, source, params.roi), *stimulus_files(subject, source), anatomy]))
+
+
+class BetasOutputSpec(TraitedSpec):
+    betas = File(exists=True, desc="HDF5 of prepared betas, one row per stimulus.")
+    n_voxels = traits.Int(desc="Voxels of the ROI that have usable betas.")
+    notes = traits.List(traits.Str, desc="What was skipped or dropped, and why.")
+
+
+class LoadNSDBetasInputSpec(SourceSpec, params_spec(BetasParams)):
+    pass
+
+
+class LoadNSDBetas(CoreInterface):
+    """Betas of a subject and ROI: scaled, z-scored within session, repeats averaged (DATA: betas).
+
+    Raises
+    ------
+    NSDError
+        If a session is damaged, grids differ, or the ROI holds no voxel.
+
+    Examples
+    --------
+    >>> from nipype_interfaces.interfaces import LoadNSDBetas
+    >>> LoadNSDBetas(roi="V1 + V2 - FFA").inputs.zscore
+    True
+    """
+
+    input_spec, output_spec = LoadNSDBetasInputSpec, BetasOutputSpec
+    _references = [PAPER, DATASET]
+
+    def core(self, folder: Path, progress: Any) -> dict[str, Any]:
+        return _write_betas(subject_of(self.inputs), folder, progress)
+
+
+class PrepareBetasInputSpec(VersionedSpec, params_spec(BetasParams)):
+    betas = File(exists=True, mandatory=True, desc="4-D NIfTI (x, y, z, trial), values as they are.")
+    mask = File(exists=True, mandatory=True, desc="3-D NIfTI on the same grid; voxels above 0 are used.")
+    trials = File(exists=True, mandatory=True, desc="TSV of trial, stimulus, session and test (docs/nsd.md).")
+    images = Directory(exists=True, desc="Folder of one image per stimulus label.")
+    captions = File(exists=True, desc="JSON of stimulus label to captions.")
+    anatomy = File(exists=True, desc="T1 in the betas' space.")
+    rois = InputMultiObject(File(exists=True), desc="Label volumes on the betas' grid, each one a family of ROIs.")
+    subject = traits.Str("subj01", usedefault=True, desc="Name of the output: subj01 gives sub-01.")
+
+
+class PrepareBetasOutputSpec(BetasOutputSpec):
+    source = traits.Dict(desc="The files as the `source` of other interfaces.")
+    train_ids = traits.List(traits.Int, desc="Indices of the labels of training stimuli.")
+    test_ids = traits.List(traits.Int, desc="Indices of the labels of test stimuli.")
+
+
+class PrepareBetas(CoreInterface):
+    """Own betas in a NIfTI, a mask and a table of trials, prepared as NSD's are.
+
+    Raises
+    ------
+    NSDError
+        If the files do not fit each other; the message names both.
+
+    Examples
+    --------
+    >>> from nipype_interfaces.interfaces import PrepareBetas
+    >>> PrepareBetas(sessions="1-4").inputs.average_repeats
+    True
+    """
+
+    input_spec, output_spec = PrepareBetasInputSpec, PrepareBetasOutputSpec
+
+    def core(self, folder: Path, progress: Any) -> dict[str, Any]:
+        from napari_neuraldiffuser.core.nsd import open_source
+        from napari_neuraldiffuser.core.recipe import Source
+        from napari_neuraldiffuser.core.study_source import stimuli_used
+
+        names = ("betas", "mask", "trials", "images", "captions", "anatomy")
+        files = {name: getattr(self.inputs, name) for name in names}
+        found = {name: str(path) for name, path in files.items() if isdefined(path)}
+        rois = tuple(map(str, self.inputs.rois)) if isdefined(self.inputs.rois) else ()
+        source, params = Source(subject=self.inputs.subject, rois=rois, **found), params_of(self.inputs, BetasParams)
+        subject = open_source(source, params)
+        train, test = stimuli_used(subject, params)
+        written = _write_betas(subject, folder, progress)
+        return {**written, "source": source.to_dict(), "train_ids": train, "test_ids": test}
+
+
+def _write_betas(subject: Any, folder: Path, progress: Any) -> dict[str, Any]:
+    from napari_neuraldiffuser.core import nsd
+
+    path = folder / "betas.h5"
+    nsd.save_betas(subject.betas(progress=progress), path)
+    facts = nsd.betas_facts(path)
+    return {"betas": str(path), "n_voxels": facts["n_voxels"], "notes": facts["notes"]}
+
+
+class CheckModelsInputSpec(BaseInterfaceInputSpec):
+    models = traits.Str("demo", usedefault=True, desc="'demo', a model folder, or a hub id.")
+    guide = traits.Str("", usedefault=True, desc="CLIP vision model, where the model folder has no image_encoder.")
+
+
+class CheckModelsOutputSpec(TraitedSpec):
+    model_digest = traits.Str(desc="SHA-256 over the weights and configurations; hub ids stand for themselves.")
+
+
+class CheckModels(NoEnvironment, SimpleInterface):
+    """Digest of the weights, so that nodes rerun when a file of the model folder changes.  It runs every time.
+
+    Examples
+    --------
+    >>> from nipype_interfaces.interfaces import CheckModels
+    >>> CheckModels(models="demo").inputs.guide
+    ''
+    """
+
+    input_spec, output_spec = CheckModelsInputSpec, CheckModelsOutputSpec
+    _always_run = True
+
+    def _run_interface(self, runtime: Any) -> Any:
+        from napari_neuraldiffuser.core.model_digest import folder_digest, model_source
+
+        source = model_source(self.inputs.models)
+        self._results["model_digest"] = folder_digest(source, self.inputs.guide or None)
+        return runtime

@@ -1,0 +1,159 @@
+"""Images -> target embeddings -> ridge decoder -> decoded embeddings."""
+
+from pathlib import Path
+from typing import Any
+
+from napari_neuraldiffuser.core.params import TARGETS, DecodingParams, FeatureParams
+from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, traits
+
+from nipype_interfaces.spec import params_of, params_spec
+
+from .base import CoreInterface, ModelsSpec, SourceSpec, VersionedSpec, opened_models, subject_of
+
+
+class ExtractFeaturesInputSpec(SourceSpec, ModelsSpec, params_spec(FeatureParams)):
+    stimulus_ids = traits.List(traits.Int, mandatory=True, desc="0-based 73k ids of the images to encode.")
+
+
+class ExtractFeaturesOutputSpec(TraitedSpec):
+    targets = File(exists=True, desc="HDF5 with z, c, g/<layer> and stimulus_id.")
+
+
+class ExtractFeatures(CoreInterface):
+    """Target embeddings of images and their captions; a killed node continues the file that it left.
+
+    Raises
+    ------
+    EmbeddingError
+        If an image has no caption.
+    ModelError
+        If a part of the model folder is missing, or the device is not there.
+
+    Examples
+    --------
+    >>> from nipype_interfaces.interfaces import ExtractFeatures
+    >>> ExtractFeatures(models="demo", layers=["g02"]).inputs.feature_normalisation
+    'imagenet'
+    """
+
+    input_spec, output_spec = ExtractFeaturesInputSpec, ExtractFeaturesOutputSpec
+    _can_resume = True
+
+    def core(self, folder: Path, progress: Any) -> dict[str, Any]:
+        from napari_neuraldiffuser.core import embeddings
+
+        path, stimuli = folder / "targets.h5", subject_of(self.inputs).stimuli
+        params = params_of(self.inputs, FeatureParams)
+        with opened_models(self.inputs) as models:
+            embeddings.extract(models, stimuli, self.inputs.stimulus_ids, path, params, progress).close()
+        return {"targets": str(path)}
+
+
+class FitDecoderInputSpec(VersionedSpec, params_spec(DecodingParams)):
+    betas = File(exists=True, mandatory=True, desc="Prepared betas, HDF5.")
+    targets = File(exists=True, mandatory=True, desc="Target embeddings of the training images, HDF5.")
+    fit_targets = traits.List(
+        traits.Enum(*TARGETS), desc="Targets that this node fits; all where left out. JoinDecoders joins nodes."
+    )
+
+
+class FitDecoderOutputSpec(TraitedSpec):
+    decoder = File(exists=True, desc="Fitted decoder, HDF5.")
+
+
+class FitDecoder(CoreInterface):
+    """Ridge regression from a subject's training betas to target embeddings (METHOD: decoding).
+
+    Raises
+    ------
+    DecodingError
+        If a stimulus has no targets, or there are fewer than 3 training stimuli.
+
+    Examples
+    --------
+    >>> from nipype_interfaces.interfaces import FitDecoder
+    >>> FitDecoder(fit_targets=["z"]).inputs.align
+    'train'
+    """
+
+    input_spec, output_spec = FitDecoderInputSpec, FitDecoderOutputSpec
+
+    def core(self, folder: Path, progress: Any) -> dict[str, Any]:
+        from napari_neuraldiffuser.core import decoding, embeddings, nsd
+
+        path, params = folder / "decoder.h5", params_of(self.inputs, DecodingParams)
+        train, _ = nsd.load_betas(self.inputs.betas).split()
+        names = self.inputs.fit_targets or None
+        with embeddings.TargetFile(self.inputs.targets) as targets:
+            decoding.RidgeDecoder(params).fit(train, targets, progress, names).save(path)
+        return {"decoder": str(path)}
+
+
+class JoinDecodersInputSpec(VersionedSpec):
+    decoders = InputMultiObject(File(exists=True), mandatory=True, desc="Decoders of different targets, HDF5.")
+
+
+class JoinDecoders(CoreInterface):
+    """One decoder from decoders that were fitted to different targets of the same betas.
+
+    Raises
+    ------
+    DecodingError
+        If two of them have a target in common, or they are of other betas or parameters.
+
+    Examples
+    --------
+    >>> from nipype_interfaces.interfaces import JoinDecoders
+    >>> JoinDecoders().inputs.num_threads
+    0
+    """
+
+    input_spec, output_spec = JoinDecodersInputSpec, FitDecoderOutputSpec
+
+    def core(self, folder: Path, progress: Any) -> dict[str, Any]:
+        from napari_neuraldiffuser.core import decoding
+
+        path = folder / "decoder.h5"
+        decoding.join_decoders(self.inputs.decoders, path)
+        return {"decoder": str(path)}
+
+
+class DecodeInputSpec(VersionedSpec):
+    betas = File(exists=True, mandatory=True, desc="Prepared betas of the decoder's voxels, HDF5.")
+    decoder = File(exists=True, mandatory=True, desc="Fitted decoder of the same subject, HDF5.")
+    n_stimuli = traits.Range(low=0, value=0, usedefault=True, desc="The first test stimuli; 0 for all.")
+    label = traits.Str("sub-01", usedefault=True, desc="Subject of the file name, sub-01 or subj01.")
+
+
+class DecodeOutputSpec(TraitedSpec):
+    embeddings = File(exists=True, desc="HDF5 with the decoded z, c and g of the test stimuli.")
+    stimulus_ids = traits.List(traits.Int, desc="0-based 73k ids of the decoded stimuli.")
+
+
+class Decode(CoreInterface):
+    """Decoded embeddings of a subject's test stimuli.
+
+    Raises
+    ------
+    DecodingError
+        If the voxels are not those of the decoder.
+
+    Examples
+    --------
+    >>> from nipype_interfaces.interfaces import Decode
+    >>> Decode(n_stimuli=10).inputs.n_stimuli
+    10
+    """
+
+    input_spec, output_spec = DecodeInputSpec, DecodeOutputSpec
+
+    def core(self, folder: Path, progress: Any) -> dict[str, Any]:
+        from napari_neuraldiffuser.core import decoding, nsd
+        from napari_neuraldiffuser.core.derivatives import Derivatives
+        from napari_neuraldiffuser.core.stage_files import first_test
+
+        path = Derivatives(folder, self.inputs.label).embeddings
+        test = first_test(nsd.load_betas(self.inputs.betas), self.inputs.n_stimuli or None)
+        decoded = decoding.RidgeDecoder.load(self.inputs.decoder).predict(test, progress=progress)
+        decoded.save(path)
+        return {"embeddings": str(path), "stimulus_ids": [int(s) for s in decoded.stimulus_ids]}

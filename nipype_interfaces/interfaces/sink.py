@@ -1,0 +1,84 @@
+"""Results from the nodes' folders to the output folder."""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from napari_neuraldiffuser.core.errors import UserError
+from nipype.interfaces.base import Directory, InputMultiObject, SimpleInterface, TraitedSpec, isdefined, traits
+
+from nipype_interfaces.no_environment import NoEnvironment
+
+from .base import VersionedSpec
+
+
+class DerivativesSinkInputSpec(VersionedSpec):
+    out_dir = Directory(mandatory=True, desc="Output folder of all subjects.")
+    label = traits.Str(mandatory=True, desc="sub-01")
+    files = InputMultiObject(traits.Any, mandatory=True, desc="Files below a folder sub-01, or sub-01.html; or None.")
+    absent = traits.List(traits.Str, desc="Names below the subject's folder that go where no file has them.")
+
+
+class DerivativesSinkOutputSpec(TraitedSpec):
+    out_files = traits.List(traits.Str, desc="The files in the output folder.")
+
+
+class DerivativesSink(NoEnvironment, SimpleInterface):
+    """Copy files to the output folder under their BIDS names, each at once (temporary name, then renamed).
+
+    It runs every time, so that a file that was deleted there comes back; one that is there already is not touched.
+
+    Examples
+    --------
+    >>> from nipype_interfaces.interfaces import DerivativesSink
+    >>> DerivativesSink(label="sub-01").inputs.label
+    'sub-01'
+    """
+
+    input_spec, output_spec = DerivativesSinkInputSpec, DerivativesSinkOutputSpec
+    _always_run = True
+
+    def _run_interface(self, runtime: Any) -> Any:
+        out_dir, label = Path(self.inputs.out_dir), self.inputs.label
+        written = [place_file(Path(file), out_dir, label) for file in flat(self.inputs.files)]
+        names = {path.name for path in written}
+        for name in self.inputs.absent if isdefined(self.inputs.absent) else ():
+            if name not in names:
+                (out_dir / label / name).unlink(missing_ok=True)
+        self._results["out_files"] = [str(path) for path in written]
+        return runtime
+
+
+def flat(values: Any) -> Iterable[str]:
+    """Files of nested lists; None and undefined ones are left out."""
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            yield from flat(value)
+        elif isdefined(value) and value is not None:
+            yield str(value)
+
+
+def place_file(path: Path, out_dir: Path, label: str) -> Path:
+    """Copy one file to its place below `out_dir`, unless it is there with that size and time."""
+    from napari_neuraldiffuser.core.files import atomic_path
+
+    place = out_dir / relative_place(path, label)
+    about = path.stat()
+    if place.is_file():
+        there = place.stat()
+        if (there.st_size, there.st_mtime_ns) == (about.st_size, about.st_mtime_ns):
+            return place
+    with atomic_path(place) as temporary:
+        shutil.copy2(path, temporary)
+    return place
+
+
+def relative_place(path: Path, label: str) -> Path:
+    """`sub-01/recon/x.png` of .../report/sub-01/recon/x.png; the page lies beside the subject's folder."""
+    if path.suffix == ".html":
+        return Path(path.name)
+    at = [k for k, part in enumerate(path.parts[:-1]) if part == label]
+    if not at:
+        raise UserError(f"files to place must lie below a folder {label}, got {path}. Name them as the interfaces do.")
+    return Path(*path.parts[at[-1] :])

@@ -1,0 +1,56 @@
+"""Keeps environment variables, tokens among them, out of every file that Nipype writes for a node.
+
+Nipype copies the whole environment to `runtime.environ` of each result and writes it to `result_<node>.pklz` and, in
+clear, to `_report/report.rst`; no option turns that off.  Two things keep it out.
+
+- `NoEnvironment`: an interface forgets its copy before it runs, so that neither its report nor its result has it.
+- A MapNode that fails, and a node whose results are collected again, make results of their own behind the interface's
+  back: how a result's runtime is pickled is registered here, for every process that opens one of our interfaces.  That
+  is every worker and every batch job that runs one, as a pickled node names the module of its interface.
+
+Utility nodes of our workflows therefore come from here and not from `nipype.interfaces.utility`.
+"""
+
+import copyreg
+from typing import Any
+
+from nipype.interfaces import utility
+from nipype.interfaces.base.support import Bunch
+
+LEFT_OUT: dict[str, str] = {}
+
+
+class NoEnvironment:
+    """Mixin, named before the Nipype class: the result of the interface has no copy of the environment.
+
+    For interfaces that compute in Python.  A `CommandLine` interface gives its copy to the command.
+    """
+
+    def _pre_run_hook(self, runtime: Bunch) -> Bunch:
+        runtime = super()._pre_run_hook(runtime)
+        runtime.environ = dict(LEFT_OUT)
+        return runtime
+
+
+class Function(NoEnvironment, utility.Function):
+    """Nipype's Function, without the environment in its result."""
+
+
+class IdentityInterface(NoEnvironment, utility.IdentityInterface):
+    """Nipype's IdentityInterface, without the environment in its result."""
+
+
+class Merge(NoEnvironment, utility.Merge):
+    """Nipype's Merge, without the environment in its result."""
+
+
+def _reduce(bunch: Bunch) -> Any:
+    """A Bunch as `pickle` and `copy` take it apart by themselves; of a runtime all but the environment."""
+    rebuild, arguments, state, *rest = bunch.__reduce_ex__(2)
+    # other Bunches are data of an interface and stay as they are
+    if state and {"environ", "hostname"} <= set(state):
+        state = {**state, "environ": dict(LEFT_OUT)}
+    return rebuild, arguments, state, *rest
+
+
+copyreg.pickle(Bunch, _reduce)

@@ -1,0 +1,66 @@
+"""Progress of a node through a file in its folder: works under every engine that shares a disk with its workers."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+FILE = "progress.json"
+EVERY = 1.0
+"""Seconds between two writes."""
+
+
+class NodeProgress:
+    """Progress callback `(done, total, what)` that keeps `progress.json` in a node's folder up to date.
+
+    Written at most once a second, and when everything is done.
+    """
+
+    def __init__(self, cwd: str | Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self.path, self.clock = Path(cwd) / FILE, clock
+        self._last = -EVERY
+        self._finished = ""
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        # a stage that only says "all done" again and again, batch after batch, is written once
+        finished = what.split(",")[0] if done >= total else ""
+        now = self.clock()
+        if now - self._last < EVERY and (not finished or finished == self._finished):
+            return
+        self._last, self._finished = now, finished
+        self._write({"what": what, "done": int(done), "total": int(total), "time": time.time()})
+
+    def _write(self, state: dict) -> None:
+        temporary = self.path.with_name(f".{FILE}.{os.getpid()}")
+        try:
+            temporary.write_text(json.dumps(state), encoding="utf-8")
+            os.replace(temporary, self.path)
+        except OSError:
+            # a count that cannot be shown is no reason to lose the computation; a full disk speaks up elsewhere
+            temporary.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a node said last."""
+
+    what: str
+    done: int
+    total: int
+    time: float
+
+    @property
+    def share(self) -> float:
+        """Done share of the stage, 0 to 1."""
+        return min(max(self.done / self.total, 0.0), 1.0) if self.total > 0 else 0.0
+
+
+def read(folder: str | Path) -> Step | None:
+    """What the node in `folder` said last; None where it said nothing, or nothing that can be read."""
+    try:
+        state = json.loads((Path(folder) / FILE).read_text(encoding="utf-8"))
+        return Step(str(state["what"]), int(state["done"]), int(state["total"]), float(state["time"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

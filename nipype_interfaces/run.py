@@ -1,0 +1,156 @@
+"""Run a workflow as the command line does: progress on stderr, Nipype's log in a file, failures told in a report."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from napari_neuraldiffuser.core.files import make_folder
+
+from nipype_interfaces import crash, engines, logs
+from nipype_interfaces.labels import Place
+from nipype_interfaces.monitor import Monitor
+
+EXECUTION = {
+    # a name of Nipype's [execution] section -> value
+    "hash_method": "timestamp",  # betas are hundreds of gigabytes: their contents cannot be read to know them again
+    "poll_sleep_duration": "0.1",
+    "remove_unnecessary_outputs": "false",  # else an output vanishes when nothing is connected to it
+    "stop_on_first_crash": "false",
+    "crashfile_format": "txt",
+    "create_report": "false",  # its pages would list what stands in the result files already
+    "write_provenance": "false",  # dumps the environment
+    "check_version": "false",
+    "keep_inputs": "true",
+    "use_relative_paths": "false",
+}
+TIMEOUT = {True: "5", False: "60"}
+"""Seconds to wait for a result file: on a shared disk it may be seen long after a batch system says that a job ended."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes
+    ----------
+    failures : list of Failure
+    summary : str
+        One line: how many nodes ran, were cached, failed, were not run.
+    graph : networkx graph or None
+        Nodes with their results, where every node is complete.
+    error : Exception or None
+        What the engine raised at the end, where nodes failed.
+    """
+
+    failures: list[crash.Failure]
+    summary: str
+    graph: Any = None
+    error: Exception | None = None
+
+    @property
+    def failed_subjects(self) -> set[str]:
+        """`sub-01` ... of the nodes that failed; "" where a node of no subject did."""
+        return {failure.place.subject for failure in self.failures}
+
+    def user_errors(self) -> list[str]:
+        """Messages that say by themselves what to do, each once."""
+        return list(dict.fromkeys(f.message for f in self.failures if f.user_error))
+
+    def report(self) -> str:
+        """The text about failures that no message of ours explains; "" where there are none."""
+        others = [f for f in self.failures if not f.user_error]
+        return crash.report(others, f" ({self.summary})") if others else ""
+
+
+def configure(wf: Any, local: bool = True) -> None:
+    """Set Nipype's options for this workflow only: what the user has set for others stays."""
+    work = make_folder(wf.base_dir)
+    execution = {**EXECUTION, "crashdump_dir": str(work / "crash"), "job_finished_timeout": TIMEOUT[local]}
+    wf.config.setdefault("execution", {}).update(execution)
+    wf.config.setdefault("monitoring", {}).update({"enabled": "false"})
+
+
+def run(
+    wf: Any,
+    plugin: str = "Linear",
+    plugin_args: dict[str, Any] | None = None,
+    resume: bool = True,
+    debug: bool = False,
+    stream: TextIO | None = None,
+) -> Outcome:
+    """Run `wf` in its `base_dir`, and say how it went.
+
+    Parameters
+    ----------
+    wf : Workflow
+        With `base_dir` set: nodes, log and crash reports go there.
+    plugin, plugin_args
+        As for `engines.engine`.
+    resume : bool
+        False runs every node again.
+    debug : bool
+        Nipype's whole log on stderr too.
+    stream : text stream
+        Where progress goes; stderr where None.
+
+    Returns
+    -------
+    Outcome
+        Failures of nodes are in it, not raised.
+
+    Raises
+    ------
+    UserError
+        If the engine cannot run here, or lacks what a node needs.
+    KeyboardInterrupt
+        After what the engine had under way on this machine was ended.
+    """
+    engine = engines.engine(plugin, plugin_args)
+    configure(wf, engines.is_local(engine))
+    work = Path(wf.base_dir)
+    root = work / wf.name
+    monitor = Monitor(root, stream, "started" if engines.is_local(engine) else "submitted")
+
+    def begin(graph):
+        monitor.begin(graph)
+        if not resume:
+            forget(graph)
+
+    engines.watch(engine, monitor, begin)
+    try:
+        with logs.to_file(work / "nipype.log", debug), engines.interruptible(), monitor:
+            graph = wf.run(plugin=engine)
+    except Exception as error:
+        if not monitor.failed:
+            raise _readable(error) from error
+        failures = crash.collect(work / "crash", root, monitor.failed, error)
+        return Outcome(failures, monitor.summary(), error=error)
+    except BaseException:
+        engines.stop(engine)
+        raise
+    return Outcome([], monitor.summary(), graph)
+
+
+def forget(graph: Any) -> None:
+    """Remove the folder of every node, so that it is run again.
+
+    `overwrite` of the nodes would not do: a MapNode that other processes ran the items of runs them all once more.
+    """
+    for node in graph.nodes():
+        shutil.rmtree(node.output_dir(), ignore_errors=True)
+
+
+def _readable(error: Exception) -> Exception:
+    """MultiProc's one sentence about resources says neither what is short nor what to do."""
+    if not str(error).startswith("Insufficient"):
+        return error
+    return engines.EngineError(
+        f"the engine must have what each node asks for, and has not: {error}. The log in the work folder names it; "
+        "raise --nprocs or memory_gb of the plugin file, or lower --num-threads or --gpu-mem-gb."
+    )
+
+
+def subject_of(node: Any, wf: Any) -> str:
+    """`sub-01` for a node of that subject's workflow."""
+    return Place.of(node.output_dir(), Path(wf.base_dir) / wf.name).subject

@@ -1,0 +1,26 @@
+"""Workflows of the interfaces, to run as they are or to embed behind a preprocessing workflow.
+
+Every one has an `inputnode` and an `outputnode`; parameters of the method are static, given as `Settings`.
+"""
+
+from .decoders import init_fit_decoders_wf
+from .load import init_load_wf
+from .nodes import MULTIPROC, flatten, set_inputs, split_chunks
+from .recon import init_reconstruct_wf
+from .results import init_contribution_wf, init_evaluate_wf, init_report_wf
+from .subject import init_neuraldiffuser_wf, init_subject_wf
+
+__all__ = [
+    "MULTIPROC",
+    "flatten",
+    "init_contribution_wf",
+    "init_evaluate_wf",
+    "init_fit_decoders_wf",
+    "init_load_wf",
+    "init_neuraldiffuser_wf",
+    "init_reconstruct_wf",
+    "init_report_wf",
+    "init_subject_wf",
+    "set_inputs",
+    "split_chunks",
+]

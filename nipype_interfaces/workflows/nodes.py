@@ -1,0 +1,101 @@
+"""How the workflows make their nodes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from napari_neuraldiffuser.core.params import DiffusionParams, Params, Settings, WorkflowParams
+from nipype.pipeline import engine as pe
+
+from nipype_interfaces.no_environment import IdentityInterface
+
+MULTIPROC = {"mp_context": "forkserver"}
+"""`plugin_args` that Nipype's own MultiProc needs with these nodes: a worker forked from a process in which torch has
+already computed with several threads waits for them for ever, and a forked worker cannot use CUDA either."""
+KEEP_OUTPUTS = {"execution": {"remove_unnecessary_outputs": "false"}}
+"""An output that nothing is connected to is kept, whatever the workflow around says."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all workflows of a run have in common.
+
+    Attributes
+    ----------
+    settings : Settings
+        Parameters of every stage.
+    cut : WorkflowParams
+        How the work is cut into nodes, and what each asks for.
+    device : str
+        torch device of the nodes that use the models.  It is static, as Nipype looks for GPU nodes before any runs.
+    """
+
+    settings: Settings = Settings()
+    cut: WorkflowParams = WorkflowParams()
+    device: str = "cpu"
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the nodes with models take a GPU slot."""
+        return self.device.startswith("cuda")
+
+
+def make_node(interface: Any, name: str, plan: Plan, *params: Params, iterfield: Sequence[str] = ()) -> pe.Node:
+    """A node of an interface with the params objects as inputs; a MapNode where `iterfield` is given."""
+    node = pe.MapNode(interface, list(iterfield), name=name) if iterfield else pe.Node(interface, name=name)
+    node.config = {section: dict(options) for section, options in KEEP_OUTPUTS.items()}
+    names = node.inputs.trait_names()
+    if "num_threads" in names:
+        node.inputs.num_threads = plan.cut.num_threads
+    if "device" in names:
+        node.inputs.device, node.inputs.use_gpu = plan.device, plan.on_gpu
+        if plan.on_gpu:
+            node._mem_gb = plan.cut.gpu_mem_gb
+    node._n_procs = max(1, plan.cut.num_threads)
+    return set_inputs(node, *params)
+
+
+def quick_node(interface: Any, name: str, plan: Plan, *params: Params) -> pe.Node:
+    """A node that takes no time: it runs where the workflow runs, and is no job of a batch system."""
+    node = make_node(interface, name, plan, *params)
+    node.run_without_submitting = True
+    return node
+
+
+def ends(wf: pe.Workflow, inputs: Sequence[str], outputs: Sequence[str], **values: Any) -> tuple[pe.Node, pe.Node]:
+    """`inputnode` with `values`, and `outputnode`."""
+    inputnode = pe.Node(IdentityInterface(fields=list(inputs)), name="inputnode")
+    inputnode.inputs.trait_set(**values)
+    outputnode = pe.Node(IdentityInterface(fields=list(outputs)), name="outputnode")
+    wf.add_nodes([inputnode, outputnode])
+    return inputnode, outputnode
+
+
+def same(*names: str) -> list[tuple[str, str]]:
+    """Connections between fields of one name."""
+    return [(name, name) for name in names]
+
+
+def set_inputs(node: pe.Node, *params: Params) -> pe.Node:
+    """Give a node every field of the params objects; returns the node."""
+    for stage in params:
+        for f in fields(stage):
+            value = getattr(stage, f.name)
+            setattr(node.inputs, f.name, list(value) if isinstance(value, tuple) else value)
+    return node
+
+
+def whole_batches(chunk_size: int, diffusion: DiffusionParams) -> int:
+    """`chunk_size` rounded up to whole batches of stimuli: then chunks give the bits of one run over all."""
+    batch = max(1, diffusion.batch_size // diffusion.repeats)
+    return -(-chunk_size // batch) * batch
+
+
+def split_chunks(stimulus_ids, size):
+    """Consecutive lists of at most `size` ids (self-contained: nipype ships its source to a worker)."""
+    return [stimulus_ids[start : start + size] for start in range(0, len(stimulus_ids), size)]
+
+
+def flatten(lists):
+    """One list from a list of lists (self-contained, as above)."""
+    return [item for part in lists for item in part]

@@ -1,0 +1,141 @@
+"""Images and decoder to contribution maps, scores and the subject's page."""
+
+from nipype.pipeline import engine as pe
+
+from nipype_interfaces.interfaces import (
+    CheckModels,
+    ContributionMap,
+    EvaluateReconstruction,
+    ExtractFeatures,
+    SubjectReport,
+)
+
+from .nodes import Plan, ends, make_node, quick_node, same
+
+SOURCE = ("source", "stamp", "models", "guide")
+SHOWN = ("betas", "embeddings", "decoder", "images", "stimulus_ids", "scores", "summary", "maps", "table")
+
+
+def init_contribution_wf(plan: Plan = Plan(), space: str = "", name: str = "contribution_wf") -> pe.Workflow:
+    """Target embeddings of the test images, and which voxels and ROIs carried each decoded target.
+
+    Parameters
+    ----------
+    plan : Plan
+        Its features and contribution parameters are used.
+    space : str
+        Volume space of the betas; that of the betas parameters where empty.
+    name : str
+        Name of the workflow.
+
+    Inputs
+    ------
+    source, stamp, betas, test_ids : of `init_load_wf`
+    models, guide : as in ExtractFeatures
+    decoder : of `init_fit_decoders_wf`
+    stimulus_ids : the test stimuli that are mapped
+
+    Outputs
+    -------
+    maps : one NIfTI per target
+    table : TSV of ROIs and shares
+    """
+    wf = pe.Workflow(name=name)
+    names = (*SOURCE, "betas", "test_ids", "decoder", "stimulus_ids")
+    inputnode, outputnode = ends(wf, names, ("maps", "table"), stamp="", models="demo", guide="")
+    check = quick_node(CheckModels(), "check", plan)
+    targets = make_node(ExtractFeatures(), "test_targets", plan, plan.settings.features)
+    maps = make_node(ContributionMap(space=space or plan.settings.betas.space), "contribution", plan)
+    for field, value in plan.settings.contribution.to_dict().items():
+        setattr(maps.inputs, field, value)
+    wf.connect(
+        [
+            (inputnode, check, same("models", "guide")),
+            (inputnode, targets, [*same(*SOURCE), ("test_ids", "stimulus_ids")]),
+            (check, targets, same("model_digest")),
+            (inputnode, maps, same("source", "stamp", "betas", "decoder", "stimulus_ids")),
+            (targets, maps, same("targets")),
+            (maps, outputnode, same("maps", "table")),
+        ]
+    )
+    return wf
+
+
+def init_evaluate_wf(plan: Plan = Plan(), name: str = "evaluate_wf") -> pe.Workflow:
+    """Scores of reconstructions against the seen images.
+
+    Parameters
+    ----------
+    plan : Plan
+        Its evaluation parameters and the number of repeats are used.
+    name : str
+        Name of the workflow.
+
+    Inputs
+    ------
+    source, stamp : of `init_load_wf`
+    models, guide : as in EvaluateReconstruction
+    images, stimulus_ids : of `init_reconstruct_wf` with both arms
+
+    Outputs
+    -------
+    scores : TSV with a row per stimulus, repeat and arm
+    summary : JSON
+    """
+    wf = pe.Workflow(name=name)
+    names = (*SOURCE, "images", "stimulus_ids")
+    inputnode, outputnode = ends(wf, names, ("scores", "summary"), stamp="", models="demo", guide="")
+    check = quick_node(CheckModels(), "check", plan)
+    evaluate = make_node(EvaluateReconstruction(), "evaluate", plan, plan.settings.evaluation)
+    evaluate.inputs.repeats = plan.settings.diffusion.repeats
+    wf.connect(
+        [
+            (inputnode, check, same("models", "guide")),
+            (inputnode, evaluate, same(*names)),
+            (check, evaluate, same("model_digest")),
+            (evaluate, outputnode, same("scores", "summary")),
+        ]
+    )
+    return wf
+
+
+def init_report_wf(plan: Plan = Plan(), space: str = "", name: str = "report_wf") -> pe.Workflow:
+    """The page of one subject, with anatomy, regions and seen images beside it.
+
+    Parameters
+    ----------
+    plan : Plan
+        All its parameters are shown.
+    space : str
+        Volume space of the betas; that of the betas parameters where empty.
+    name : str
+        Name of the workflow.
+
+    Inputs
+    ------
+    source, stamp, models, guide, betas : as above
+    embeddings, decoder, images, stimulus_ids, scores, summary, maps, table : of the other workflows
+    n_stimuli : test stimuli that were asked for; 0 for all
+    command : what the user typed, for the page
+
+    Outputs
+    -------
+    page : HTML
+    files : list of the other files
+    """
+    wf = pe.Workflow(name=name)
+    names = (*SOURCE, *SHOWN, "n_stimuli", "command")
+    values = {"stamp": "", "models": "demo", "guide": "", "n_stimuli": 0, "command": ""}
+    inputnode, outputnode = ends(wf, names, ("page", "files"), **values)
+    check = quick_node(CheckModels(), "check", plan)
+    about = {"settings": plan.settings.to_dict(), "space": space or plan.settings.betas.space}
+    report = make_node(SubjectReport(**about), "report", plan)
+    wf.connect(
+        [
+            (inputnode, check, same("models", "guide")),
+            (inputnode, report, same(*names)),
+            (check, report, same("model_digest")),
+            (report, outputnode, same("page", "files")),
+        ]
+    )
+    return wf

@@ -1,0 +1,160 @@
+"""The whole job of one subject and of several: what `neuraldiffuser run` runs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from napari_neuraldiffuser.core.job_spec import Job
+from napari_neuraldiffuser.core.params import WorkflowParams
+from nipype.pipeline import engine as pe
+
+from nipype_interfaces.interfaces import Decode, DerivativesSink, GroupReport
+from nipype_interfaces.no_environment import Merge
+
+from .decoders import init_fit_decoders_wf
+from .load import init_load_wf
+from .nodes import Plan, ends, make_node, quick_node, same
+from .recon import init_reconstruct_wf
+from .results import init_contribution_wf, init_evaluate_wf, init_report_wf
+
+RESULTS = {
+    # where results come from -> what of it goes to the output folder
+    "decode": ("embeddings",),
+    "reconstruct_wf": ("images", "sidecar", "failed_table"),
+    "evaluate_wf": ("scores", "summary"),
+    "contribution_wf": ("maps", "table"),
+    "report_wf": ("page", "files"),
+}
+
+
+def init_subject_wf(job: Job, cut: WorkflowParams = WorkflowParams(), name: str = "") -> pe.Workflow:
+    """NSD files, or own scans, of one subject to images, scores, contribution maps and a page in the output folder.
+
+    Parameters
+    ----------
+    job : Job
+        What to run and where.
+    cut : WorkflowParams
+        How the work is cut into nodes.
+    name : str
+        Name of the workflow; `sub_01_wf` where empty.
+
+    Inputs
+    ------
+    source : dict
+        Set from the job; the fields of `core.recipe.Source`.
+
+    Outputs
+    -------
+    out_files : files in the output folder
+    failed : stimuli that failed
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from napari_neuraldiffuser.core.job_spec import Job
+    >>> from nipype_interfaces.workflows import init_subject_wf
+    >>> wf = init_subject_wf(Job(Path("nsd"), Path("out"), subject="subj02"))
+    >>> wf.name
+    'sub_02_wf'
+    """
+    places, plan = job.places, Plan(job.settings, cut, job.device)
+    wf = pe.Workflow(name=name or places.label.replace("-", "_") + "_wf")
+    inputnode, outputnode = ends(
+        wf, ("source", "models", "guide", "n_stimuli", "label"), ("out_files", "failed"),
+        source=job.scans.to_dict(), models=job.models, guide=job.guide or "", n_stimuli=job.n_stimuli or 0,
+        label=places.label,
+    )  # fmt: skip
+    load, fit = init_load_wf(plan), init_fit_decoders_wf(plan)
+    decode = make_node(Decode(), "decode", plan)
+    recon, evaluate = init_reconstruct_wf(plan), init_evaluate_wf(plan)
+    maps, report = init_contribution_wf(plan, places.space), init_report_wf(plan, places.space)
+    report.inputs.inputnode.command = job.command
+    sink = sink_node(job, plan)
+    wf.connect(
+        [
+            (inputnode, load, into("source", "n_stimuli")),
+            (load, fit, across("source", "stamp", "betas", "train_ids")),
+            (inputnode, fit, into("models", "guide")),
+            (load, decode, [("outputnode.betas", "betas")]),
+            (fit, decode, [("outputnode.decoder", "decoder")]),
+            (inputnode, decode, same("n_stimuli", "label")),
+            (inputnode, recon, into("models", "guide", "label")),
+            (decode, recon, into("embeddings", "stimulus_ids")),
+            (load, maps, across("source", "stamp", "betas", "test_ids")),
+            (inputnode, maps, into("models", "guide")),
+            (fit, maps, across("decoder")),
+            (recon, maps, across("stimulus_ids")),
+            (load, evaluate, across("source", "stamp")),
+            (inputnode, evaluate, into("models", "guide")),
+            (recon, evaluate, across("images", "stimulus_ids")),
+            (load, report, across("source", "stamp", "betas")),
+            (inputnode, report, into("models", "guide", "n_stimuli")),
+            (decode, report, into("embeddings")),
+            (fit, report, across("decoder")),
+            (recon, report, across("images", "stimulus_ids")),
+            (evaluate, report, across("scores", "summary")),
+            (maps, report, across("maps", "table")),
+            (sink, outputnode, same("out_files")),
+            (recon, outputnode, [("outputnode.failed", "failed")]),
+        ]
+    )
+    _to_sink(wf, sink, (decode, recon, evaluate, maps, report))
+    return wf
+
+
+def into(*names: str) -> list[tuple[str, str]]:
+    """Connections from a node's fields to a workflow's."""
+    return [(name, f"inputnode.{name}") for name in names]
+
+
+def across(*names: str) -> list[tuple[str, str]]:
+    """Connections from a workflow's fields to another one's."""
+    return [(f"outputnode.{name}", f"inputnode.{name}") for name in names]
+
+
+def sink_node(job: Job, plan: Plan) -> pe.Node:
+    """The node that copies results to the output folder."""
+    sink = quick_node(DerivativesSink(), "sink", plan)
+    sink.inputs.trait_set(out_dir=str(job.out_dir), label=job.places.label, absent=[job.places.failed.name])
+    return sink
+
+
+def _to_sink(wf: pe.Workflow, sink: pe.Node, sources: Sequence[Any]) -> None:
+    """Connect every result to the sink."""
+    pairs = [(source, name) for source in sources for name in RESULTS[source.name]]
+    merge = pe.Node(Merge(len(pairs)), name="results", run_without_submitting=True)
+    for k, (source, name) in enumerate(pairs, 1):
+        wf.connect(source, name if isinstance(source, pe.Node) else f"outputnode.{name}", merge, f"in{k}")
+    wf.connect(merge, "out", sink, "files")
+
+
+def init_neuraldiffuser_wf(
+    jobs: Sequence[Job], cut: WorkflowParams = WorkflowParams(), group: bool = False, name: str = "neuraldiffuser_wf"
+) -> pe.Workflow:
+    """Subjects beside each other and, with `group`, their table and page once all are finished.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+        One per subject, with one output folder.
+    cut : WorkflowParams
+    group : bool
+        Whether the group's page is made, too.
+    name : str
+        Name of the workflow.
+
+    Outputs
+    -------
+    Files in the output folder; each subject's workflow has its own outputnode.
+    """
+    wf = pe.Workflow(name=name)
+    subjects = [init_subject_wf(job, cut) for job in jobs]
+    wf.add_nodes(subjects)
+    if group:
+        report = quick_node(GroupReport(out_dir=str(jobs[0].out_dir)), "group", Plan(cut=cut))
+        report.inputs.labels = [job.places.label for job in jobs]
+        done = pe.Node(Merge(len(jobs)), name="finished", run_without_submitting=True)
+        for k, subject in enumerate(subjects, 1):
+            wf.connect(subject, "outputnode.out_files", done, f"in{k}")
+        wf.connect(done, "out", report, "finished")
+    return wf
