@@ -164,12 +164,12 @@ for arm, pull in arms.items():
 '''
 
 NIPYPE_FITTED = """\
-    index = set_inputs(pe.Node(NSDIndex(**source), name="index"), betas)
     targets = set_inputs(pe.Node(ExtractFeatures(**source, **networks), name="targets"), features)
-    fit = set_inputs(pe.Node(FitDecoder(**source), name="fit"), betas, decoding)
+    fit = set_inputs(pe.Node(FitDecoder(), name="fit"), decoding)
     workflow.connect(
         [
-            (index, targets, [("train_ids", "stimulus_ids")]),
+            (index, targets, [("train_ids", "stimulus_ids"), ("stamp", "stamp")]),
+            (load, fit, [("betas", "betas")]),
             (targets, fit, [("targets", "targets")]),
             (fit, decode, [("decoder", "decoder")]),
         ]
@@ -185,7 +185,7 @@ import shutil
 from pathlib import Path
 
 # before nipype, which would ask a server for its newest version
-from nipype_interfaces.interfaces import Decode, ExtractFeatures, FitDecoder, GuidedReconstruct, NSDIndex
+from nipype_interfaces.interfaces import Decode, ExtractFeatures, FitDecoder, GuidedReconstruct, LoadNSDBetas, NSDIndex
 from nipype_interfaces.workflows import set_inputs
 
 # isort: split
@@ -208,10 +208,13 @@ expected = {expected}
 def build() -> pe.Workflow:
     """NSD files to the images of every arm."""
     workflow = pe.Workflow("reconstruction", base_dir=str(Path.cwd()))
-    decode = set_inputs(pe.Node(Decode(**source), name="decode"), betas)
+    index = set_inputs(pe.Node(NSDIndex(**source), name="index"), betas)
+    load = set_inputs(pe.Node(LoadNSDBetas(**source), name="betas"), betas)
+    decode = pe.Node(Decode(), name="decode")
+    workflow.connect([(index, load, [("stamp", "stamp")]), (load, decode, [("betas", "betas")])])
 {nodes}
     for arm, pull in arms.items():
-        recon = GuidedReconstruct(**networks, stimulus_ids=stimuli, label={label!r}, arm=arm)
+        recon = GuidedReconstruct(**networks, stimulus_ids=stimuli, label={label!r}, arms=[arm])
         recon = set_inputs(pe.Node(recon, name=arm), diffusion, pull)
         workflow.connect(decode, "embeddings", recon, "embeddings")
     return workflow

@@ -16,22 +16,18 @@ from nipype_interfaces.spec import params_of
 
 ALGORITHM_VERSION = f"{__version__}-1"
 """Hashed into every node; the number is counted up when a change of the code changes results."""
-PAPER = {
-    "entry": BibTeX(
-        "@article{Li2025NeuralDiffuser, title={NeuralDiffuser: Neuroscience-Inspired Diffusion Guidance for fMRI "
-        "Visual Reconstruction}, author={Li, Haoyu and Wu, Hao and Chen, Badong}, journal={IEEE Transactions on "
-        "Image Processing}, volume={34}, pages={552--565}, year={2025}}"
-    ),
-    "tags": ["method"],
-}
-DATASET = {
-    "entry": BibTeX(
-        "@article{Allen2022NSD, title={A massive 7T fMRI dataset to bridge cognitive neuroscience and artificial "
-        "intelligence}, author={Allen, Emily J. and St-Yves, Ghislain and Wu, Yihan and others}, journal={Nature "
-        "Neuroscience}, volume={25}, pages={116--126}, year={2022}}"
-    ),
-    "tags": ["dataset"],
-}
+PAPER_BIBTEX = (
+    "@article{Li2025NeuralDiffuser, title={NeuralDiffuser: Neuroscience-Inspired Diffusion Guidance for fMRI Visual "
+    "Reconstruction}, author={Li, Haoyu and Wu, Hao and Chen, Badong}, journal={IEEE Transactions on Image "
+    "Processing}, volume={34}, pages={552--565}, year={2025}}"
+)
+DATASET_BIBTEX = (
+    "@article{Allen2022NSD, title={A massive 7T fMRI dataset to bridge cognitive neuroscience and artificial "
+    "intelligence}, author={Allen, Emily J. and St-Yves, Ghislain and Wu, Yihan and others}, journal={Nature "
+    "Neuroscience}, volume={25}, pages={116--126}, year={2022}}"
+)
+PAPER = {"entry": BibTeX(PAPER_BIBTEX), "tags": ["method"]}
+DATASET = {"entry": BibTeX(DATASET_BIBTEX), "tags": ["dataset"]}
 
 
 class VersionedSpec(BaseInterfaceInputSpec):
@@ -68,10 +64,12 @@ class CoreInterface(NoEnvironment, SimpleInterface):
     """Runs `core`, with its threads and progress, in the node's folder."""
 
     _references = [PAPER]
+    light = False
+    """Whether it computes nothing: then torch is not imported for it."""
 
     def _run_interface(self, runtime: Any) -> Any:
         folder = Path(runtime.cwd)
-        with limited_threads(self.inputs.num_threads):
+        with limited_threads(0 if self.light else self.inputs.num_threads):
             self._results.update(self.core(folder, NodeProgress(folder)))
         return runtime
 
@@ -132,3 +130,8 @@ def opened_models(inputs: Any) -> Iterator[Any]:
 
     with gpu_lease.leased(inputs.device) as device:
         yield models.load(inputs.models, inputs.guide or None, device)
+
+
+def given(value: Any, otherwise: Any) -> Any:
+    """An input's value, or `otherwise` where it was left out."""
+    return value if isdefined(value) else otherwise

@@ -51,6 +51,7 @@ class NSDIndex(CoreInterface):
     """
 
     input_spec, output_spec = NSDIndexInputSpec, NSDIndexOutputSpec
+    light = True
     _always_run = True
     _references = [PAPER, DATASET]
 

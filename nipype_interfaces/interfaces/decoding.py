@@ -8,7 +8,7 @@ from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, traits
 
 from nipype_interfaces.spec import params_of, params_spec
 
-from .base import CoreInterface, ModelsSpec, SourceSpec, VersionedSpec, opened_models, subject_of
+from .base import CoreInterface, ModelsSpec, SourceSpec, VersionedSpec, given, opened_models, subject_of
 
 
 class ExtractFeaturesInputSpec(SourceSpec, ModelsSpec, params_spec(FeatureParams)):
@@ -83,7 +83,7 @@ class FitDecoder(CoreInterface):
 
         path, params = folder / "decoder.h5", params_of(self.inputs, DecodingParams)
         train, _ = nsd.load_betas(self.inputs.betas).split()
-        names = self.inputs.fit_targets or None
+        names = given(self.inputs.fit_targets, None)
         with embeddings.TargetFile(self.inputs.targets) as targets:
             decoding.RidgeDecoder(params).fit(train, targets, progress, names).save(path)
         return {"decoder": str(path)}

@@ -10,7 +10,7 @@ from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, traits
 
 from nipype_interfaces.spec import params_of, params_spec
 
-from .base import CoreInterface, ModelsSpec, VersionedSpec, opened_models
+from .base import CoreInterface, ModelsSpec, VersionedSpec, given, opened_models
 
 
 class GuidedReconstructInputSpec(ModelsSpec, params_spec(DiffusionParams, GuidanceParams)):
@@ -52,7 +52,7 @@ class GuidedReconstruct(CoreInterface):
     Traceback (most recent call last):
     ...
     traits.trait_errors.TraitError: The 'cfg_scale' trait of a GuidedReconstructInputSpec instance must be a floating \
-point number greater than or equal to 0.0, but a value of -1.0 <class 'float'> was specified.
+point number >= 0.0, but a value of -1.0 <class 'float'> was specified.
     """
 
     input_spec, output_spec = GuidedReconstructInputSpec, GuidedReconstructOutputSpec
@@ -66,7 +66,7 @@ point number greater than or equal to 0.0, but a value of -1.0 <class 'float'> w
         from napari_neuraldiffuser.core.stages import Stages
 
         diffusion, guidance = (params_of(self.inputs, cls) for cls in (DiffusionParams, GuidanceParams))
-        arms = tuple(self.inputs.arms) or (("guided",) if guidance.guidance_scale else ("unguided",))
+        arms = tuple(given(self.inputs.arms, ())) or (("guided",) if guidance.guidance_scale else ("unguided",))
         decoded = Embeddings.load(self.inputs.embeddings).subset(self.inputs.stimulus_ids)
         places, settings = Derivatives(folder, self.inputs.label), Settings(diffusion=diffusion, guidance=guidance)
         with opened_models(self.inputs) as models:
@@ -104,6 +104,7 @@ class CollectImages(CoreInterface):
     """
 
     input_spec, output_spec = CollectImagesInputSpec, CollectImagesOutputSpec
+    light = True
 
     def core(self, folder: Path, progress: Any) -> dict[str, Any]:
         from napari_neuraldiffuser.core.derivatives import Derivatives

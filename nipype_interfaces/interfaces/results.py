@@ -11,11 +11,21 @@ from napari_neuraldiffuser.core.params import (
     Settings,
     settings_from_dict,
 )
-from nipype.interfaces.base import Directory, File, InputMultiObject, TraitedSpec, traits
+from nipype.interfaces.base import Directory, File, InputMultiObject, TraitedSpec, isdefined, traits
 
 from nipype_interfaces.spec import params_of, params_spec
 
-from .base import CoreInterface, ModelsSpec, SourceSpec, VersionedSpec, label_of, opened_models, source_of, subject_of
+from .base import (
+    CoreInterface,
+    ModelsSpec,
+    SourceSpec,
+    VersionedSpec,
+    given,
+    label_of,
+    opened_models,
+    source_of,
+    subject_of,
+)
 from .recon import gather_images
 
 SPACE = traits.Str("func1pt8mm", usedefault=True, desc="Volume space of the betas.")
@@ -58,7 +68,7 @@ class ContributionMap(CoreInterface):
         subject = subject_of(self.inputs, BetasParams(space=_nsd_space(self.inputs.space)))
         test = first_test(nsd.load_betas(self.inputs.betas), None, self.inputs.stimulus_ids)
         decoder, params = decoding.RidgeDecoder.load(self.inputs.decoder), params_of(self.inputs, ContributionParams)
-        targets = embeddings.TargetFile(self.inputs.targets) if self.inputs.targets else None
+        targets = embeddings.TargetFile(self.inputs.targets) if isdefined(self.inputs.targets) else None
         families = [subject.rois(name) for name in map_families(subject)]
         maps = contribution.map(decoder, test, families, targets, params, progress)
         *volumes, table = map(str, maps.save(folder / label_of(self.inputs), label_of(self.inputs)))
@@ -203,7 +213,8 @@ def _target(path: str) -> str:
 
 
 class GroupReportInputSpec(VersionedSpec):
-    out_dir = Directory(exists=True, mandatory=True, desc="Output folder with finished subjects.")
+    # made by the subjects of the same workflow, so that it need not be there when that is built
+    out_dir = Directory(mandatory=True, desc="Output folder with finished subjects.")
     labels = traits.List(traits.Str, desc="sub-01 ...; every subject of the folder where left out.")
     finished = traits.Any(nohash=True, desc="Connect what must be finished before: its value does not matter.")
 
@@ -230,10 +241,11 @@ class GroupReport(CoreInterface):
     """
 
     input_spec, output_spec = GroupReportInputSpec, GroupReportOutputSpec
+    light = True
     _always_run = True
 
     def core(self, folder: Path, progress: Any) -> dict[str, Any]:
         from napari_neuraldiffuser.core.group import write_group
 
-        found = write_group(Path(self.inputs.out_dir), self.inputs.labels or None, progress=progress)
+        found = write_group(Path(self.inputs.out_dir), given(self.inputs.labels, None), progress=progress)
         return {"page": str(found.page), "table": str(found.table), "summary": str(found.summary)}

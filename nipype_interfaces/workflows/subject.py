@@ -40,8 +40,8 @@ def init_subject_wf(job: Job, cut: WorkflowParams = WorkflowParams(), name: str 
 
     Inputs
     ------
-    source : dict
-        Set from the job; the fields of `core.recipe.Source`.
+    source, models, guide, n_stimuli, label
+        Set from the job; `source` has the fields of `core.recipe.Source`.
 
     Outputs
     -------
