@@ -27,7 +27,7 @@ HINTS = (
     (r"OutOfMemoryError|CUDA out of memory|CUBLAS_STATUS_ALLOC_FAILED", "the GPU's memory is full: give a smaller "
      "--batch-size, and see that nothing else uses the GPU."),
     (r"MemoryError|Unable to allocate|can't allocate memory|Cannot allocate memory|OUT_OF_MEMORY|OOM", "memory is "
-     "full: run fewer nodes at once (--nprocs), give a smaller --batch-size or --roi, or ask the batch system for more."),
+     "full: run fewer nodes at once (--nprocs), give a smaller --batch-size, or ask the batch system for more."),
     (r"signal 9|SIGKILL|BrokenProcessPool|terminated abruptly|killed", "the process was killed, most often because "
      "memory ran out: run fewer nodes at once (--nprocs), or ask the batch system for more."),
     (r"TIMEOUT|DUE TO TIME LIMIT", "the batch system's time limit ended the job: ask for more time."),
@@ -119,7 +119,8 @@ def _header(text: str, name: str) -> str:
 
 def _split(text: str) -> tuple[dict[str, Any], str]:
     """The inputs of a crash file, and what follows them."""
-    rest = text.partition("\nNode inputs:\n")[2]
+    _, found, rest = text.partition("\nNode inputs:\n")
+    rest = rest if found else text
     begin = re.search(rf"(?m)^{re.escape(TRACEBACK)}", rest)
     if begin:
         block, trace = rest[: begin.start()], rest[begin.start() :]

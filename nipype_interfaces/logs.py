@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 FORMAT = "%(asctime)s %(name)s %(levelname)s: %(message)s"
-TOLD_BY_US = ("[Node] Error on",)
+TOLD_BY_US = ("[Node] Error on", "Storing result file without outputs")
 
 
 class LogFile(logging.FileHandler):

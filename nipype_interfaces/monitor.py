@@ -57,11 +57,13 @@ class Monitor:
 
     def __init__(self, root: str | Path, stream: TextIO | None = None, started: str = "started") -> None:
         self.root, self.stream, self.started = Path(root), stream or sys.stderr, started
+        self.graph: Any = None
         self.nodes: dict[str, Any] = {}
         self.running: dict[str, Running] = {}
         self.items: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self.failed: list[str] = []
+        self._ended: set[str] = set()
         self._began, self._last_line, self._open_line = time.time(), 0.0, False
         # re-entrant: an interrupt may come while a line is being written, and then tells of its own
         self._lock, self._stop = threading.RLock(), threading.Event()
@@ -69,6 +71,7 @@ class Monitor:
 
     def begin(self, graph: Any) -> None:
         """Take note of every node of the graph that will run."""
+        self.graph = graph
         self.nodes = {node.output_dir(): node for node in graph.nodes()}
 
     @property
@@ -86,19 +89,29 @@ class Monitor:
             return
         folder = node.output_dir()
         with self._lock:
+            running = self._new(node, folder) if status == "start" else self.running.pop(folder, None)
             if status == "start":
-                stale = progress.read(folder)
-                self.running[folder] = Running(Place.of(folder, self.root), node, Path(folder), stale=stale)
-            else:
-                self._ended(folder, status)
+                self.running[folder] = running
+            elif folder not in self._ended and not self._was_left_out(node, folder):
+                self._ended.add(folder)
+                self._tell_end(running or self._new(node, folder), status)
 
-    def _ended(self, folder: str, status: str) -> None:
-        running = self.running.pop(folder, None)
-        if running is None:  # Linear says "end" of a node that it does not run because one before it failed
-            return
+    def _new(self, node: Any, folder: str) -> Running:
+        return Running(Place.of(folder, self.root), node, Path(folder), stale=progress.read(folder))
+
+    def _was_left_out(self, node: Any, folder: str) -> bool:
+        """Whether the node did not run because one before it failed: Linear says "end" of it all the same."""
+        failed = {self._parent(name) for name in self.failed}
+        if not failed or folder not in self.nodes:
+            return False
+        import networkx
+
+        return any(self._parent(before.output_dir()) in failed for before in networkx.ancestors(self.graph, node))
+
+    def _tell_end(self, running: Running, status: str) -> None:
         place, spent = running.place, duration(time.time() - running.began)
         if status == "exception":
-            self.failed.append(folder)
+            self.failed.append(str(running.folder))
             return self._line(f"{self._label(place)}: failed after {spent}")
         how = "cached" if self._was_there(running) else "run"
         if place.item is None:
@@ -152,7 +165,7 @@ class Monitor:
         text = "; ".join(self.describe(now))
         if self.stream.isatty():
             self._rewrite(text)
-        elif text and now - self._last_line >= LINE_EVERY:
+        elif ": " in text and now - self._last_line >= LINE_EVERY:
             self._last_line = now
             self._line(text)
 

@@ -8,7 +8,6 @@ from typing import Any, TextIO
 from napari_neuraldiffuser.core.files import make_folder
 
 from nipype_interfaces import crash, engines, logs
-from nipype_interfaces.labels import Place
 from nipype_interfaces.monitor import Monitor
 
 EXECUTION = {
@@ -21,11 +20,10 @@ EXECUTION = {
     "create_report": "false",  # its pages would list what stands in the result files already
     "write_provenance": "false",  # dumps the environment
     "check_version": "false",
-    "keep_inputs": "true",
     "use_relative_paths": "false",
 }
 TIMEOUT = {True: "5", False: "60"}
-"""Seconds to wait for a result file: on a shared disk it may be seen long after a batch system says that a job ended."""
+"""Seconds to wait for a result file, of this machine or of another whose disk may show it long after the job ended."""
 
 
 @dataclass(frozen=True)
@@ -149,8 +147,3 @@ def _readable(error: Exception) -> Exception:
         f"the engine must have what each node asks for, and has not: {error}. The log in the work folder names it; "
         "raise --nprocs or memory_gb of the plugin file, or lower --num-threads or --gpu-mem-gb."
     )
-
-
-def subject_of(node: Any, wf: Any) -> str:
-    """`sub-01` for a node of that subject's workflow."""
-    return Place.of(node.output_dir(), Path(wf.base_dir) / wf.name).subject

@@ -129,16 +129,17 @@ def versions() -> dict[str, str]:
     return found
 
 
-def generated_by() -> list[dict[str, Any]]:
-    """BIDS `GeneratedBy`."""
-    from .ops import backend_info  # imports torch, which whoever asks for names of files does without
-
+def generated_by(kernels: bool = True) -> list[dict[str, Any]]:
+    """BIDS `GeneratedBy`; without `kernels` of what no kernel computed, and then without importing torch."""
     entry = {
         "Name": "napari-neuraldiffuser",
         "Version": napari_neuraldiffuser.__version__,
         "Versions": versions(),
-        "KernelBackend": backend_info()["backend"],
     }
+    if kernels:
+        from .ops import backend_info  # imports torch, which whoever asks for names of files does without
+
+        entry["KernelBackend"] = backend_info()["backend"]
     return [entry]
 
 

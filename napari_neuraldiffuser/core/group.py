@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .derivatives import ARMS, generated_by, write_description
+from .derivatives import ARMS, generated_by, versions, write_description
 from .files import atomic_path, make_folder, write_json
 from .group_inputs import GroupError, SubjectResult, differing, finite, mixed, read_subjects
 from .group_report import GroupData, write_page
@@ -61,8 +61,7 @@ def write_group(
     progress(0, 2, "group")
     subjects, notes = read_subjects(out_dir, labels)
     no_scores, no_shares = mixed(subjects)
-    notes += [f"No means of scores over subjects: {why}. {REMEDY}" for why in no_scores]
-    notes += [f"No means of shares over subjects: {why}. {REMEDY}" for why in no_shares]
+    notes += _refusals(no_scores, no_shares)
     table, shares = scores_table(subjects), group_shares([] if no_shares else subjects)
     summary = summarise(subjects, averaged=not no_scores) | {"notes": notes}
     make_folder(out_dir)
@@ -74,12 +73,20 @@ def write_group(
         notes=notes,
     )
     _write_tables(result, subjects, (table, shares, summary))
-    write_description(out_dir)
+    if not (out_dir / "dataset_description.json").is_file():
+        write_description(out_dir)
     progress(1, 2, "group")
-    data = GroupData(subjects, summary, shares, differing(subjects), notes, generated_by()[0]["Versions"])
+    data = GroupData(subjects, summary, shares, differing(subjects), notes, versions())
     write_page(result.page, data)
     progress(2, 2, "group")
     return result
+
+
+def _refusals(no_scores: list[str], no_shares: list[str]) -> list[str]:
+    """Why there are no means, each reason once."""
+    what = {why: "scores" for why in no_scores}
+    what |= {why: "scores and shares" if why in no_scores else "shares" for why in no_shares}
+    return [f"No means of {which} over subjects: {why}. {REMEDY}" for why, which in what.items()]
 
 
 def scores_table(subjects: Sequence[SubjectResult]) -> pd.DataFrame:
@@ -168,10 +175,10 @@ def _write_tables(result: GroupResult, subjects: Sequence[SubjectResult], found:
         result.table: "Scores of every subject; mean and standard error over its stimuli.",
         result.contribution: "Mean share of each region's voxels in the prediction of each target, over subjects.",
     }
+    made_by = generated_by(kernels=False)
     for path, content in ((result.table, table), (result.contribution, shares)):
         with atomic_path(path) as temporary:
             content.to_csv(temporary, sep="\t", index=False, na_rep="n/a")
         sidecar = {"Description": described[path], **columns(content.columns, definitions)}
-        write_json(path.with_suffix(".json"), {"GeneratedBy": generated_by(), **sidecar, "Sources": sources[path]})
-    made = {"GeneratedBy": generated_by(), "Sources": sources[result.table]}
-    write_json(result.summary, {**summary, **made})
+        write_json(path.with_suffix(".json"), {"GeneratedBy": made_by, **sidecar, "Sources": sources[path]})
+    write_json(result.summary, {**summary, "GeneratedBy": made_by, "Sources": sources[result.table]})

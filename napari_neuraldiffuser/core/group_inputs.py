@@ -148,7 +148,7 @@ def _json(path: Path) -> Any:
 def read_table(path: Path, needed: Sequence[str] = ()) -> pd.DataFrame | None:
     """A tab-separated table; None where it is not there, cannot be read or lacks a column."""
     try:
-        table = pd.read_csv(path, sep="\t", na_values="n/a", float_precision="round_trip")
+        table = pd.read_csv(path, sep="\t", na_values="n/a")
     except (OSError, ValueError):  # pandas's own errors of malformed tables are ValueErrors
         return None
     return table if set(needed) <= set(table) else None
@@ -168,7 +168,7 @@ def _parameters(places: Derivatives, summary: dict, contribution: pd.DataFrame |
     for path in (places.embeddings, places.contribution_table, places.scores):
         sidecar = _dict(_json(path.with_suffix(".json")))
         for stage, values in _dict(sidecar.get("Parameters")).items():
-            found |= _flat(stage, values)
+            found = {**_flat(stage, values), **found}  # the embeddings' word counts, which images were made from
     if contribution is not None and "kind" in contribution and len(contribution):
         found[KIND] = " + ".join(sorted(map(str, contribution["kind"].unique())))
     return found

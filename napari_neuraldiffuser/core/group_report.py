@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .files import atomic_path
+from .files import atomic_path, file_digest
 from .group_inputs import KIND, SubjectResult
 from .report import CARDS, LABELS, SHARE_TEXT, TEMPLATES
 from .report_parts import data_uri, heat_tables, png_uri
@@ -19,8 +19,9 @@ SHOWN = 9
 """Stimuli on the wall: a third of them the best, a third from the middle, a third the worst."""
 COLOURS = ("#1f6f8b", "#c8553d", "#588157", "#7b5ea7", "#d99a2b", "#3d5a80", "#b5446e", "#6b705c")
 WALL_TEXT = (
-    "Test stimuli that all subjects share, from everybody's first guided repeat: those with the highest, middle and "
-    "lowest mean guided PixCorr, chosen by the figure and not by eye."
+    "Test stimuli that all subjects share, and everybody's first guided repeat: those with the highest, middle and "
+    "lowest mean guided PixCorr, chosen by the figure and not by eye. Below each image: PixCorr of that subject and "
+    "stimulus, mean over repeats."
 )
 
 
@@ -133,7 +134,7 @@ def _table_row(subject: SubjectResult, arm: str, metrics: list[str]) -> dict[str
         "arm": arm,
         "n": max((int(n) for n in numbers if n is not None), default=0),
         "cells": [
-            {"text": f"{_number(mean)} {_spread(se)}", "sort": "" if mean is None else f"{mean:.6f}"}
+            {"text": _number(mean), "se": _spread(se), "sort": "" if mean is None else f"{mean:.6f}"}
             for mean, se in values
         ],
     }
@@ -210,21 +211,31 @@ def _legend(figure: Any, subjects: Sequence[SubjectResult]) -> None:
     figure.legend(lines, [s.label for s in subjects], loc="outside lower center", ncols=8, fontsize=8, frameon=False)
 
 
-def wall(subjects: Sequence[SubjectResult]) -> list[dict[str, Any]]:
-    """The same stimuli over all subjects: what was seen, and everybody's reconstruction."""
+def wall(subjects: Sequence[SubjectResult]) -> dict[str, Any]:
+    """The same stimuli over all subjects, a row for what was seen and one for every subject; empty without any."""
     means = [_guided(s) for s in subjects]
     if any(m is None for m in means):
-        return []
+        return {}
     shared = pd.concat(means, axis=1, join="inner").mean(axis=1).dropna().sort_values(ascending=False, kind="stable")
-    rows = []
-    for place, stim in _spread_out(len(shared)):
-        stimulus = int(shared.index[place])
-        cells = [_picture(subjects[0].places.shown(stimulus, "seen"), f"seen image {stimulus}", "seen")]
-        for subject, own in zip(subjects, means, strict=True):
-            path, text = subject.places.image(stimulus, 1, "guided"), f"{subject.label}: {own[stimulus]:.2f}"
-            cells.append(_picture(path, f"{subject.label}'s reconstruction of {stimulus}", text))
-        rows.append({"stim": stimulus, "text": f"{stim}, mean PixCorr {shared.iloc[place]:.2f}", "cells": cells})
-    return rows
+    places = _spread_out(len(shared))
+    ids = [int(shared.index[place]) for place, _ in places]
+    if not all(_same_picture([s.places.shown(i, "seen") for s in subjects]) for i in ids):
+        return {}  # ids of own scans are indices, which stand for other images in other subjects
+    rows = [_wall_row("seen", "", [subjects[0].places.shown(s, "seen") for s in ids], [""] * len(ids))]
+    for subject, own in zip(subjects, means, strict=True):
+        pictures = [subject.places.image(s, 1, "guided") for s in ids]
+        rows.append(_wall_row(subject.label, _link(subject), pictures, [f"{own[s]:.2f}" for s in ids]))
+    return {"heads": [f"{s}, {word}" for s, (_, word) in zip(ids, places, strict=True)], "rows": rows} if ids else {}
+
+
+def _same_picture(paths: list[Path]) -> bool:
+    """Whether the files that are there have the same content."""
+    return len({file_digest(path) for path in paths if path.is_file()}) < 2
+
+
+def _wall_row(label: str, page: str, paths: list[Path], texts: list[str]) -> dict[str, Any]:
+    cells = [{"src": _picture(path), "text": text} for path, text in zip(paths, texts, strict=True)]
+    return {"label": label, "page": page, "cells": cells}
 
 
 def _guided(subject: SubjectResult) -> pd.Series | None:
@@ -248,11 +259,11 @@ def _spread_out(n: int) -> list[tuple[int, str]]:
     return sorted(found.items())
 
 
-def _picture(path: Path, alt: str, text: str) -> dict[str, str]:
-    """An image as the page holds it; nothing in its place where it cannot be read."""
-    from skimage import io as image_io
+def _picture(path: Path) -> str:
+    """An image as the page holds it; nothing where it cannot be read."""
+    from PIL import Image
 
     try:
-        return {"src": data_uri(image_io.imread(path)), "alt": alt, "text": text}
+        return data_uri(np.asarray(Image.open(path).convert("RGB")))
     except (OSError, ValueError, SyntaxError):  # PIL's words for a damaged PNG
-        return {"src": "", "alt": alt, "text": text}
+        return ""

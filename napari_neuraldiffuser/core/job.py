@@ -12,13 +12,14 @@ import pandas as pd
 from . import contribution, embeddings, nsd
 from . import models as model_folder
 from .decoding import RidgeDecoder
-from .derivatives import Derivatives, write_description
+from .derivatives import Derivatives
 from .files import fingerprint, make_folder
 from .job_report import PageParts, page_facts, write_page
 from .job_spec import Job
 from .params import TARGETS
 from .recon_files import ReconJob, reconstruct_arms, write_failed
 from .report import ReportData
+from .sidecars import Facts, write_sidecars
 from .stage_files import ROI_FAMILIES, first_test, map_families, score_arms
 from .stages import Stages
 
@@ -75,8 +76,8 @@ def run_subject(job: Job, progress: Progress = lambda done, total, what: None) -
     summary, table = score(run, decoded.stimulus_ids)
     maps = contributions(run, decoder, decoded.stimulus_ids)
     write_failed(run.places.failed, failed)
-    write_description(job.out_dir)
     shown = page(run, decoder, decoded, (summary, table, maps))
+    write_sidecars(run.places, Facts.of(job, run.models.digest, run.notes))
     return JobResult(run.places.page, run.places.summary, failed, shown)
 
 

@@ -44,7 +44,8 @@ def dataset_link(folder: Path, out_dir: Path, home: str | None = None) -> str:
     next.
     """
     relative = Path(os.path.relpath(Path(folder).resolve(), Path(out_dir).resolve()))
-    if relative.parts.count("..") <= 1 and not relative.is_absolute():
+    beside = relative.parts[:1] == ("..",) and len(relative.parts) == 2 and relative.name != ".."
+    if beside or ".." not in relative.parts:
         return relative.as_posix()
     return home or f"file:{Path(folder).resolve().name}"
 

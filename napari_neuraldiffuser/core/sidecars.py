@@ -73,7 +73,10 @@ class Facts:
 
 def without_folders(roi: str) -> str:
     """An ROI expression with the names of mask files in place of their paths."""
-    return re.sub(r'(?:"[^"]*/([^"/]+\.nii(?:\.gz)?)")|(?:\S*/(\S+\.nii(?:\.gz)?))', lambda m: m[1] or m[2], roi)
+    from .nsd.selection import as_term, parse
+
+    terms = [(t.operator, as_term(re.split(r"[/\\]", t.name)[-1]) if t.is_mask else t.name) for t in parse(roi)]
+    return "".join(f" {operator} {name}" for operator, name in terms)[3:]
 
 
 def write_sidecars(places: Derivatives, facts: Facts) -> list[Path]:
@@ -95,14 +98,16 @@ def write_sidecars(places: Derivatives, facts: Facts) -> list[Path]:
     OutputError
         If one cannot be written.
     """
-    write_description(places.out_dir, facts.links)
-    made_by, written = generated_by(), []
-    for files, content in _contents(places, facts):
-        path = _sidecar(files[0])
-        _write(path, files, content, made_by)
-        written.append(path)
+    found = {_sidecar(files[0]): (files, content) for files, content in _contents(places, facts)}
+    stale = {path: about for path, about in found.items() if not _says(path, *about)}
+    # what made them takes torch to find out, which a run that changed nothing does without
+    made_by = generated_by() if stale else []
+    for path, (_, content) in stale.items():
+        _write(path, {"GeneratedBy": made_by, **content})
+    if stale or not _linked(places.out_dir, facts.links):
+        write_description(places.out_dir, facts.links)
     _remove_orphans(places)
-    return written
+    return list(found)
 
 
 def _sidecar(path: Path) -> Path:
@@ -110,21 +115,34 @@ def _sidecar(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(".gz").rsplit(".", 1)[0] + ".json")
 
 
-def _write(path: Path, files: list[Path], content: Content, made_by: list) -> None:
-    """Write a sidecar unless it says so already.
+def _says(path: Path, files: list[Path], content: Content) -> bool:
+    """Whether a sidecar has that content and was written for these data.
 
-    Where the data are those that it was written for, what generated them stays what it says, whatever runs now.
+    Then what generated them stays what it says, whatever runs now.
     """
-    known: Content = {}
+    known = _known(path)
+    same = {name: value for name, value in known.items() if name != "GeneratedBy"} == content
+    return same and "GeneratedBy" in known and all(_changed(f) <= _changed(path) for f in files)
+
+
+def _write(path: Path, content: Content) -> None:
+    if _known(path) == content:
+        path.touch()  # the same bytes, as new as the data
+    else:
+        write_json(path, content)
+
+
+def _known(path: Path) -> Content:
     with suppress(OSError, ValueError):
-        known = read_json(path)
-    if isinstance(known, dict) and {k: v for k, v in known.items() if k != "GeneratedBy"} == content:
-        if "GeneratedBy" in known and all(_changed(f) <= _changed(path) for f in files):
-            return
-        if known.get("GeneratedBy") == made_by:
-            path.touch()  # the same again: as new as its data, with the same bytes
-            return
-    write_json(path, {"GeneratedBy": made_by, **content})
+        found = read_json(path)
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _linked(out_dir: Path, links: Mapping[str, str]) -> bool:
+    """Whether the dataset's description is there and has these links."""
+    found = _known(Path(out_dir) / "dataset_description.json").get("DatasetLinks")
+    return isinstance(found, dict) and all(found.get(name) == link for name, link in links.items())
 
 
 def _changed(path: Path) -> int:
@@ -190,8 +208,8 @@ def _embeddings(places: Derivatives, facts: Facts) -> Content:
 
 def _scores(places: Derivatives, facts: Facts) -> Content:
     definitions: dict[str, str] = {}
-    with suppress(OSError, ValueError, LookupError, TypeError):
-        definitions = dict(read_json(places.summary)["protocol"]["metrics"])
+    with suppress(LookupError, TypeError, ValueError):
+        definitions = dict(_known(places.summary)["protocol"]["metrics"])
     return {
         "Description": "Scores of every reconstruction against the seen image.",
         **columns(first_line(places.scores), definitions),
@@ -247,10 +265,10 @@ def _anatomy(places: Derivatives, facts: Facts) -> Content:
 
 
 def _regions(path: Path, places: Derivatives, facts: Facts) -> Content:
-    """Keeps the family's own name, which a file name cannot hold."""
-    family = re.search(r"_seg-([0-9A-Za-z]+)_", path.name)[1]
-    with suppress(OSError, ValueError, LookupError, TypeError):
-        family = str(read_json(_sidecar(path))["Family"])
+    """Has the family's own name, which a file name cannot hold."""
+    short = re.search(r"_seg-([0-9A-Za-z]+)_", path.name)[1]
+    names = {re.sub("[^0-9A-Za-z]", "", what): what for what in (w.removeprefix("rois/") for w in facts.raw)}
+    family = str(_known(_sidecar(path)).get("Family", names.get(short, short)))
     return {
         "Description": "Regions of one family as labels; the table of the same name has their names.",
         "Family": family,

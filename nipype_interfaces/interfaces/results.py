@@ -141,6 +141,7 @@ class SubjectReportInputSpec(SourceSpec, ModelsSpec):
 class SubjectReportOutputSpec(TraitedSpec):
     page = File(exists=True, desc="One self-contained HTML page.")
     files = traits.List(File(exists=True), desc="Anatomy, regions, seen and start images, slices.")
+    notes = traits.List(traits.Str, desc="What was left out while betas and stimuli were read.")
 
 
 class SubjectReport(CoreInterface):
@@ -168,7 +169,7 @@ class SubjectReport(CoreInterface):
             parts = self._parts(models, places)
             write_page(parts, Stages(make_folder(folder / "stages")), progress)
         files = sorted(str(p) for p in places.folder.rglob("*") if p.is_file() and p.name not in given)
-        return {"page": str(places.page), "files": files}
+        return {"page": str(places.page), "files": files, "notes": parts.notes}
 
     def _parts(self, models: Any, places: Any) -> Any:
         """What the page shows, from the files of the other nodes."""

@@ -10,7 +10,7 @@ from nipype.interfaces.base import Directory, InputMultiObject, SimpleInterface,
 
 from nipype_interfaces.no_environment import NoEnvironment
 
-from .base import VersionedSpec
+from .base import VersionedSpec, given
 
 
 class DerivativesSinkInputSpec(VersionedSpec):
@@ -18,6 +18,11 @@ class DerivativesSinkInputSpec(VersionedSpec):
     label = traits.Str(mandatory=True, desc="sub-01")
     files = InputMultiObject(traits.Any, mandatory=True, desc="Files below a folder sub-01, or sub-01.html; or None.")
     absent = traits.List(traits.Str, desc="Names below the subject's folder that go where no file has them.")
+    source = traits.Dict(desc="As in SubjectReport; with settings, every data file gets a BIDS sidecar.")
+    settings = traits.Dict(requires=["source", "models", "model_digest"], desc="Settings.to_dict().")
+    models = traits.Str(desc="As in GuidedReconstruct.")
+    model_digest = traits.Str(desc="Of CheckModels.")
+    notes = traits.List(traits.Str, desc="Of SubjectReport.")
 
 
 class DerivativesSinkOutputSpec(TraitedSpec):
@@ -26,6 +31,8 @@ class DerivativesSinkOutputSpec(TraitedSpec):
 
 class DerivativesSink(NoEnvironment, SimpleInterface):
     """Copy files to the output folder under their BIDS names, each at once (temporary name, then renamed).
+
+    With `settings`, sidecars and `dataset_description.json` are written, too.
 
     It runs every time, so that a file that was deleted there comes back; one that is there already is not touched.
 
@@ -46,8 +53,21 @@ class DerivativesSink(NoEnvironment, SimpleInterface):
         for name in self.inputs.absent if isdefined(self.inputs.absent) else ():
             if name not in names:
                 (out_dir / label / name).unlink(missing_ok=True)
+        if isdefined(self.inputs.settings):
+            written += self._write_sidecars()
         self._results["out_files"] = [str(path) for path in written]
         return runtime
+
+    def _write_sidecars(self) -> list[Path]:
+        from napari_neuraldiffuser.core.job_spec import Job
+        from napari_neuraldiffuser.core.params import settings_from_dict
+        from napari_neuraldiffuser.core.recipe import Source
+        from napari_neuraldiffuser.core.sidecars import Facts, write_sidecars
+
+        inputs, source = self.inputs, Source.from_dict(dict(self.inputs.source))
+        settings = settings_from_dict(dict(inputs.settings))
+        job = Job(Path(), Path(inputs.out_dir), settings=settings, models=inputs.models, source=source)
+        return write_sidecars(job.places, Facts.of(job, inputs.model_digest, given(inputs.notes, ())))
 
 
 def flat(values: Any) -> Iterable[str]:

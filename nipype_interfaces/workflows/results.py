@@ -122,11 +122,12 @@ def init_report_wf(plan: Plan = Plan(), space: str = "", name: str = "report_wf"
     -------
     page : HTML
     files : list of the other files
+    notes : what was left out while betas and stimuli were read
     """
     wf = pe.Workflow(name=name)
     names = (*SOURCE, *SHOWN, "n_stimuli", "command")
     values = {"stamp": "", "models": "demo", "guide": "", "n_stimuli": 0, "command": ""}
-    inputnode, outputnode = ends(wf, names, ("page", "files"), **values)
+    inputnode, outputnode = ends(wf, names, ("page", "files", "notes"), **values)
     check = quick_node(CheckModels(), "check", plan)
     about = {"settings": plan.settings.to_dict(), "space": space or plan.settings.betas.space}
     report = make_node(SubjectReport(**about), "report", plan)
@@ -135,7 +136,7 @@ def init_report_wf(plan: Plan = Plan(), space: str = "", name: str = "report_wf"
             (inputnode, check, same("models", "guide")),
             (inputnode, report, same(*names)),
             (check, report, same("model_digest")),
-            (report, outputnode, same("page", "files")),
+            (report, outputnode, same("page", "files", "notes")),
         ]
     )
     return wf

@@ -7,7 +7,7 @@ from napari_neuraldiffuser.core.job_spec import Job
 from napari_neuraldiffuser.core.params import WorkflowParams
 from nipype.pipeline import engine as pe
 
-from nipype_interfaces.interfaces import Decode, DerivativesSink, GroupReport
+from nipype_interfaces.interfaces import CheckModels, Decode, DerivativesSink, GroupReport
 from nipype_interfaces.no_environment import Merge
 
 from .decoders import init_fit_decoders_wf
@@ -69,7 +69,7 @@ def init_subject_wf(job: Job, cut: WorkflowParams = WorkflowParams(), name: str 
     recon, evaluate = init_reconstruct_wf(plan), init_evaluate_wf(plan)
     maps, report = init_contribution_wf(plan, places.space), init_report_wf(plan, places.space)
     report.inputs.inputnode.command = job.command
-    sink = sink_node(job, plan)
+    sink, check = sink_node(job, plan), quick_node(CheckModels(), "check", plan)
     wf.connect(
         [
             (inputnode, load, into("source", "n_stimuli")),
@@ -94,6 +94,10 @@ def init_subject_wf(job: Job, cut: WorkflowParams = WorkflowParams(), name: str 
             (recon, report, across("images", "stimulus_ids")),
             (evaluate, report, across("scores", "summary")),
             (maps, report, across("maps", "table")),
+            (inputnode, check, same("models", "guide")),
+            (inputnode, sink, same("source", "models")),
+            (check, sink, same("model_digest")),
+            (report, sink, [("outputnode.notes", "notes")]),
             (sink, outputnode, same("out_files")),
             (recon, outputnode, [("outputnode.failed", "failed")]),
         ]
@@ -115,7 +119,8 @@ def across(*names: str) -> list[tuple[str, str]]:
 def sink_node(job: Job, plan: Plan) -> pe.Node:
     """The node that copies results to the output folder."""
     sink = quick_node(DerivativesSink(), "sink", plan)
-    sink.inputs.trait_set(out_dir=str(job.out_dir), label=job.places.label, absent=[job.places.failed.name])
+    places, settings = job.places, job.settings.to_dict()
+    sink.inputs.trait_set(out_dir=str(job.out_dir), label=places.label, absent=[places.failed.name], settings=settings)
     return sink
 
 

@@ -1,0 +1,160 @@
+"""`neuraldiffuser run`: options of a run, and the jobs they describe; the workflow is in `nipype_interfaces`."""
+
+import argparse
+import importlib.util
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.options import STAGES, add_params, given, settings_from
+from napari_neuraldiffuser.core.params import PRESETS, DiffusionParams, GuidanceParams, Settings, WorkflowParams
+
+OWN_FILES = {
+    # field of Source -> what it is; options of `run` where the scans are one NIfTI and not an NSD folder
+    "mask": "mask on the betas' grid",
+    "trials": "tab-separated table of trial, stimulus, session and test",
+    "images": "folder of one image per stimulus label",
+    "captions": "JSON of stimulus label to captions",
+    "anatomy": "T1 in the betas' space",
+}
+CUT = tuple(f.name for f in fields(WorkflowParams))
+
+
+def command(commands: Any, name: str, function: Callable, help: str) -> argparse.ArgumentParser:
+    """Add a command that `function(args)` runs."""
+    parser = commands.add_parser(name, help=help, description=help)
+    parser.add_argument(
+        "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
+    )
+    parser.set_defaults(command=function)
+    return parser
+
+
+def add_run_options(parser: argparse.ArgumentParser, preset: str) -> None:
+    """The options that every run has, on simulated data and others."""
+    parser.add_argument(
+        "--guidance", choices=sorted(PRESETS), default=preset, help="named settings (default: %(default)s)"
+    )
+    parser.add_argument("--n-stimuli", type=int, help="only the first so many test stimuli")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    parser.add_argument("--work-dir", type=Path, help="targets, decoder and stage records (default: OUT_DIR/work)")
+    parser.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True, help="skip complete stages")
+    for cls, names in STAGES.values():
+        add_params(parser, cls, names)
+
+
+def add_run(commands: Any) -> None:
+    """Add the command `run`."""
+    about = "decode, reconstruct, score and map subjects of an NSD tree, or own scans"
+    parser = command(commands, "run", run, about)
+    parser.add_argument(
+        "nsd_dir", type=Path, metavar="NSD_DIR|BETAS.nii.gz", help="NSD folder, or a 4-D NIfTI of own scans"
+    )
+    parser.add_argument("out_dir", type=Path)
+    parser.add_argument(
+        "level", choices=["participant", "group"], help="participant: each subject; group: table and page over them"
+    )
+    parser.add_argument(
+        "--participant-label", nargs="+", help="default: subj01; at group level every subject of OUT_DIR"
+    )
+    parser.add_argument("--models", default="demo", help="model folder, hub id or demo (default: %(default)s)")
+    parser.add_argument("--guide", help="CLIP vision model, where the model folder has no image_encoder")
+    parser.add_argument("--decoder", choices=["ridge"], default="ridge", help="default: %(default)s")
+    _add_own_files(parser)
+    _add_engine(parser)
+    add_run_options(parser, "neuraldiffuser")
+
+
+def _add_own_files(parser: argparse.ArgumentParser) -> None:
+    own = parser.add_argument_group("own scans", "files beside BETAS.nii.gz (docs/nsd.md)")
+    for name, what in OWN_FILES.items():
+        own.add_argument(f"--{name}", default="", metavar="FILE" if name != "images" else "DIR", help=what)
+    own.add_argument("--roi-volumes", nargs="+", default=[], metavar="FILE", help="label volumes on the betas' grid")
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    engine = parser.add_argument_group("engine", "where the nodes of the workflow run (docs/cluster.md)")
+    engine.add_argument("--nprocs", type=int, metavar="N", help="nodes that run at once on this machine (default: 1)")
+    engine.add_argument(
+        "--use-plugin",
+        type=Path,
+        metavar="FILE.yml",
+        help="a Nipype engine and its arguments, such as plugins/slurm.yml",
+    )
+    engine.add_argument(
+        "--dry-run", action="store_true", help="print the nodes and what each needs, draw the graph, run nothing"
+    )
+    add_params(parser, WorkflowParams, CUT)
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    # as core.guidance.preset does, which would import torch
+    changes = PRESETS[args.guidance]
+    base = Settings(
+        diffusion=DiffusionParams().but(**changes["diffusion"]), guidance=GuidanceParams().but(**changes["guidance"])
+    )
+    return settings_from(args, base)
+
+
+def job_of(args: argparse.Namespace, nsd_dir: Path, subject: str, **more: Any) -> Any:
+    """The job of one subject that the options describe."""
+    from napari_neuraldiffuser.core.job_spec import Job
+
+    return Job(
+        nsd_dir=nsd_dir,
+        out_dir=args.out_dir,
+        subject=subject,
+        settings=_settings(args),
+        device=args.device,
+        n_stimuli=args.n_stimuli,
+        work_dir=args.work_dir,
+        resume=args.resume,
+        command=args.typed,
+        **more,
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run participants or the group as a Nipype workflow."""
+    labels = [f"subj{label.removeprefix('sub-').removeprefix('subj')}" for label in args.participant_label or []]
+    need_nipype()
+    # sets what keeps nipype from asking a server for its newest version, before nipype is imported
+    from nipype_interfaces import engines, front
+
+    plugin, plugin_args = engines.choose(args.use_plugin, args.nprocs)
+    how = front.How(args.work_dir or args.out_dir / "work", plugin, plugin_args, args.resume, args.debug, args.dry_run)
+    if args.level == "group":
+        return front.run_group(args.out_dir, [f"sub-{label.removeprefix('subj')}" for label in labels], how)
+    labels = list(dict.fromkeys(labels)) or ["subj01"]
+    more = {"models": args.models, "guide": args.guide, "source": own_scans(args, labels)}
+    jobs = [job_of(args, args.nsd_dir, label, **more) for label in labels]
+    return front.run_participants(jobs, WorkflowParams(**given(args, WorkflowParams, CUT)), how)
+
+
+def need_nipype() -> None:
+    """Say what to install where nipype is absent; everything but `run` does without it."""
+    missing = [name for name in ("nipype", "yaml") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"neuraldiffuser run needs {' and '.join(missing)}, not installed here. "
+            "Run: pip install 'napari-neuraldiffuser[nipype]'"
+        )
+
+
+def own_scans(args: argparse.Namespace, labels: list[str]) -> Any:
+    """The Source that the options describe, or None for an NSD folder."""
+    from napari_neuraldiffuser.core.recipe import Source
+
+    files = {name: getattr(args, name) for name in OWN_FILES}
+    given = [f"--{name}" for name, value in {**files, "roi-volumes": args.roi_volumes}.items() if value]
+    if not args.nsd_dir.name.lower().endswith((".nii", ".nii.gz")):
+        if given:
+            raise UserError(
+                f"{', '.join(given)} must stand beside a NIfTI of own betas, got {args.nsd_dir}. Give BETAS.nii.gz."
+            )
+        return None
+    if len(labels) > 1:
+        raise UserError(f"--participant-label must be one label for own scans, got {len(labels)}. Run them one by one.")
+    return Source(subject=labels[0], betas=str(args.nsd_dir), rois=tuple(args.roi_volumes), **files)

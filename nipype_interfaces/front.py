@@ -1,0 +1,155 @@
+"""What `neuraldiffuser run` does: jobs to a workflow, the workflow to files, and its end to an exit status."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.job_spec import Job
+from napari_neuraldiffuser.core.params import Settings, WorkflowParams
+
+from nipype_interfaces import plan
+from nipype_interfaces.run import Outcome, configure
+from nipype_interfaces.run import run as run_workflow
+
+BATCH = ("SLURM", "SGE", "PBS")
+"""Engines whose jobs ask for memory, processors and GPUs when they are submitted."""
+
+
+@dataclass(frozen=True)
+class How:
+    """How a workflow is run: engine, where, and whether finished nodes count."""
+
+    work_dir: Path
+    plugin: str = "Linear"
+    plugin_args: dict[str, Any] = field(default_factory=dict)
+    resume: bool = True
+    debug: bool = False
+    dry_run: bool = False
+
+
+def run_participants(jobs: Sequence[Job], cut: WorkflowParams, how: How) -> int:
+    """Run the subjects of `jobs` and print the paths of what was written; returns the exit status."""
+    from nipype_interfaces.workflows import init_neuraldiffuser_wf
+
+    jobs_there = [absolute(job) for job in jobs]
+    wf = init_neuraldiffuser_wf(jobs_there, cut)
+    if how.dry_run:
+        return _show(wf, how, dict(_chunks(job, cut) for job in jobs_there))
+    outcome, failed = _run(wf, how), 0
+    for job in jobs:
+        if not outcome.failed_subjects & {job.places.label, ""}:
+            failed += _print_results(job)
+    return _end(outcome) or (1 if failed else 0)
+
+
+def run_group(out_dir: Path, labels: list[str], how: How) -> int:
+    """Table and page over the subjects of `out_dir`; returns the exit status."""
+    from nipype.pipeline import engine as pe
+
+    from nipype_interfaces.interfaces import GroupReport
+
+    wf = pe.Workflow(name="group_wf")
+    # a minute's work of one process: it is done here, whatever the engine
+    node = pe.Node(GroupReport(out_dir=str(out_dir.absolute()), labels=labels), name="group")
+    node.run_without_submitting = True
+    wf.add_nodes([node])
+    if how.dry_run:
+        return _show(wf, how, {})
+    outcome = _run(wf, how)
+    if not outcome.failures:
+        (done,) = outcome.graph.nodes()
+        outputs = done.result.outputs
+        print(outputs.page, outputs.table, outputs.summary, sep="\n")
+    return _end(outcome)
+
+
+def _run(wf: Any, how: How) -> Outcome:
+    """Run the workflow and say on stderr how it went."""
+    _prepare(wf, how)
+    outcome = run_workflow(wf, how.plugin, how.plugin_args, how.resume, how.debug)
+    print(outcome.summary, file=sys.stderr)
+    return outcome
+
+
+def _show(wf: Any, how: How, parts: dict[str, int]) -> int:
+    """Print what would run, and draw it."""
+    _prepare(wf, how)
+    configure(wf)
+    print(plan.table(plan.rows(wf, parts)))
+    print(plan.write_graph(wf, how.work_dir / "graph.dot"))
+    return 0
+
+
+def _prepare(wf: Any, how: How) -> None:
+    """Give the workflow its folder, and its nodes what a batch system wants to be told."""
+    wf.base_dir = str(how.work_dir.absolute())
+    if how.plugin in BATCH:
+        from nipype_interfaces.resources import for_batch
+
+        for_batch(wf, scheduler=how.plugin.lower())
+
+
+def _chunks(job: Job, cut: WorkflowParams) -> tuple[str, int]:
+    """The node that reconstructs a subject's stimuli, and how many parts it will have."""
+    from napari_neuraldiffuser.core.nsd import open_source
+    from napari_neuraldiffuser.core.study_source import stimuli_used
+
+    from nipype_interfaces.workflows.nodes import whole_batches
+
+    test = stimuli_used(open_source(job.scans, job.settings.betas), job.settings.betas)[1][: job.n_stimuli]
+    size = whole_batches(cut.chunk_size, job.settings.diffusion)
+    return f"{job.places.label} reconstruct/recon", -(-len(test) // size)
+
+
+def _print_results(job: Job) -> int:
+    """Print where a finished subject's results are; returns how many of its stimuli failed."""
+    print(job.places.page, job.places.summary, sep="\n")
+    if not job.places.failed.is_file():
+        return 0
+    print(job.places.failed)
+    return len(job.places.failed.read_text(encoding="utf-8").splitlines()) - 1
+
+
+def _end(outcome: Outcome) -> int:
+    """Tell of failures: those that need a report with one, those that say what to do as any bad input."""
+    if outcome.report():
+        print(f"neuraldiffuser: {outcome.report()}", file=sys.stderr)
+    if outcome.user_errors():
+        raise UserError("\nneuraldiffuser: ".join(outcome.user_errors())) from outcome.error
+    return 1 if outcome.failures else 0
+
+
+def absolute(job: Job) -> Job:
+    """The job with every path absolute: a node works in a folder of its own, maybe on another machine."""
+    source = job.scans
+    files = {name: _absolute(getattr(source, name)) for name in ("nsd_dir", "betas", "mask", "trials", "anatomy")}
+    files |= {name: _absolute(getattr(source, name)) for name in ("images", "captions")}
+    source = replace(source, **files, rois=tuple(map(_absolute, source.rois)))
+    return replace(
+        job,
+        source=source,
+        out_dir=Path(job.out_dir).absolute(),
+        work_dir=Path(job.work_dir).absolute() if job.work_dir else None,
+        models=_absolute(job.models) if Path(job.models).is_dir() else job.models,
+        guide=_absolute(job.guide) if job.guide and Path(job.guide).is_dir() else job.guide,
+        settings=_absolute_masks(job.settings),
+    )
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute()) if path else ""
+
+
+def _absolute_masks(settings: Settings) -> Settings:
+    """The ROI expression with the paths of its masks absolute."""
+    roi = settings.betas.roi
+    if ".nii" not in roi.lower():
+        return settings
+    from napari_neuraldiffuser.core.nsd.selection import as_term, parse
+
+    terms = [(t.operator, as_term(Path(t.name).absolute() if t.is_mask else t.name)) for t in parse(roi)]
+    text = " ".join(f"{operator} {name}" for operator, name in terms).removeprefix("+ ")
+    return replace(settings, betas=settings.betas.but(roi=text))
