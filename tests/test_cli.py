@@ -4,7 +4,7 @@ from dataclasses import fields
 
 import pytest
 
-from napari_neuraldiffuser import cli
+from napari_neuraldiffuser import cli, cli_run
 from napari_neuraldiffuser.core.console import ConsoleProgress
 from napari_neuraldiffuser.core.options import STAGES, settings_from
 from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams, ParamError, Settings
@@ -96,6 +96,6 @@ def test_own_files_beside_an_nsd_folder_are_refused(tmp_path, capsys):
 def test_own_scans_reach_the_source():
     own = "--mask m.nii --trials t.tsv --images i --captions c.json --anatomy a.nii --roi-volumes x.nii y.nii".split()
     args = cli.build_parser().parse_args(["run", "B.NII.GZ", "OUT", "participant", *own])
-    source = cli._own_scans(args, ["subj03"])
+    source = cli_run.own_scans(args, ["subj03"])
     want = Source("", "subj03", "B.NII.GZ", "m.nii", "t.tsv", "i", "c.json", "a.nii", ("x.nii", "y.nii"))
     assert source == want and source.own

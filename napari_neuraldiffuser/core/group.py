@@ -47,7 +47,7 @@ def write_group(
     out_dir : str or Path
         Output folder of the participant level.
     labels : sequence of str, optional
-        Subjects, as "01", "subj01" or "sub-01"; all there are where None.
+        Subjects, as "01", "subj01" or "sub-01"; all there are where None or empty.
     progress : callable
 
     Raises

@@ -86,7 +86,7 @@ def read_subjects(out_dir: Path, labels: Sequence[str] | None) -> tuple[list[Sub
     GroupError
         If there is none.
     """
-    if labels is None:
+    if not labels:
         labels = sorted(path.name for path in out_dir.glob("sub-*") if path.is_dir())
     found: list[SubjectResult] = []
     notes: list[str] = []
@@ -168,7 +168,8 @@ def _parameters(places: Derivatives, summary: dict, contribution: pd.DataFrame |
     for path in (places.embeddings, places.contribution_table, places.scores):
         sidecar = _dict(_json(path.with_suffix(".json")))
         for stage, values in _dict(sidecar.get("Parameters")).items():
-            found = {**_flat(stage, values), **found}  # the embeddings' word counts, which images were made from
+            for name, value in _flat(stage, values).items():
+                found.setdefault(name, value)  # the embeddings' word counts: images were made from them
     if contribution is not None and "kind" in contribution and len(contribution):
         found[KIND] = " + ".join(sorted(map(str, contribution["kind"].unique())))
     return found

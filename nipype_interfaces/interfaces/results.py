@@ -168,7 +168,9 @@ class SubjectReport(CoreInterface):
         with opened_models(self.inputs) as models:
             parts = self._parts(models, places)
             write_page(parts, Stages(make_folder(folder / "stages")), progress)
-        files = sorted(str(p) for p in places.folder.rglob("*") if p.is_file() and p.name not in given)
+        # sidecars are written once all files are in the output folder
+        found = (p for p in places.folder.rglob("*") if p.is_file() and p.suffix != ".json" and p.name not in given)
+        files = sorted(map(str, found))
         return {"page": str(places.page), "files": files, "notes": parts.notes}
 
     def _parts(self, models: Any, places: Any) -> Any:
