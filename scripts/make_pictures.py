@@ -1,7 +1,7 @@
 """Make the pictures of the documentation from the demo's output.
 
-The report page in headless Chromium, and the napari plugin at work in a window of a virtual display where xvfb-run is
-installed.
+The report page in headless Chromium, the graph of the workflow where graphviz is installed, and the napari plugin at work
+in a window of a virtual display where xvfb-run is installed.
 """
 
 import os
@@ -40,6 +40,21 @@ def screenshot(page: Path, target: Path, size: tuple[int, int] = (1280, 1600)) -
     command = [browser(), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
     command += [f"--window-size={size[0]},{size[1]}", f"--screenshot={target}", page.resolve().as_uri()]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
+    print(target)
+
+
+def workflow_picture(target: Path) -> None:
+    """Write the graph of one subject's workflow; no file of the job has to be there."""
+    if shutil.which("dot") is None:
+        print("The picture of the workflow is left out: dot is missing. Run: sudo apt-get install -y graphviz")
+        return
+    import nipype_interfaces  # noqa: F401  before nipype, which would ask a server for its newest version
+    from napari_neuraldiffuser.core.job_spec import Job
+    from nipype_interfaces.plan import write_graph
+    from nipype_interfaces.workflows import init_subject_wf
+
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copyfile(write_graph(init_subject_wf(Job(Path("nsd"), Path("out"))), Path(folder) / "graph"), target)
     print(target)
 
 
@@ -142,4 +157,5 @@ if __name__ == "__main__":
         napari_windows(Path(sys.argv[2]), Path(sys.argv[3]))
     else:
         screenshot(demo_page(), ROOT / "docs" / "pictures" / "report.png")
+        workflow_picture(ROOT / "docs" / "pictures" / "workflow.png")
         napari_pictures(ROOT / "docs" / "pictures")
