@@ -1,8 +1,219 @@
-"""Stand-in until the real one is here."""
+"""One GPU per worker: a lease that a process takes before it computes on a device, so that no two share one unawares.
 
-from contextlib import contextmanager
+A lease is an exclusive `flock` on a file per device: the kernel releases it when its holder dies, however that happens.
+Nipype counts GPU slots and tells no worker which device is its own; batch systems do, through CUDA_VISIBLE_DEVICES.
+"""
+
+import fcntl
+import logging
+import os
+import re
+import socket
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from napari_neuraldiffuser.core.errors import UserError
+
+FAKE = "NEURALDIFFUSER_FAKE_GPUS"
+"""Environment variable: so many devices are pretended, for tests; torch is not asked."""
+WAIT, POLL, TELL = 3600.0, 0.5, 30.0
+"""Seconds: how long a free device is waited for, how often is looked, and how often that is told."""
+JOBS = ("SLURM_JOB_ID", "PBS_JOBID", "JOB_ID", "LSB_JOBID")
+logger = logging.getLogger("nipype.interface")
+
+
+class LeaseError(UserError):
+    """No device can be leased; the message names who holds which, and the remedy."""
+
+
+@dataclass
+class _Held:
+    """A lease of this process: file descriptor, device, how often it was taken, and the process that took it."""
+
+    descriptor: int
+    device: str
+    times: int
+    pid: int
+
+
+_held: dict[str, _Held] = {}
 
 
 @contextmanager
-def leased(device, wait_s=0, folder=None):
-    yield device
+def leased(device: str, wait_s: float = WAIT, folder: str | Path | None = None) -> Iterator[str]:
+    """Lease a device for the time of a `with` block.
+
+    Parameters
+    ----------
+    device : str
+        "cpu" and other names that are no CUDA device take no lease.  "cuda" takes the first free device of those that
+        CUDA_VISIBLE_DEVICES lists, or of all; "cuda:1" that one, counted among the visible ones as torch does.
+    wait_s : float
+        Seconds to wait for a free device.
+    folder : path, optional
+        Where the lock files are; one per host where None.
+
+    Yields
+    ------
+    str
+        The device to give to torch: "cpu", "cuda:0" ...
+
+    Raises
+    ------
+    LeaseError
+        If there is no device, or none became free in time.
+
+    Notes
+    -----
+    Nested leases of one process are of one device.  CUDA_VISIBLE_DEVICES is not changed: CUDA reads it once, at a
+    moment that nobody here knows.
+    """
+    if not device.startswith("cuda"):
+        yield device
+        return
+    held = _take(device, wait_s, Path(folder or _host_folder()))
+    try:
+        with _current(held.device):
+            yield held.device
+    finally:
+        held.times -= 1
+        if not held.times:
+            _forget(held)
+
+
+def visible_gpus() -> list[str]:
+    """The devices that this process may use, by index or UUID; no CUDA context is made to find out."""
+    preset = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if preset is not None:
+        names = [name.strip() for name in preset.split(",") if name.strip()]
+        # CUDA stops at the first index that is none
+        return names[: names.index("-1")] if "-1" in names else names
+    if FAKE in os.environ:
+        return [str(k) for k in range(int(os.environ[FAKE]))]
+    import torch
+
+    return [str(k) for k in range(torch.cuda.device_count())]
+
+
+def _take(device: str, wait_s: float, folder: Path) -> _Held:
+    """A lease that this process has, or a new one."""
+    for descriptor, held in list(_held.items()):
+        if held.pid != os.getpid():
+            # of the process that this one was forked from: only its copy is closed here, the lease goes on there
+            os.close(held.descriptor)
+            del _held[descriptor]
+        elif device in ("cuda", held.device):
+            held.times += 1
+            return held
+    candidates = _candidates(device)
+    began, told = time.monotonic(), -TELL
+    while True:
+        for place, name in candidates:
+            if held := _try(place, folder / _lock_name(name)):
+                logger.info("GPU %s leased as %s by process %d on %s", name, place, held.pid, socket.gethostname())
+                return held
+        waited = time.monotonic() - began
+        holders = ", ".join(f"{name} by {_holder(folder / _lock_name(name))}" for _, name in candidates)
+        if waited >= wait_s:
+            raise LeaseError(
+                f"{device} must have a free GPU, got none in {waited:.0f} s: held are {holders}. Run fewer GPU nodes "
+                "at once (n_gpu_procs, --nprocs), or end those processes."
+            )
+        if waited - told >= TELL:
+            logger.warning("waiting for a free GPU: held are %s", holders)
+            told = waited
+        time.sleep(POLL)
+
+
+def _candidates(device: str) -> list[tuple[str, str]]:
+    """Torch's name and the own name of every device that would do."""
+    visible = visible_gpus()
+    every = [(f"cuda:{k}", name) for k, name in enumerate(visible)]
+    chosen = every if device == "cuda" else [pair for pair in every if pair[0] == device]
+    if not chosen:
+        preset = os.environ.get("CUDA_VISIBLE_DEVICES")
+        seen = "" if preset is None else f" (CUDA_VISIBLE_DEVICES is {preset!r})"
+        raise LeaseError(
+            f"device must be one of {[place for place, _ in every] or 'no GPU at all'}, got {device!r}{seen}. "
+            "Use --device cpu, or run where a GPU is."
+        )
+    return chosen
+
+
+def _lock_name(name: str) -> str:
+    """File of one device.  In a batch job the devices are the job's own, and may be numbered from 0 in every one."""
+    job = next((f"-job{os.environ[key]}" for key in JOBS if os.environ.get(key)), "")
+    return re.sub(r"[^0-9A-Za-z.-]", "_", f"gpu-{name}{job}") + ".lock"
+
+
+def _host_folder() -> Path:
+    """Shared by all users of the host, as /tmp is."""
+    folder = Path(tempfile.gettempdir()) / f"neuraldiffuser-gpu-{socket.gethostname()}"
+    with suppress(FileExistsError):
+        folder.mkdir()
+        folder.chmod(0o1777)
+    return folder
+
+
+def _try(place: str, path: Path) -> _Held | None:
+    """The lease of one device, or None where somebody has it."""
+    descriptor = _open(path)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    held = _Held(descriptor, place, 1, os.getpid())
+    _held[str(path)] = held
+    with suppress(OSError):  # a file of another user can be locked, not written
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+    return held
+
+
+def _open(path: Path) -> int:
+    """Open a lock file, made where it is not there; of another user's, reading is enough to lock it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW
+    for mode in (os.O_RDWR, os.O_RDONLY, os.O_RDWR | os.O_CREAT):
+        try:
+            descriptor = os.open(path, flags | mode, 0o644)
+        except (FileNotFoundError, PermissionError):
+            continue
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+    raise LeaseError(f"{path} must be a file that can be opened. Delete it, or set TMPDIR to another folder.")
+
+
+def _holder(path: Path) -> str:
+    with suppress(OSError):
+        return path.read_text(encoding="utf-8", errors="replace") or "an unknown process"
+    return "an unknown process"
+
+
+def _forget(held: _Held) -> None:
+    for path, other in list(_held.items()):
+        if other is held:
+            del _held[path]
+            os.close(held.descriptor)
+
+
+@contextmanager
+def _current(device: str) -> Iterator[None]:
+    """Torch's current device, for what asks for no device in particular."""
+    if FAKE in os.environ:
+        yield
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        yield  # models.load says so, and what to do
+        return
+    with torch.cuda.device(device):
+        yield
