@@ -14,6 +14,8 @@ from napari_neuraldiffuser.core.errors import UserError
 from nipype_interfaces.labels import Place
 
 OURS = ("napari_neuraldiffuser.", "nipype_interfaces.")
+ENGINES = ("nipype_interfaces.multiproc.", "nipype_interfaces.slurm")
+"""Where errors are made that tell of a killed worker or job, whatever the user gave."""
 HIDDEN = ("function_str",)
 TRACEBACK = "Traceback (most recent call last):"
 SHOWN = 6
@@ -52,8 +54,10 @@ class Failure:
         Last line of the traceback, with the type of the error.
     message : str
         The same without the type.
-    user_error : bool
+    explained : bool
         Whether the message says by itself what to do.
+    user_error : bool
+        Whether moreover it is about what the user gave, and not about what befell a worker or a job.
     inputs : dict
         Name to value of what the node was given; never the environment.
     file : Path or None
@@ -63,6 +67,7 @@ class Failure:
     place: Place
     error: str
     message: str = ""
+    explained: bool = False
     user_error: bool = False
     inputs: dict[str, Any] = field(default_factory=dict)
     file: Path | None = None
@@ -70,7 +75,7 @@ class Failure:
     @property
     def hint(self) -> str:
         """What to do about it."""
-        if self.user_error:
+        if self.explained:
             return self.message
         return next((hint for pattern, hint in HINTS if re.search(pattern, self.error, re.IGNORECASE)), UNKNOWN)
 
@@ -109,7 +114,8 @@ def read_crash(path: str | Path, root: str | Path) -> list[Failure]:
 def _failure(place: Place, trace: str, inputs: dict[str, Any], path: Path) -> Failure:
     kind, message = last_error(trace)
     error = f"{kind}: {message}" if kind and message else kind or message
-    return Failure(place, error, message, is_user_error(kind), inputs, path)
+    explained = is_user_error(kind)
+    return Failure(place, error, message, explained, explained and not kind.startswith(ENGINES), inputs, path)
 
 
 def _header(text: str, name: str) -> str:
@@ -194,8 +200,8 @@ def report(failures: Sequence[Failure], note: str = "") -> str:
 def _full(group: Sequence[Failure]) -> list[str]:
     first = group[0]
     found = [("error", first.error), ("hint", first.hint), ("inputs", _inputs(first.inputs))]
-    if first.user_error:  # the message is the hint
-        found = [("error", first.message)]
+    if first.explained:
+        found = [("error", first.message), ("inputs", _inputs(first.inputs))]
     found.append(("report", str(first.file or "no crash report could be written")))
     lines = [_title(group)]
     for name, text in found:

@@ -10,7 +10,7 @@ from napari_neuraldiffuser.core.errors import UserError
 from napari_neuraldiffuser.core.job_spec import Job
 from napari_neuraldiffuser.core.params import Settings, WorkflowParams
 
-from nipype_interfaces import plan
+from nipype_interfaces import memory, plan, resources
 from nipype_interfaces.run import Outcome, configure
 from nipype_interfaces.run import run as run_workflow
 
@@ -51,9 +51,13 @@ def run_group(out_dir: Path, labels: list[str], how: How) -> int:
 
     from nipype_interfaces.interfaces import GroupReport
 
+    if not out_dir.is_dir():
+        raise UserError(
+            f"OUT_DIR must be a folder with finished subjects, got {out_dir}. Run the participant level first."
+        )
     wf = pe.Workflow(name="group_wf")
     # a minute's work of one process: it is done here, whatever the engine
-    node = pe.Node(GroupReport(out_dir=str(out_dir.absolute()), labels=labels), name="group")
+    node = pe.Node(GroupReport(out_dir=str(out_dir.absolute()), labels=labels), name="group", n_procs=1)
     node.run_without_submitting = True
     wf.add_nodes([node])
     if how.dry_run:
@@ -62,7 +66,7 @@ def run_group(out_dir: Path, labels: list[str], how: How) -> int:
     if not outcome.failures:
         (done,) = outcome.graph.nodes()
         outputs = done.result.outputs
-        print(outputs.page, outputs.table, outputs.summary, sep="\n")
+        print(*(out_dir / Path(path).name for path in (outputs.page, outputs.table, outputs.summary)), sep="\n")
     return _end(outcome)
 
 
@@ -84,12 +88,14 @@ def _show(wf: Any, how: How, parts: dict[str, int]) -> int:
 
 
 def _prepare(wf: Any, how: How) -> None:
-    """Give the workflow its folder, and its nodes what a batch system wants to be told."""
+    """Give the workflow its folder, and its nodes what the engine wants to be told of their memory."""
     wf.base_dir = str(how.work_dir.absolute())
     if how.plugin in BATCH:
-        from nipype_interfaces.resources import for_batch
-
-        for_batch(wf, scheduler=how.plugin.lower())
+        resources.for_batch(wf, scheduler=how.plugin.lower())
+    elif how.plugin == "MultiProc":
+        for node in map(wf.get_node, wf.list_node_names()):
+            if type(node.interface).__name__ in memory.ESTIMATES:
+                node.ram_estimator = memory.FromShapes(type(node.interface).__name__)
 
 
 def _chunks(job: Job, cut: WorkflowParams) -> tuple[str, int]:

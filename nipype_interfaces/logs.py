@@ -27,22 +27,31 @@ def _not_told_by_us(record: logging.LogRecord) -> bool:
     return not failed and not str(record.msg).startswith(TOLD_BY_US)
 
 
-@contextmanager
-def to_file(path: str | Path, debug: bool = False) -> Iterator[None]:
+def send(path: str | Path, debug: bool = False) -> LogFile:
     """Send Nipype's log to `path`, and its warnings to stderr; everything to both where `debug`.
 
     Nipype itself writes to stdout, which belongs to the paths of what was written.
     """
     from nipype import logging as _  # noqa: F401  makes its loggers and their handler before ours replace it
 
-    logger = logging.getLogger("nipype")
     file, terminal = LogFile(path, encoding="utf-8", delay=True), logging.StreamHandler(sys.stderr)
     file.setFormatter(logging.Formatter(FORMAT))
     terminal.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
     if not debug:
         terminal.setLevel(logging.WARNING)
         terminal.addFilter(_not_told_by_us)
-    before, logger.handlers = logger.handlers, [file, terminal]
+    logging.getLogger("nipype").handlers = [file, terminal]
+    return file
+
+
+@contextmanager
+def to_file(path: str | Path, debug: bool = False) -> Iterator[None]:
+    """As `send`, for a while."""
+    logger = logging.getLogger("nipype")
+    import nipype  # noqa: F401  has its handlers from its import on
+
+    before = logger.handlers
+    file = send(path, debug)
     try:
         yield
     finally:

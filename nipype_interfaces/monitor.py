@@ -223,7 +223,8 @@ class Monitor:
         parts = [f"{self.counts['run']} run", f"{self.counts['cached']} cached"]
         parts += [f"{len(self.failed)} failed"] if self.failed else []
         parts += [f"{rest} not run"] if rest > 0 else []
-        return f"{self.total} nodes: {', '.join(parts)}; {duration(time.time() - self._began)}"
+        nodes = "node" if self.total == 1 else "nodes"
+        return f"{self.total} {nodes}: {', '.join(parts)}; {duration(time.time() - self._began)}"
 
     def _parent(self, folder: str) -> str:
         return Place.of(folder, self.root).folder

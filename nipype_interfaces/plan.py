@@ -1,5 +1,6 @@
 """What a workflow would run: its nodes in order, what each needs, and its graph as a picture."""
 
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -8,11 +9,14 @@ from typing import Any
 
 from nipype.pipeline.plugins.base import PluginBase
 
-from nipype_interfaces import logs
+from nipype_interfaces import logs, memory, resources
 from nipype_interfaces.labels import Place
 from nipype_interfaces.monitor import Monitor
 
 HEAD = ("node", "interface", "mem_gb", "threads", "GPU", "parts", "state")
+COLOURS = {"#B4B4FF": "#F1F4F9", "#FFB4B4": "#FBF6EA", "#E6E6FF": "#FFFFFF", "#FFE6E6": "#FFFFFF"}
+COLOURS |= {"#0000FF": "#4A5A78", "#FF0000": "#9A6B2F"}
+"""What Nipype draws workflows, nodes and arrows in -> what can be looked at for longer."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Row:
 
     def cells(self) -> tuple[str, ...]:
         """As text, one for each of `HEAD`."""
-        needs = (f"{self.mem_gb:g}", str(self.threads), "1" if self.gpu else "-")
+        needs = (f"{self.mem_gb:.1f}", str(self.threads), "1" if self.gpu else "-")
         return (self.place.label, self.interface, *needs, self.parts, self.state)
 
 
@@ -58,13 +62,13 @@ class DryPlugin(PluginBase):
         for node in topological_sort(graph)[0]:
             ready = all(states[before] in ("cached", "always") for before in graph.predecessors(node))
             states[node] = _state(node) if ready else "to run"
-            self.rows.append(self._row(node, states[node]))
+            self.rows.append(self._row(node, states[node], _memory(node, ready)))
 
-    def _row(self, node: Any, state: str) -> Row:
+    def _row(self, node: Any, state: str, mem_gb: float) -> Row:
         place, name = Place.of(node.output_dir(), self.root), type(node.interface).__name__
         items = Monitor.n_items(node) or self.parts.get(place.node_label, "?")
         parts = str(items) if hasattr(node, "iterfield") else "-"
-        return Row(place, name, node.mem_gb, node.n_procs, node.is_gpu_node(), parts, state)
+        return Row(place, name, mem_gb, max(1, node.n_procs), node.is_gpu_node(), parts, state)
 
 
 def _state(node: Any) -> str:
@@ -76,6 +80,17 @@ def _state(node: Any) -> str:
     if cached and updated:
         return "always" if node.interface.always_run else "cached"
     return "to run"
+
+
+def _memory(node: Any, ready: bool) -> float:
+    """GB from the files of a node whose predecessors are complete, else what a whole NSD subject needs."""
+    name = type(node.interface).__name__
+    if node.run_without_submitting or name not in resources.OWN:
+        return node.mem_gb
+    if ready and name in memory.ESTIMATES:
+        # of a MapNode: as if an item had everything that the items share
+        return memory.FromShapes(name)(node.interface.inputs)[0]
+    return memory.default_gb(node)
 
 
 def rows(wf: Any, parts: dict[str, int] | None = None) -> list[Row]:
@@ -94,7 +109,8 @@ def table(found: list[Row]) -> str:
     due = sum(row.state == "to run" for row in found)
     most = max((row.mem_gb for row in found), default=0.0)
     gpus = sum(row.gpu for row in found)
-    return "\n".join([*lines, f"{len(found)} nodes, {due} to run; {gpus} on a GPU; at most {most:g} GB each"])
+    nodes = "node" if len(found) == 1 else "nodes"
+    return "\n".join([*lines, f"{len(found)} {nodes}, {due} to run; {gpus} on a GPU; at most {most:.1f} GB each"])
 
 
 def write_graph(wf: Any, path: str | Path) -> Path:
@@ -102,10 +118,17 @@ def write_graph(wf: Any, path: str | Path) -> Path:
     dot = Path(path).with_suffix(".dot")
     dot.parent.mkdir(parents=True, exist_ok=True)
     wf.write_hierarchical_dotfile(dotfilename=str(dot), colored=True, simple_form=True)
-    # strict: one arrow between two nodes, however many values go along it
-    dot.write_text("strict " + dot.read_text(encoding="utf-8"), encoding="utf-8")
+    dot.write_text(_readable(dot.read_text(encoding="utf-8")), encoding="utf-8")
+    picture = dot.with_suffix(".png")
     if shutil.which("dot") is None:
         return dot
-    picture = dot.with_suffix(".png")
-    subprocess.run(["dot", "-Tpng", "-o", picture, dot], check=True, capture_output=True)
-    return picture
+    drawn = subprocess.run(["dot", "-Tpng", "-o", picture, dot], check=False, capture_output=True)
+    return dot if drawn.returncode else picture
+
+
+def _readable(text: str) -> str:
+    """One arrow between two nodes however many values go along it, names without modules, pale colours."""
+    text = re.sub(r'label="(\w+) \(\w+\)"', r'label="\1"', f"strict {text}")
+    for loud, pale in COLOURS.items():
+        text = text.replace(loud, pale)
+    return text

@@ -7,7 +7,7 @@ from typing import Any, TextIO
 
 from napari_neuraldiffuser.core.files import make_folder
 
-from nipype_interfaces import crash, engines, logs
+from nipype_interfaces import crash, engines, logs, workers
 from nipype_interfaces.monitor import Monitor
 
 EXECUTION = {
@@ -116,6 +116,7 @@ def run(
             forget(graph)
 
     engines.watch(engine, monitor, begin)
+    workers.prepare(engine, work / "nipype.log")
     try:
         with logs.to_file(work / "nipype.log", debug), engines.interruptible(), monitor:
             graph = wf.run(plugin=engine)

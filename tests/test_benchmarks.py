@@ -1,13 +1,16 @@
-"""The benchmarks' own arithmetic: ratios, rotation of the contenders, choice of a rival, targets, tables."""
+"""The benchmarks' own arithmetic: ratios, rotation, choice of a rival, targets, tables, virtual time, killed runs."""
 
 import importlib
 import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+
+from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -135,3 +138,104 @@ def test_markdown_has_a_column_for_each_baseline(load):
     assert lines[2] == "| case | ours | eager | copy |"
     assert lines[4] == "| B=1 | 0.5 ms | 2.00 (1.50-2.50) | 3.00 (3.00-3.00) |"
     assert lines[5] == "| B=5 | 0.5 ms |  | 1.00 (1.00-1.00) |"
+
+
+# ---- simulated clusters and killed runs -------------------------------------------------------------------------
+
+
+def node(name, gpu=False):
+    return SimpleNamespace(name=name, is_gpu_node=lambda: gpu)
+
+
+def test_cost_of_an_image_is_counted_step_by_step(load):
+    census, diffusion, guidance = load("_census"), DiffusionParams(), GuidanceParams()
+    assert census.GUIDED_STEP == pytest.approx(7.68, abs=0.005)
+    guided, plain = census.image_tflop(diffusion, guidance)
+    assert plain == pytest.approx(37 * 2 * 0.80 + 2.52)
+    assert guided == pytest.approx(plain + 7 * (0.99 + 2.52 + 2.55 + 0.018))
+    assert census.share_unguided(diffusion, guidance.but(guidance_scale=0.0)) == 1.0
+    assert census.gpu_hours(2.0, 3600, 0.5) == 3.0
+
+
+def test_a_virtual_job_waits_for_a_place_of_its_kind(load):
+    virtual = load("_virtual_cluster")
+    cluster = virtual.Cluster(gpus=2, cpus=1, duration=lambda node: 10.0)
+    jobs = [cluster.place(node(f"_recon{k}", gpu=True), now=1.0) for k in range(3)]
+    assert [(job.start, job.end) for job in jobs] == [(1.0, 11.0), (1.0, 11.0), (11.0, 21.0)]
+    assert all(job.name == "recon" and job.item for job in jobs)
+    other = cluster.place(node("evaluate"), now=2.0)
+    assert (other.name, other.item, other.gpu, other.start) == ("evaluate", False, False, 2.0)
+
+
+def test_the_virtual_clock_skips_waiting_and_the_inside_of_jobs(load, monkeypatch):
+    virtual, real = load("_virtual_cluster"), [100.0]
+    monkeypatch.setattr(virtual.time, "process_time", lambda: real[0])
+    clock = virtual.Clock(poll=5.0)
+    real[0] += 2.0
+    clock.sleep(3.0)  # nothing runs: only to the next look
+    assert clock.now() == 5.0
+    clock.next_end = lambda: 31.0
+    clock.sleep(3.0)  # looks at 8, 13, 18, 23, 28 and 33
+    assert clock.now() == 33.0
+    with clock.job():
+        real[0] += 50.0
+    assert (clock.now(), clock.engine()) == (33.0, 2.0)
+
+
+@pytest.mark.slow
+def test_a_dataset_is_scheduled_through_nipypes_engine(load):
+    schedule = load("cluster_schedule")
+    costs = schedule.Costs(image=10.0, unguided=0.5)
+    one, two = (schedule.simulate(schedule.Study(1, 8, 5), gpus, 2, costs) for gpus in (1, 2))
+    items = [job for job in two.jobs if job.name == "recon" and job.item]
+    assert [job.seconds for job in items] == [costs.start + costs.load + 2 * 5 * 15.0] * 4
+    assert all(job.gpu for job in items)
+    assert two.window("recon") == pytest.approx(one.window("recon") / 2, rel=0.1)
+    assert min(job.start for job in items) > max(job.end for job in two.jobs if job.name == "fit")
+    assert schedule.bound(two, 2) <= two.makespan < one.makespan
+    assert two.engine > 0
+
+
+def test_kills_are_spread_over_the_run(load):
+    shares = load("nipype_kills").moments(10, seed=3)
+    assert sorted(int(10 * share) for share in shares) == list(range(10))
+    assert shares != sorted(shares)
+    assert shares == load("nipype_kills").moments(10, seed=3)
+
+
+def test_what_a_killed_run_left_is_read_from_its_folder(load, tmp_path):
+    runs = load("_runs")
+    places = tmp_path / "out" / "work" / "wf" / "sub_01_wf"
+
+    def make(name, *files):
+        (places / name).mkdir(parents=True)
+        for file in files:
+            (places / name / file).write_text("")
+
+    make("reconstruct_wf/recon/mapflow/_recon0", "_0xa.json", "result__recon0.pklz")
+    make("reconstruct_wf/recon/mapflow/_recon1", "_0xb_unfinished.json", "result__recon1.pklz")
+    (places / "reconstruct_wf/recon/_0xc_unfinished.json").write_text("")
+    make("load_wf/index", "_0xd.json", "result_index.pklz")  # runs every time
+    make("decode", "result_decode.pklz")
+    before = runs.finished(tmp_path)
+    assert list(before) == runs.chunks(before) == ["reconstruct_wf/_recon0"]
+    assert runs.under_way(tmp_path) == ["reconstruct_wf/_recon1"]
+    assert runs.redone(before, runs.finished(tmp_path)) == []
+    (places / "reconstruct_wf/recon/mapflow/_recon0/result__recon0.pklz").unlink()
+    assert runs.redone(before, runs.finished(tmp_path)) == ["reconstruct_wf/_recon0"]
+
+
+def test_files_outside_of_the_work_folder_are_compared(load, tmp_path):
+    for name in ("a.png", "work/x.pklz", "sub-01/work/b.png"):
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / name).write_text(name)
+    found = load("_runs").outputs(tmp_path)
+    assert list(found) == ["a.png", "sub-01/work/b.png"]
+    assert load("nipype_kills").different(found, found | {"a.png": "0", "c": "1"}) == ["a.png", "c"]
+
+
+def test_overhead_is_the_plain_call_over_ours(load):
+    overhead, spent = load("nipype_overhead"), load("_runs").Spent
+    row = overhead.compared("Linear", overhead.PLAIN, [spent(10.0, 8.0), spent(20.0, 8.0)], [spent(20.0, 10.0)] * 2)
+    assert (row["ratio"]["median"], row["cpu"]["ratio"]["median"]) == (0.75, 0.8)
+    assert "overhead 25.0 %" in overhead.line(row)

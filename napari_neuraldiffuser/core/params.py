@@ -242,7 +242,9 @@ class WorkflowParams(Params):
         choices=("embeddings", "targets", "one"),
     )
     gpu_mem_gb: float = param(16.0, "Memory of the host that a GPU node asks for.", unit="GB", low=0.1)
-    num_threads: int = param(1, "Processors that a CPU node asks for.", low=1)
+    num_threads: int = param(
+        0, "Threads of each node, and processors that it asks for; 0: one is asked for, and all it gets are used.", low=0
+    )
 
     def parts(self, layers: tuple[str, ...]) -> list[list[str]]:
         """Targets of each decoder that is fitted on its own."""

@@ -34,9 +34,8 @@ class VersionedSpec(BaseInterfaceInputSpec):
     """nipype's cache sees inputs, not code: a hashed version makes it see both."""
 
     algorithm_version = traits.Str(ALGORITHM_VERSION, usedefault=True, desc="Reruns cached nodes when it changes.")
-    num_threads = traits.Range(
-        low=0, value=0, usedefault=True, nohash=True, desc="Threads of the node; 0: all that the process may use."
-    )
+    # no default: Nipype takes a defined value for the processors that the node asks for
+    num_threads = traits.Int(nohash=True, desc="Threads of the node; all that the process may use where left out.")
 
 
 class SourceSpec(VersionedSpec):
@@ -69,7 +68,7 @@ class CoreInterface(NoEnvironment, SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         folder = Path(runtime.cwd)
-        with limited_threads(0 if self.light else self.inputs.num_threads):
+        with limited_threads(0 if self.light else given(self.inputs.num_threads, 0)):
             self._results.update(self.core(folder, NodeProgress(folder)))
         return runtime
 

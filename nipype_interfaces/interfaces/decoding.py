@@ -104,8 +104,8 @@ class JoinDecoders(CoreInterface):
     Examples
     --------
     >>> from nipype_interfaces.interfaces import JoinDecoders
-    >>> JoinDecoders().inputs.num_threads
-    0
+    >>> JoinDecoders(num_threads=4).inputs.num_threads
+    4
     """
 
     input_spec, output_spec = JoinDecodersInputSpec, FitDecoderOutputSpec

@@ -45,13 +45,13 @@ def make_node(interface: Any, name: str, plan: Plan, *params: Params, iterfield:
     node = pe.MapNode(interface, list(iterfield), name=name) if iterfield else pe.Node(interface, name=name)
     node.config = {section: dict(options) for section, options in KEEP_OUTPUTS.items()}
     names = node.inputs.trait_names()
-    if "num_threads" in names:
+    node._n_procs = max(1, plan.cut.num_threads)
+    if "num_threads" in names and plan.cut.num_threads:
         node.inputs.num_threads = plan.cut.num_threads
     if "device" in names:
         node.inputs.device, node.inputs.use_gpu = plan.device, plan.on_gpu
         if plan.on_gpu:
             node._mem_gb = plan.cut.gpu_mem_gb
-    node._n_procs = max(1, plan.cut.num_threads)
     return set_inputs(node, *params)
 
 

@@ -1,0 +1,129 @@
+"""kill -9 at random moments of `neuraldiffuser run`, then the same command again: are all files those of a quiet run?
+
+    python benchmarks/nipype_kills.py [--json FILE] [--quick] [--kills N] [--seed S] [--engines NAME ...]
+
+A small simulated subject with the bundled models.  For each engine one run is left in peace; then, in turn, a run is
+started in an empty folder, its whole process group is killed at a moment drawn from its part of the run's duration, and
+the same command is run to the end.  Every file outside of the work folder is compared byte by byte.  The exit status is
+1 where one differs, a rerun fails, or a finished node was run again.
+"""
+
+import argparse
+import os
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import _runs as runs
+
+from napari_neuraldiffuser.core.files import write_json
+from napari_neuraldiffuser.core.nsd import simulate
+from napari_neuraldiffuser.core.params import SimulationParams
+
+SUBJECT = SimulationParams(n_sessions=1, n_test=8, train_repeats=3, image_size=32)
+OPTIONS = "--guidance demo --n-stimuli 6 --repeats 2 --n-steps 12 --batch-size 2 --chunk-size 1".split()
+QUICK = "--guidance demo --n-stimuli 4 --repeats 1 --n-steps 6 --batch-size 1 --chunk-size 1".split()
+HEADER = ("kill", "engine", "at s", "under way", "nodes kept", "chunks kept", "run again", "equal")
+
+
+def moments(n: int, seed: int) -> list[float]:
+    """Shares of a run's duration: one in each of n equal parts, in random order."""
+    rng = random.Random(seed)
+    found = [(k + rng.random()) / n for k in range(n)]
+    rng.shuffle(found)
+    return found
+
+
+def kill_and_rerun(case: runs.Case, folder: Path, engine: str, seconds: float) -> dict[str, Any]:
+    """One round: what was finished and under way at the kill, and what the rerun did."""
+    process, begin = case.start(folder, engine), time.perf_counter()
+    runs.wait_for(lambda: process.poll() is not None, seconds)
+    killed, after = runs.kill(process), time.perf_counter() - begin
+    before, busy = runs.finished(folder), runs.under_way(folder)
+    rerun = case.finish(folder, engine).wall
+    again = runs.redone(before, runs.finished(folder))
+    return {
+        "engine": engine,
+        "killed": killed,
+        "seconds": after,
+        "under_way": busy,
+        "kept_nodes": len(before) - len(again),
+        "kept_chunks": len(set(runs.chunks(before)) - set(again)),
+        "run_again": again,
+        "rerun_seconds": rerun,
+    }
+
+
+def different(one: dict[str, str], other: dict[str, str]) -> list[str]:
+    """Names of files that only one has, or that differ."""
+    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+
+
+def study(case: runs.Case, args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """All rounds; the engines take turns."""
+    quiet = {engine: case.finish(folder / f"quiet-{engine}", engine).wall for engine in args.engines}
+    wanted = runs.outputs(folder / f"quiet-{args.engines[0]}")
+    for engine in args.engines[1:]:
+        differing = different(wanted, runs.outputs(folder / f"quiet-{engine}"))
+        print(f"left in peace, {engine} differs from {args.engines[0]} in {len(differing)} of {len(wanted)} files")
+    print("left in peace: " + ", ".join(f"{engine} {s:.0f} s" for engine, s in quiet.items()), flush=True)
+    print(" | ".join(HEADER), flush=True)
+    found = []
+    for k, share in enumerate(moments(args.kills, args.seed)):
+        engine, place = args.engines[k % len(args.engines)], folder / f"kill-{k}"
+        result = kill_and_rerun(case, place, engine, share * quiet[engine])
+        result |= {"kill": k + 1, "different": different(wanted, runs.outputs(place)), "files": len(wanted)}
+        print(line(result), flush=True)
+        found.append(result)
+    return found
+
+
+def line(result: dict[str, Any]) -> str:
+    """A round as a line of the table."""
+    busy = ", ".join(result["under_way"]) or ("between nodes" if result["killed"] else "it was over")
+    equal = "yes" if not result["different"] else "NO: " + ", ".join(result["different"][:5])
+    cells = [result["kill"], result["engine"], f"{result['seconds']:.1f}", busy, result["kept_nodes"]]
+    again = len(result["run_again"]) and ", ".join(result["run_again"])
+    return " | ".join(map(str, [*cells, result["kept_chunks"], again, f"{equal} ({result['files']} files)"]))
+
+
+def rows(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row: equal runs over all, where 1 is the goal; and the rounds themselves."""
+    good = [not r["different"] and not r["run_again"] for r in found]
+    share = sum(good) / len(good)
+    ratio = {"median": share, "q25": share, "q75": share, "n": len(good)}
+    row = {"benchmark": "nipype_kills", "case": f"{len(good)} kills", "baseline": "undisturbed run", "ratio": ratio}
+    return [row | {"ours": {"median": sum(good)}, "unit": "equal runs", "rounds": found}]
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", help="file of the rows")
+    parser.add_argument("--quick", action="store_true", help="one kill of a smaller run; about two minutes")
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--engines", nargs="+", choices=runs.ENGINES, default=list(runs.ENGINES))
+    args = parser.parse_args()
+    if args.quick:
+        args.kills, args.engines = 1, ["Linear"]
+    return args
+
+
+def main() -> int:
+    args = parse()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        simulate.write_subjects(folder / "nsd", SUBJECT)
+        found = study(runs.Case(str(folder / "nsd"), "demo", tuple(QUICK if args.quick else OPTIONS)), args, folder)
+    result = rows(found)
+    print(f"{result[0]['ours']['median']} of {len(found)} equal; load average {os.getloadavg()[0]:.1f}")
+    if args.json:
+        write_json(Path(args.json), result)
+    return int(result[0]["ratio"]["median"] < 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

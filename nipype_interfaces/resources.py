@@ -1,0 +1,91 @@
+"""What nodes need, as the options with which a batch system is asked for it."""
+
+import math
+from typing import Any
+
+from napari_neuraldiffuser.core.errors import UserError
+
+from nipype_interfaces import memory
+
+OPTION = {"slurm": "sbatch_args", "sge": "qsub_args", "pbs": "qsub_args"}
+"""Name that Nipype's engine of each batch system gives its options in `plugin_args`."""
+class ResourceError(UserError):
+    """There is no such batch system."""
+
+
+def for_batch(wf: Any, scheduler: str = "slurm", extra: str = "") -> Any:
+    """Let every node of a workflow ask a batch system for its memory, processors and GPU.
+
+    Nipype does not pass `mem_gb` and `n_procs` on.  Items of a MapNode ask for the same as it does.  Memory of nodes
+    that read betas and decoders is that of a whole NSD subject; our SLURM engine asks for less when the node is
+    submitted and the shapes of its files are known.
+
+    Parameters
+    ----------
+    wf : Workflow
+    scheduler : str
+        slurm, sge or pbs.
+    extra : str
+        More options for every node, such as "--partition=short"; they count where they say something else.
+
+    Returns
+    -------
+    Workflow
+        The same one.  Options that a node has already are kept, and count most.
+
+    Raises
+    ------
+    ResourceError
+        For another batch system.
+    """
+    option = _option(scheduler)
+    nodes = [node for node in map(wf.get_node, wf.list_node_names()) if not node.run_without_submitting]
+    for node in nodes:
+        own = dict(node.plugin_args)
+        asked = f"{batch_args(node, scheduler)} {extra}".rstrip()
+        if not own.get("overwrite"):
+            # a leading blank, as Nipype joins texts
+            own[option] = f" {asked} {own.get(option, '')}".rstrip()
+        node.plugin_args = {**own, "generated": asked, "extra": extra}
+    memory.estimate_nodes(nodes)
+    return wf
+
+
+def batch_args(node: Any, scheduler: str = "slurm", mem_gb: float | None = None) -> str:
+    """Options for what a node needs: `--mem=24576M --cpus-per-task=4 --gres=gpu:1`.
+
+    Parameters
+    ----------
+    node : Node
+    scheduler : str
+        slurm, sge or pbs.
+    mem_gb : float
+        Memory; that of the node where None.
+    """
+    _option(scheduler)
+    gb = memory.default_gb(node) if mem_gb is None else mem_gb
+    megabytes, cpus, gpus = max(1, math.ceil(gb * 1024)), max(1, node.n_procs), int(node.is_gpu_node())
+    return WORDS[scheduler](megabytes, cpus, gpus)
+
+
+def _option(scheduler: str) -> str:
+    if scheduler not in OPTION:
+        raise ResourceError(f"scheduler must be one of {', '.join(OPTION)}, got {scheduler!r}.")
+    return OPTION[scheduler]
+
+
+def _slurm(megabytes: int, cpus: int, gpus: int) -> str:
+    return f"--mem={megabytes}M --cpus-per-task={cpus}" + (f" --gres=gpu:{gpus}" if gpus else "")
+
+
+def _sge(megabytes: int, cpus: int, gpus: int) -> str:
+    # h_vmem is counted for each slot; "smp" is what most sites call the environment of one computer
+    share = math.ceil(megabytes / cpus)
+    return (f"-pe smp {cpus} " if cpus > 1 else "") + f"-l h_vmem={share}M" + (f" -l gpu={gpus}" if gpus else "")
+
+
+def _pbs(megabytes: int, cpus: int, gpus: int) -> str:
+    return f"-l select=1:ncpus={cpus}:mem={megabytes}mb" + (f":ngpus={gpus}" if gpus else "")
+
+
+WORDS = {"slurm": _slurm, "sge": _sge, "pbs": _pbs}

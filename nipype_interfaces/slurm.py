@@ -1,0 +1,263 @@
+"""Nipype's SLURM engine, mended: it does not hang, and says why a job ended without a result."""
+
+import re
+import secrets
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+
+from nipype import logging
+from nipype.pipeline.plugins.slurm import SLURMPlugin
+
+from nipype_interfaces import slurm_jobs
+from nipype_interfaces.resources import batch_args
+from nipype_interfaces.slurm_jobs import GONE, SlurmError, SlurmJobError, State
+from nipype_interfaces.slurm_results import Task, failure, read, without_result
+
+logger = logging.getLogger("nipype.workflow")
+POLL_S = 5.0
+PATIENCE_S = 1800.0
+GRACE_S = 10.0
+"""Seconds to wait for the result of a job that did not end well: it has none, as a rule."""
+COMPLETING_S = 300.0
+"""Seconds more for a job whose computer does not say that its processes are gone."""
+JOURNAL = "slurm_jobs.txt"
+"""Names of the submitted jobs, in the folder of the workflow, while it runs."""
+
+
+class WatchedSLURMPlugin(SLURMPlugin):
+    """Runs every node as a job of SLURM, and ends whatever happens to the jobs.
+
+    A failing squeue is asked again.  A job that was killed, ran out of memory or time, or whose computer failed gives
+    a crash report with state, exit code and the end of its log; other branches go on.  A job that SLURM put back to
+    the queue is waited for.  A node that cannot be submitted fails alone.  An interrupt, or any other end, cancels
+    what still runs; jobs that a killed run left are cancelled when the next one begins, as two jobs must not write to
+    one folder.
+
+    Parameters
+    ----------
+    plugin_args : dict
+        Those of Nipype's engine (`sbatch_args`, `template`, `max_jobs`, `max_tries`, `retry_timeout`, `jobid_re`), and
+
+        - `gpu_sbatch_args`: options for nodes with a GPU only, such as another partition;
+        - `poll_seconds`: between two looks at the queue, one squeue for all jobs (5);
+        - `patience_seconds`: how long SLURM may not answer before waiting nodes are given up (1800).
+
+    Notes
+    -----
+    `execution.job_finished_timeout` of Nipype's configuration says how long a result may be late on a shared disk.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._poll_s = float(self.plugin_args.get("poll_seconds", POLL_S))
+        self._patience_s = float(self.plugin_args.get("patience_seconds", PATIENCE_S))
+        self._gpu_args = self.plugin_args.get("gpu_sbatch_args", "")
+        self._tasks: dict[int, Task] = {}
+        self._given_up: set[int] = set()
+        self._states: dict[int, State] = {}
+        self._looked = self._answered = 0.0
+        self._submitting = ""
+        self._root = Path()
+
+    def run(self, graph: Any, config: Any, updatehash: bool = False) -> None:
+        """Run the graph; whatever ends it, no job of it is left."""
+        first = next(iter(graph.nodes()))
+        self._root = Path(first.base_dir) / (first._hierarchy or "").split(".")[0]
+        self._root.mkdir(parents=True, exist_ok=True)
+        self._end_left_over()
+        self._answered = time.monotonic()
+        try:
+            super().run(graph, config, updatehash=updatehash)
+        finally:
+            self._cancel()
+
+    # -- submitting
+
+    def _local_hash_check(self, jobid: int, graph: Any) -> bool:
+        items = [self.procs[item] for item, parent in self.mapnodesubids.items() if parent == jobid]
+        if items and all(map(_is_complete, items)):
+            # only lists of results are left to be made: not worth a job, least of all one with a GPU
+            self.procs[jobid].run_without_submitting = True
+        return super()._local_hash_check(jobid, graph)
+
+    def _submit_job(self, node: Any, updatehash: bool = False) -> int:
+        try:
+            return super()._submit_job(node, updatehash=updatehash)
+        except Exception as error:
+            # Nipype would end the whole workflow here, and leave its other jobs running
+            task = Task.of(node, self._root / "batch" / "none.sh", self._root)
+            task.job = min([0, *self._tasks]) - 1
+            task.lost = SlurmJobError(
+                f"{task.label}: no job could be submitted: {str(error).rstrip('.')}. {_submit_remedy(str(error))}"
+            )
+            self._tasks[task.job] = task
+            return task.job
+
+    def _submit_batchtask(self, scriptfile: str, node: Any) -> int:
+        task = Task.of(node, Path(scriptfile), self._root)
+        name = f"{re.sub('[^A-Za-z0-9_.-]+', '.', task.label)}.{secrets.token_hex(4)}"
+        arguments = self._arguments(node)
+        if not _has(arguments, "-o", "--output"):
+            arguments += ["-o", str(task.log)]
+        self._note(name)
+        self._submitting = name
+        task.job = self._sbatch([*arguments, "-J", name, str(scriptfile)], name)
+        task.submitted, task.log = time.monotonic(), Path(str(task.log).replace("%j", str(task.job)))
+        self._tasks[task.job], self._submitting = task, ""
+        logger.debug("submitted %s as SLURM job %s", task.label, task.job)
+        return task.job
+
+    def _arguments(self, node: Any) -> list[str]:
+        """Of sbatch, the last counting: what the node needs, the plugin file's for all and for GPUs, the node's own."""
+        own, asked = node.plugin_args.get("sbatch_args", ""), node.plugin_args.get("generated", "")
+        if node.plugin_args.get("overwrite"):
+            return shlex.split(own)
+        own = own.strip().removeprefix(asked)
+        if asked and node.ram_estimator is not None:
+            asked = f"{batch_args(node, 'slurm', node.mem_gb_runtime)} {node.plugin_args['extra']}"
+        gpu = self._gpu_args if node.is_gpu_node() else ""
+        return shlex.split(f"{asked} {self._sbatch_args or ''} {gpu} {own}")
+
+    def _sbatch(self, arguments: list[str], name: str) -> int:
+        """Number of the job; tried again where SLURM is busy."""
+        for attempt in range(self._max_tries + 1):
+            try:
+                said = slurm_jobs.command("sbatch", *arguments)
+                break
+            except SlurmError as error:
+                if attempt == self._max_tries or not slurm_jobs.is_transient(error):
+                    raise
+                time.sleep(self._retry_timeout)
+                # the controller may have taken the job although its answer did not come
+                known = slurm_jobs.newest(name)
+                if known:
+                    return known
+        found = re.search(self._jobid_re, said)
+        if not found or not found.group(1):
+            raise SlurmError(f"sbatch must name the job it submitted, got {said.strip()!r}; set jobid_re")
+        return int(found.group(1))
+
+    # -- waiting
+
+    def _is_pending(self, taskid: int) -> bool:
+        return self._get_state(self._tasks[taskid]).runs
+
+    def _get_result(self, taskid: int) -> dict[str, Any] | None:
+        task = self._tasks[taskid]
+        state = State() if task.lost else self._get_state(task)
+        if task.lost is None and state.runs:
+            task.ended = None
+            self._look_why_waiting(task, state)
+        if task.lost is not None:
+            return failure(task.lost)
+        if state.runs:
+            return None
+        task.ended = task.ended or time.monotonic()
+        late = time.monotonic() - task.ended >= self._late_s(state)
+        found = read(task, state, late)
+        return without_result(task, state) if found is None and late else found
+
+    def _late_s(self, state: State) -> float:
+        """How long a result is waited for after the job ended."""
+        timeout = float(self._config["execution"]["job_finished_timeout"])
+        if state.name == "COMPLETING":  # its computer does not answer; SLURM gives it up in its own time
+            return timeout + COMPLETING_S
+        return timeout if state.name in ("COMPLETED", GONE.name) else min(timeout, GRACE_S)
+
+    def _get_state(self, task: Task) -> State:
+        self._look()
+        return State() if self._looked <= task.submitted else self._states.get(task.job, GONE)
+
+    def _look(self) -> None:
+        """Ask for the state of all jobs, not more often than every `poll_seconds`."""
+        now = time.monotonic()
+        if now - self._looked < self._poll_s:
+            return
+        jobs = [job for job, task in self._tasks.items() if task.lost is None]
+        try:
+            self._states = slurm_jobs.states(jobs)
+            self._answered = time.monotonic()
+        except SlurmError as error:
+            self._bear(error)
+            self._states |= {job: State() for job in jobs if job not in self._states}
+        self._looked = now
+
+    def _bear(self, error: SlurmError) -> None:
+        """Wait for SLURM to answer again, but not for ever."""
+        silent = time.monotonic() - self._answered
+        logger.warning("SLURM does not say how the jobs are, and is asked again: %s", error)
+        if silent < self._patience_s:
+            return
+        for task in self._tasks.values():
+            if task.job > 0:
+                self._given_up.add(task.job)
+            task.lost = task.lost or SlurmJobError(
+                f"{task.label}: SLURM must answer within {silent:.0f} s, got: {error} Job {task.job} may still run. "
+                "When squeue works again, the same command continues: it cancels such jobs and keeps finished nodes."
+            )
+
+    def _look_why_waiting(self, task: Task, state: State) -> None:
+        if state.reason.startswith(slurm_jobs.NEVER):
+            slurm_jobs.cancel(task.job)
+            task.lost = SlurmJobError(
+                f"{task.label}: SLURM job {task.job} would never run ({state.reason}) and was cancelled. Change what "
+                "it asks for: sbatch_args of the node or of the plugin file."
+            )
+        elif state.reason.startswith(slurm_jobs.HELD) and state.reason != task.told:
+            task.told = state.reason
+            logger.warning("%s: SLURM job %s waits until somebody acts: %s", task.label, task.job, state.reason)
+
+    def _clear_task(self, taskid: int) -> None:
+        self._tasks.pop(taskid, None)
+
+    # -- leaving nothing behind
+
+    def _note(self, name: str) -> None:
+        """Write down a job before it is submitted, for a later run to find should this one be killed."""
+        with (self._root / JOURNAL).open("a", encoding="utf-8") as file:
+            file.write(f"{name}\n")
+
+    def _end_left_over(self) -> None:
+        """Cancel jobs of an earlier run of this folder that still wait or run, and wait for their end."""
+        journal = self._root / JOURNAL
+        if not journal.is_file():
+            return
+        names = set(journal.read_text(encoding="utf-8").split())
+        end = time.monotonic() + self._patience_s
+        while left := slurm_jobs.named(names):
+            if time.monotonic() > end:
+                raise SlurmError(f"jobs of an earlier run must end first: {left}. Cancel them with scancel.")
+            logger.warning("cancelling jobs that an earlier run left: %s", left)
+            slurm_jobs.cancel(*left)
+            time.sleep(min(self._poll_s, 1.0))
+        journal.unlink()
+
+    def _cancel(self) -> None:
+        """Cancel what still waits or runs; where that fails, the journal stays for the next run."""
+        jobs = {*(job for job in self._tasks if job > 0), *self._given_up}
+        unsure = {slurm_jobs.newest(self._submitting)} if self._submitting else set()
+        if slurm_jobs.cancel(*sorted((jobs | unsure) - {0})):
+            (self._root / JOURNAL).unlink(missing_ok=True)
+        self._tasks.clear()
+        self._given_up.clear()
+
+
+def _is_complete(node: Any) -> bool:
+    """Whether a node would not run; False where that cannot be told yet, as on a slow shared disk."""
+    try:
+        return all(node.is_cached())
+    except Exception:
+        return False
+
+
+def _has(arguments: list[str], short: str, long: str) -> bool:
+    """Whether an option of sbatch is given, as `-o x`, `-ox`, `--output x` or `--output=x`."""
+    return any(a == long or a.startswith((short, f"{long}=")) for a in arguments)
+
+
+def _submit_remedy(said: str) -> str:
+    if "limit" in said.lower():
+        return "Lower max_jobs in the plugin file: so many nodes are submitted at once."
+    return "Look at sbatch_args of the plugin file and of the node."
