@@ -1,4 +1,4 @@
-"""How the worker processes of MultiProc start: quiet on the terminal, and gone when the process that started them is."""
+"""How the worker processes of MultiProc start: quiet on the terminal, and gone when what started them is."""
 
 import os
 import signal

@@ -1,7 +1,7 @@
 """Make the pictures of the documentation from the demo's output.
 
-The report page in headless Chromium, the graph of the workflow where graphviz is installed, and the napari plugin at work
-in a window of a virtual display where xvfb-run is installed.
+The report page in headless Chromium, the graph of the workflow where graphviz is installed, and the napari plugin at
+work in a window of a virtual display where xvfb-run is installed.
 """
 
 import os

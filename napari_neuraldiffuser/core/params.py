@@ -243,7 +243,7 @@ class WorkflowParams(Params):
     )
     gpu_mem_gb: float = param(16.0, "Memory of the host that a GPU node asks for.", unit="GB", low=0.1)
     num_threads: int = param(
-        0, "Threads of each node, and processors that it asks for; 0: one is asked for, and all it gets are used.", low=0
+        0, "Threads of each node and processors it asks for; 0: asks for one, uses all it gets.", low=0
     )
 
     def parts(self, layers: tuple[str, ...]) -> list[list[str]]:

@@ -44,7 +44,7 @@ def load_betas(path: str | Path) -> Betas:
 
 
 def betas_facts(path: str | Path, n_stimuli: int | None = None) -> dict[str, Any]:
-    """Numbers of stimuli and voxels, trials per test stimulus (of the first `n_stimuli`), and notes; no data are read."""
+    """Numbers of stimuli and voxels, trials per test stimulus (of the first `n_stimuli`), notes; no data are read."""
     with _opened(path) as file:
         about, shared = _about(file, path), file["shared"][...]
         repeats = file["repeats"][...][shared][:n_stimuli]
