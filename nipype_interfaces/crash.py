@@ -155,12 +155,16 @@ def _recorded(folder: Path) -> dict[str, Any]:
 
 
 def last_error(trace: str) -> tuple[str, str]:
-    """Type and message of the error that a traceback ends with; type "" where there is only a message."""
+    """Type and message of the error that a traceback ends with; type "" where there is only a message.
+
+    An engine that makes an error itself gives type and message without a traceback.
+    """
     trace = re.sub(r"(?m)^\t", "", trace)
     trace = re.split(r"\n\n(?:During the creation of|When creating) this crashfile", trace)[0]
     before, found, last = trace.rpartition(TRACEBACK)
     if not found:
-        return "", " ".join(trace.split())
+        kind, _, message = " ".join(trace.split()).partition(": ")
+        return (kind, message) if kind.startswith(OURS) else ("", " ".join(trace.split()))
     lines = [line for line in last.splitlines() if line.strip()]
     while lines and lines[0].startswith(" "):
         lines.pop(0)

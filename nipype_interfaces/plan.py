@@ -9,7 +9,7 @@ from typing import Any
 
 from nipype.pipeline.plugins.base import PluginBase
 
-from nipype_interfaces import logs, memory, resources
+from nipype_interfaces import logs, memory
 from nipype_interfaces.labels import Place
 from nipype_interfaces.monitor import Monitor
 
@@ -85,7 +85,7 @@ def _state(node: Any) -> str:
 def _memory(node: Any, ready: bool) -> float:
     """GB from the files of a node whose predecessors are complete, else what a whole NSD subject needs."""
     name = type(node.interface).__name__
-    if node.run_without_submitting or name not in resources.OWN:
+    if node.run_without_submitting:
         return node.mem_gb
     if ready and name in memory.ESTIMATES:
         # of a MapNode: as if an item had everything that the items share
