@@ -1,16 +1,13 @@
 """How the worker processes of MultiProc start: quiet on the terminal, and gone when what started them is."""
 
+import multiprocessing
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 from nipype_interfaces import logs
-
-LOOK_EVERY = 1.0
-"""Seconds between two looks at whether the parent still lives."""
 
 
 def prepare(engine: Any, log_file: str | Path) -> None:
@@ -34,11 +31,13 @@ def start(log_file: str, initializer: Any, initargs: tuple) -> None:
         initializer(*initargs)
     logs.send(log_file)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
-    """End this process once its parent has: a node that goes on would write where the next run works."""
-    while os.getppid() == parent:
-        time.sleep(LOOK_EVERY)
+def _end_with_parent() -> None:
+    """End this process once the one that began the pool has: a node that goes on would write where the next run works.
+
+    The parent in the sense of the operating system may be a fork server, which lives as long as its workers.
+    """
+    multiprocessing.parent_process().join()
     os.kill(os.getpid(), signal.SIGKILL)

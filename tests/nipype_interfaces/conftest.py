@@ -1,5 +1,6 @@
 """A small simulated subject, small random models, decoded embeddings, and a job that takes seconds."""
 
+import multiprocessing.forkserver
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,12 @@ from tests.study_cases import write_inputs
 def quiet(caplog):
     # nipype gives a job's number as text to a %d of its own log call; pytest makes such a slip an error
     caplog.set_level("ERROR", "nipype.workflow")
+
+
+@pytest.fixture
+def new_forkserver():
+    """Workers begin with the environment and stderr of this test, not those of the first one that had workers."""
+    multiprocessing.forkserver._forkserver._stop()
 
 
 @pytest.fixture(scope="session")

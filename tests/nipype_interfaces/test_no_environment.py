@@ -79,7 +79,7 @@ def workflow(folder: Path, mapped=double) -> pe.Workflow:
     ("plugin", "args"),
     [("Linear", {}), pytest.param("MultiProc", {"n_procs": 2, "mp_context": "forkserver"}, marks=pytest.mark.slow)],
 )
-def test_a_workflow_leaves_no_secret(tmp_path, secret, plugin, args):
+def test_a_workflow_leaves_no_secret(tmp_path, secret, new_forkserver, plugin, args):
     graph = workflow(tmp_path).run(plugin=plugin, plugin_args=args)
     (joined,) = [node for node in graph.nodes() if node.name == "joined"]
     assert joined.result.outputs.all == [[2, 4], [6, 4]]
@@ -93,7 +93,7 @@ def test_a_workflow_leaves_no_secret(tmp_path, secret, plugin, args):
     ("plugin", "args"),
     [("Linear", {}), pytest.param("MultiProc", {"n_procs": 2, "mp_context": "forkserver"}, marks=pytest.mark.slow)],
 )
-def test_a_workflow_that_fails_leaves_no_secret(tmp_path, secret, plugin, args):
+def test_a_workflow_that_fails_leaves_no_secret(tmp_path, secret, new_forkserver, plugin, args):
     with pytest.raises(RuntimeError):
         workflow(tmp_path, fail_at_two).run(plugin=plugin, plugin_args=args)
     assert list((tmp_path / "crash").glob("crash-*.txt"))

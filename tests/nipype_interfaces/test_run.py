@@ -200,7 +200,7 @@ def tells(x):
 
 
 @pytest.mark.slow
-def test_workers_log_to_the_file_too_and_not_to_stdout(tmp_path, capfd):
+def test_workers_log_to_the_file_too_and_not_to_stdout(tmp_path, new_forkserver, capfd):
     outcome = run(workflow(tmp_path, map_node(tells, "recon", ["x"], x=[1, 2])), "MultiProc", {"n_procs": 2})
     assert outcome.failures == []
     said = capfd.readouterr()
