@@ -248,7 +248,9 @@ def _newest_item(running: Running) -> tuple[int, progress.Step | None]:
 
 
 def _said(step: progress.Step) -> str:
-    return f"{step.what} {step.done}/{step.total}" if step.total else step.what
+    """The count behind what is counted: `images 3/24, guided step 5/18`."""
+    what, comma, rest = step.what.partition(",")
+    return f"{what} {step.done}/{step.total}{comma}{rest}" if step.total else step.what
 
 
 def duration(seconds: float) -> str:

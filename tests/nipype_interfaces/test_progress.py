@@ -163,7 +163,7 @@ def test_items_that_one_process_runs_are_one_node_with_parts(root):
         time.sleep(0.01)
         NodeProgress(folder)(done, 8, "images, step 1/2")
         line = list(monitor.describe(now + 10 * item))
-    assert line == ["recon, part 2 of 4: images, step 1/2 4/8, about 50 s left"]
+    assert line == ["recon, part 2 of 4: images 4/8, step 1/2, about 50 s left"]
 
 
 def test_items_of_other_processes_are_told_together_and_count_as_one_node(root):
