@@ -5,7 +5,7 @@ given `SAFETY` for what NumPy and BLAS keep besides, and `BASE_GB` for Python wi
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ GB = 1024**3
 SAFETY = 1.25
 BASE_GB = 0.75
 """Of a process that has imported Nipype, SciPy, h5py and torch."""
-BLOCK = 2 * 64 * 2**20
-"""Targets are read in blocks of 64 MB, and centred into another one."""
+BLOCK = 64 * 2**20
+"""Targets are read in blocks of so many bytes."""
 FLOAT, DOUBLE = 4, 8
 
 
@@ -38,6 +38,8 @@ class Study:
         Values of one stimulus for every target: z, c, and each layer of g.
     trials : int
         Rows of a session.
+    z : int
+        Those of `columns` that are z's, which alone is read whole; 0 where z is not among the targets.
     """
 
     train: int
@@ -45,6 +47,7 @@ class Study:
     voxels: int
     columns: tuple[int, ...] = ()
     trials: int = 750
+    z: int = 0
 
     @property
     def betas(self) -> int:
@@ -52,7 +55,7 @@ class Study:
         return FLOAT * (self.train + self.test) * self.voxels
 
 
-FULL = Study(9000, 1000, 16_000, (16_384, 77 * 768, *(257 * 1024,) * 6))
+FULL = Study(9000, 1000, 16_000, (16_384, 77 * 768, *(257 * 1024,) * 6), z=16_384)
 """The largest subject of NSD, nsdgeneral, with Stable Diffusion 1.4 and CLIP ViT-L/14."""
 
 
@@ -73,28 +76,36 @@ def fit_bytes(study: Study, scored: int = DecodingParams().cv_targets) -> float:
     centring = max(2 * study.betas, study.betas + (DOUBLE + FLOAT) * n * p)
     # the matrix, its copy for LAPACK, the eigenvectors and the workspace of divide and conquer
     solving = study.betas + FLOAT * n * p + (5 * gram if n <= p else 5 * DOUBLE * p**2 + 2 * DOUBLE * n * p)
-    z = study.columns[0] if study.columns else 0
     # eigenvectors in both types; scored columns with their rotation and residuals; z, its centred copy and residuals
-    targets = max(4 * FLOAT * n * min(scored, max(study.columns, default=0)), 3 * FLOAT * n * z)
-    scoring = study.betas + FLOAT * n * p + 1.5 * gram + targets + BLOCK
+    targets = max(4 * FLOAT * n * min(scored, max(study.columns, default=0)), 3 * FLOAT * n * study.z)
+    scoring = study.betas + FLOAT * n * p + 1.5 * gram + targets + _block(study)
     return max(centring, solving, scoring)
 
 
 def decode_bytes(study: Study) -> float:
-    """Decoding test stimuli: the decoder, the betas, every target of all stimuli, and the largest one once more."""
-    return _decoder(study) + 2 * study.betas + FLOAT * study.test * _sum_and_largest(study.columns, 1, 1) + BLOCK
+    """Decoding test stimuli: the decoder, the betas, and every target of all stimuli, the largest one twice.
+
+    z comes first, and is aligned in float64: then there are five times its bytes, and nothing else yet.
+    """
+    targets = max(_sum_and_largest(study.columns, 1, 1), 5 * study.z)
+    return _decoder(study) + 2 * study.betas + FLOAT * study.test * targets + _block(study)
 
 
 def contribution_bytes(study: Study) -> float:
     """Maps: the decoder, the betas, six arrays of the largest target, and three of test stimuli by voxels."""
     largest = FLOAT * study.test * _sum_and_largest(study.columns, 0, 6)
-    return _decoder(study) + 2 * study.betas + largest + 3 * FLOAT * study.test * study.voxels + BLOCK
+    return _decoder(study) + 2 * study.betas + largest + 3 * FLOAT * study.test * study.voxels + _block(study)
 
 
 def _decoder(study: Study) -> float:
     """Betas and eigenvectors in float64 and float32, as they are kept and used."""
     rank = min(study.train, study.voxels)
     return FLOAT * study.train * study.voxels + (DOUBLE + FLOAT) * study.train * rank
+
+
+def _block(study: Study) -> float:
+    """A block of the largest training target, and its centred copy."""
+    return 2 * min(BLOCK, FLOAT * study.train * max(study.columns, default=0))
 
 
 def _sum_and_largest(columns: Sequence[int], every: int, largest: int) -> int:
@@ -109,18 +120,18 @@ def betas_study(path: str | Path) -> Study:
     return Study(rows - test, test, voxels)
 
 
-def target_columns(path: str | Path, names: Sequence[str] = ()) -> tuple[int, ...]:
-    """Values of one stimulus for every target (of `names`, where given) of a file of targets or of a decoder."""
+def target_columns(path: str | Path, names: Sequence[str] = ()) -> dict[str, int]:
+    """Values of one stimulus by target (of `names`, where given) of a file of targets or of a decoder."""
     with h5py.File(path, "r") as file:
         layers = {f"g/{name}": name for name in file.get("g", ())}
         datasets = {**{name: name for name in ("z", "c") if name in file}, **layers}
-        wanted = {place for place, name in datasets.items() if not names or name in names}
-        return tuple(int(np.prod(file[place].shape[1:])) for place in datasets if place in wanted)
+        wanted = {place: name for place, name in datasets.items() if not names or name in names}
+        return {name: int(np.prod(file[place].shape[1:])) for place, name in wanted.items()}
 
 
 def _study(inputs: Any, targets: str, names: Sequence[str] = ()) -> Study:
-    found = betas_study(inputs.betas)
-    return Study(found.train, found.test, found.voxels, target_columns(targets, names))
+    columns = target_columns(targets, names)
+    return replace(betas_study(inputs.betas), columns=tuple(columns.values()), z=columns.get("z", 0))
 
 
 def _load(inputs: Any) -> float:

@@ -9,6 +9,8 @@ from nipype_interfaces import memory
 
 OPTION = {"slurm": "sbatch_args", "sge": "qsub_args", "pbs": "qsub_args"}
 """Name that Nipype's engine of each batch system gives its options in `plugin_args`."""
+
+
 class ResourceError(UserError):
     """There is no such batch system."""
 

@@ -115,7 +115,7 @@ def _write_sidecar(job: ReconJob) -> list[int]:
         arms[arm] = {"GuidanceParams": _guidance(job, arm).to_dict(), "FeatureLossPerGuidedStep": losses}
     sidecar = {
         "GeneratedBy": generated_by(),
-        "Sources": [job.places.embeddings.name],
+        "Sources": [job.places.uri(job.places.embeddings)],
         "Model": job.models.name,
         "ModelDigest": job.models.digest,
         "DiffusionParams": job.settings.diffusion.to_dict(),

@@ -9,7 +9,7 @@ import pytest
 from skimage import io
 
 from napari_neuraldiffuser import cli
-from napari_neuraldiffuser.core import models, recon_files
+from napari_neuraldiffuser.core import bids, models, recon_files
 from napari_neuraldiffuser.core.nsd import simulate
 from napari_neuraldiffuser.core.params import TARGETS, SimulationParams
 from tests.small_models import small_models
@@ -75,6 +75,7 @@ def test_everything_is_written_under_its_name(finished):
     description = json.loads((finished / "dataset_description.json").read_text())
     assert description["DatasetType"] == "derivative"
     assert description["GeneratedBy"][0]["KernelBackend"]
+    assert bids.check(finished) == []
 
 
 def test_summary_and_table_agree(finished):

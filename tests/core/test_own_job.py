@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from napari_neuraldiffuser import cli
-from napari_neuraldiffuser.core import embeddings, models, nsd
+from napari_neuraldiffuser.core import bids, embeddings, models, nsd
 from napari_neuraldiffuser.core.job import Job, map_families, prepare, run_subject
 from napari_neuraldiffuser.core.nsd.simulation import brain
 from napari_neuraldiffuser.core.params import TARGETS, BetasParams, DiffusionParams, Settings, SimulationParams
@@ -80,6 +80,7 @@ def test_everything_is_written_under_the_own_label_and_space(own_run):
     assert all((own_run / name).is_file() for name in names)
     assert (own_run.parent / "sub-07.html").stat().st_size > 10_000
     assert len(list((own_run / "recon").glob("*_rep-1_desc-guided_recon.png"))) == 3
+    assert bids.check(own_run.parent) == []
 
 
 def test_decoded_embeddings_are_the_trees(tree_run, own_run, subject):
@@ -114,6 +115,9 @@ def test_a_second_run_computes_nothing_and_another_picture_is_noticed(
     real = embeddings.encode
     monkeypatch.setattr(embeddings, "encode", lambda *args: encoded.append(len(args[1])) or real(*args))
     again = files_of(replace(source, images=str(folder)))
+    assert run(source.betas, own_run.parent, model_dir, *again, "--participant-label", "07") == 0
+    # other files, as far as their path tells
+    encoded.clear()
     assert run(source.betas, own_run.parent, model_dir, *again, "--participant-label", "07") == 0
     assert encoded == []
     first = sorted(folder.iterdir())[-1]

@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from napari_neuraldiffuser.core import bids
 from napari_neuraldiffuser.core.job import run_subject
 from napari_neuraldiffuser.core.nsd import Subject
 from napari_neuraldiffuser.core.params import WorkflowParams
@@ -49,6 +50,7 @@ def test_the_workflow_writes_the_files_of_the_plain_run(job, plain, tmp_path, pl
     run_job(job, tmp_path / "work", plugin, cut, **({"n_procs": 2, **MULTIPROC} if plugin == "MultiProc" else {}))
     found = contents(job.out_dir)
     assert found == plain
+    assert bids.check(job.out_dir) == []
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,19 @@
 """A napari viewer without OpenGL, an engine without a process, and nobody's own configuration."""
 
+import gc
+
 import pytest
 
 from tests.widgets.fake_engine import FakeEngine
+
+
+@pytest.fixture(autouse=True, scope="session")
+def small_heap():
+    """Leave what earlier tests and imports made out of the collections by which napari looks for leaks."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
