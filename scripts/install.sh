@@ -2,7 +2,7 @@
 # Sets up .venv in this checkout.  Usage: scripts/install.sh core|all|test
 #   core  what the command line and the demo need (no Qt, napari or nipype)
 #   all   core with napari, nipype and the test tools, and the system libraries of Qt
-#   test  all, and a browser for the test that looks at the report page
+#   test  all, a browser for the test that looks at the report page, a virtual display, SLURM, and graphviz
 # Does nothing when the stamp left by the last run has the same inputs.
 set -eu
 
@@ -127,6 +127,47 @@ display() {
     fi
 }
 
+# programs (in sbin for daemons, which is not on every user's PATH) -> Debian packages; what is skipped without them
+programs() {
+    skipped=$1
+    shift
+    missing=""
+    for pair in "$@"; do
+        PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
+    done
+    [ -n "$missing" ] || return 0
+    if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
+        # shellcheck disable=SC2086
+        without_services need_apt $missing || say "missing:$missing; $skipped"
+    else
+        say "$skipped. To have it: sudo apt-get install -y --no-install-recommends$missing"
+    fi
+}
+
+# packages that bring daemons try to start them, which fails or hangs in a container, and the tests start their own:
+# Debian asks this script, and 101 says no; a policy that is there already is the administrator's
+without_services() {
+    policy=/usr/sbin/policy-rc.d
+    if [ -e $policy ]; then
+        "$@"
+        return
+    fi
+    printf '#!/bin/sh\nexit 101\n' >$policy
+    chmod 755 $policy
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    status=0
+    "$@" || status=$?
+    rm -f $policy
+    trap - EXIT
+    return $status
+}
+
+# a cluster of its own for the tests of the SLURM engine, and `dot` for the picture of a workflow
+cluster() {
+    programs "the tests on a real SLURM are skipped" slurmctld:slurmctld slurmd:slurmd sbatch:slurm-client munged:munge
+    programs "the workflow is not drawn as a picture" dot:graphviz
+}
+
 has_compiler() {
     for name in ${CXX:-c++ g++ clang++}; do
         if command -v "$name" >/dev/null 2>&1; then return 0; fi
@@ -191,4 +232,5 @@ inputs >"$venv/.installed-core"
 if [ "$stage" = test ]; then
     browser
     display
+    cluster
 fi

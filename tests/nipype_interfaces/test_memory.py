@@ -1,0 +1,218 @@
+"""Estimates of memory against what the real functions take, on shapes where arrays outweigh everything else."""
+
+import subprocess
+import sys
+import tracemalloc
+from dataclasses import replace
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+import pytest
+from nipype.pipeline import engine as pe
+
+import nipype_interfaces  # noqa: F401  before nipype: turns its telemetry off
+from napari_neuraldiffuser.core import contribution, decoding, embeddings, nsd
+from napari_neuraldiffuser.core.embeddings import Embeddings
+from napari_neuraldiffuser.core.nsd.rois import Rois
+from napari_neuraldiffuser.core.params import LAYERS, DecodingParams
+from nipype_interfaces import memory
+from nipype_interfaces.memory import GB, SAFETY, Study
+
+MB = 2**20
+CUBE = 16
+"""Voxels lie in a cube of CUBE^3."""
+PARAMS = DecodingParams(alphas=(100.0, 1000.0), cv_targets=512)
+STUDIES = {
+    # many targets; more voxels than stimuli, whose Gram matrix decides; fewer; many test stimuli; z above all
+    "targets": Study(600, 50, 500, (16_384, 3_000, 8_000, 8_000), z=16_384),
+    "gram": Study(1800, 50, 2_500, (64, 32, 32), z=64),
+    "voxels": Study(3500, 100, 1_000, (64, 32, 32), z=64),
+    "test": Study(300, 900, 500, (16_384, 2_000, 20_000), z=16_384),
+    "align": Study(100, 600, 300, (16_384, 64, 64), z=16_384),
+}
+
+
+def peak(function) -> int:
+    """Most bytes that `function` held at once; libraries are imported and used before."""
+    tracemalloc.start()
+    try:
+        function()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def write(study: Study, folder):
+    """Files of betas and of targets with the sizes of a study, of noise."""
+    rng, n = np.random.default_rng(0), study.train + study.test
+    ids = np.arange(n)
+    voxels = np.stack(np.unravel_index(np.arange(study.voxels), (CUBE,) * 3), 1)
+    data = rng.normal(size=(n, study.voxels)).astype(np.float32)
+    shape = {"voxels": voxels, "affine": np.eye(4), "shape": (CUBE,) * 3}
+    nsd.save_betas(nsd.Betas(data, ids, ids >= study.train, np.ones(n, int), **shape), folder / "betas.h5")
+    z, c, *g = (rng.normal(size=(n, columns)).astype(np.float32) for columns in study.columns)
+    Embeddings(z, c, dict(zip(LAYERS, g, strict=False)), ids).save(folder / "targets.h5")
+    return folder / "betas.h5", folder / "targets.h5"
+
+
+def fit(betas, targets, path, names=None):
+    train, _ = nsd.load_betas(betas).split()
+    with embeddings.TargetFile(targets) as file:
+        decoding.RidgeDecoder(PARAMS).fit(train, file, names=names).save(path)
+
+
+def study_of(betas, targets, names=()):
+    """The study that files describe."""
+    return memory._study(SimpleNamespace(betas=betas), targets, names)
+
+
+def decode(betas, decoder):
+    _, test = nsd.load_betas(betas).split()
+    return decoding.RidgeDecoder.load(decoder).predict(test)
+
+
+def maps(betas, targets, decoder):
+    _, test = nsd.load_betas(betas).split()
+    labels = np.ones((CUBE,) * 3, int)
+    with embeddings.TargetFile(targets) as file:
+        contribution.map(decoding.RidgeDecoder.load(decoder), test, [Rois("one", labels, {1: "A"}, np.eye(4))], file)
+
+
+def check(estimated: float, measured: int, most: float = 3.0):
+    """The arrays that were counted are about all there are, and what is asked for is not far more."""
+    assert measured <= 1.05 * estimated, f"took {measured / MB:.0f} MB, expected {estimated / MB:.0f}"
+    assert SAFETY * estimated <= most * measured, f"took {measured / MB:.0f} MB, expected {estimated / MB:.0f}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STUDIES)
+def test_fitting_decoding_and_mapping_take_what_is_expected(name, tmp_path):
+    study = STUDIES[name]
+    betas, targets = write(study, tmp_path)
+    decoder = tmp_path / "decoder.h5"
+    # what the estimates know is what the files say
+    assert study_of(betas, targets) == study
+    check(memory.fit_bytes(study, PARAMS.cv_targets), peak(lambda: fit(betas, targets, decoder)))
+    assert study_of(betas, decoder) == study
+    check(memory.decode_bytes(study), peak(lambda: decode(betas, decoder)))
+    check(memory.contribution_bytes(study), peak(lambda: maps(betas, targets, decoder)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [["z"], ["c"], list(LAYERS[:2])])
+def test_a_part_of_the_decoder_takes_what_its_targets_do(names, tmp_path):
+    betas, targets = write(Study(500, 50, 400, (12_000, 30_000, 40_000, 8_000)), tmp_path)
+    part = study_of(betas, targets, names)
+    check(memory.fit_bytes(part, PARAMS.cv_targets), peak(lambda: fit(betas, targets, tmp_path / "part.h5", names)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("average", [True, False])
+def test_reading_betas_takes_what_is_expected(recipe, average):
+    params = recipe.settings.betas.but(average_repeats=average)
+    subject = nsd.open_source(recipe.source, params)
+    found = subject.betas()
+    study = Study(len(found), 0, len(subject.voxels(params.roi)))
+    assert study.voxels * study.trials * 4 > MB, "too small to tell"
+    check(memory.load_bytes(study), peak(subject.betas))
+
+
+SCRIPT = r"""
+import re, sys
+import nipype_interfaces
+from pathlib import Path
+from nipype_interfaces.interfaces import FitDecoder
+node = FitDecoder(betas=sys.argv[1], targets=sys.argv[2], cv_targets=512, num_threads=1)
+node.run(cwd=sys.argv[3])
+# getrusage would count the process that started this one, too
+print(int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024)
+"""
+
+
+@pytest.mark.slow
+def test_a_node_in_a_process_of_its_own_stays_below_what_it_asks_for(tmp_path):
+    study = STUDIES["gram"]
+    betas, targets = write(study, tmp_path)
+    words = [sys.executable, "-c", SCRIPT, str(betas), str(targets), str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
+    measured, asked = int(done.stdout.split()[-1]) / GB, memory.with_safety(memory.fit_bytes(study, 512))
+    assert measured <= asked <= 3 * measured, f"took {measured:.2f} GB, asked for {asked:.2f}"
+
+
+def test_a_whole_nsd_subject_asks_for_what_a_cluster_has():
+    asked = {name: memory.with_safety(bytes_of(memory.FULL)) for name, bytes_of in FUNCTIONS.items()}
+    # more than the betas themselves, which are 640 MB, and less than the memory of a common computer
+    assert all(memory.FULL.betas / GB < gb < 64 for gb in asked.values()), asked
+
+
+FUNCTIONS = {
+    "load": memory.load_bytes,
+    "fit": memory.fit_bytes,
+    "decode": memory.decode_bytes,
+    "contribution": memory.contribution_bytes,
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("field", ["train", "test", "voxels"])
+def test_a_larger_study_never_asks_for_less(name, field):
+    small = Study(500, 100, 700, (2000, 3000, 4000))
+    for factor in (1, 2, 10, 30):
+        large = replace(small, **{field: factor * getattr(small, field)})
+        assert FUNCTIONS[name](large) >= FUNCTIONS[name](small)
+        small = replace(large)
+
+
+def test_only_the_targets_that_a_node_fits_count(tmp_path):
+    path = tmp_path / "targets.h5"
+    with h5py.File(path, "w") as file:
+        file["z"], file["c"] = np.zeros((3, 4, 5)), np.zeros((3, 7))
+        file["g/g00"], file["g/g02"] = np.zeros((3, 2, 2)), np.zeros((3, 9))
+    assert memory.target_columns(path) == {"z": 20, "c": 7, "g00": 4, "g02": 9}
+    assert memory.target_columns(path, ["z", "g02"]) == {"z": 20, "g02": 9}
+
+
+def node_of(interface, name="one", **inputs):
+    made = pe.Node(interface, name=name)
+    made.inputs.trait_set(**inputs)
+    return made
+
+
+def test_an_estimate_follows_the_files_and_falls_back_on_a_whole_subject(tmp_path):
+    from nipype_interfaces.interfaces import FitDecoder
+
+    study = Study(30, 5, 40, (16, 8, 4), z=16)
+    betas, targets = write(study, tmp_path)
+    estimator = memory.FromShapes("FitDecoder")
+    one = node_of(FitDecoder(), betas=str(betas), targets=str(targets))
+    gb, why = estimator(one.inputs)
+    assert gb == memory.with_safety(memory.fit_bytes(study)) and "from the shapes" in why
+    full = memory.with_safety(memory.fit_bytes(memory.FULL))
+    betas.write_bytes(b"damaged")
+    gb, why = estimator(one.inputs)
+    assert gb == full and "could not be read" in why
+    assert memory.default_gb(one) == full
+
+
+def test_memory_that_somebody_gave_is_not_estimated(tmp_path):
+    from nipype_interfaces.interfaces import FitDecoder, SubjectReport
+
+    free, given, other = node_of(FitDecoder(), "free"), node_of(FitDecoder(), "given"), node_of(SubjectReport(), "page")
+    given._mem_gb = 3.0
+    memory.estimate_nodes([free, given, other])
+    assert isinstance(free.ram_estimator, memory.FromShapes)
+    assert given.ram_estimator is None and other.ram_estimator is None
+    assert memory.default_gb(given) == 3.0 and memory.default_gb(other) == memory.OTHERS_GB
+
+
+def test_reading_betas_is_estimated_from_the_trials(recipe):
+    from nipype_interfaces.interfaces import LoadNSDBetas
+
+    one = node_of(LoadNSDBetas(), nsd_dir=recipe.source.nsd_dir)
+    gb, why = memory.FromShapes("LoadNSDBetas")(one.inputs)
+    params = recipe.settings.betas
+    found = nsd.open_source(recipe.source, params).betas()
+    exact = memory.with_safety(memory.load_bytes(Study(len(found), 0, found.n_voxels)))
+    # voxels that are dropped for having no signal are counted, too
+    assert "from the shapes" in why and exact <= gb <= 1.2 * exact
