@@ -1,8 +1,10 @@
 """Random-weight models of the Stable Diffusion classes, small enough for tests."""
 
+from pathlib import Path
+
 import torch
 
-from napari_neuraldiffuser.core.models import Models
+from napari_neuraldiffuser.core.models import PARTS, Models
 
 WORDS = ["<pad>", "<start>", "<end>", "<unk>", "a", "red", "blue", "ball", "house", "in", "field"]
 
@@ -87,3 +89,11 @@ def small_models(dtype: torch.dtype = torch.float32, seed: int = 0, blocks: int 
         )
     )
     return Models(vae, unet, scheduler, text, small_tokenizer(), image, "small", "digest").to("cpu", dtype)
+
+
+def save_small_models(folder: Path) -> Path:
+    """The same as a model folder on disk; returns it."""
+    small = small_models()
+    for name in PARTS:
+        getattr(small, name).save_pretrained(folder / name)
+    return folder

@@ -3,12 +3,11 @@
 import threading
 from pathlib import Path
 
-from napari_neuraldiffuser.core import models
 from napari_neuraldiffuser.core.events import Events
 from napari_neuraldiffuser.core.nsd import simulate
 from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams, Settings, SimulationParams
 from napari_neuraldiffuser.core.recipe import Recipe, Source
-from tests.small_models import small_models
+from tests.small_models import save_small_models
 
 SMALL = SimulationParams(n_sessions=1, n_test=8, train_repeats=3, image_size=32)
 DIFFUSION = DiffusionParams(n_steps=6, repeats=2, batch_size=4)
@@ -18,9 +17,7 @@ GUIDANCE = GuidanceParams(guidance_scale=1.0, guidance_strength=0.5, normalise="
 def write_inputs(folder: Path) -> Recipe:
     """Write subject and models below `folder`; the recipe has no stimuli yet."""
     simulate.write_subjects(folder / "nsd", SMALL)
-    small = small_models()
-    for name in models.PARTS:
-        getattr(small, name).save_pretrained(folder / "models" / name)
+    save_small_models(folder / "models")
     settings = Settings(diffusion=DIFFUSION, guidance=GUIDANCE)
     return Recipe(Source(nsd_dir=str(folder / "nsd")), settings, models=str(folder / "models"))
 

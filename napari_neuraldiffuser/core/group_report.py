@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .files import atomic_path, file_digest
+from .files import file_digest
 from .group_inputs import KIND, SubjectResult
-from .report import CARDS, LABELS, SHARE_TEXT, TEMPLATES
+from .report import CARDS, LABELS, SHARE_TEXT, write_template
 from .report_parts import data_uri, heat_tables, png_uri
 
 SHOWN = 9
@@ -59,14 +59,7 @@ def write_page(path: Path, data: GroupData) -> None:
     OutputError
         If the folder cannot be written.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    text = environment.get_template("group.html").render(**page_values(data))
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_template("group.html", page_values(data), path)
 
 
 def page_values(data: GroupData) -> dict[str, Any]:

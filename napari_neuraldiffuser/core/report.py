@@ -87,12 +87,17 @@ def write_report(path: str | Path, data: ReportData) -> None:
     OutputError
         If the folder cannot be written.
     """
+    write_template("report.html", page_values(data), path)
+
+
+def write_template(name: str, values: dict[str, Any], path: str | Path) -> None:
+    """Write a template with its variables filled in, atomically."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    text = environment.get_template("report.html").render(**page_values(data))
+    text = environment.get_template(name).render(**values)
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

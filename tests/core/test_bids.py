@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from napari_neuraldiffuser import cli
-from napari_neuraldiffuser.core import bids, group, models
+from napari_neuraldiffuser.core import bids, group
 from napari_neuraldiffuser.core.derivatives import ARMS, SHOWN, Derivatives
 from napari_neuraldiffuser.core.nsd import simulate
 from napari_neuraldiffuser.core.params import SimulationParams
@@ -160,12 +160,10 @@ def test_an_empty_folder_lacks_its_description(tmp_path):
 @pytest.mark.slow
 def test_what_the_command_writes_is_as_declared(tmp_path):
     """A whole run of a small simulated subject with small random models."""
-    from tests.small_models import small_models
+    from tests.small_models import save_small_models
 
     simulate.write_subjects(tmp_path / "nsd", SimulationParams(n_sessions=1, n_test=8, train_repeats=3, image_size=32))
-    small = small_models()
-    for name in models.PARTS:
-        getattr(small, name).save_pretrained(tmp_path / "models" / name)
+    save_small_models(tmp_path / "models")
     options = "--guidance demo --n-stimuli 3 --repeats 2 --n-steps 6 --batch-size 2".split()
     command = ["run", str(tmp_path / "nsd"), str(tmp_path / "out"), "participant", "--models", str(tmp_path / "models")]
     assert cli.main([*command, *options]) == 0

@@ -9,10 +9,10 @@ import pytest
 from skimage import io
 
 from napari_neuraldiffuser import cli
-from napari_neuraldiffuser.core import bids, models, recon_files
+from napari_neuraldiffuser.core import bids, recon_files
 from napari_neuraldiffuser.core.nsd import simulate
 from napari_neuraldiffuser.core.params import TARGETS, SimulationParams
-from tests.small_models import small_models
+from tests.small_models import save_small_models
 
 SMALL = SimulationParams(n_sessions=1, n_test=8, train_repeats=3, image_size=32)
 OPTIONS = "--guidance demo --n-stimuli 3 --repeats 2 --n-steps 6 --batch-size 2".split()
@@ -27,10 +27,7 @@ def nsd_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory):
-    folder, small = tmp_path_factory.mktemp("models"), small_models()
-    for name in models.PARTS:
-        getattr(small, name).save_pretrained(folder / name)
-    return folder
+    return save_small_models(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from napari_neuraldiffuser import cli
-from napari_neuraldiffuser.core import bids, embeddings, models, nsd
+from napari_neuraldiffuser.core import bids, embeddings, nsd
 from napari_neuraldiffuser.core.job import Job, map_families, prepare, run_subject
 from napari_neuraldiffuser.core.nsd.simulation import brain
 from napari_neuraldiffuser.core.params import TARGETS, BetasParams, DiffusionParams, Settings, SimulationParams
 from napari_neuraldiffuser.core.recipe import Source
 from tests.core.nsd.own_files import export
-from tests.small_models import small_models
+from tests.small_models import save_small_models
 
 pytestmark = pytest.mark.slow
 SMALL = SimulationParams(n_sessions=1, n_test=8, train_repeats=3, image_size=32)
@@ -40,10 +40,7 @@ def source(subject, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory):
-    folder, small = tmp_path_factory.mktemp("models"), small_models()
-    for name in models.PARTS:
-        getattr(small, name).save_pretrained(folder / name)
-    return folder
+    return save_small_models(tmp_path_factory.mktemp("models"))
 
 
 def run(scans, out, model_dir, *more):

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from napari_neuraldiffuser.core import models
 from napari_neuraldiffuser.core.nsd import simulate
 from napari_neuraldiffuser.core.params import SimulationParams
 from tests.find_text import files_with
-from tests.small_models import small_models
+from tests.small_models import save_small_models
 
 pytestmark = pytest.mark.slow
 
@@ -29,10 +28,7 @@ def nsd_dir(tmp_path):
 
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory):
-    folder, small = tmp_path_factory.mktemp("models"), small_models()
-    for name in models.PARTS:
-        getattr(small, name).save_pretrained(folder / name)
-    return folder
+    return save_small_models(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")

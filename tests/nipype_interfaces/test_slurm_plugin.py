@@ -332,6 +332,7 @@ def test_a_job_that_waits_again_is_waited_for(plugin, task, fake, clock):
     assert plugin._get_result(7) is None
     clock.go(1000)
     fake.answer(states="7|COMPLETED|None\n")
+    assert plugin._get_result(7) is None, "its files may be late again"
     write_result(task)
     assert plugin._get_result(7)["result"] == "done"
 

@@ -48,14 +48,12 @@ def session(viewer):
 @pytest.fixture(scope="session")
 def files(tmp_path_factory):
     """A folder with a small simulated subject in `nsd` and small random models in `models`."""
-    from napari_neuraldiffuser.core import models
     from napari_neuraldiffuser.core.nsd import simulate
     from napari_neuraldiffuser.core.params import SimulationParams
-    from tests.small_models import small_models
+    from tests.small_models import save_small_models
 
-    folder, small = tmp_path_factory.mktemp("files"), small_models()
+    folder = tmp_path_factory.mktemp("files")
     params = SimulationParams(n_sessions=1, n_test=8, train_repeats=3, image_size=32)
     simulate.write_subjects(folder / "nsd", params)
-    for name in models.PARTS:
-        getattr(small, name).save_pretrained(folder / "models" / name)
+    save_small_models(folder / "models")
     return folder

@@ -497,14 +497,11 @@ def test_differences_in_words(session):
 @pytest.mark.slow
 def test_a_real_decoder_is_fitted_saved_loaded_and_reused(viewer, qtbot, tmp_path, monkeypatch):
     """With the real engine on a simulated subject and small models."""
-    from napari_neuraldiffuser.core import models
     from napari_neuraldiffuser.core.nsd import simulate
-    from tests.small_models import small_models
+    from tests.small_models import save_small_models
 
     simulate.write_subjects(tmp_path / "nsd", SimulationParams(n_sessions=1, n_test=8, train_repeats=3, image_size=32))
-    small = small_models()
-    for name in models.PARTS:
-        getattr(small, name).save_pretrained(tmp_path / "models" / name)
+    save_small_models(tmp_path / "models")
     panel = DecodePanel(viewer)
     qtbot.addWidget(panel)
 
