@@ -20,6 +20,8 @@ from nipype.interfaces.base.traits_extension import BasePath
 from nipype.pipeline.engine import Node
 from nipype.pipeline.plugins import base
 
+from nipype_interfaces.slurm import _is_complete
+
 Duration = Callable[[Any], float]
 
 
@@ -120,7 +122,7 @@ class Cluster:
 
 
 class VirtualPlugin(base.SGELikeBatchManagerBase):
-    """Nipype's engine for batch systems with a simulated one behind it."""
+    """Nipype's engine for batch systems with a simulated one behind it; as ours for SLURM, it makes lists itself."""
 
     def __init__(self, cluster: Cluster, clock: Clock) -> None:
         super().__init__("#!/bin/sh", {})
@@ -128,6 +130,12 @@ class VirtualPlugin(base.SGELikeBatchManagerBase):
         self.placed: list[Placed] = []
         self.running: dict[int, tuple[float, Any]] = {}
         clock.next_end = lambda: min((end for end, _ in self.running.values()), default=math.inf)
+
+    def _local_hash_check(self, jobid: int, graph: Any) -> bool:
+        items = [self.procs[item] for item, parent in self.mapnodesubids.items() if parent == jobid]
+        if items and all(map(_is_complete, items)):
+            self.procs[jobid].run_without_submitting = True
+        return super()._local_hash_check(jobid, graph)
 
     def _submit_batchtask(self, scriptfile: str, node: Any) -> int:
         self.clock.skipped += self.cluster.submit

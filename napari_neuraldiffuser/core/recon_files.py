@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from skimage import io
 
-from .derivatives import ARMS, Derivatives, generated_by
+from .derivatives import ARMS, Derivatives, generated_by, model_name
 from .embeddings import Embeddings
 from .files import atomic_path, read_json, write_json
 from .models import Models
@@ -116,7 +116,7 @@ def _write_sidecar(job: ReconJob) -> list[int]:
     sidecar = {
         "GeneratedBy": generated_by(),
         "Sources": [job.places.uri(job.places.embeddings)],
-        "Model": job.models.name,
+        "Model": model_name(job.models.name),
         "ModelDigest": job.models.digest,
         "DiffusionParams": job.settings.diffusion.to_dict(),
         "Arms": arms,
