@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import networkx
 from nipype.interfaces.base import BaseInterface, traits
 from nipype.interfaces.base.traits_extension import BasePath
 from nipype.pipeline.engine import Node
@@ -90,6 +91,75 @@ class Placed:
         return self.end - self.start
 
 
+@dataclass(frozen=True)
+class Schedule:
+    """A simulated run.
+
+    Attributes
+    ----------
+    jobs : list of Placed
+    graph : networkx.DiGraph
+        The nodes that Nipype ran.
+    engine, quick : float
+        Real processor seconds of the engine, and of the nodes that it runs by itself.
+    """
+
+    jobs: list[Placed]
+    graph: Any
+    engine: float
+    quick: float
+
+    @property
+    def makespan(self) -> float:
+        return max(job.end for job in self.jobs)
+
+    @property
+    def gpu(self) -> float:
+        """Seconds of all GPU jobs."""
+        return sum(job.seconds for job in self.jobs if job.gpu)
+
+    def window(self, name: str) -> float:
+        """Seconds from the first start to the last end of a node's jobs."""
+        jobs = self.of(name)
+        return max(job.end for job in jobs) - min(job.start for job in jobs)
+
+    def total(self, name: str) -> float:
+        """Seconds of a node's jobs together."""
+        return sum(job.seconds for job in self.of(name))
+
+    def longest(self, name: str) -> float:
+        """Seconds of the longest job of a node; 0 if the engine ran it by itself."""
+        return max((job.seconds for job in self.of(name)), default=0.0)
+
+    def of(self, name: str) -> list[Placed]:
+        """Jobs of a node; all items of a MapNode."""
+        return [job for job in self.jobs if job.name == name]
+
+    def bound(self, gpus: int, name: str) -> float:
+        """Least seconds that any order of these jobs takes.
+
+        Either the work of all GPUs spread evenly; or the longest way through the graph to and from a node of `name`
+        and, in between, all jobs of that name spread evenly.
+        """
+        around = [
+            self._to(node, self.graph) + self._to(node, self.graph.reverse(copy=False))
+            for node in self.graph
+            if node.name == name
+        ]
+        between = max(self.total(name) / gpus, self.longest(name))
+        return max(self.gpu / gpus, min(around) + between)
+
+    def _to(self, end: Any, graph: Any) -> float:
+        """Seconds of the longest way to a node, without itself."""
+        done: dict[Any, float] = {}
+        for node in networkx.topological_sort(graph):
+            begin = max((done[before] for before in graph.predecessors(node)), default=0.0)
+            if node is end:
+                return begin
+            done[node] = begin + self.longest(node.name)
+        raise KeyError(end)
+
+
 @dataclass
 class Cluster:
     """First come, first served, in a queue for jobs that want a GPU and one for those that do not.
@@ -129,7 +199,12 @@ class VirtualPlugin(base.SGELikeBatchManagerBase):
         self.cluster, self.clock = cluster, clock
         self.placed: list[Placed] = []
         self.running: dict[int, tuple[float, Any]] = {}
+        self.graph: Any = None
         clock.next_end = lambda: min((end for end, _ in self.running.values()), default=math.inf)
+
+    def run(self, graph: Any, config: Any, updatehash: bool = False) -> None:
+        self.graph = graph
+        super().run(graph, config, updatehash=updatehash)
 
     def _local_hash_check(self, jobid: int, graph: Any) -> bool:
         items = [self.procs[item] for item, parent in self.mapnodesubids.items() if parent == jobid]

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import _census as census
-from _virtual_cluster import Clock, Cluster, Placed, VirtualPlugin, is_item, plain_name, stubbed, touch, virtual_time
+from _virtual_cluster import Clock, Cluster, Schedule, VirtualPlugin, plain_name, stubbed, touch, virtual_time
 
 from napari_neuraldiffuser.core.files import write_json
 from napari_neuraldiffuser.core.job_spec import Job
@@ -32,10 +32,6 @@ POLL, SUBMIT = 5.0, 0.02
 """Seconds between two looks at the queue, as in `nipype_interfaces.slurm`, and of one sbatch call (assumed)."""
 CPUS = 64
 TRAIN = 9000
-BEFORE = ("betas", "targets", "fit", "decoder", "decode")
-AFTER = ("evaluate", "report")
-"""Jobs of a subject that run one after the other before its first image, and after its last."""
-
 TABLE = {
     # node: seconds of its job beside the start, for one subject of the size of NSD (assumed)
     "betas": 600.0,  # 30,000 trials read from disk
@@ -84,48 +80,6 @@ class Study:
     def pairs(self) -> int:
         """Guided images; there are as many unguided ones."""
         return self.subjects * self.stimuli * self.repeats
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """A simulated run.
-
-    Attributes
-    ----------
-    jobs : list of Placed
-    engine, quick : float
-        Real processor seconds of the engine, and of the nodes that it runs by itself.
-    """
-
-    jobs: list[Placed]
-    engine: float
-    quick: float
-
-    @property
-    def makespan(self) -> float:
-        return max(job.end for job in self.jobs)
-
-    @property
-    def gpu(self) -> float:
-        """Seconds of all GPU jobs."""
-        return sum(job.seconds for job in self.jobs if job.gpu)
-
-    def window(self, name: str) -> float:
-        """Seconds from the first start to the last end of a node's jobs."""
-        jobs = self.of(name)
-        return max(job.end for job in jobs) - min(job.start for job in jobs)
-
-    def total(self, name: str) -> float:
-        """Seconds of a node's jobs together."""
-        return sum(job.seconds for job in self.of(name))
-
-    def longest(self, name: str) -> float:
-        """Seconds of the longest job of a node."""
-        return max(job.seconds for job in self.of(name))
-
-    def of(self, name: str) -> list[Placed]:
-        """Jobs of a node; all items of a MapNode."""
-        return [job for job in self.jobs if job.name == name]
 
 
 def duration_of(study: Study, costs: Costs):
@@ -188,20 +142,10 @@ def simulate(study: Study, gpus: int, chunk_size: int, costs: Costs) -> Schedule
         clock.restart()
         wf.run(plugin=plugin)
         engine = clock.engine() - clock.quick
-    return Schedule(plugin.placed, engine, clock.quick)
+    return Schedule(plugin.placed, plugin.graph, engine, clock.quick)
 
 
 # ---- rows -------------------------------------------------------------------------------------------------------
-
-
-def bound(schedule: Schedule, gpus: int) -> float:
-    """Least seconds that any order of these jobs takes.
-
-    Either the work of all GPUs spread evenly, or what comes before and after the images of a subject and, in between,
-    all images spread evenly.
-    """
-    images = max(schedule.total("recon") / gpus, schedule.longest("recon"))
-    return max(schedule.gpu / gpus, sum(map(schedule.longest, BEFORE)) + images + sum(map(schedule.longest, AFTER)))
 
 
 def row(case: str, baseline: str, ratio: float, schedule: Schedule, **more: Any) -> dict[str, Any]:
@@ -239,7 +183,7 @@ def scaling_row(schedule: Schedule, one: Schedule, gpus: int, chunk: int, baseli
         one.makespan / schedule.makespan,
         schedule,
         efficiency=one.makespan / (gpus * schedule.makespan),
-        efficiency_against_bound=bound(schedule, gpus) / schedule.makespan,
+        efficiency_against_bound=schedule.bound(gpus, "recon") / schedule.makespan,
         efficiency_of_reconstruction=recon,
         **engine_facts(schedule),
     )
@@ -261,7 +205,8 @@ def line(row: dict[str, Any]) -> str:
     """A row as text."""
     return (
         f"{row['case']}: {row['ours']['median']:.2f} h (simulated), {row['ratio']['median']:.2f}x 1 GPU, "
-        f"{row['ours']['gpu_hours']:.1f} GPU hours, efficiency {row['efficiency']:.3f}, against the bound {row['efficiency_against_bound']:.3f}, reconstruction alone "
+        f"{row['ours']['gpu_hours']:.1f} GPU hours, efficiency {row['efficiency']:.3f}, "
+        f"against the bound {row['efficiency_against_bound']:.3f}, reconstruction alone "
         f"{row['efficiency_of_reconstruction']:.3f}; measured: engine {row['engine_ms_per_job']:.1f} ms for each of "
         f"{row['jobs']} jobs, nodes that it runs by itself {row['quick_nodes_seconds']:.1f} s, together "
         f"{100 * row['share_of_makespan']:.2f} % of the time"

@@ -93,9 +93,7 @@ def _prepare(wf: Any, how: How) -> None:
     if how.plugin in BATCH:
         resources.for_batch(wf, scheduler=how.plugin.lower())
     elif how.plugin == "MultiProc":
-        for node in map(wf.get_node, wf.list_node_names()):
-            if type(node.interface).__name__ in memory.ESTIMATES:
-                node.ram_estimator = memory.FromShapes(type(node.interface).__name__)
+        memory.estimate_nodes(map(wf.get_node, wf.list_node_names()))
 
 
 def _chunks(job: Job, cut: WorkflowParams) -> tuple[str, int]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from napari_neuraldiffuser.core.model_digest import model_source
 from napari_neuraldiffuser.core.params import BetasParams, DecodingParams
 from nipype.utils.ram_estimator import RamEstimator
 
@@ -23,6 +24,13 @@ BASE_GB = 0.75
 BLOCK = 64 * 2**20
 """Targets are read in blocks of so many bytes."""
 FLOAT, DOUBLE = 4, 8
+WEIGHTS = (".safetensors", ".bin")
+SD_WEIGHTS = 4.9e9
+"""Bytes of Stable Diffusion 1.4 in float32 with CLIP ViT-B/32."""
+NETWORKS = 2.5
+"""Peak of a guided step on a CPU, one image at a time, in units of the weights (performance.md: 9.5 to 13.6 GB)."""
+FULL_IMAGES = 1.5 * 1000 * 5 * 2 * 512 * 512 * 3
+"""Bytes of the images of `_images` for a whole subject."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +176,27 @@ def _contribution(inputs: Any) -> float:
     return contribution_bytes(_study(inputs, inputs.decoder))
 
 
+def weights_bytes(models: str, guide: str = "") -> float:
+    """Bytes of the weight files of model folders; those of Stable Diffusion 1.4 for a hub id."""
+    folders = [Path(model_source(models)), *([Path(guide)] if guide else [])]
+    if not all(folder.is_dir() for folder in folders):
+        return SD_WEIGHTS
+    return sum(p.stat().st_size for folder in folders for p in folder.rglob("*") if p.suffix in WEIGHTS)
+
+
+def _networks(inputs: Any) -> float:
+    return NETWORKS * weights_bytes(inputs.models, inputs.guide)
+
+
+def _images(inputs: Any) -> float:
+    """Networks, and all images with one more copy of each arm in its turn."""
+    from PIL import Image
+
+    with Image.open(inputs.images[0]) as first:
+        width, height = first.size
+    return _networks(inputs) + 1.5 * len(inputs.images) * width * height * 3
+
+
 ESTIMATES: dict[str, tuple[Callable[[Any], float], float]] = {
     # interface -> estimate from its inputs, and that for FULL, where they are not known yet
     "LoadNSDBetas": (_load, load_bytes(FULL)),
@@ -175,10 +204,15 @@ ESTIMATES: dict[str, tuple[Callable[[Any], float], float]] = {
     "FitDecoder": (_fit, fit_bytes(FULL)),
     "Decode": (_decode, decode_bytes(FULL)),
     "ContributionMap": (_contribution, contribution_bytes(FULL)),
+    # on a CPU; WorkflowParams.gpu_mem_gb is for those on a GPU
+    "ExtractFeatures": (_networks, NETWORKS * SD_WEIGHTS),
+    "GuidedReconstruct": (_networks, NETWORKS * SD_WEIGHTS),
+    "EvaluateReconstruction": (_images, NETWORKS * SD_WEIGHTS + FULL_IMAGES),
+    "SubjectReport": (_images, NETWORKS * SD_WEIGHTS + FULL_IMAGES),
 }
-OTHERS = ("ExtractFeatures", "JoinDecoders", "GuidedReconstruct", "EvaluateReconstruction", "SubjectReport")
+OTHERS = ("JoinDecoders",)
 OTHERS_GB = 4.0
-"""Of our other nodes, with Stable Diffusion on the CPU; WorkflowParams.gpu_mem_gb is for those on a GPU."""
+"""Of our other nodes that compute."""
 NIPYPES_GB = 0.2
 """What Nipype says of a node whose memory nobody gave."""
 

@@ -192,7 +192,8 @@ def test_a_dataset_is_scheduled_through_nipypes_engine(load):
     assert all(job.gpu for job in items)
     assert two.window("recon") == pytest.approx(one.window("recon") / 2, rel=0.1)
     assert min(job.start for job in items) > max(job.end for job in two.jobs if job.name == "fit")
-    assert schedule.bound(two, 2) <= two.makespan < one.makespan
+    assert 0.8 * two.makespan < two.bound(2, "recon") <= two.makespan < one.makespan
+    assert one.bound(1, "recon") <= one.makespan
     assert two.engine > 0
 
 

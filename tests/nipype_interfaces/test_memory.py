@@ -196,14 +196,33 @@ def test_an_estimate_follows_the_files_and_falls_back_on_a_whole_subject(tmp_pat
 
 
 def test_memory_that_somebody_gave_is_not_estimated(tmp_path):
-    from nipype_interfaces.interfaces import FitDecoder, SubjectReport
+    from nipype_interfaces.interfaces import FitDecoder, JoinDecoders
 
-    free, given, other = node_of(FitDecoder(), "free"), node_of(FitDecoder(), "given"), node_of(SubjectReport(), "page")
+    free, given, other = node_of(FitDecoder(), "free"), node_of(FitDecoder(), "given"), node_of(JoinDecoders(), "join")
     given._mem_gb = 3.0
     memory.estimate_nodes([free, given, other])
     assert isinstance(free.ram_estimator, memory.FromShapes)
     assert given.ram_estimator is None and other.ram_estimator is None
     assert memory.default_gb(given) == 3.0 and memory.default_gb(other) == memory.OTHERS_GB
+
+
+def test_networks_are_estimated_from_their_weights_and_pages_from_their_images(tmp_path):
+    from PIL import Image
+
+    from nipype_interfaces.interfaces import EvaluateReconstruction, GuidedReconstruct
+
+    (tmp_path / "unet").mkdir()
+    for name, size in (("unet/a.safetensors", 3 * MB), ("b.bin", MB), ("README.md", 9 * MB)):
+        (tmp_path / name).write_bytes(bytes(size))
+    models = node_of(GuidedReconstruct(), models=str(tmp_path)).inputs
+    networks = memory.NETWORKS * 4 * MB
+    assert memory.FromShapes("GuidedReconstruct")(models)[0] == memory.with_safety(networks)
+    models.models = "somebody/stable-diffusion"
+    assert memory.FromShapes("GuidedReconstruct")(models)[0] > 12
+    Image.new("RGB", (30, 20)).save(tmp_path / "one.png")
+    page = node_of(EvaluateReconstruction(), models=str(tmp_path), images=[str(tmp_path / "one.png")] * 7).inputs
+    found = memory.FromShapes("EvaluateReconstruction")(page)[0]
+    assert found == memory.with_safety(networks + 1.5 * 7 * 30 * 20 * 3)
 
 
 def test_reading_betas_is_estimated_from_the_trials(recipe):
