@@ -245,6 +245,8 @@ def main() -> int:
     (costs, origin), study = costs_of(args), Study(2, 100, thin=args.thin) if args.quick else Study(thin=args.thin)
     print("\n".join(census.table(DiffusionParams(), GuidanceParams(), Study().pairs)))
     print(f"\nsimulated: {study}; {costs.image:.2f} s per guided image ({origin}), {costs.unguided:.2f} of it unguided")
+    hours = census.gpu_hours(costs.image, study.pairs, costs.unguided)
+    print(f"images alone: {hours:.1f} GPU hours, {hours / (1 + costs.unguided):.1f} of them for the guided ones")
     print(f"assumed: {costs.start:g} s to start a job, {costs.load:g} s to open the models, {CPUS} CPU jobs at once")
     print(f"assumed seconds of one subject's nodes: {TABLE}\n", flush=True)
     found = [row | {"seconds_per_image": costs.image, "origin": origin} for row in rows(args, study, costs)]

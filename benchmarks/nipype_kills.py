@@ -106,6 +106,8 @@ def study(case: runs.Case, args: argparse.Namespace, folder: Path) -> list[dict[
         for engine in args.engines
     }
     wanted = runs.outputs(folder / f"quiet-{args.engines[0]}")
+    if not wanted:
+        raise RuntimeError(f"a run that is left in peace must write files, got none in {folder}/quiet-*/out.")
     for engine in args.engines[1:]:
         differing = different(wanted, runs.outputs(folder / f"quiet-{engine}"))
         print(f"left in peace, {engine} differs from {args.engines[0]} in {len(differing)} of {len(wanted)} files")

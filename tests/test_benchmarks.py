@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -187,7 +188,9 @@ def test_a_dataset_is_scheduled_through_nipypes_engine(load):
     schedule = load("cluster_schedule")
     costs = schedule.Costs(image=10.0, unguided=0.5)
     one, two = (schedule.simulate(schedule.Study(1, 8, 5), gpus, 2, costs) for gpus in (1, 2))
-    items = [job for job in two.jobs if job.name == "recon" and job.item]
+    items = two.of("recon")
+    assert all(job.item for job in items + two.of("fit"))  # the lists of their results are no jobs
+    assert len(two.of("fit")) == 3
     assert [job.seconds for job in items] == [costs.start + costs.load + 2 * 5 * 15.0] * 4
     assert all(job.gpu for job in items)
     assert two.window("recon") == pytest.approx(one.window("recon") / 2, rel=0.1)
@@ -233,6 +236,61 @@ def test_files_outside_of_the_work_folder_are_compared(load, tmp_path):
     found = load("_runs").outputs(tmp_path)
     assert list(found) == ["a.png", "sub-01/work/b.png"]
     assert load("nipype_kills").different(found, found | {"a.png": "0", "c": "1"}) == ["a.png", "c"]
+
+
+class Sleeper:
+    """A case whose run takes `seconds`, and ends with `status`."""
+
+    def __init__(self, seconds, status=0):
+        self.code, self.starts = f"import sys, time; time.sleep({seconds}); sys.exit({status})", 0
+
+    def start(self, folder, engine):
+        folder.mkdir()
+        self.starts += 1
+        return subprocess.Popen([sys.executable, "-c", self.code], start_new_session=True)
+
+
+def test_a_run_is_killed_at_its_moment(load, tmp_path):
+    case = Sleeper(60)
+    after = load("nipype_kills").start_and_kill(case, tmp_path / "kill", "Linear", 0.2)
+    assert 0.2 <= after < 30
+    assert case.starts == 1
+
+
+def test_a_run_that_was_over_is_killed_earlier(load, tmp_path, monkeypatch):
+    kills, case, waited = load("nipype_kills"), Sleeper(0), []
+
+    def wait(process, seconds):
+        waited.append(seconds)
+        if len(waited) < 3:
+            process.wait()
+        if len(waited) == 2:
+            case.code = Sleeper(60).code  # the next one is still running
+
+    monkeypatch.setattr(kills, "wait", wait)
+    kills.start_and_kill(case, tmp_path / "kill", "Linear", 10.0)
+    assert waited == pytest.approx([10.0, 9.0, 8.1])
+
+
+def test_a_run_that_fails_is_no_killed_one(load, tmp_path):
+    with pytest.raises(RuntimeError, match="must end well or be killed, got 3"):
+        load("nipype_kills").start_and_kill(Sleeper(0, status=3), tmp_path / "failed", "Linear", 30.0)
+
+
+def test_finished_rounds_are_not_done_again(load, tmp_path):
+    kills = load("nipype_kills")
+    assert kills.once(tmp_path / "kill-0.json", dict, {"kept": 1}) == {"kept": 1}
+    assert kills.once(tmp_path / "kill-0.json", lambda: pytest.fail("again")) == {"kept": 1}
+
+
+def test_a_folder_of_other_rounds_is_refused(load, tmp_path, monkeypatch):
+    kills = load("nipype_kills")
+    monkeypatch.setattr(kills.simulate, "write_subjects", lambda folder, params: folder.mkdir(exist_ok=True))
+    args = SimpleNamespace(quick=True, kills=2, seed=0, engines=["Linear"])
+    assert kills.prepare(args, tmp_path) == kills.prepare(args, tmp_path)
+    args.seed = 1
+    with pytest.raises(SystemExit, match="Name another one"):
+        kills.prepare(args, tmp_path)
 
 
 def test_overhead_is_the_plain_call_over_ours(load):
