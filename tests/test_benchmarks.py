@@ -298,3 +298,17 @@ def test_overhead_is_the_plain_call_over_ours(load):
     row = overhead.compared("Linear", overhead.PLAIN, [spent(10.0, 8.0), spent(20.0, 8.0)], [spent(20.0, 10.0)] * 2)
     assert (row["ratio"]["median"], row["cpu"]["ratio"]["median"]) == (0.75, 0.8)
     assert "overhead 25.0 %" in overhead.line(row)
+
+
+def test_two_workers_share_the_images_of_one(load, monkeypatch):
+    workers, asked = load("gpu_workers"), []
+
+    def seconds(case, n):
+        asked.append((case.stimuli, n))
+        return 12.0 / n
+
+    monkeypatch.setattr(workers, "seconds", seconds)
+    args = SimpleNamespace(models="demo", guide="", device="cuda", stimuli=8, quick=False, rounds=2)
+    row = workers.measure(args)
+    assert asked == [(8, 1), (4, 2)] * 2
+    assert row["ratio"]["median"] == 2.0 and row["ours"]["median"] == 6.0
