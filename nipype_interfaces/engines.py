@@ -108,6 +108,8 @@ def watch(engine: Any, monitor: Callable[[Any, str], None], begin: Callable[[Any
     run = engine.run
 
     def watched(graph, config, updatehash=False):
+        if hasattr(engine, "end_left_over"):  # before folders that its jobs write to may be removed
+            engine.end_left_over(graph)
         begin(graph)
         return run(graph, config, updatehash=updatehash)
 

@@ -144,7 +144,7 @@ def absolute(job: Job) -> Job:
 
 
 def _absolute(path: str) -> str:
-    return str(Path(path).absolute()) if path else ""
+    return str(Path(path).expanduser().absolute()) if path else ""
 
 
 def _absolute_masks(settings: Settings) -> Settings:
@@ -154,6 +154,6 @@ def _absolute_masks(settings: Settings) -> Settings:
         return settings
     from napari_neuraldiffuser.core.nsd.selection import as_term, parse
 
-    terms = [(t.operator, as_term(Path(t.name).absolute() if t.is_mask else t.name)) for t in parse(roi)]
+    terms = [(t.operator, as_term(_absolute(t.name) if t.is_mask else t.name)) for t in parse(roi)]
     text = " ".join(f"{operator} {name}" for operator, name in terms).removeprefix("+ ")
     return replace(settings, betas=settings.betas.but(roi=text))

@@ -146,8 +146,13 @@ def _candidates(device: str) -> list[tuple[str, str]]:
 
 
 def _lock_name(name: str) -> str:
-    """File of one device.  In a batch job the devices are the job's own, and may be numbered from 0 in every one."""
-    job = next((f"-job{os.environ[key]}" for key in JOBS if os.environ.get(key)), "")
+    """File of one device.
+
+    Devices that a batch system gave to a job may be numbered from 0 in every job.  Where it gave none, a job sees
+    those of the whole computer, as everybody does.
+    """
+    given = "CUDA_VISIBLE_DEVICES" in os.environ
+    job = next((f"-job{os.environ[key]}" for key in JOBS if given and os.environ.get(key)), "")
     return re.sub(r"[^0-9A-Za-z.-]", "_", f"gpu-{name}{job}") + ".lock"
 
 

@@ -24,6 +24,10 @@ TRIES = 2
 """How often a node is started whose workers are ended by nobody knows whom."""
 
 
+class NoGpu(UserError):
+    """Nodes want a GPU where there is none."""
+
+
 class WorkerDied(UserError):
     """A worker process ended before its node did."""
 
@@ -58,6 +62,8 @@ class WatchedMultiProcPlugin(multiproc.MultiProcPlugin):
         if self._count_gpus and any(node.is_gpu_node() for node in graph.nodes()):
             # Nipype asks nvidia-smi, which some machines with GPUs do not have
             self.n_gpu_procs = len(visible_gpus())
+            if not self.n_gpu_procs:
+                raise NoGpu("nodes with --device cuda must have a GPU, and none is visible here. Use --device cpu.")
         super()._prerun_check(graph)
 
     def _submit_job(self, node: Any, updatehash: bool = False) -> int:

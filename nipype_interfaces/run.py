@@ -1,10 +1,17 @@
 """Run a workflow as the command line does: progress on stderr, Nipype's log in a file, failures told in a report."""
 
+import fcntl
+import logging
+import os
 import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from napari_neuraldiffuser.core.errors import UserError
 from napari_neuraldiffuser.core.files import make_folder
 
 from nipype_interfaces import crash, engines, logs, workers
@@ -24,6 +31,10 @@ EXECUTION = {
 }
 TIMEOUT = {True: "5", False: "60"}
 """Seconds to wait for a result file, of this machine or of another whose disk may show it long after the job ended."""
+
+
+class RunError(UserError):
+    """A workflow cannot be run now."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +117,12 @@ def run(
     """
     engine = engines.engine(plugin, plugin_args)
     configure(wf, engines.is_local(engine))
+    with locked(wf):
+        return _run(wf, engine, resume, debug, stream)
+
+
+def _run(wf: Any, engine: Any, resume: bool, debug: bool, stream: TextIO | None) -> Outcome:
+    """Run a workflow that nobody else runs."""
     work = Path(wf.base_dir)
     root = work / wf.name
     monitor = Monitor(root, stream, "started" if engines.is_local(engine) else "submitted")
@@ -129,6 +146,42 @@ def run(
         engines.stop(engine)
         raise
     return Outcome([], monitor.summary(), graph)
+
+
+@contextmanager
+def locked(wf: Any) -> Iterator[None]:
+    """Keep another run out of the folders of these subjects: both would write there, and one cancels the other's jobs.
+
+    Raises
+    ------
+    RunError
+        If one of them is being run already.
+    """
+    root = make_folder(Path(wf.base_dir) / wf.name)
+    with ExitStack() as stack:
+        for part in sorted({name.split(".")[0] for name in wf.list_node_names()}):
+            stack.enter_context(_lock(root / f"{part}.lock"))
+        yield
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """A lock that ends with its holder, however that ends."""
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = path.read_text(encoding="utf-8") or "another process"
+            raise RunError(
+                f"{path.parent / path.stem} must be run by one process at a time, and {holder} does. Wait for its end, "
+                "or give another --work-dir."
+            ) from error
+        except OSError:  # a disk without locks
+            logging.getLogger("nipype.workflow").warning("%s cannot be locked: start no second run of it", path)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
 
 
 def forget(graph: Any) -> None:

@@ -23,7 +23,7 @@ GRACE_S = 10.0
 COMPLETING_S = 300.0
 """Seconds more for a job whose computer does not say that its processes are gone."""
 JOURNAL = "slurm_jobs.txt"
-"""Names of the submitted jobs, in the folder of the workflow, while it runs."""
+"""Names of the submitted jobs, in the workflow's folder, while it runs; the subject's workflow comes before, if any."""
 
 
 class WatchedSLURMPlugin(SLURMPlugin):
@@ -59,14 +59,11 @@ class WatchedSLURMPlugin(SLURMPlugin):
         self._states: dict[int, State] = {}
         self._looked = self._answered = 0.0
         self._submitting = ""
-        self._root = Path()
+        self._root, self._subjects = Path(), set[str]()
 
     def run(self, graph: Any, config: Any, updatehash: bool = False) -> None:
         """Run the graph; whatever ends it, no job of it is left."""
-        first = next(iter(graph.nodes()))
-        self._root = Path(first.base_dir) / (first._hierarchy or "").split(".")[0]
-        self._root.mkdir(parents=True, exist_ok=True)
-        self._end_left_over()
+        self.end_left_over(graph)
         self._answered = time.monotonic()
         try:
             super().run(graph, config, updatehash=updatehash)
@@ -101,7 +98,7 @@ class WatchedSLURMPlugin(SLURMPlugin):
         arguments = self._arguments(node)
         if not _has(arguments, "-o", "--output"):
             arguments += ["-o", str(task.log)]
-        self._note(name)
+        self._note(name, node)
         self._submitting = name
         task.job = self._sbatch([*arguments, "-J", name, str(scriptfile)], name)
         task.submitted, task.log = time.monotonic(), Path(str(task.log).replace("%j", str(task.job)))
@@ -214,17 +211,28 @@ class WatchedSLURMPlugin(SLURMPlugin):
 
     # -- leaving nothing behind
 
-    def _note(self, name: str) -> None:
+    def _note(self, name: str, node: Any) -> None:
         """Write down a job before it is submitted, for a later run to find should this one be killed."""
-        with (self._root / JOURNAL).open("a", encoding="utf-8") as file:
+        with self._journal(node).open("a", encoding="utf-8") as file:
             file.write(f"{name}\n")
 
-    def _end_left_over(self) -> None:
-        """Cancel jobs of an earlier run of this folder that still wait or run, and wait for their end."""
-        journal = self._root / JOURNAL
-        if not journal.is_file():
+    def _journal(self, node: Any) -> Path:
+        part = Path(node.output_dir()).resolve().relative_to(self._root.resolve()).parts[0]
+        return self._root / (f"{part}-{JOURNAL}" if part in self._subjects else JOURNAL)
+
+    def _journals(self) -> list[Path]:
+        return [self._root / name for name in (JOURNAL, *(f"{subject}-{JOURNAL}" for subject in self._subjects))]
+
+    def end_left_over(self, graph: Any) -> None:
+        """Cancel jobs of an earlier run of these subjects that still wait or run, and wait for their end."""
+        places = [(node, (node._hierarchy or "").split(".")) for node in graph.nodes()]
+        self._root = Path(places[0][0].base_dir) / places[0][1][0]
+        self._root.mkdir(parents=True, exist_ok=True)
+        self._subjects = {place[1] for _, place in places if len(place) > 1}
+        journals = [path for path in self._journals() if path.is_file()]
+        names = {name for path in journals for name in path.read_text(encoding="utf-8").split()}
+        if not names:
             return
-        names = set(journal.read_text(encoding="utf-8").split())
         end = time.monotonic() + self._patience_s
         while left := slurm_jobs.named(names):
             if time.monotonic() > end:
@@ -232,14 +240,16 @@ class WatchedSLURMPlugin(SLURMPlugin):
             logger.warning("cancelling jobs that an earlier run left: %s", left)
             slurm_jobs.cancel(*left)
             time.sleep(min(self._poll_s, 1.0))
-        journal.unlink()
+        for path in journals:
+            path.unlink()
 
     def _cancel(self) -> None:
         """Cancel what still waits or runs; where that fails, the journal stays for the next run."""
         jobs = {*(job for job in self._tasks if job > 0), *self._given_up}
         unsure = {slurm_jobs.newest(self._submitting)} if self._submitting else set()
         if slurm_jobs.cancel(*sorted((jobs | unsure) - {0})):
-            (self._root / JOURNAL).unlink(missing_ok=True)
+            for path in self._journals():
+                path.unlink(missing_ok=True)
         self._tasks.clear()
         self._given_up.clear()
 

@@ -124,11 +124,19 @@ def label_of(inputs: Any) -> str:
 def opened_models(inputs: Any) -> Iterator[Any]:
     """The networks of a node, on a GPU of its own where it asks for one."""
     from napari_neuraldiffuser.core import models
+    from napari_neuraldiffuser.core.study_inputs import free_memory
 
     from nipype_interfaces import gpu_lease
 
     with gpu_lease.leased(inputs.device) as device:
-        yield models.load(inputs.models, inputs.guide or None, device)
+        loaded = models.load(inputs.models, inputs.guide or None, device)
+        try:
+            yield loaded
+        finally:
+            if device.startswith("cuda"):
+                # who leases the device next needs its memory, and the node still names the networks
+                loaded.to("cpu")
+                free_memory()
 
 
 def given(value: Any, otherwise: Any) -> Any:

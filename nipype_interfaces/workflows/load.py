@@ -41,11 +41,16 @@ def init_load_wf(plan: Plan = Plan(), own: bool = False, name: str = "load_wf") 
     betas = plan.settings.betas
     if own:
         inputnode, outputnode = ends(wf, OWN_FILES, OUTPUTS, subject="subj01")
-        # no stamp: the files are inputs themselves, and hashed
-        prepare = make_node(PrepareBetas(), "betas", plan, betas)
-        wf.connect([(inputnode, prepare, same(*OWN_FILES))])
-        wf.connect([(prepare, outputnode, same("betas", "source", "train_ids", "test_ids"))])
-        outputnode.inputs.stamp = ""
+        prepare, index = make_node(PrepareBetas(), "betas", plan, betas), quick_node(NSDIndex(), "index", plan, betas)
+        wf.connect(
+            [
+                (inputnode, prepare, same(*OWN_FILES)),
+                # a folder is hashed by its name only: a picture that changed is seen here
+                (prepare, index, same("source")),
+                (prepare, outputnode, same("betas", "source", "train_ids", "test_ids")),
+                (index, outputnode, same("stamp")),
+            ]
+        )
         return wf
     inputnode, outputnode = ends(wf, ("source", "n_stimuli"), OUTPUTS, n_stimuli=0)
     index = quick_node(NSDIndex(), "index", plan, betas)

@@ -133,6 +133,11 @@ def test_batch_jobs_have_devices_of_their_own(hold):
     assert other.device() == ""
 
 
+def test_jobs_that_were_given_no_device_share_those_of_the_computer(hold):
+    """As on SGE, where a GPU may be counted only."""
+    assert {hold(JOB_ID="7").device(), hold(JOB_ID="8").device()} == {"cuda:0", "cuda:1"}
+
+
 @pytest.mark.parametrize("preset", ["", "-1", "-1,0"])
 def test_no_visible_device_is_an_error_with_a_remedy(tmp_path, monkeypatch, preset):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", preset)

@@ -8,7 +8,7 @@ from nipype.pipeline import engine as pe
 
 import nipype_interfaces  # noqa: F401  before nipype
 from nipype_interfaces import gpu_lease
-from nipype_interfaces.multiproc import WatchedMultiProcPlugin
+from nipype_interfaces.multiproc import NoGpu, WatchedMultiProcPlugin
 from tests.nipype_interfaces.mortal import end_once, sum_of, work
 from tests.nipype_interfaces.small import prepared, times
 
@@ -96,7 +96,7 @@ def test_gpu_slots_are_the_visible_devices(monkeypatch):
     engine._prerun_check(needs(node))
     assert engine.n_gpu_procs == 2
     monkeypatch.setenv(gpu_lease.FAKE, "0")
-    with pytest.raises(RuntimeError, match="GPU"):
+    with pytest.raises(NoGpu, match="--device cpu"):
         engine._prerun_check(needs(node))
     chosen = WatchedMultiProcPlugin({"n_procs": 1, "n_gpu_procs": 5})
     chosen._prerun_check(needs(node))

@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+from nipype.pipeline import engine as pe
 
 from nipype_interfaces import plan
 from nipype_interfaces.engines import EngineError
-from nipype_interfaces.run import configure, run
+from nipype_interfaces.run import RunError, configure, locked, run
 from tests.nipype_interfaces.small_workflows import counts, fails, map_node, node, ok, workflow
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -282,3 +283,16 @@ def test_the_graph_is_drawn_where_graphviz_is(tmp_path, monkeypatch):
     assert plan.write_graph(wf, tmp_path / "graph").name == "graph.png"
     assert asked[0][:2] == ["dot", "-Tpng"]
     assert plan.write_graph(wf, tmp_path / "graph").name == "graph.dot"
+
+
+def test_a_second_run_of_the_same_subject_is_refused_and_one_of_another_is_not(tmp_path):
+    first, again = counted(tmp_path, 1), counted(tmp_path, 1)
+    other = pe.Workflow("wf", base_dir=str(tmp_path))
+    subject = pe.Workflow("sub_02_wf")
+    subject.add_nodes([node(ok, "one", x=1)])
+    other.add_nodes([subject])
+    with locked(first):
+        with pytest.raises(RunError, match=rf"sub_01_wf must be .* process {os.getpid()} on .* --work-dir"):
+            run(again)
+        assert run(other).failures == []
+    assert run(again).failures == []

@@ -410,6 +410,22 @@ def test_where_nothing_can_be_cancelled_the_journal_stays_for_the_next_run(fake,
     assert fake.calls("scancel")[-1] == "scancel 101" and not (tmp_path / "wf" / JOURNAL).exists()
 
 
+def test_jobs_of_another_subject_are_left_alone(fake, tmp_path):
+    def whole(subject):
+        wf, part = pe.Workflow("wf", base_dir=str(tmp_path)), pe.Workflow(subject)
+        part.add_nodes([node(x=1, base=tmp_path)])
+        wf.add_nodes([part])
+        return wf._create_flat_graph()
+
+    (tmp_path / "wf").mkdir()
+    for subject, name in (("sub_01_wf", "one.ab"), ("sub_02_wf", "two.cd")):
+        (tmp_path / "wf" / f"{subject}-{JOURNAL}").write_text(f"{name}\n")
+    fake.answer(names="7|one.ab\n8|two.cd\n", runs="")
+    WatchedSLURMPlugin().end_left_over(whole("sub_02_wf"))
+    assert fake.calls("scancel") == ["scancel 8"]
+    assert [path.name for path in (tmp_path / "wf").iterdir()] == [f"sub_01_wf-{JOURNAL}"]
+
+
 def test_jobs_of_an_earlier_run_that_do_not_end_stop_the_next(fake, tmp_path, clock):
     (tmp_path / "wf").mkdir()
     (tmp_path / "wf" / JOURNAL).write_text("one.ab\n")

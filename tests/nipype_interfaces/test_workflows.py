@@ -132,6 +132,7 @@ def test_a_part_runs_behind_somebody_elses_preprocessing(recipe, tmp_path):
     """Betas are smoothed by a plain node of another package's workflow; ours takes its NIfTI and gives images."""
     from nipype.interfaces.utility import Function, IdentityInterface
     from nipype.pipeline import engine as pe
+    from PIL import Image, ImageOps
 
     from nipype_interfaces.interfaces import Decode
     from nipype_interfaces.workflows import init_reconstruct_wf
@@ -161,6 +162,14 @@ def test_a_part_runs_behind_somebody_elses_preprocessing(recipe, tmp_path):
     nodes = {node.name: node for node in prepared(theirs, tmp_path / "work").run(plugin="Linear").nodes()}
     images = [f for chunk in nodes["recon"].result.outputs.images for f in chunk]
     assert len(images) == 2 * PLAN.settings.diffusion.repeats * 2
+    # a picture that somebody replaced: the folder has the same name, and yet it is seen
+    before, picture = times(tmp_path / "work", ""), sorted(Path(source.images).iterdir())[0]
+    with Image.open(picture) as shown:
+        ImageOps.invert(shown.convert("RGB")).save(picture)
+    theirs.run(plugin="Linear")
+    after = times(tmp_path / "work", "")
+    again = {name.split("/")[-1] for name in after if after[name] != before.get(name)}
+    assert {"targets", "_fit0"} <= again and not {"smooth", "betas"} & again
     assert all(Path(f).is_file() and Path(f).name.startswith("sub-07_stim-") for f in images)
     # what was decoded is what the smoothed betas give, and not the ones before
     used = json.loads(json.dumps(nodes["betas"].result.outputs.source))["betas"]
