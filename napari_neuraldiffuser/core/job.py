@@ -22,6 +22,7 @@ from .report import ReportData
 from .sidecars import Facts, write_sidecars
 from .stage_files import ROI_FAMILIES, first_test, map_families, score_arms
 from .stages import Stages
+from .stale_files import names_of, remove_stale
 
 __all__ = ["ALGORITHM_VERSION", "Job", "JobResult", "ROI_FAMILIES", "map_families", "run_subject"]
 
@@ -72,11 +73,13 @@ def run_subject(job: Job, progress: Progress = lambda done, total, what: None) -
     decoder = fit(run)
     decoded = decode(run, decoder)
     failed = reconstruct(run, decoded)
+    asked = decoded.stimulus_ids
     decoded = decoded.subset([s for s in decoded.stimulus_ids if int(s) not in failed])
     summary, table = score(run, decoded.stimulus_ids)
     maps = contributions(run, decoder, decoded.stimulus_ids)
     write_failed(run.places.failed, failed)
     shown = page(run, decoder, decoded, (summary, table, maps))
+    remove_stale(run.places, names_of(run.places, maps.volumes, asked, job.settings.diffusion.repeats))
     write_sidecars(run.places, Facts.of(job, run.models.digest, run.notes))
     return JobResult(run.places.page, run.places.summary, failed, shown)
 

@@ -32,7 +32,8 @@ class DerivativesSinkOutputSpec(TraitedSpec):
 class DerivativesSink(NoEnvironment, SimpleInterface):
     """Copy files to the output folder under their BIDS names, each at once (temporary name, then renamed).
 
-    With `settings`, sidecars and `dataset_description.json` are written, too.
+    With `settings`, sidecars and `dataset_description.json` are written, too, and images and maps go that an earlier
+    run left and this one has not.
 
     It runs every time, so that a file that was deleted there comes back; one that is there already is not touched.
 
@@ -54,19 +55,21 @@ class DerivativesSink(NoEnvironment, SimpleInterface):
             if name not in names:
                 (out_dir / label / name).unlink(missing_ok=True)
         if isdefined(self.inputs.settings):
-            written += self._write_sidecars()
+            written += self._write_sidecars(names)
         self._results["out_files"] = [str(path) for path in written]
         return runtime
 
-    def _write_sidecars(self) -> list[Path]:
+    def _write_sidecars(self, names: set[str]) -> list[Path]:
         from napari_neuraldiffuser.core.job_spec import Job
         from napari_neuraldiffuser.core.params import settings_from_dict
         from napari_neuraldiffuser.core.recipe import Source
         from napari_neuraldiffuser.core.sidecars import Facts, write_sidecars
+        from napari_neuraldiffuser.core.stale_files import remove_stale
 
         inputs, source = self.inputs, Source.from_dict(dict(self.inputs.source))
         settings = settings_from_dict(dict(inputs.settings))
         job = Job(Path(), Path(inputs.out_dir), settings=settings, models=inputs.models, source=source)
+        remove_stale(job.places, names)
         return write_sidecars(job.places, Facts.of(job, inputs.model_digest, given(inputs.notes, ())))
 
 
