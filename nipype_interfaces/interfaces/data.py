@@ -30,6 +30,7 @@ class NSDIndexOutputSpec(TraitedSpec):
     train_ids = traits.List(traits.Int, desc="0-based 73k ids seen in training trials.")
     test_ids = traits.List(traits.Int, desc="0-based 73k ids of the shared test images that are used.")
     stamp = traits.Str(desc="Digest of names, sizes and times of the files that the later nodes read.")
+    stimuli_stamp = traits.Str(desc="The same of the files of images and captions alone.")
 
 
 class NSDIndex(CoreInterface):
@@ -67,18 +68,20 @@ class NSDIndex(CoreInterface):
             "trials": str(path),
             "train_ids": train,
             "test_ids": test[: self.inputs.n_stimuli or None],
-            "stamp": source_stamp(subject, source_of(self.inputs), params),
+            **source_stamps(subject, source_of(self.inputs), params),
         }
 
 
-def source_stamp(subject: Any, source: Any, params: BetasParams) -> str:
-    """Digest of names, sizes and times of the files that decide betas, regions, images and captions."""
+def source_stamps(subject: Any, source: Any, params: BetasParams) -> dict[str, str]:
+    """Digests of names, sizes and times of the files: of all, and of those that decide images and captions alone."""
     from napari_neuraldiffuser.core.files import fingerprint
     from napari_neuraldiffuser.core.study_files import stamp
     from napari_neuraldiffuser.core.study_inputs import beta_files, stimulus_files
 
     anatomy = source.anatomy if source.own else subject.layout.anatomy
-    return fingerprint(stamp([*beta_files(subject, source, params.roi), *stimulus_files(subject, source), anatomy]))
+    stimuli = stimulus_files(subject, source)
+    every = [*beta_files(subject, source, params.roi), *stimuli, anatomy]
+    return {"stamp": fingerprint(stamp(every)), "stimuli_stamp": fingerprint(stamp(stimuli))}
 
 
 class BetasOutputSpec(TraitedSpec):

@@ -6,7 +6,7 @@ from nipype_interfaces.interfaces import CheckModels, ExtractFeatures, FitDecode
 
 from .nodes import Plan, ends, make_node, quick_node, same
 
-INPUTS = ("source", "stamp", "models", "guide", "betas", "train_ids")
+INPUTS = ("source", "stimuli_stamp", "models", "guide", "betas", "train_ids")
 
 
 def init_fit_decoders_wf(plan: Plan = Plan(), name: str = "fit_decoders_wf") -> pe.Workflow:
@@ -21,7 +21,7 @@ def init_fit_decoders_wf(plan: Plan = Plan(), name: str = "fit_decoders_wf") -> 
 
     Inputs
     ------
-    source, stamp, betas, train_ids : of `init_load_wf`
+    source, stimuli_stamp, betas, train_ids : of `init_load_wf`
     models, guide : as in ExtractFeatures
 
     Outputs
@@ -30,7 +30,7 @@ def init_fit_decoders_wf(plan: Plan = Plan(), name: str = "fit_decoders_wf") -> 
     targets : HDF5 file of target embeddings of the training images
     """
     wf = pe.Workflow(name=name)
-    inputnode, outputnode = ends(wf, INPUTS, ("decoder", "targets"), stamp="", models="demo", guide="")
+    inputnode, outputnode = ends(wf, INPUTS, ("decoder", "targets"), stimuli_stamp="", models="demo", guide="")
     settings = plan.settings
     check = quick_node(CheckModels(), "check", plan)
     targets = make_node(ExtractFeatures(), "targets", plan, settings.features)
@@ -40,7 +40,8 @@ def init_fit_decoders_wf(plan: Plan = Plan(), name: str = "fit_decoders_wf") -> 
     wf.connect(
         [
             (inputnode, check, same("models", "guide")),
-            (inputnode, targets, [*same("source", "stamp", "models", "guide"), ("train_ids", "stimulus_ids")]),
+            (inputnode, targets, same("source", "models", "guide")),
+            (inputnode, targets, [("stimuli_stamp", "stamp"), ("train_ids", "stimulus_ids")]),
             (check, targets, same("model_digest")),
             (inputnode, fit, same("betas")),
             (targets, fit, same("targets")),

@@ -6,7 +6,7 @@ from nipype_interfaces.interfaces import LoadNSDBetas, NSDIndex, PrepareBetas
 
 from .nodes import Plan, ends, make_node, quick_node, same
 
-OUTPUTS = ("betas", "source", "stamp", "train_ids", "test_ids")
+OUTPUTS = ("betas", "source", "stamp", "stimuli_stamp", "train_ids", "test_ids")
 OWN_FILES = ("betas", "mask", "trials", "images", "captions", "anatomy", "rois", "subject")
 
 
@@ -35,6 +35,7 @@ def init_load_wf(plan: Plan = Plan(), own: bool = False, name: str = "load_wf") 
     -------
     betas : HDF5 file of prepared betas
     source, stamp : what the other workflows need to find stimuli and ROIs, and to see that files changed
+    stimuli_stamp : the same for those that read stimuli alone: another ROI leaves their results as they are
     train_ids, test_ids : lists of 0-based 73k ids (own scans: indices of labels)
     """
     wf = pe.Workflow(name=name)
@@ -48,7 +49,7 @@ def init_load_wf(plan: Plan = Plan(), own: bool = False, name: str = "load_wf") 
                 # a folder is hashed by its name only: a picture that changed is seen here
                 (prepare, index, same("source")),
                 (prepare, outputnode, same("betas", "source", "train_ids", "test_ids")),
-                (index, outputnode, same("stamp")),
+                (index, outputnode, same("stamp", "stimuli_stamp")),
             ]
         )
         return wf
@@ -61,7 +62,7 @@ def init_load_wf(plan: Plan = Plan(), own: bool = False, name: str = "load_wf") 
             (inputnode, load, same("source")),
             (index, load, same("stamp")),
             (inputnode, outputnode, same("source")),
-            (index, outputnode, same("stamp", "train_ids", "test_ids")),
+            (index, outputnode, same("stamp", "stimuli_stamp", "train_ids", "test_ids")),
             (load, outputnode, same("betas")),
         ]
     )

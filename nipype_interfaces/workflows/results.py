@@ -12,7 +12,7 @@ from nipype_interfaces.interfaces import (
 
 from .nodes import Plan, ends, make_node, quick_node, same
 
-SOURCE = ("source", "stamp", "models", "guide")
+SOURCE = ("source", "models", "guide")
 SHOWN = ("betas", "embeddings", "decoder", "images", "stimulus_ids", "scores", "summary", "maps", "table")
 
 
@@ -30,7 +30,7 @@ def init_contribution_wf(plan: Plan = Plan(), space: str = "", name: str = "cont
 
     Inputs
     ------
-    source, stamp, betas, test_ids : of `init_load_wf`
+    source, stamp, stimuli_stamp, betas, test_ids : of `init_load_wf`
     models, guide : as in ExtractFeatures
     decoder : of `init_fit_decoders_wf`
     stimulus_ids : the test stimuli that are mapped
@@ -41,8 +41,9 @@ def init_contribution_wf(plan: Plan = Plan(), space: str = "", name: str = "cont
     table : TSV of ROIs and shares
     """
     wf = pe.Workflow(name=name)
-    names = (*SOURCE, "betas", "test_ids", "decoder", "stimulus_ids")
-    inputnode, outputnode = ends(wf, names, ("maps", "table"), stamp="", models="demo", guide="")
+    names = (*SOURCE, "stamp", "stimuli_stamp", "betas", "test_ids", "decoder", "stimulus_ids")
+    values = {"stamp": "", "stimuli_stamp": "", "models": "demo", "guide": ""}
+    inputnode, outputnode = ends(wf, names, ("maps", "table"), **values)
     check = quick_node(CheckModels(), "check", plan)
     targets = make_node(ExtractFeatures(), "test_targets", plan, plan.settings.features)
     maps = make_node(ContributionMap(space=space or plan.settings.betas.space), "contribution", plan)
@@ -51,7 +52,7 @@ def init_contribution_wf(plan: Plan = Plan(), space: str = "", name: str = "cont
     wf.connect(
         [
             (inputnode, check, same("models", "guide")),
-            (inputnode, targets, [*same(*SOURCE), ("test_ids", "stimulus_ids")]),
+            (inputnode, targets, [*same(*SOURCE), ("stimuli_stamp", "stamp"), ("test_ids", "stimulus_ids")]),
             (check, targets, same("model_digest")),
             (inputnode, maps, same("source", "stamp", "betas", "decoder", "stimulus_ids")),
             (targets, maps, same("targets")),
@@ -73,7 +74,7 @@ def init_evaluate_wf(plan: Plan = Plan(), name: str = "evaluate_wf") -> pe.Workf
 
     Inputs
     ------
-    source, stamp : of `init_load_wf`
+    source, stimuli_stamp : of `init_load_wf`
     models, guide : as in EvaluateReconstruction
     images, stimulus_ids : of `init_reconstruct_wf` with both arms
 
@@ -83,15 +84,17 @@ def init_evaluate_wf(plan: Plan = Plan(), name: str = "evaluate_wf") -> pe.Workf
     summary : JSON
     """
     wf = pe.Workflow(name=name)
-    names = (*SOURCE, "images", "stimulus_ids")
-    inputnode, outputnode = ends(wf, names, ("scores", "summary"), stamp="", models="demo", guide="")
+    files = (*SOURCE, "images", "stimulus_ids")
+    inputnode, outputnode = ends(
+        wf, (*files, "stimuli_stamp"), ("scores", "summary"), stimuli_stamp="", models="demo", guide=""
+    )
     check = quick_node(CheckModels(), "check", plan)
     evaluate = make_node(EvaluateReconstruction(), "evaluate", plan, plan.settings.evaluation)
     evaluate.inputs.repeats = plan.settings.diffusion.repeats
     wf.connect(
         [
             (inputnode, check, same("models", "guide")),
-            (inputnode, evaluate, same(*names)),
+            (inputnode, evaluate, [*same(*files), ("stimuli_stamp", "stamp")]),
             (check, evaluate, same("model_digest")),
             (evaluate, outputnode, same("scores", "summary")),
         ]
@@ -125,7 +128,7 @@ def init_report_wf(plan: Plan = Plan(), space: str = "", name: str = "report_wf"
     notes : what was left out while betas and stimuli were read
     """
     wf = pe.Workflow(name=name)
-    names = (*SOURCE, *SHOWN, "n_stimuli", "command")
+    names = (*SOURCE, "stamp", *SHOWN, "n_stimuli", "command")
     values = {"stamp": "", "models": "demo", "guide": "", "n_stimuli": 0, "command": ""}
     inputnode, outputnode = ends(wf, names, ("page", "files", "notes"), **values)
     check = quick_node(CheckModels(), "check", plan)

@@ -1,5 +1,6 @@
 """A device has one process at a time, whatever ends that process; real processes and pretended devices."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -9,8 +10,11 @@ import time
 
 import pytest
 
+from napari_neuraldiffuser.core import models, study_inputs
 from nipype_interfaces import gpu_lease
 from nipype_interfaces.gpu_lease import FAKE, LeaseError, leased, visible_gpus
+from nipype_interfaces.interfaces import ExtractFeatures
+from nipype_interfaces.interfaces.base import opened_models
 
 HOLD = """
 import sys, time
@@ -200,6 +204,39 @@ def test_the_lease_is_logged(tmp_path, caplog):
     finally:
         logger.propagate = before
     assert f"GPU 1 leased as cuda:1 by process {os.getpid()}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "device, order",
+    [
+        ("cuda:1", ["leased", "loaded", "computed", "networks to cpu", "memory freed", "returned"]),
+        ("cpu", ["leased", "loaded", "computed", "returned"]),
+    ],
+)
+@pytest.mark.parametrize("error", [None, RuntimeError])
+def test_networks_leave_the_device_before_another_may_lease_it(monkeypatch, device, order, error):
+    told = []
+
+    class Networks:
+        def to(self, place):
+            told.append(f"networks to {place}")
+
+    @contextlib.contextmanager
+    def leased_device(asked):
+        told.append("leased")
+        try:
+            yield asked
+        finally:
+            told.append("returned")
+
+    monkeypatch.setattr(gpu_lease, "leased", leased_device)
+    monkeypatch.setattr(models, "load", lambda *of: told.append("loaded") or Networks())
+    monkeypatch.setattr(study_inputs, "free_memory", lambda: told.append("memory freed"))
+    with contextlib.suppress(RuntimeError), opened_models(ExtractFeatures(device=device).inputs):
+        told.append("computed")
+        if error:
+            raise error
+    assert told == order
 
 
 @pytest.mark.gpu

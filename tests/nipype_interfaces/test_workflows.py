@@ -117,6 +117,7 @@ def test_other_weights_and_other_betas_are_seen(finished):
     session.touch()
     again = executed(finished)
     assert {"betas", "_fit0", "decoder", "decode", "_recon0"} <= again
+    assert not again & {"targets", "test_targets"}, "target embeddings come from the stimuli alone"
 
 
 @pytest.mark.slow
@@ -153,11 +154,12 @@ def test_a_part_runs_behind_somebody_elses_preprocessing(recipe, tmp_path):
     load.inputs.inputnode.trait_set(rois=list(source.rois), subject="subj07")
     fit.inputs.inputnode.models = recon.inputs.inputnode.models = recipe.models
     recon.inputs.inputnode.label = "sub-07"
+    shared = ("source", "stimuli_stamp", "betas", "train_ids")
     theirs.connect(
         [
             (inputnode, smooth, [("betas", "in_file")]),
             (smooth, load, [("out_file", "inputnode.betas")]),
-            (load, fit, [(f"outputnode.{f}", f"inputnode.{f}") for f in ("source", "stamp", "betas", "train_ids")]),
+            (load, fit, [(f"outputnode.{f}", f"inputnode.{f}") for f in shared]),
             (load, decode, [("outputnode.betas", "betas")]),
             (fit, decode, [("outputnode.decoder", "decoder")]),
             (decode, recon, [(f, f"inputnode.{f}") for f in ("embeddings", "stimulus_ids")]),
