@@ -61,8 +61,8 @@ def task(plugin, clock, tmp_path):
     return made
 
 
-def node(name="one", base="/nowhere", **inputs):
-    made = pe.Node(Function(function=ok), name=name, base_dir=str(base))
+def node(name="one", base=None, **inputs):
+    made = pe.Node(Function(function=ok), name=name, base_dir=base and str(base))
     made.inputs.trait_set(**inputs)
     return made
 

@@ -1,5 +1,7 @@
 """The contribution panel: reads in a thread, thresholds live, and keeps table, slice and outlines together."""
 
+import threading
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from qtpy.QtCore import QMimeData, QUrl
 
 from napari_neuraldiffuser.core.params import BetasParams
 from napari_neuraldiffuser.core.recipe import Source
-from napari_neuraldiffuser.widgets import maps, outputs
+from napari_neuraldiffuser.widgets import map_source, maps, outputs
 from napari_neuraldiffuser.widgets.contribution import ContributionPanel
 from napari_neuraldiffuser.widgets.map_age import LATE
 from napari_neuraldiffuser.widgets.outlines import SELECTED, fine
@@ -540,10 +542,19 @@ def test_other_maps_are_hidden(empty, viewer, out_dir, qtbot):
     assert empty.overlay.layer is not other
 
 
-def test_a_panel_closed_while_it_reads(empty, viewer, session, out_dir, qtbot):
+def test_a_panel_closed_while_it_reads(empty, viewer, session, out_dir, qtbot, monkeypatch):
+    closed, read_folder = threading.Event(), map_source.read_folder
+
+    def read_when_closed(*of):
+        assert closed.wait(PATIENCE / 1000)
+        return read_folder(*of)
+
+    monkeypatch.setattr(map_source, "read_folder", read_when_closed)
     session.show_output(out_dir)
     viewer.window.remove_dock_widget(empty)
-    empty.deleteLater()
+    with qtbot.waitSignal(empty.destroyed, timeout=PATIENCE):
+        empty.deleteLater()
+    closed.set()
     CoreWorker.await_workers(PATIENCE)
     qtbot.wait(300)
     assert len(viewer.layers) == 0

@@ -180,8 +180,8 @@ def test_family_names():
 
 @pytest.mark.parametrize("name", ["betas", "mask", "trials"])
 def test_files_that_are_needed(source, name):
-    with pytest.raises(nsd.NSDError, match=f"must have {name}, .*got /nowhere.*Choose the file"):
-        nsd.open_source(replace(source, **{name: "/nowhere"}))
+    with pytest.raises(nsd.NSDError, match=f"must have {name}, .*got /no/where.*Choose the file"):
+        nsd.open_source(replace(source, **{name: "/no/where"}))
     if name != "betas":
         with pytest.raises(nsd.NSDError, match=f"must have {name}, .*got none"):
             nsd.open_source(replace(source, **{name: ""}))
@@ -189,8 +189,8 @@ def test_files_that_are_needed(source, name):
 
 @pytest.mark.parametrize("name", ["images", "captions", "anatomy", "rois"])
 def test_files_that_may_be_left_out_but_not_be_wrong(source, name):
-    wrong = ("/nowhere.nii",) if name == "rois" else "/nowhere"
-    with pytest.raises(nsd.NSDError, match="must have existing files, got .*/nowhere"):
+    wrong = ("/no/where.nii",) if name == "rois" else "/no/where"
+    with pytest.raises(nsd.NSDError, match="must have existing files, got .*/no/where"):
         nsd.open_source(replace(source, **{name: wrong}))
     left_out = nsd.open_source(replace(source, **{name: type(wrong)()}))
     assert left_out.betas().n_voxels > 100
@@ -228,4 +228,4 @@ def test_open_source(subject, source):
     with pytest.raises(nsd.NSDError, match="got mask, trials without betas"):
         nsd.open_source(Source(mask="m.nii", trials="t.tsv"))
     with pytest.raises(nsd.NSDError, match="must be a folder"):
-        nsd.open_source(Source("/nowhere"))
+        nsd.open_source(Source("/no/where"))
