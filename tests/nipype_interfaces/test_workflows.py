@@ -92,6 +92,11 @@ def test_a_rerun_executes_nothing_and_repairs_the_output_folder(finished):
 @pytest.mark.slow
 def test_what_changed_decides_what_runs_again(finished):
     settings = finished.settings
+    region = dataclasses.replace(settings, betas=settings.betas.but(roi="V1"))
+    again = executed(finished, settings=region)
+    assert {"betas", "_fit0", "decode", "_recon0", "evaluate", "contribution"} <= again
+    assert not again & {"targets", "test_targets"}, "target embeddings come from the stimuli alone"
+    executed(finished)
     page = dataclasses.replace(settings, evaluation=settings.evaluation.but(size=64))
     assert executed(finished, settings=page) == ALWAYS | {"evaluate", "report", "results"}
     pull = dataclasses.replace(page, guidance=settings.guidance.but(guidance_scale=2.0))
