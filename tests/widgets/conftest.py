@@ -24,7 +24,17 @@ def own_folders(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def viewer(make_napari_viewer_proxy, monkeypatch):
+def viewer(request):
+    """napari's viewer without a window, or, in a test marked `window`, with one."""
+    if request.node.get_closest_marker("window"):
+        return request.getfixturevalue("window_viewer")
+    from napari.components import ViewerModel
+
+    return ViewerModel()
+
+
+@pytest.fixture
+def window_viewer(make_napari_viewer_proxy, monkeypatch):
     # vispy#2736: without a display there is no OpenGL to ask for its extensions and texture sizes
     from napari._vispy.layers import base, image, labels
 

@@ -19,6 +19,7 @@ from napari_neuraldiffuser.widgets.roi_table import FRACTION, SHARE
 from napari_neuraldiffuser.widgets.save_row import copy_file
 from napari_neuraldiffuser.widgets.worker import CoreWorker
 from tests.widgets.output_folder import AFFINE, LOWEST, PEAK, PLACES, REGIONS, write_output
+from tests.widgets.viewers import dock
 
 PATIENCE = 20_000  # ms
 
@@ -31,7 +32,7 @@ def out_dir(tmp_path):
 @pytest.fixture
 def empty(viewer, session, qtbot):
     panel = ContributionPanel(viewer)
-    viewer.window.add_dock_widget(panel)
+    dock(viewer, panel, qtbot)
     return panel
 
 
@@ -462,6 +463,7 @@ def test_nothing_to_save(empty):
     assert "A map must be shown" in empty.message.text()
 
 
+@pytest.mark.window
 def test_a_closed_panel_listens_no_longer(panel, viewer, qtbot):
     callback = panel.probe._on_press
     assert callback in viewer.mouse_drag_callbacks
@@ -484,6 +486,7 @@ def reopen(panel, viewer, session, qtbot):
     return again
 
 
+@pytest.mark.window
 def test_a_reopened_panel_has_the_layers_of_the_closed_one(panel, viewer, session, tmp_path, qtbot):
     panel.table.selectRow(row_of(panel, "V1v"))
     identity, names = viewer.layers["contribution"].unique_id, sorted(layer.name for layer in viewer.layers)
@@ -513,6 +516,7 @@ def test_two_panels_share_their_layers(panel, viewer, session, qtbot):
     assert viewer.layers["contribution"].metadata["target"] == "g02"
 
 
+@pytest.mark.window
 def test_regions_that_a_closed_panel_hid_come_back_with_the_next(panel, viewer, session, qtbot):
     told = {"neuraldiffuser": {"kind": "roi", "family": "prf-visualrois"}}
     layer = viewer.add_labels(np.zeros((3, 3, 3), dtype=int), name="mine", metadata=told)
@@ -542,6 +546,7 @@ def test_other_maps_are_hidden(empty, viewer, out_dir, qtbot):
     assert empty.overlay.layer is not other
 
 
+@pytest.mark.window
 def test_a_panel_closed_while_it_reads(empty, viewer, session, out_dir, qtbot, monkeypatch):
     closed, read_folder = threading.Event(), map_source.read_folder
 

@@ -142,6 +142,7 @@ def output(tmp_path):
     return folder
 
 
+@pytest.mark.window
 def test_output_folder_through_napari(viewer, output, told):
     viewer.open(output, plugin=PLUGIN)
     names = [layer.name for layer in viewer.layers]
@@ -175,6 +176,7 @@ def test_output_folder_through_napari(viewer, output, told):
         assert viewer.layers[name].extent.world[0][-1] > brain[1][2]
 
 
+@pytest.mark.window
 def test_view_takes_in_the_pictures(viewer, output, qtbot):
     viewer.open(output, plugin=PLUGIN)
     extent = viewer.layers.extent.world

@@ -2,6 +2,8 @@
 
 import pytest
 
+pytestmark = pytest.mark.window  # menus and docks are the window's
+
 PLUGIN = "napari-neuraldiffuser"
 
 

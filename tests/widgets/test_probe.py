@@ -11,6 +11,7 @@ from napari_neuraldiffuser.widgets import maps, outputs
 from napari_neuraldiffuser.widgets.contribution import IN_3D, ContributionPanel
 from napari_neuraldiffuser.widgets.probe import LAYER_NAME, Probe, describe, look_up, place_of
 from tests.widgets.output_folder import AFFINE, PEAK, PLACES, SHAPE, write_output
+from tests.widgets.viewers import dock
 
 TURN = nib.eulerangles.euler2mat(0.3, 0.2, -0.1)
 AFFINES = {
@@ -135,7 +136,7 @@ def test_what_is_no_click(clicks):
 @pytest.fixture
 def panel(viewer, session, tmp_path, qtbot):
     made = ContributionPanel(viewer)
-    viewer.window.add_dock_widget(made)
+    dock(viewer, made, qtbot)
     session.show_output(write_output(tmp_path / "out"))
     qtbot.waitUntil(lambda: made.source.reading is None, timeout=20_000)
     return made

@@ -19,6 +19,7 @@ from napari_neuraldiffuser.widgets.reconstruct import KEYS, ReconstructPanel
 from napari_neuraldiffuser.widgets.session import Session
 from napari_neuraldiffuser.widgets.state import params_of_preset, presets
 from tests.widgets.test_gallery import BLUE, GREEN, RED, colour, image
+from tests.widgets.viewers import dock
 
 PATIENCE = 120_000  # ms
 RESULT = {"folder": "/runs/1", "python": "print(1)", "nipype": "import nipype", "complete": True, "scores": []}
@@ -26,10 +27,10 @@ DECODED = {"test_ids": [3, 7, 9], "captions": ["a red ball", "a house", "a field
 
 
 @pytest.fixture
-def panel(viewer, session):
+def panel(viewer, session, qtbot):
     session.choose(Source(nsd_dir="/nsd"))
     made = ReconstructPanel(viewer)
-    viewer.window.add_dock_widget(made)
+    dock(viewer, made, qtbot)
     return made
 
 
@@ -509,6 +510,7 @@ def test_scripts_go_to_the_clipboard_and_the_folder_opens(ready, session, monkey
     assert opened == ["/runs/1"]
 
 
+@pytest.mark.window
 def test_keys_are_free_in_napari_and_act(ready, session, viewer):
     from app_model.types import KeyBinding
     from napari._app_model import get_app_model
@@ -685,6 +687,7 @@ def test_a_stimulus_that_is_chosen_meanwhile_is_shown_at_the_end(ready, session)
     assert "No run of stimulus 7" in ready.view.gallery.empty.text()
 
 
+@pytest.mark.window
 def test_a_reopened_panel_takes_the_pictures_that_are_there(ready, session, anatomy, viewer, qtbot):
     ready.run.click()
     whole_run(session)

@@ -12,6 +12,7 @@ from napari_neuraldiffuser.widgets.places import cache_folder
 from napari_neuraldiffuser.widgets.report import ReportPanel, folder_problems
 from napari_neuraldiffuser.widgets.report_outcome import mean_se, read_outcome, score_rows
 from tests.widgets.output_folder import write_output
+from tests.widgets.viewers import dock
 
 SUMMARY = {
     "protocol": {"metrics": {"pixcorr": "Pearson correlation."}},
@@ -26,7 +27,7 @@ SUMMARY = {
 @pytest.fixture
 def panel(viewer, session, qtbot, tmp_path):
     made = ReportPanel(viewer)
-    viewer.window.add_dock_widget(made)
+    dock(viewer, made, qtbot)
     made.folder.setText(str(tmp_path / "out"))
     return made
 

@@ -124,6 +124,7 @@ def test_cancel_at_the_bar_ends_the_process(viewer, engine, tmp_path):
     assert not engine.tasks
 
 
+@pytest.mark.window
 def test_closing_the_window_ends_it(viewer, engine, tmp_path):
     QTimer.singleShot(500, viewer.window._qt_window.hide)
     simulation = samples.Simulation(engine, viewer.window._qt_window)

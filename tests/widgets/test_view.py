@@ -44,6 +44,7 @@ def side_of(viewer, letter):
     return high if direction > 0 else view.OPPOSITE[high]
 
 
+@pytest.mark.window
 def test_opening_a_volume_is_neurological_with_a_scale_bar(viewer, volume):
     assert edges(viewer) == {"up": "A", "down": "P", "left": "L", "right": "R"}
     assert [side.value for side in viewer.scene.camera.orientation2d] == ["up", "right"]
@@ -120,6 +121,7 @@ def test_places_are_parsed():
             view.parse_place(text)
 
 
+@pytest.mark.window
 def test_commands_and_keys_do_the_same(viewer, volume, monkeypatch):
     from napari._app_model import get_app_model
     from qtpy.QtWidgets import QInputDialog
@@ -171,6 +173,7 @@ def test_pictures_are_shown_in_their_plane_only(viewer, volume):
     assert not hidden.visible
 
 
+@pytest.mark.window
 def test_preference_decides_the_first_view(viewer, path, monkeypatch):
     monkeypatch.setattr(view, "preferences", lambda: {**DEFAULTS, "convention": "radiological"})
     viewer.open(path, plugin=PLUGIN)
