@@ -113,6 +113,7 @@ def test_a_second_run_computes_nothing_again(finished, command, monkeypatch):
     assert command(finished) == 0
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_continues_to_the_same_bits(finished, command, tmp_path, monkeypatch, capsys):
     real, written = recon_files.write_png, []
 
@@ -135,6 +136,7 @@ def test_an_interrupted_run_continues_to_the_same_bits(finished, command, tmp_pa
         assert (finished / "sub-01" / name).read_bytes() == (tmp_path / "sub-01" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_changed_parameter_is_computed_anew(finished, command, tmp_path):
     import shutil
 
@@ -144,6 +146,7 @@ def test_a_changed_parameter_is_computed_anew(finished, command, tmp_path):
     assert any((before[n] != after[n]).any() for n in before)
 
 
+@pytest.mark.slow
 def test_failed_stimuli_are_listed_and_the_rest_is_written(command, tmp_path, monkeypatch, capsys):
     real = recon_files.reconstruct_batch
 

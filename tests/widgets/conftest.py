@@ -29,7 +29,12 @@ def viewer(request):
     if request.node.get_closest_marker("window"):
         return request.getfixturevalue("window_viewer")
     from napari.components import ViewerModel
+    from npe2 import PluginManager
 
+    # a test with a window leaves napari's plugin manager as it found it, possibly without any plugin
+    plugins = PluginManager.instance()
+    if "napari-neuraldiffuser" not in {manifest.name for manifest in plugins.iter_manifests()}:
+        plugins.discover()
     return ViewerModel()
 
 

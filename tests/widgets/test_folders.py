@@ -42,6 +42,7 @@ def about(layer):
 
 
 @pytest.mark.slow
+@pytest.mark.window
 def test_nsd_folder_through_napari(viewer, nsd_dir, told):
     viewer.open(nsd_dir, plugin=PLUGIN)
     layers = {layer.name: layer for layer in viewer.layers}
