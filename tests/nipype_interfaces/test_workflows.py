@@ -126,16 +126,22 @@ def test_other_weights_and_other_betas_are_seen(finished):
 
 
 @pytest.mark.slow
-def test_own_scans_run_from_files_to_page(recipe, job, tmp_path):
+def test_own_scans_a_subject_of_nsd_and_the_group_in_one_workflow(recipe, job, tmp_path):
     source = export(Subject(recipe.source.nsd_dir, "subj01"), tmp_path / "own")
     own = dataclasses.replace(job, source=source)
-    run_job(own, tmp_path / "work")
-    found = contents(own.out_dir)
-    assert "sub-07.html" in found
+    prepared(init_neuraldiffuser_wf([job, own], CUT, group=True), tmp_path / "work").run(plugin="Linear")
+    found = contents(job.out_dir)
     assert "sub-07/sub-07_space-native_target-g02_contribution.nii.gz" in found
+    assert bids.check(job.out_dir) == []
+    scores = (job.out_dir / "group_desc-recon_scores.tsv").read_text().splitlines()
+    assert {line.split("\t")[0] for line in scores[1:]} == {"sub-01", "sub-07"}
+    page = (job.out_dir / "group.html").read_text()
+    assert "sub-01.html" in page and "sub-07.html" in page
     wanted = dataclasses.replace(own, out_dir=tmp_path / "plain")
     run_subject(wanted)
-    assert set(found) == set(contents(wanted.out_dir))
+    assert {name for name in found if name.startswith("sub-07")} == {
+        name for name in contents(wanted.out_dir) if name.startswith("sub-07")
+    }
 
 
 @pytest.mark.slow
