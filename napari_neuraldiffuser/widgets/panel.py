@@ -43,7 +43,8 @@ class Panel(QWidget):
         self.viewer = viewer
         self.session = session or Session.of(viewer)
         self.task: Task | None = None
-        self.activity = ActivityBar()
+        self.activity = activity = ActivityBar()
+        self.destroyed.connect(lambda: activity.close())
         self.countdown = Countdown()
         self._remember = QTimer(self, singleShot=True, interval=REMEMBER_AFTER)
         self._remember.timeout.connect(self._store)

@@ -24,7 +24,7 @@ def own_folders(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def viewer(request):
+def viewer(request, qapp):
     """napari's viewer without a window, or, in a test marked `window`, with one."""
     if request.node.get_closest_marker("window"):
         return request.getfixturevalue("window_viewer")

@@ -1,6 +1,7 @@
 """The base of every panel: validation before Run, progress with time left, cancel, errors, memory."""
 
 import pytest
+from napari.utils import progress
 from qtpy.QtWidgets import QApplication, QCheckBox, QMainWindow
 
 from napari_neuraldiffuser.core.errors import UserError
@@ -49,6 +50,18 @@ def test_run_waits_for_what_is_missing(panel):
     panel.tick.setChecked(True)
     assert panel.run.isEnabled()
     assert panel.hint.text() == ""
+
+
+def test_a_panel_closed_in_mid_run_takes_its_activity_bar_along(viewer, session, qtbot):
+    before = set(progress._all_instances)
+    panel = Example(viewer)
+    panel.tick.setChecked(True)
+    panel.run.click()
+    session.engine.tell("decode", 3, 8, "ridge, z")
+    assert {bar.desc for bar in set(progress._all_instances) - before} == {"ridge"}
+    with qtbot.waitSignal(panel.destroyed):
+        panel.deleteLater()
+    assert set(progress._all_instances) == before
 
 
 def test_a_run_from_start_to_end(panel):
