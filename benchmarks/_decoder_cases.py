@@ -43,9 +43,7 @@ def prepare_image_closed(shift, gain, image, upstream) -> Call:
     def call():
         wide = image.float()
         small = resize(torch.clamp(wide, -1, 1, out=buffer))
-        grad = aten._upsample_bilinear2d_aa_backward(
-            upstream.float() * gain, [GUIDE, GUIDE], list(image.shape), False
-        )
+        grad = aten._upsample_bilinear2d_aa_backward(upstream.float() * gain, [GUIDE, GUIDE], list(image.shape), False)
         grad = aten.hardtanh_backward(grad, wide, -EDGE, EDGE)
         return torch.addcmul(shift, small, gain).to(image.dtype), grad.to(image.dtype)
 
@@ -115,9 +113,7 @@ def group_norm_silu_closed(x, upstream, weight, bias, memory_format) -> Call:
         norm, mean, rstd = aten.native_group_norm(x, weight, bias, n, c, pixels, GROUPS, EPS)
         aten.silu.out(norm, out=out)
         aten.silu_backward.grad_input(upstream, norm, grad_input=slope)
-        grad = aten.native_group_norm_backward(
-            slope, x, mean, rstd, weight, n, c, pixels, GROUPS, [True, False, False]
-        )
+        grad = aten.native_group_norm_backward(slope, x, mean, rstd, weight, n, c, pixels, GROUPS, [True, False, False])
         return out, grad[0]
 
     return call

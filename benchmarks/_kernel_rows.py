@@ -134,8 +134,7 @@ def verdict(target: Target, rows: list[dict]) -> str:
     wanted = [
         row
         for row in rows
-        if (row["device"], row["benchmark"], row["baseline"])
-        == (target.device, target.benchmark, target.baseline)
+        if (row["device"], row["benchmark"], row["baseline"]) == (target.device, target.benchmark, target.baseline)
         and target.batch in (None, row["batch"])
     ]
     if not wanted:

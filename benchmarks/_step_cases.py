@@ -93,9 +93,7 @@ def feature_loss_grad(batch: int, dtype: torch.dtype, device: str) -> Case:
             "closed form, out=": partial(feature_loss_out, features, targets, weights),
             "closed form, foreach": partial(feature_loss_foreach, features, targets, weights),
         },
-        compiled={
-            "closed form": lambda wrap: partial(wrap(feature_loss_closed), features, targets, weights)
-        },
+        compiled={"closed form": lambda wrap: partial(wrap(feature_loss_closed), features, targets, weights)},
         exact=exact,
     )
 

@@ -110,16 +110,12 @@ def rows(size: Size, pairs: int, folder: Path) -> list[dict]:
             ratio, seconds = compare(ours, baseline, pairs)
             row = {"benchmark": "decoding", "case": f"{what}: {size}", "baseline": against, "ratio": ratio}
             out.append(row | {"ours": seconds, "unit": "s"})
-            print(
-                f"{row['case']}: {seconds['median']:.2f} s, {ratio['median']:.2f}x {against}", file=sys.stderr
-            )
+            print(f"{row['case']}: {seconds['median']:.2f} s, {ratio['median']:.2f}x {against}", file=sys.stderr)
     return out
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     parser.add_argument("--quick", action="store_true", help="a smaller subject, under a minute")
     parser.add_argument("--pairs", type=int, default=3, help="interleaved repeats")

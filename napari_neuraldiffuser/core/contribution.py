@@ -168,15 +168,12 @@ class _Truth:
         wanted, have = self.decoder.accuracy[name].shape, tuple(self.targets[name].shape[1:])
         if wanted != have:
             raise ContributionError(
-                f"targets[{name!r}] must have the decoder's shape {wanted}, got {have}. "
-                "Extract them with its models."
+                f"targets[{name!r}] must have the decoder's shape {wanted}, got {have}. Extract them with its models."
             )
         dtype = self.decoder.x.dtype
         y = gather(self.targets, name, self.rows, dtype) - self.decoder.accuracy[name].mean.astype(dtype)
         if not np.isfinite(y).all():
-            raise ContributionError(
-                f"targets[{name!r}] must be finite, got NaN or infinity. Extract them again."
-            )
+            raise ContributionError(f"targets[{name!r}] must be finite, got NaN or infinity. Extract them again.")
         return y
 
 
@@ -190,9 +187,7 @@ class _Part:
     total: float
 
 
-def _split(
-    decoder: Any, name: str, x_and_similarity: tuple, groups: tables.RoiMasks, truth: _Truth | None
-) -> _Part:
+def _split(decoder: Any, name: str, x_and_similarity: tuple, groups: tables.RoiMasks, truth: _Truth | None) -> _Part:
     """Voxel and ROI numerators x_iv W_v · q_i, with q = 2 y' - ŷ' (truth known) or ŷ' / ‖ŷ'‖² (not)."""
     x, similarity = x_and_similarity
     predicted = decoder.deviations(name, similarity)

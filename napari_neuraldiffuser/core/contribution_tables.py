@@ -56,9 +56,7 @@ def _partition(family: Any, betas: Any) -> dict[str, np.ndarray]:
     p = len(betas.voxels)
     for roi, mask in masks.items():
         if mask.shape != (p,):
-            raise ContributionError(
-                f"mask of {roi!r} must have one value per voxel ({p}), got shape {mask.shape}."
-            )
+            raise ContributionError(f"mask of {roi!r} must have one value per voxel ({p}), got shape {mask.shape}.")
     count = np.sum(list(masks.values()), axis=0) if masks else np.zeros(p, int)
     if (count > 1).any():
         raise ContributionError(

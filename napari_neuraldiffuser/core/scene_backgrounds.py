@@ -137,6 +137,12 @@ def snow(x, y, rng, horizon):
 
 
 BACKGROUNDS = {
-    "meadow": meadow, "sea": sea, "desert": desert, "night": night,
-    "bricks": bricks, "checker": checker, "forest": forest, "snow": snow,
+    "meadow": meadow,
+    "sea": sea,
+    "desert": desert,
+    "night": night,
+    "bricks": bricks,
+    "checker": checker,
+    "forest": forest,
+    "snow": snow,
 }

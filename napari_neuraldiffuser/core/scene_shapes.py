@@ -107,10 +107,8 @@ def _house(u, v, rgb, variant):
 
 def _figure(u, v, rgb, variant):
     lift = -0.35 if variant % 2 == 0 else 0.3
-    arms = np.minimum(_segment(u, v, (0.2, -0.15, 0.62, lift), 0.12),
-                      _segment(u, v, (-0.2, -0.15, -0.62, 0.3), 0.12))
-    legs = np.minimum(_segment(u, v, (0.14, 0.3, 0.28, 0.85), 0.13),
-                      _segment(u, v, (-0.14, 0.3, -0.28, 0.85), 0.13))
+    arms = np.minimum(_segment(u, v, (0.2, -0.15, 0.62, lift), 0.12), _segment(u, v, (-0.2, -0.15, -0.62, 0.3), 0.12))
+    legs = np.minimum(_segment(u, v, (0.14, 0.3, 0.28, 0.85), 0.13), _segment(u, v, (-0.14, 0.3, -0.28, 0.85), 0.13))
     return [
         (np.minimum(arms, _rect(u, v, (0, 0.07), (0.22, 0.28)) - 0.06), rgb),
         (legs, rgb * 0.45),
@@ -144,8 +142,14 @@ def _sign(u, v, rgb, variant):
 
 
 SHAPES = {
-    "face": _face, "house": _house, "figure": _figure, "sign": _sign,
-    "ball": _ball, "box": _box, "cone": _cone, "star": _star,
+    "face": _face,
+    "house": _house,
+    "figure": _figure,
+    "sign": _sign,
+    "ball": _ball,
+    "box": _box,
+    "cone": _cone,
+    "star": _star,
 }
 
 

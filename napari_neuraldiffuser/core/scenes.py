@@ -15,8 +15,19 @@ from .scene_captions import BRIGHTNESS, captions, place_words, scene_vocabulary,
 from .scene_shapes import COLOURS, SHAPES, paint
 
 __all__ = [
-    "BACKGROUND_KINDS", "COLOUR_NAMES", "OBJECT_KINDS", "Lighting", "Scene", "SceneObject", "captions",
-    "contents", "draw_scene", "place_words", "render", "scene_vocabulary", "size_word",
+    "BACKGROUND_KINDS",
+    "COLOUR_NAMES",
+    "OBJECT_KINDS",
+    "Lighting",
+    "Scene",
+    "SceneObject",
+    "captions",
+    "contents",
+    "draw_scene",
+    "place_words",
+    "render",
+    "scene_vocabulary",
+    "size_word",
 ]
 
 BACKGROUND_KINDS = tuple(BACKGROUNDS)

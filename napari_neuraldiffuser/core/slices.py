@@ -247,4 +247,3 @@ def _legend(figure, scene: _Scene) -> None:
         handles, names, loc="lower center", ncols=len(names), frameon=False, labelcolor=INK, fontsize=8.5,
         handlelength=1.3, columnspacing=1.6,
     )  # fmt: skip
-

@@ -93,9 +93,7 @@ def _space(path: Path, source: Source) -> str:
     return next((space for space in (*named, *SPACES) if (folder / space).is_dir()), SPACES[0])
 
 
-def nsd_layers(
-    source: Source, space: str, families: tuple[str, ...] = FAMILIES
-) -> tuple[list[LayerData], list[str]]:
+def nsd_layers(source: Source, space: str, families: tuple[str, ...] = FAMILIES) -> tuple[list[LayerData], list[str]]:
     """Anatomy and these families of one NSD subject (all where it has none of them), and notes on what is left out.
 
     Needs no betas on disk.

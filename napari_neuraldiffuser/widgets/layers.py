@@ -183,4 +183,3 @@ def read_picture(path: Path) -> np.ndarray:
             return np.array(image.convert("RGB"))
     except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise ReadError(f"{path} must be a readable image, got: {error}. Reconstruct the stimulus again.") from error
-

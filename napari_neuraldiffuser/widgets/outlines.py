@@ -142,9 +142,7 @@ def keeping_place(viewer: "napari.Viewer") -> Iterator[None]:
         viewer.dims.point = point
 
 
-def fine(
-    labels: np.ndarray, placing: dict[str, Any], axes: tuple[int, ...]
-) -> tuple[np.ndarray, dict[str, Any]]:
+def fine(labels: np.ndarray, placing: dict[str, Any], axes: tuple[int, ...]) -> tuple[np.ndarray, dict[str, Any]]:
     """Labels (Z, Y, X) in the same place on a grid of about 1 mm along `axes`, and the keywords that place them.
 
     A contour is one voxel of its layer wide, and a small region of 4 mm voxels would be nothing but contour.

@@ -222,7 +222,7 @@ class Countdown:
         self.what, self.began, self.first = "", 0.0, 0
 
     def left(self, done: int, total: int, what: str) -> str:
-        """", 12 s left", or nothing while the pace is unknown; a stage is what stands before the first comma."""
+        """ ", 12 s left", or nothing while the pace is unknown; a stage is what stands before the first comma."""
         stage, now = what.split(",")[0], time.monotonic()
         if stage != self.what or done < self.first:
             self.what, self.began, self.first = stage, now, done
@@ -234,7 +234,7 @@ class Countdown:
 
 
 def duration(seconds: float) -> str:
-    """"45 s", "3 min", "2.5 h"."""
+    """ "45 s", "3 min", "2.5 h"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -79,7 +79,7 @@ def score_rows(summary: dict[str, Any]) -> list[ScoreRow]:
 
 
 def mean_se(values: dict[str, Any], sign: str = "") -> str:
-    """"0.556 ± 0.027"; without an error where there is none, n/a without a mean."""
+    """ "0.556 ± 0.027"; without an error where there is none, n/a without a mean."""
     mean, se = values.get("mean"), values.get("se")
     if mean is None:
         return "n/a"

@@ -188,4 +188,3 @@ def _show_dock() -> Any:
     if dock is not None:
         dock.show()
     return window
-

@@ -48,4 +48,3 @@ class CoreWorker(WorkerBase):
         except Exception as error:  # whatever it is, the panel has to hear of it
             result = error
         self.news.ended.emit(result)
-

@@ -12,9 +12,7 @@ INPUTS = ("embeddings", "stimulus_ids", "label", "models", "guide")
 OUTPUTS = ("images", "sidecar", "stimulus_ids", "failed", "failed_table")
 
 
-def init_reconstruct_wf(
-    plan: Plan = Plan(), arms: tuple[str, ...] = ARMS, name: str = "reconstruct_wf"
-) -> pe.Workflow:
+def init_reconstruct_wf(plan: Plan = Plan(), arms: tuple[str, ...] = ARMS, name: str = "reconstruct_wf") -> pe.Workflow:
     """Decoded embeddings to images, in chunks of stimuli: each opens the models once, chunks run in parallel.
 
     Parameters

@@ -24,18 +24,31 @@ def text_config():
     """Three layers, width 64."""
     vocab = data.vocabulary()
     return CLIPTextConfig(
-        vocab_size=len(vocab), hidden_size=WIDTH, intermediate_size=4 * WIDTH,
-        num_hidden_layers=3, num_attention_heads=4,
-        max_position_embeddings=data.MAX_TOKENS, projection_dim=WIDTH, hidden_act="quick_gelu",
-        pad_token_id=vocab["<pad>"], bos_token_id=vocab["<bos>"], eos_token_id=vocab["<eos>"],
+        vocab_size=len(vocab),
+        hidden_size=WIDTH,
+        intermediate_size=4 * WIDTH,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=data.MAX_TOKENS,
+        projection_dim=WIDTH,
+        hidden_act="quick_gelu",
+        pad_token_id=vocab["<pad>"],
+        bos_token_id=vocab["<bos>"],
+        eos_token_id=vocab["<eos>"],
     )
 
 
 def vision_config():
     """Six layers, width 96, patches of 8 at 64 px."""
     return CLIPVisionConfig(
-        hidden_size=96, intermediate_size=384, num_hidden_layers=6, num_attention_heads=4, image_size=data.SIZE,
-        patch_size=8, projection_dim=WIDTH, hidden_act="quick_gelu",
+        hidden_size=96,
+        intermediate_size=384,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        image_size=data.SIZE,
+        patch_size=8,
+        projection_dim=WIDTH,
+        hidden_act="quick_gelu",
     )
 
 

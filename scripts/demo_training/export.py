@@ -36,8 +36,13 @@ def build_tokenizer():
     ends = [(name, vocab[name]) for name in ("<bos>", "<eos>")]
     inner.post_processor = processors.TemplateProcessing(single="<bos> $A <eos>", special_tokens=ends)
     return PreTrainedTokenizerFast(
-        tokenizer_object=inner, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", unk_token="<unk>",
-        model_max_length=data.MAX_TOKENS, padding_side="right",
+        tokenizer_object=inner,
+        bos_token="<bos>",
+        eos_token="<eos>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        model_max_length=data.MAX_TOKENS,
+        padding_side="right",
     )
 
 
@@ -114,8 +119,16 @@ def preprocessor():
     """How the image encoder wants its input; ImageNet's mean and deviation, as the published guidance uses."""
     size = {"height": data.SIZE, "width": data.SIZE}
     return {
-        "image_processor_type": "CLIPImageProcessor", "do_resize": True, "size": size, "resample": 2,
-        "do_center_crop": False, "crop_size": size, "do_rescale": True, "rescale_factor": 1 / 255,
-        "do_convert_rgb": True, "do_normalize": True,
-        "image_mean": list(encoders.MEAN), "image_std": list(encoders.STD),
+        "image_processor_type": "CLIPImageProcessor",
+        "do_resize": True,
+        "size": size,
+        "resample": 2,
+        "do_center_crop": False,
+        "crop_size": size,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_convert_rgb": True,
+        "do_normalize": True,
+        "image_mean": list(encoders.MEAN),
+        "image_std": list(encoders.STD),
     }

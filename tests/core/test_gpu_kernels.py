@@ -60,9 +60,7 @@ def test_feature_loss_of_every_batch():
 def test_feature_loss_in_any_layout(layout, dtype):
     shapes = ((5, 7), (4, 3, 6), (2, 3, 2, 5), (2, 2, 3, 2, 3), (1,), (67, 129))
     for other in LAYOUTS:
-        check_feature_loss(
-            Layers(shapes, 3, dtype, layout=layout, target_layout=other, target_batch=3, device=CUDA)
-        )
+        check_feature_loss(Layers(shapes, 3, dtype, layout=layout, target_layout=other, target_batch=3, device=CUDA))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

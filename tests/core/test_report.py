@@ -139,7 +139,10 @@ def test_sorting_in_a_browser(page, tmp_path):
     flags = "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-sync".split()
     done = subprocess.run(
         [CHROMIUM, *flags, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", f"file://{copy}"],
-        capture_output=True, text=True, timeout=120, check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
     )
     found = json.loads(re.search(r"<title>(.*?)</title>", done.stdout).group(1).replace("&quot;", '"'))
     for order in found.values():

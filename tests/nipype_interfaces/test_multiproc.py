@@ -104,5 +104,3 @@ def test_gpu_slots_are_the_visible_devices(monkeypatch):
     for one in (engine, chosen):
         one._postrun_check()
         assert not Path(one._marks).exists()
-
-

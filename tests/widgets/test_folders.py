@@ -229,4 +229,3 @@ def test_foreign_layers_keep_their_camera(viewer, output):
     before = viewer.scene.camera.orientation
     viewer.open(output, plugin=PLUGIN)
     assert viewer.scene.camera.orientation == before
-

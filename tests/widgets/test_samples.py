@@ -146,10 +146,13 @@ def test_a_second_request_is_refused_while_one_is_under_way(viewer, engine, tmp_
     assert refused
 
 
-@pytest.mark.parametrize(("mode", "error", "message"), [
-    ("error", UserError, "folder must be writable"),
-    ("crash", EngineError, "exit status 3"),
-])
+@pytest.mark.parametrize(
+    ("mode", "error", "message"),
+    [
+        ("error", UserError, "folder must be writable"),
+        ("crash", EngineError, "exit status 3"),
+    ],
+)
 def test_errors_arrive(viewer, engine, tmp_path, mode, error, message):
     with pytest.raises(error, match=message):
         samples.simulate(tmp_path / f"x-{mode}", SMALL, engine)

@@ -59,8 +59,7 @@ def align_to_test(z: np.ndarray, stats: Alignment) -> np.ndarray:
     """
     if len(z) < 2:
         raise DecodingError(
-            f"align='test' must have at least 2 stimuli to take statistics of, got {len(z)}. "
-            "Use align='train'."
+            f"align='test' must have at least 2 stimuli to take statistics of, got {len(z)}. Use align='train'."
         )
     return (z - z.mean(0, dtype=np.float64)) * _gain(stats.sd, z.std(0, dtype=np.float64)) + stats.mean
 

@@ -40,14 +40,10 @@ class Geometry:
         """Raise DecodingError unless `betas` are of the same voxels in the same order, space and grid."""
         n_voxels = np.shape(betas.data)[-1]
         if n_voxels != self.n_voxels:
-            raise DecodingError(
-                f"betas must have the decoder's {self.n_voxels} voxels, got {n_voxels}. {REMEDY}"
-            )
+            raise DecodingError(f"betas must have the decoder's {self.n_voxels} voxels, got {n_voxels}. {REMEDY}")
         if (betas.voxels is None) != (self.voxels is None):
             have, want = ("without" if voxels is None else "with" for voxels in (betas.voxels, self.voxels))
-            raise DecodingError(
-                f"betas must be {want} voxel positions as in training, got betas {have}. {REMEDY}"
-            )
+            raise DecodingError(f"betas must be {want} voxel positions as in training, got betas {have}. {REMEDY}")
         if self.voxels is not None:
             self._check_voxels(np.asarray(betas.voxels))
             self._check_grid(betas)
@@ -81,8 +77,7 @@ def checked_data(betas: Any) -> np.ndarray:
     data = np.asarray(betas.data)
     if data.ndim != 2 or 0 in data.shape:
         raise DecodingError(
-            f"betas must have stimuli and voxels, got an array of shape {data.shape}. "
-            "Check the mask and the split."
+            f"betas must have stimuli and voxels, got an array of shape {data.shape}. Check the mask and the split."
         )
     if data.dtype not in (np.float32, np.float64):
         data = data.astype(np.float32)

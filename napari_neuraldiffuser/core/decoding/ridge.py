@@ -126,9 +126,7 @@ class RidgeDecoder:
     ) -> None:
         self.accuracy = {}
         for done, (name, k) in enumerate(names.items(), 1):
-            self.accuracy[name], best = self._fit_target(
-                name, leaves, np.random.default_rng([self.params.seed, k])
-            )
+            self.accuracy[name], best = self._fit_target(name, leaves, np.random.default_rng([self.params.seed, k]))
             if name == "z":
                 self.alignment: Alignment = measure(self, best)
             if progress:
@@ -157,9 +155,7 @@ class RidgeDecoder:
             If the decoder is not fitted, the voxels differ or a value is not finite.
         """
         if not self.accuracy:
-            raise DecodingError(
-                "decoder must be fitted, got an unfitted one. Call fit() or RidgeDecoder.load()."
-            )
+            raise DecodingError("decoder must be fitted, got an unfitted one. Call fit() or RidgeDecoder.load().")
         self.geometry.check(betas)
         return (checked_data(betas) - self.beta_mean).astype(self.x.dtype)
 
@@ -213,9 +209,7 @@ class RidgeDecoder:
             out[name] = values.astype(np.float32).reshape(-1, *self.accuracy[name].shape)
             if progress:
                 progress(k + 1, len(self.names), f"decode {name}")
-        return Embeddings(
-            out.pop("z"), out.pop("c"), out, np.array(betas.stimulus_ids), self.attrs | {"align": align}
-        )
+        return Embeddings(out.pop("z"), out.pop("c"), out, np.array(betas.stimulus_ids), self.attrs | {"align": align})
 
     def _aligned(self, z: np.ndarray, align: str) -> np.ndarray:
         if align == "none":

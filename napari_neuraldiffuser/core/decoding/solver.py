@@ -54,9 +54,7 @@ def decompose(x: np.ndarray) -> Spectrum:
         # centring takes one dimension; rounding must not give it back
         keep[0] = False
     if not keep.any():
-        raise DecodingError(
-            "betas must vary between stimuli, got constant betas. Check the beta files and the mask."
-        )
+        raise DecodingError("betas must vary between stimuli, got constant betas. Check the beta files and the mask.")
     s, vectors = s[keep], vectors[:, keep]
     u = vectors if n <= p else x @ vectors / np.sqrt(s)
     return Spectrum(np.ascontiguousarray(u, dtype=np.float64), s)

@@ -89,9 +89,7 @@ def _read(cls: type, file: h5py.File, path: str | Path) -> Any:
 
     group = file["decoder"]
     if group.attrs["format"] != FORMAT:
-        raise DecodingError(
-            f"{path} must have format {FORMAT}, got {group.attrs['format']}. Fit the decoder again."
-        )
+        raise DecodingError(f"{path} must have format {FORMAT}, got {group.attrs['format']}. Fit the decoder again.")
     decoder = cls(DecodingParams.from_dict(json.loads(group.attrs["params"])))
     decoder.x, decoder.beta_mean = group["betas"][...], group["beta_mean"][...]
     decoder.stimulus_ids = group["stimulus_ids"][...]

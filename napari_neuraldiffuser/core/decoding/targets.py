@@ -98,9 +98,7 @@ def gather(targets: Any, name: str, rows: Rows, dtype: Any) -> np.ndarray:
     return out
 
 
-def summary(
-    targets: Any, name: str, rows: Rows, dtype: Any, columns: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def summary(targets: Any, name: str, rows: Rows, dtype: Any, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean (T,) float64 of one target over the rows, and chosen `columns` (n, t) of it, in one pass.
 
     Raises
@@ -114,7 +112,5 @@ def summary(
         total += values.sum(0, dtype=np.float64)
         chosen[positions] = values[:, columns]
     if not np.isfinite(total).all():
-        raise DecodingError(
-            f"targets[{name!r}] must be finite, got NaN or infinity. Extract the targets again."
-        )
+        raise DecodingError(f"targets[{name!r}] must be finite, got NaN or infinity. Extract the targets again.")
     return total / len(rows.order), chosen

@@ -24,9 +24,7 @@ class Assembler:
         As in BetasParams.
     """
 
-    def __init__(
-        self, stimulus_ids: np.ndarray, n_voxels: int, *, zscore: bool = True, average: bool = True
-    ) -> None:
+    def __init__(self, stimulus_ids: np.ndarray, n_voxels: int, *, zscore: bool = True, average: bool = True) -> None:
         self.zscore = zscore
         if average:
             self.ids, self._row = np.unique(stimulus_ids, return_inverse=True)
@@ -71,9 +69,7 @@ class Assembler:
                 dropped[reason] = int((bad & ~gone).sum())
             gone |= bad
         if gone.all():
-            raise NSDError(
-                f"mask must have voxels with a signal in every session, got none (dropped: {dropped})."
-            )
+            raise NSDError(f"mask must have voxels with a signal in every session, got none (dropped: {dropped}).")
         return _compact(self.data, ~gone), ~gone, dropped
 
 

@@ -80,9 +80,7 @@ class Betas:
         rows = [np.flatnonzero(self.stimulus_ids == one) for one in wanted]
         absent = [int(one) for one, found in zip(wanted, rows, strict=True) if not len(found)]
         if absent:
-            raise NSDError(
-                f"stimulus_ids must be among the {len(self)} rows of these betas, got {absent[:10]}."
-            )
+            raise NSDError(f"stimulus_ids must be among the {len(self)} rows of these betas, got {absent[:10]}.")
         return self._rows(np.concatenate(rows) if rows else np.empty(0, dtype=np.int64))
 
     def _rows(self, rows: np.ndarray) -> "Betas":
@@ -115,9 +113,7 @@ class Betas:
         if self.voxels is None:
             raise NSDError("betas must have voxel positions to make a volume, got none (MindEye2 file).")
         if values.ndim not in (1, 2) or values.shape[-1] != len(self.voxels):
-            raise NSDError(
-                f"values must have {len(self.voxels)} entries on the last axis, got shape {values.shape}."
-            )
+            raise NSDError(f"values must have {len(self.voxels)} entries on the last axis, got shape {values.shape}.")
         volume = np.full((*self.shape, *values.shape[:-1]), outside, dtype=np.float32)
         x, y, z = self.voxels.T
         volume[x, y, z] = values.T

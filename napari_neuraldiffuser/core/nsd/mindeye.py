@@ -42,9 +42,7 @@ def mindeye_betas(betas_hdf5: str | Path, behav_npy: str | Path, *, average_repe
     try:
         with h5py.File(betas_hdf5, "r") as file:
             if "betas" not in file or file["betas"].ndim != 2:
-                raise NSDError(
-                    f"{betas_hdf5} must hold a dataset 'betas' (trials, voxels), got {sorted(file)}."
-                )
+                raise NSDError(f"{betas_hdf5} must hold a dataset 'betas' (trials, voxels), got {sorted(file)}.")
             return _assemble(file["betas"], behaviour, average_repeats)
     except OSError as error:
         raise unreadable(betas_hdf5, "MindEye2 betas", error) from error

@@ -41,9 +41,7 @@ class Rois:
             If the volume has another shape or affine than the betas, or the betas have no geometry.
         """
         if betas.voxels is None:
-            raise NSDError(
-                f"betas must have voxel positions to apply {self.name}, got betas without geometry."
-            )
+            raise NSDError(f"betas must have voxel positions to apply {self.name}, got betas without geometry.")
         check_grid(f"ROI {self.name}", (self.labels.shape, self.affine), (betas.shape, betas.affine))
         x, y, z = betas.voxels.T
         here = self.labels[x, y, z]
@@ -90,9 +88,7 @@ def read_labels(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     values, affine = read_volume(path, "ROI volume")
     values = np.nan_to_num(values)
     if not np.array_equal(values, np.round(values)):
-        raise NSDError(
-            f"ROI volume must hold whole-number labels, got other values in {path}. Was it interpolated?"
-        )
+        raise NSDError(f"ROI volume must hold whole-number labels, got other values in {path}. Was it interpolated?")
     return values.astype(np.int32), affine
 
 

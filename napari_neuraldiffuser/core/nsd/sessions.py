@@ -23,9 +23,7 @@ INT16_SCALE = 300.0
 BLOCK_BYTES = 64 * 2**20
 
 
-def read_session(
-    path: Path, voxels: np.ndarray, n_trials: int, grid: tuple[tuple, np.ndarray | None]
-) -> np.ndarray:
+def read_session(path: Path, voxels: np.ndarray, n_trials: int, grid: tuple[tuple, np.ndarray | None]) -> np.ndarray:
     """Betas of one session at some voxels.
 
     Parameters
@@ -80,9 +78,7 @@ def read_surface_session(path: str | Path) -> np.ndarray:
     """
     image = open_volume(path, "surface betas")
     if len(image.shape) != 4 or image.shape[1:3] != (1, 1):
-        raise NSDError(
-            f"surface betas must have shape (vertices, 1, 1, trials), got {image.shape} in {path}."
-        )
+        raise NSDError(f"surface betas must have shape (vertices, 1, 1, trials), got {image.shape} in {path}.")
     try:
         values = np.asanyarray(image.dataobj)
     except READ_ERRORS as error:
@@ -105,9 +101,7 @@ def _read_hdf5(path: Path, voxels: np.ndarray, n_trials: int, grid) -> np.ndarra
 
 def _dataset(file: h5py.File, path: Path) -> h5py.Dataset:
     if "betas" not in file or file["betas"].ndim != 4:
-        raise NSDError(
-            f"{path} must hold a dataset 'betas' of four axes (trial, z, y, x), got {sorted(file)}."
-        )
+        raise NSDError(f"{path} must hold a dataset 'betas' of four axes (trial, z, y, x), got {sorted(file)}.")
     return file["betas"]
 
 
@@ -167,9 +161,7 @@ def iterate_nifti(
     """Blocks of trials start ... stop of a 4-D image, front to back: (trial slice, values (trials,
     n_voxels))."""
     x, y, z = voxels.T
-    for trials in _spans(
-        image.shape[3] if stop is None else stop, _slab(image.shape[:3], np.dtype(np.float64)), start
-    ):
+    for trials in _spans(image.shape[3] if stop is None else stop, _slab(image.shape[:3], np.dtype(np.float64)), start):
         yield trials, np.asarray(image.dataobj[..., trials])[x, y, z].T
 
 

@@ -74,9 +74,7 @@ def write_subject(
     params = params or SimulationParams()
     report = progress or (lambda done, total, what: None)
     layout = Layout(make_folder(nsd_dir), f"subj{number:02d}", version=VERSION)
-    recipe = fingerprint(
-        {"params": params.but(n_subjects=1).to_dict(), "subject": number, "code": code_digest()}
-    )
+    recipe = fingerprint({"params": params.but(n_subjects=1).to_dict(), "subject": number, "code": code_digest()})
     design = experiment.make_experiment(params)
     write_common(layout, params, design, report)
     if is_complete(layout, recipe, params):
@@ -113,9 +111,7 @@ def code_digest() -> str:
         files,
         noise,
     )
-    return fingerprint(
-        [file_digest(module.__file__) for module in (*modules, responses)] + [file_digest(__file__)]
-    )
+    return fingerprint([file_digest(module.__file__) for module in (*modules, responses)] + [file_digest(__file__)])
 
 
 def scene_of(seed: int, stimulus_id: int) -> scenes.Scene:
@@ -123,9 +119,7 @@ def scene_of(seed: int, stimulus_id: int) -> scenes.Scene:
     return scenes.draw_scene(np.random.default_rng([seed, 0, stimulus_id]))
 
 
-def write_common(
-    layout: Layout, params: SimulationParams, design: experiment.Experiment, report: Progress
-) -> None:
+def write_common(layout: Layout, params: SimulationParams, design: experiment.Experiment, report: Progress) -> None:
     """Design, stimulus table, images and captions: what all subjects share."""
     marker = layout.root / MARKER
     recipe = fingerprint({"params": params.to_dict(), "code": code_digest()})
@@ -186,13 +180,9 @@ def make_subject(
     ids, row = np.unique(design.shown(number), return_inverse=True)
     shown = [scene_of(params.seed, one) for one in ids.tolist()]
     stimuli = Stimuli(layout)
-    images = np.concatenate(
-        [features.shrink(stimuli[part]) for part in np.array_split(ids, -(-len(ids) // 64))]
-    )
+    images = np.concatenate([features.shrink(stimuli[part]) for part in np.array_split(ids, -(-len(ids) // 64))])
     report(1, 3, "responses")
-    low = responses.low_level_signal(
-        people, features.opponent_maps(images), features.energy_maps(images), rng
-    )
+    low = responses.low_level_signal(people, features.opponent_maps(images), features.energy_maps(images), rng)
     report(2, 3, "responses")
     table, names = features.content_table(shown)
     signal = responses.mix(people, low, responses.content_signal(people, table, names, rng))
@@ -211,9 +201,7 @@ def _write_session(layout: Layout, subject: SimulatedSubject, params: Simulation
     where[subject.people.rows] = np.arange(len(subject.people.rows))
     rng = np.random.default_rng([params.seed, 6, subject.number, session])
     course = noise.session_noise(TRIALS_PER_SESSION, rng)
-    response = subject.signal[rows] + params.noise * noise.signal_like(
-        subject.signal, TRIALS_PER_SESSION, rng
-    )
+    response = subject.signal[rows] + params.noise * noise.signal_like(subject.signal, TRIALS_PER_SESSION, rng)
 
     def betas(part: slice) -> np.ndarray:
         responding = where[part] >= 0
@@ -260,7 +248,6 @@ def _region_truth(region: atlas.Region, rows: np.ndarray, subject: SimulatedSubj
         "mni_centre": list(region.centre),
         "n_voxels": len(rows),
         "noise_ceiling": {
-            name: round(float(np.percentile(ceiling, q)), 1)
-            for name, q in (("q25", 25), ("median", 50), ("q75", 75))
+            name: round(float(np.percentile(ceiling, q)), 1) for name, q in (("q25", 25), ("median", 50), ("q75", 75))
         },
     }

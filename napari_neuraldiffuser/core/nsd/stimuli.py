@@ -33,9 +33,7 @@ class Stimuli:
     def _open(self) -> h5py.File:
         path = self._layout.stimuli
         if not path.is_file():
-            raise NSDError(
-                f"{path} must be NSD's stimulus file, got none. Download nsd_stimuli.hdf5 to that place."
-            )
+            raise NSDError(f"{path} must be NSD's stimulus file, got none. Download nsd_stimuli.hdf5 to that place.")
         try:
             file = h5py.File(path, "r")
         except OSError as error:
@@ -55,9 +53,7 @@ class Stimuli:
         flat = np.atleast_1d(wanted).astype(np.int64)
         outside = flat[(flat < 0) | (flat >= len(self))]
         if len(outside):
-            raise NSDError(
-                f"stimulus ids must be 0 ... {len(self) - 1} (0-based 73k ids), got {outside[:5].tolist()}."
-            )
+            raise NSDError(f"stimulus ids must be 0 ... {len(self) - 1} (0-based 73k ids), got {outside[:5].tolist()}.")
         images = np.empty((len(flat), *self._shape[1:]), dtype=np.uint8)
         with self._open() as file:
             for place, one in enumerate(flat.tolist()):
@@ -68,9 +64,7 @@ class Stimuli:
     def _coco_ids(self) -> pd.Series:
         path = self._layout.stim_info
         if not path.is_file():
-            raise NSDError(
-                f"{path} must exist to look up captions, got none. Download nsd_stim_info_merged.csv."
-            )
+            raise NSDError(f"{path} must exist to look up captions, got none. Download nsd_stim_info_merged.csv.")
         return pd.read_csv(path, usecols=["nsdId", "cocoId"]).set_index("nsdId")["cocoId"]
 
     @cached_property
@@ -97,9 +91,7 @@ class Stimuli:
             If the caption file, the id or its captions are missing.
         """
         if stimulus_id not in self._coco_ids.index:
-            raise NSDError(
-                f"stimulus_id must be a 0-based id of {self._layout.stim_info.name}, got {stimulus_id}."
-            )
+            raise NSDError(f"stimulus_id must be a 0-based id of {self._layout.stim_info.name}, got {stimulus_id}.")
         coco_id = int(self._coco_ids.loc[stimulus_id])
         if not self._captions.get(coco_id):
             raise NSDError(f"{self._layout.captions} must have captions of COCO image {coco_id}, got none.")

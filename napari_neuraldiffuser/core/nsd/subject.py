@@ -83,9 +83,7 @@ class Subject(Selectable):
         for path in choices:
             if path.is_file():
                 return path
-        raise NSDError(
-            f"{self.layout.volumes} must hold a NIfTI volume that gives the affine of the betas, got none."
-        )
+        raise NSDError(f"{self.layout.volumes} must hold a NIfTI volume that gives the affine of the betas, got none.")
 
     def roi_names(self) -> list[str]:
         """ROI families that `rois` and `betas` accept."""
@@ -141,9 +139,7 @@ class Subject(Selectable):
         files, notes = self._chosen_files()
         trials = self.trials[self.trials["session"].isin(files)]
         average = self.params.average_repeats
-        assembler = Assembler(
-            trials["stimulus_id"].to_numpy(), len(voxels), zscore=self.params.zscore, average=average
-        )
+        assembler = Assembler(trials["stimulus_id"].to_numpy(), len(voxels), zscore=self.params.zscore, average=average)
         readers = [partial(self._read, session, path, voxels) for session, path in files.items()]
         assemble(readers, assembler, progress)
         data, kept, dropped = assembler.finish()
@@ -166,9 +162,7 @@ class Subject(Selectable):
         shown = self.trials["session"].unique().tolist()
         files = {k: path for k, path in self.layout.sessions().items() if k in set(shown)}
         if not files:
-            raise NSDError(
-                f"{self.layout.beta_folder} must hold sessions of the trials table, got none of them."
-            )
+            raise NSDError(f"{self.layout.beta_folder} must hold sessions of the trials table, got none of them.")
         chosen = {int(k) for k in chosen_sessions(self.params.sessions, [str(k) for k in files])}
         left = listed([str(k) for k in files if k not in chosen])
         missing = sorted(set(shown) - set(files)) if wants_all(self.params.sessions) else []

@@ -128,9 +128,7 @@ def read_user_trials(path: str | Path, n_volumes: int) -> tuple[pd.DataFrame, li
         raise NSDError(f"trials must be a tab-separated table, got {path} ({error}).") from error
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing or not len(table):
-        raise NSDError(
-            f"trials must have the columns {list(COLUMNS)} and rows, got {list(table.columns)} in {path}."
-        )
+        raise NSDError(f"trials must have the columns {list(COLUMNS)} and rows, got {list(table.columns)} in {path}.")
     _check_volumes(table["trial"], n_volumes, path)
     if table["stimulus"].isna().any():
         raise NSDError(f"trials must name a stimulus in every row, got an empty one in {path}.")
@@ -153,9 +151,7 @@ def _check_volumes(trial: pd.Series, n_volumes: int, path) -> None:
 def _check_sessions(table: pd.DataFrame, path) -> None:
     small = table.groupby("session", dropna=False).size()
     if table["session"].isna().any() or small.min() < 2:
-        raise NSDError(
-            f"trials must have at least two trials in every session, got {small.to_dict()} in {path}."
-        )
+        raise NSDError(f"trials must have at least two trials in every session, got {small.to_dict()} in {path}.")
 
 
 def _test_column(table: pd.DataFrame, path) -> np.ndarray:
@@ -165,9 +161,7 @@ def _test_column(table: pd.DataFrame, path) -> np.ndarray:
         return np.zeros(len(table), dtype=bool)
     words = table[name].astype(str).str.strip().str.lower().replace({"1.0": "1", "0.0": "0"})
     if not words.isin(["0", "1", "true", "false"]).all():
-        raise NSDError(
-            f"column {name} must hold 0/1 or true/false, got {sorted(words.unique())[:5]} in {path}."
-        )
+        raise NSDError(f"column {name} must hold 0/1 or true/false, got {sorted(words.unique())[:5]} in {path}.")
     return words.isin(["1", "true"]).to_numpy()
 
 

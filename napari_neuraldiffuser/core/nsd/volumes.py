@@ -52,9 +52,7 @@ def unreadable(path: str | Path, name: str, error: Exception) -> NSDError:
     )
 
 
-def check_grid(
-    name: str, grid: tuple[tuple, np.ndarray | None], reference: tuple[tuple, np.ndarray | None]
-) -> None:
+def check_grid(name: str, grid: tuple[tuple, np.ndarray | None], reference: tuple[tuple, np.ndarray | None]) -> None:
     """Raise NSDError unless `grid` = (shape, affine) is the reference's; an affine of None is not
     compared."""
     (shape, affine), (wanted_shape, wanted_affine) = grid, reference

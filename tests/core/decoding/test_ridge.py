@@ -179,9 +179,7 @@ def test_betas_without_geometry_are_compared_by_number_of_voxels(tmp_path):
     train, test = (replace(make_betas(values), **bare) for values in (x, x_test))
     decoder = RidgeDecoder().fit(train, make_targets(y))
     decoder.save(tmp_path / "d.h5")
-    np.testing.assert_array_equal(
-        RidgeDecoder.load(tmp_path / "d.h5").predict(test).z, decoder.predict(test).z
-    )
+    np.testing.assert_array_equal(RidgeDecoder.load(tmp_path / "d.h5").predict(test).z, decoder.predict(test).z)
     with pytest.raises(DecodingError, match="without voxel positions"):
         decoder.predict(make_betas(x_test))
     with pytest.raises(DecodingError, match="12 voxels, got 11"):

@@ -63,9 +63,7 @@ def test_an_roi_of_another_shape_or_affine(tree):
     volume(tree.roi / "streams.nii.gz", np.ones((7, 6, 4), np.int16))
     volume(tree.roi.parent / "brainmask.nii.gz", np.ones(SHAPE, np.int16))
     subject = nsd.Subject(tree.root, "subj02")
-    with pytest.raises(
-        nsd.NSDError, match=r"ROI streams must have the betas' shape \(7, 6, 5\), got \(7, 6, 4\)"
-    ):
+    with pytest.raises(nsd.NSDError, match=r"ROI streams must have the betas' shape \(7, 6, 5\), got \(7, 6, 4\)"):
         subject.rois("streams")
     moved = AFFINE.copy()
     moved[0, 3] += 0.5

@@ -26,7 +26,7 @@ def some_betas(**changes):
     [
         {},
         {"voxels": None, "affine": None, "shape": None},
-        {"stimulus_names": ["a", "b\n\"c\""], "space": "native"},
+        {"stimulus_names": ["a", 'b\n"c"'], "space": "native"},
         {"stimulus_names": [f"stimulus number {k}" for k in range(5000)]},
     ],
 )

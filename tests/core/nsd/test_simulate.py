@@ -162,9 +162,7 @@ def test_experiment_limits():
 
 def test_energy_prefers_its_own_orientation():
     x = np.arange(64)
-    bars = np.stack(
-        [np.cos(2 * np.pi * 0.22 * grid) for grid in np.meshgrid(x, x)]
-    )  # varies along x; along y
+    bars = np.stack([np.cos(2 * np.pi * 0.22 * grid) for grid in np.meshgrid(x, x)])  # varies along x; along y
     images = np.repeat((127 + 100 * bars)[..., None], 3, axis=3).astype(np.uint8)
     energy = features.energy_maps(images).mean(axis=2)  # (filters, images), 4 orientations x 2 frequencies
     assert energy[:, 0].argmax() == 4 and energy[:, 1].argmax() == 6
@@ -199,18 +197,13 @@ def test_the_default_subject_can_be_decoded_where_its_truth_says(tmp_path):
     betas = subject.betas()
     train, test = betas.split()
     early = sum(mask for name, mask in subject.rois().of(betas).items() if name != "hV4") > 0
-    ventral = (
-        sum(sum(subject.rois(f"floc-{k}").of(betas).values()) for k in ("faces", "places", "bodies", "words"))
-        > 0
-    )
+    ventral = sum(sum(subject.rois(f"floc-{k}").of(betas).values()) for k in ("faces", "places", "bodies", "words")) > 0
     assert 1500 <= betas.n_voxels <= 2500
     ids = np.concatenate([train.stimulus_ids, test.stimulus_ids])
     images = subject.stimuli[ids].reshape(len(ids), 16, 8, 16, 8, 3).mean(axis=(2, 4)).reshape(len(ids), -1)
     content, _ = features.content_table([nsd.simulate.scene_of(0, one) for one in ids.tolist()])
     score = {
-        (where, what): _r2(
-            train.data[:, mask], target[: len(train)], test.data[:, mask], target[len(train) :]
-        )
+        (where, what): _r2(train.data[:, mask], target[: len(train)], test.data[:, mask], target[len(train) :])
         for where, mask in (("early", early), ("ventral", ventral))
         for what, target in (("pixels", images), ("content", content))
     }

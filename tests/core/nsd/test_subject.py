@@ -159,9 +159,7 @@ def test_responses_set_the_sessions_and_must_agree(tree):
     subject = nsd.Subject(tree.root, "subj02")
     n = 2 * N
     runs = np.tile(np.repeat(np.arange(1, 13), [63, 62] * 6), 2)
-    table = pd.DataFrame(
-        {"SESSION": np.arange(n) // N + 1, "RUN": runs, "TRIAL": 1, "73KID": tree.ids[:n] + 1}
-    )
+    table = pd.DataFrame({"SESSION": np.arange(n) // N + 1, "RUN": runs, "TRIAL": 1, "73KID": tree.ids[:n] + 1})
     table["TRIAL"] = table.groupby(["SESSION", "RUN"]).cumcount() + 1
     subject.layout.responses.parent.mkdir(parents=True)
     table.to_csv(subject.layout.responses, sep="\t", index=False)

@@ -59,9 +59,7 @@ def test_example4d_gz_two_volumes_oblique_affine(tmp_path):
     inside[40:90, 30:60, 5:20] = 1
     nib.save(nib.Nifti1Image(inside, image.affine), tmp_path / "mask.nii")
     trials = table(tmp_path / "t.tsv", [(1, "b", 1), (0, "a", 1)])
-    betas = nsd.user_betas(
-        DATA / "example4d.nii.gz", tmp_path / "mask.nii", trials, BetasParams(zscore=False)
-    )
+    betas = nsd.user_betas(DATA / "example4d.nii.gz", tmp_path / "mask.nii", trials, BetasParams(zscore=False))
     picked = values[inside > 0].T
     varies = picked[0] != picked[1]
     np.testing.assert_array_equal(betas.data, picked[:, varies].astype(np.float32))

@@ -50,9 +50,7 @@ REGIONS = (
     Region(_FACES, 1, "OFA", (41, -79, -9), 1600, 0.1, prefers=("face", "kind:face")),
     Region(_FACES, 2, "FFA-1", (39, -63, -16), 1800, 0.1, prefers=("face", "main_kind:")),
     Region(_FACES, 3, "FFA-2", (41, -50, -18), 1600, 0.05, prefers=("face", "main_kind:")),
-    Region(
-        _PLACES, 1, "OPA", (34, -82, 21), 2000, 0.15, prefers=("house", "background:", "main_x", "main_y")
-    ),
+    Region(_PLACES, 1, "OPA", (34, -82, 21), 2000, 0.15, prefers=("house", "background:", "main_x", "main_y")),
     Region(_PLACES, 2, "PPA", (27, -46, -9), 2400, 0.05, prefers=("house", "background:")),
     Region(_PLACES, 3, "RSC", (18, -57, 14), 2000, 0.05, prefers=("background:", "brightness", "light_side")),
     Region(_BODIES, 1, "EBA", (47, -72, 4), 2800, 0.1, prefers=("body", "main_size", "main_x", "main_y")),

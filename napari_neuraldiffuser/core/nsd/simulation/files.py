@@ -106,9 +106,7 @@ def write_responses(path: Path, experiment: Experiment, number: int, rng: np.ran
     run = np.searchsorted(starts, within, side="right")
     image = experiment.masterordering[:n]
     old = (pd.Series(image).groupby(image).cumcount() > 0).to_numpy().astype(int)
-    old_now = (
-        pd.Series(image).groupby([image, np.arange(n) // TRIALS_PER_SESSION]).cumcount() > 0
-    ).to_numpy()
+    old_now = (pd.Series(image).groupby([image, np.arange(n) // TRIALS_PER_SESSION]).cumcount() > 0).to_numpy()
     correct = (rng.uniform(size=n) < 0.8).astype(int)
     table = pd.DataFrame(0, index=range(n), columns=list(RESPONSE_COLUMNS)).astype(object)
     table["SUBJECT"], table["SESSION"], table["RUN"] = number, np.arange(n) // TRIALS_PER_SESSION + 1, run

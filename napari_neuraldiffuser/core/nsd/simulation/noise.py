@@ -74,9 +74,7 @@ def signal_like(signal: np.ndarray, n_trials: int, rng: np.random.Generator) -> 
     unlike independent noise, limits information (Moreno-Bote et al. 2014, doi:10.1038/nn.3807). Drawn as random
     mixtures of the signals (n_images, n_voxels), whose mean over images is zero.
     """
-    mixture = rng.standard_normal((n_trials, len(signal)), dtype=np.float32) / np.float32(
-        np.sqrt(len(signal))
-    )
+    mixture = rng.standard_normal((n_trials, len(signal)), dtype=np.float32) / np.float32(np.sqrt(len(signal)))
     return np.float32(np.sqrt(SIGNAL_LIKE)) * (mixture @ signal)
 
 

@@ -72,9 +72,7 @@ def make_population(brain: Brain, rng: np.random.Generator) -> Population:
     return people
 
 
-def _settle(
-    people: Population, which: np.ndarray, region: Region, brain: Brain, rng: np.random.Generator
-) -> None:
+def _settle(people: Population, which: np.ndarray, region: Region, brain: Brain, rng: np.random.Generator) -> None:
     """Give a region's voxels their properties; where categories overlap, preferences add up."""
     mni = brain.mni[people.rows[which]]
     for side in (mni[:, 0] < 0, mni[:, 0] >= 0):
@@ -94,9 +92,7 @@ def retinotopy(mni: np.ndarray, field: str, rng: np.random.Generator) -> np.ndar
     with height; the field is the opposite side's, upper for ventral and lower for dorsal parts.
     """
     n = len(mni)
-    eccentricity = (
-        0.02 + 0.6 * ((np.argsort(np.argsort(mni[:, 1])) + rng.uniform(0, 1, n)) / max(n, 1)) ** 0.7
-    )
+    eccentricity = 0.02 + 0.6 * ((np.argsort(np.argsort(mni[:, 1])) + rng.uniform(0, 1, n)) / max(n, 1)) ** 0.7
     turn = (np.argsort(np.argsort(mni[:, 2] + rng.normal(0, 2.0, n))) + rng.uniform(0, 1, n)) / max(n, 1)
     low, high = {"upper": (-0.5, 0.0), "lower": (0.0, 0.5), "both": (-0.5, 0.5)}[field]
     angle = np.pi * (low + (high - low) * turn)
@@ -135,9 +131,7 @@ def low_level_signal(
         linear = sum(w * unit(m @ pool.T) for w, m in zip(signed[:3, part], opponent, strict=True))
         linear = linear + signed[3, part] * unit(opponent[0] @ gabor.T)
         complex_cells = sum(w * (m @ pool.T) for w, m in zip(weights[:, part], energy, strict=True))
-        mixed = np.sqrt(LINEAR_SHARE) * unit(linear) + np.sqrt(1 - LINEAR_SHARE) * unit(
-            np.sqrt(complex_cells)
-        )
+        mixed = np.sqrt(LINEAR_SHARE) * unit(linear) + np.sqrt(1 - LINEAR_SHARE) * unit(np.sqrt(complex_cells))
         out[:, part] = unit(mixed)
     return out
 
@@ -159,9 +153,7 @@ def receptive_fields(place: np.ndarray, sigma: np.ndarray, turn: np.ndarray, pha
     return pool.reshape(flat).astype(np.float32), gabor.reshape(flat).astype(np.float32)
 
 
-def content_signal(
-    people: Population, table: np.ndarray, names: list[str], rng: np.random.Generator
-) -> np.ndarray:
+def content_signal(people: Population, table: np.ndarray, names: list[str], rng: np.random.Generator) -> np.ndarray:
     """Content-driven part of the responses, (n_images, n_voxels) float32, unit variance per voxel.
 
     Every voxel has a weak random tuning to everything a scene contains (a distributed code) and a strong positive
@@ -171,9 +163,7 @@ def content_signal(
     for voxel, prefers in enumerate(people.preference):
         for prefix in prefers:
             rows = [
-                k
-                for k, name in enumerate(names)
-                if name == prefix or (prefix[-1] == ":" and name.startswith(prefix))
+                k for k, name in enumerate(names) if name == prefix or (prefix[-1] == ":" and name.startswith(prefix))
             ]
             strong = rng.uniform(1.5, 2.5) if len(rows) == 1 else rng.normal(0.0, 1.2, len(rows))
             weights[rows, voxel] += strong
