@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from .errors import UserError
-from .params import ContributionParams
+from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.params import ContributionParams
 
 
 class ContributionError(UserError):

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import napari_neuraldiffuser
-
-from .errors import UserError
-from .files import make_folder, read_json, write_json
+from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.files import make_folder, read_json, write_json
 
 ARMS = ("unguided", "guided")
 SHOWN = ("seen", "start")
@@ -137,7 +136,9 @@ def generated_by(kernels: bool = True) -> list[dict[str, Any]]:
         "Versions": versions(),
     }
     if kernels:
-        from .ops import backend_info  # imports torch, which whoever asks for names of files does without
+        from napari_neuraldiffuser.core.ops import (
+            backend_info,  # imports torch, which whoever asks for names of files does without
+        )
 
         entry["KernelBackend"] = backend_info()["backend"]
     return [entry]

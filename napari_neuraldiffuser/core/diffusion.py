@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from . import ops
-from .params import DiffusionParams
+from napari_neuraldiffuser.core import ops
+from napari_neuraldiffuser.core.params import DiffusionParams
 
 TRAIN_TIMESTEPS = 1000
 

@@ -9,9 +9,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from .errors import UserError
-from .files import OutputError, atomic_path, fingerprint, make_folder
-from .params import LAYERS, FeatureParams
+from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.files import OutputError, atomic_path, fingerprint, make_folder
+from napari_neuraldiffuser.core.params import LAYERS, FeatureParams
 
 Progress = Callable[[int, int, str], None]
 FEATURE_DTYPE = np.float16
@@ -156,7 +156,7 @@ def encode(models: Any, images: np.ndarray, captions: Sequence[Sequence[str]], p
     """
     import torch
 
-    from .pixels import normalise, resize, to_tensor
+    from napari_neuraldiffuser.core.pixels import normalise, resize, to_tensor
 
     pixels = resize(to_tensor(images, models.device, models.dtype), models.guide_size())
     mean, std = models.normalisation(params.feature_normalisation)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from . import metrics
-from .metrics import MetricError
-from .params import EvaluationParams
+from napari_neuraldiffuser.core import metrics
+from napari_neuraldiffuser.core.metrics import MetricError
+from napari_neuraldiffuser.core.params import EvaluationParams
 
 Progress = Callable[[int, int, str], None]
 Encoder = Callable[[np.ndarray], np.ndarray]

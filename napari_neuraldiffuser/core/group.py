@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .derivatives import ARMS, generated_by, versions, write_description
-from .files import atomic_path, make_folder, write_json
-from .group_inputs import GroupError, SubjectResult, differing, finite, mixed, read_subjects
-from .group_report import GroupData, write_page
-from .sidecar_columns import columns
+from napari_neuraldiffuser.core.derivatives import ARMS, generated_by, versions, write_description
+from napari_neuraldiffuser.core.files import atomic_path, make_folder, write_json
+from napari_neuraldiffuser.core.group_inputs import GroupError, SubjectResult, differing, finite, mixed, read_subjects
+from napari_neuraldiffuser.core.group_report import GroupData, write_page
+from napari_neuraldiffuser.core.sidecar_columns import columns
 
 __all__ = ["GroupError", "GroupResult", "write_group"]
 

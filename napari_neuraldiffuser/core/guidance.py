@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 import torch
 
-from . import ops
-from .diffusion import Denoiser, Prediction, Step
-from .params import PRESETS, DiffusionParams, GuidanceParams, ParamError
+from napari_neuraldiffuser.core import ops
+from napari_neuraldiffuser.core.diffusion import Denoiser, Prediction, Step
+from napari_neuraldiffuser.core.params import PRESETS, DiffusionParams, GuidanceParams, ParamError
 
 
 @dataclass(frozen=True)

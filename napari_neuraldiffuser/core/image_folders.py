@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .derivatives import SHOWN
-from .errors import UserError
-from .evaluation import Scores, evaluate, scores_table, summarise
-from .params import EvaluationParams
+from napari_neuraldiffuser.core.derivatives import SHOWN
+from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.evaluation import Scores, evaluate, scores_table, summarise
+from napari_neuraldiffuser.core.params import EvaluationParams
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 Arms = dict[str, dict[Path, dict[int, Path]]]  # arm -> seen image -> repeat -> reconstruction

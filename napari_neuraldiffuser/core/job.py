@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from . import contribution, embeddings, nsd
-from . import models as model_folder
-from .decoding import RidgeDecoder
-from .derivatives import Derivatives
-from .files import fingerprint, make_folder
-from .job_report import PageParts, page_facts, write_page
-from .job_spec import Job
-from .params import TARGETS
-from .recon_files import ReconJob, reconstruct_arms, write_failed
-from .report import ReportData
-from .sidecars import Facts, write_sidecars
-from .stage_files import ROI_FAMILIES, first_test, map_families, score_arms
-from .stages import Stages
-from .stale_files import names_of, remove_stale
+from napari_neuraldiffuser.core import contribution, embeddings, nsd
+from napari_neuraldiffuser.core import models as model_folder
+from napari_neuraldiffuser.core.decoding import RidgeDecoder
+from napari_neuraldiffuser.core.derivatives import Derivatives
+from napari_neuraldiffuser.core.files import fingerprint, make_folder
+from napari_neuraldiffuser.core.job_report import PageParts, page_facts, write_page
+from napari_neuraldiffuser.core.job_spec import Job
+from napari_neuraldiffuser.core.params import TARGETS
+from napari_neuraldiffuser.core.recon_files import ReconJob, reconstruct_arms, write_failed
+from napari_neuraldiffuser.core.report import ReportData
+from napari_neuraldiffuser.core.sidecars import Facts, write_sidecars
+from napari_neuraldiffuser.core.stage_files import ROI_FAMILIES, first_test, map_families, score_arms
+from napari_neuraldiffuser.core.stages import Stages
+from napari_neuraldiffuser.core.stale_files import names_of, remove_stale
 
 __all__ = ["ALGORITHM_VERSION", "Job", "JobResult", "ROI_FAMILIES", "map_families", "run_subject"]
 

@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .derivatives import ARMS, Derivatives, versions
-from .embeddings import Embeddings
-from .files import atomic_path
-from .ops import backend_info
-from .params import Settings
-from .pipeline import decode_start
-from .recon_files import read_arm
-from .report import ReportData, write_report
-from .shown_files import write_anatomy, write_shown
-from .slices import contribution_slices
-from .stages import Stages
+from napari_neuraldiffuser.core.derivatives import ARMS, Derivatives, versions
+from napari_neuraldiffuser.core.embeddings import Embeddings
+from napari_neuraldiffuser.core.files import atomic_path
+from napari_neuraldiffuser.core.ops import backend_info
+from napari_neuraldiffuser.core.params import Settings
+from napari_neuraldiffuser.core.pipeline import decode_start
+from napari_neuraldiffuser.core.recon_files import read_arm
+from napari_neuraldiffuser.core.report import ReportData, write_report
+from napari_neuraldiffuser.core.shown_files import write_anatomy, write_shown
+from napari_neuraldiffuser.core.slices import contribution_slices
+from napari_neuraldiffuser.core.stages import Stages
 
 OUTLINED = "prf-visualrois"
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from .errors import UserError
-from .files import read_json
-from .lean import lean
-from .model_digest import folder_digest, model_source
-from .params import LAYERS
-from .pixels import NORMALISATION, normalise, resize, to_tensor
+from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.files import read_json
+from napari_neuraldiffuser.core.lean import lean
+from napari_neuraldiffuser.core.model_digest import folder_digest, model_source
+from napari_neuraldiffuser.core.params import LAYERS
+from napari_neuraldiffuser.core.pixels import NORMALISATION, normalise, resize, to_tensor
 
 PARTS = ("vae", "unet", "scheduler", "text_encoder", "tokenizer", "image_encoder")
 

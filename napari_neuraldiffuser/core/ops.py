@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from . import backend, kernels, ops_checks, reference
-from .backend import backend_info
-from .ops_checks import OpsError
+from napari_neuraldiffuser.core import backend, kernels, ops_checks, reference
+from napari_neuraldiffuser.core.backend import backend_info
+from napari_neuraldiffuser.core.ops_checks import OpsError
 
 __all__ = [
     "OpsError",

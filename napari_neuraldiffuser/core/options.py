@@ -4,7 +4,7 @@ import argparse
 from dataclasses import fields
 from typing import Any
 
-from .params import (
+from napari_neuraldiffuser.core.params import (
     BetasParams,
     DecodingParams,
     DiffusionParams,

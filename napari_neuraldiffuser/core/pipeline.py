@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .diffusion import (
+from napari_neuraldiffuser.core.diffusion import (
     ClassifierFree,
     Denoiser,
     Prediction,
@@ -20,11 +20,11 @@ from .diffusion import (
     sample,
     schedule,
 )
-from .embeddings import EmbeddingError, Embeddings
-from .guidance import FeatureCritic, Guided, n_guided_steps
-from .models import Models, check_layers
-from .params import DiffusionParams, GuidanceParams
-from .sag import SelfAttentionGuided
+from napari_neuraldiffuser.core.embeddings import EmbeddingError, Embeddings
+from napari_neuraldiffuser.core.guidance import FeatureCritic, Guided, n_guided_steps
+from napari_neuraldiffuser.core.models import Models, check_layers
+from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams
+from napari_neuraldiffuser.core.sag import SelfAttentionGuided
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from .params import ParamError, Settings, settings_from_dict
+from napari_neuraldiffuser.core.params import ParamError, Settings, settings_from_dict
 
 OWN_SPACE = "native"
 """Name of the volume space of own scans."""

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from .scene_backgrounds import BACKGROUNDS
-from .scene_captions import BRIGHTNESS, captions, place_words, scene_vocabulary, size_word
-from .scene_shapes import COLOURS, SHAPES, paint
+from napari_neuraldiffuser.core.scene_backgrounds import BACKGROUNDS
+from napari_neuraldiffuser.core.scene_captions import BRIGHTNESS, captions, place_words, scene_vocabulary, size_word
+from napari_neuraldiffuser.core.scene_shapes import COLOURS, SHAPES, paint
 
 __all__ = [
     "BACKGROUND_KINDS",

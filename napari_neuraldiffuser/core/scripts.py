@@ -6,8 +6,8 @@ Every value is written with `repr`, so that a path or label is a literal whateve
 from dataclasses import fields
 from typing import Any
 
-from .params import Params
-from .recipe import Recipe
+from napari_neuraldiffuser.core.params import Params
+from napari_neuraldiffuser.core.recipe import Recipe
 
 STAGES = ("betas", "features", "decoding", "diffusion", "guidance")
 """The stages that decide the images."""

@@ -22,9 +22,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from . import wire
-from .errors import UserError
-from .events import Cancelled, Events
+from napari_neuraldiffuser.core import wire
+from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.events import Cancelled, Events
 
 NICENESS = 5
 TELLS_PER_SECOND = 20
@@ -161,7 +161,7 @@ def main(arguments: list[str] | None = None) -> None:
     if hasattr(os, "nice"):
         # the window, which draws while this computes, goes first
         os.nice(NICENESS)
-    from .study import Study
+    from napari_neuraldiffuser.core.study import Study
 
     Server(Study(Path(cache)).call, sys.stdin.buffer, answers).serve()
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
+from napari_neuraldiffuser.core.errors import UserError
 
 NSD_HOME = "https://naturalscenesdataset.org"
 NSD, SCANS = "nsd", "scans"
@@ -51,7 +51,7 @@ def dataset_link(folder: Path, out_dir: Path, home: str | None = None) -> str:
 
 
 def _nsd(root: Path, subject: str, betas: Any) -> Raw:
-    from .nsd.layout import Layout
+    from napari_neuraldiffuser.core.nsd.layout import Layout
 
     layout = Layout(root, subject, betas.space, betas.version)
     rois = {f"rois/{_family(path)}": () for path in layout.roi_folder.glob("*.nii.gz")}
@@ -67,7 +67,7 @@ def _nsd(root: Path, subject: str, betas: Any) -> Raw:
 
 def _sessions(layout: Any, chosen: str) -> list[Path]:
     """Files of the sessions that were read; their folder where they are no longer there."""
-    from .nsd.selection import chosen_sessions
+    from napari_neuraldiffuser.core.nsd.selection import chosen_sessions
 
     try:
         files = {str(number): path for number, path in layout.sessions().items()}
@@ -82,7 +82,7 @@ def _family(path: Path) -> str:
 
 
 def _own(scans: Any, folder: Path) -> Raw:
-    from .nsd.own import MASK, family_name
+    from napari_neuraldiffuser.core.nsd.own import MASK, family_name
 
     parts = {
         "betas": [scans.betas, scans.mask, scans.trials],

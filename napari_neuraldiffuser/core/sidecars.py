@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .derivatives import Derivatives, generated_by, model_name, write_description
-from .files import read_json, write_json
-from .sidecar_columns import ONE, columns, first_line, row_of
-from .sidecar_sources import Raw, raw_sources
+from napari_neuraldiffuser.core.derivatives import Derivatives, generated_by, model_name, write_description
+from napari_neuraldiffuser.core.files import read_json, write_json
+from napari_neuraldiffuser.core.sidecar_columns import ONE, columns, first_line, row_of
+from napari_neuraldiffuser.core.sidecar_sources import Raw, raw_sources
 
 Content = dict[str, Any]
 TARGET_TEXT = {
@@ -73,7 +73,7 @@ class Facts:
 
 def without_folders(roi: str) -> str:
     """An ROI expression with the names of mask files in place of their paths."""
-    from .nsd.selection import as_term, parse
+    from napari_neuraldiffuser.core.nsd.selection import as_term, parse
 
     terms = [(t.operator, as_term(re.split(r"[/\\]", t.name)[-1]) if t.is_mask else t.name) for t in parse(roi)]
     return "".join(f" {operator} {name}" for operator, name in terms)[3:]

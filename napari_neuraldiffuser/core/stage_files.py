@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from . import evaluation, nsd
-from .derivatives import ARMS, Derivatives
-from .errors import UserError
-from .files import atomic_path, write_json
-from .params import Settings
-from .recon_files import read_arm
+from napari_neuraldiffuser.core import evaluation, nsd
+from napari_neuraldiffuser.core.derivatives import ARMS, Derivatives
+from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.files import atomic_path, write_json
+from napari_neuraldiffuser.core.params import Settings
+from napari_neuraldiffuser.core.recon_files import read_arm
 
 Progress = Callable[[int, int, str], None]
 ROI_FAMILIES = ("prf-visualrois", "floc-faces", "floc-bodies", "floc-places", "floc-words")

@@ -8,15 +8,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
-from .events import Events
-from .files import make_folder
-from .nsd import open_source
-from .params import SimulationParams
-from .recipe import Recipe, Source
-from .study_files import folder_size, sweep
-from .study_inputs import Warm
-from .study_source import describe, thumbnails
+from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.events import Events
+from napari_neuraldiffuser.core.files import make_folder
+from napari_neuraldiffuser.core.nsd import open_source
+from napari_neuraldiffuser.core.params import SimulationParams
+from napari_neuraldiffuser.core.recipe import Recipe, Source
+from napari_neuraldiffuser.core.study_files import folder_size, sweep
+from napari_neuraldiffuser.core.study_inputs import Warm
+from napari_neuraldiffuser.core.study_source import describe, thumbnails
 
 CACHED = ("betas", "targets", "decoders", "decoded", "arms", "contributions", "runs")
 """Folders below the cache that `clear` empties."""
@@ -82,13 +82,13 @@ class Study:
 
     def decode(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
         """Fit or load the decoder; its accuracy, and what it decodes."""
-        from .study_decoder import describe as describe_decoder
+        from napari_neuraldiffuser.core.study_decoder import describe as describe_decoder
 
         return describe_decoder(self._decoding().decode(Recipe.from_dict(args["recipe"]), events))
 
     def save_decoder(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
         """Copy the recipe's decoder to a file of the user's choice."""
-        from .files import atomic_path
+        from napari_neuraldiffuser.core.files import atomic_path
 
         decoded = self._decoding().decode(Recipe.from_dict(args["recipe"]), events)
         with atomic_path(args["path"]) as temporary:
@@ -101,7 +101,7 @@ class Study:
 
     def reconstruct(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
         """Images of the recipe's stimuli, in the order of its arms."""
-        from .study_runs import run
+        from napari_neuraldiffuser.core.study_runs import run
 
         recipe = Recipe.from_dict(args["recipe"])
         every = int(args.get("preview_every") or 0) if args.get("preview", True) else 0
@@ -109,13 +109,13 @@ class Study:
 
     def contribution(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
         """Contribution maps of all test stimuli."""
-        from .study_maps import contribution
+        from napari_neuraldiffuser.core.study_maps import contribution
 
         return contribution(self._decoding(), Recipe.from_dict(args["recipe"]), events)
 
     def report(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
         """The whole job of one subject, continued where it was stopped."""
-        from .study_maps import report
+        from napari_neuraldiffuser.core.study_maps import report
 
         recipe = Recipe.from_dict(args["recipe"])
         if self._decoding().is_loaded(recipe, events):
@@ -127,7 +127,7 @@ class Study:
 
     def simulate(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
         """Write simulated subjects in NSD's formats."""
-        from .nsd import simulate
+        from napari_neuraldiffuser.core.nsd import simulate
 
         simulate.write_subjects(args["folder"], SimulationParams.from_dict(args.get("params") or {}), events.told)
         return {"folder": str(args["folder"])}
@@ -136,7 +136,7 @@ class Study:
         """Where the networks can run, and whether the kernels are compiled."""
         import torch
 
-        from .backend import backend_info
+        from napari_neuraldiffuser.core.backend import backend_info
 
         found = [{"name": "cpu", "label": f"CPU, {torch.get_num_threads()} threads"}]
         for index in range(torch.cuda.device_count()):
@@ -159,7 +159,7 @@ class Study:
         return {"bytes_freed": before - self.cache_size(args, events)["bytes"]}
 
     def _decoding(self) -> Any:
-        from .study_decoder import Decoding
+        from napari_neuraldiffuser.core.study_decoder import Decoding
 
         make_folder(self.cache)
         return Decoding(self.cache, self.warm, self.loaded)

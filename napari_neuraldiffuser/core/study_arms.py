@@ -9,18 +9,17 @@ import numpy as np
 import torch
 
 import napari_neuraldiffuser
-
-from .embeddings import Embeddings
-from .events import Events
-from .files import atomic_path, fingerprint
-from .guidance import n_guided_steps
-from .job import ALGORITHM_VERSION
-from .ops import backend_info
-from .params import DiffusionParams, GuidanceParams
-from .pipeline import Reconstruction, StepEvent, batches, reconstruct_batch, to_images
-from .recipe import Recipe
-from .study_files import array_digest, keep_newest, read_npz
-from .study_machine import machine
+from napari_neuraldiffuser.core.embeddings import Embeddings
+from napari_neuraldiffuser.core.events import Events
+from napari_neuraldiffuser.core.files import atomic_path, fingerprint
+from napari_neuraldiffuser.core.guidance import n_guided_steps
+from napari_neuraldiffuser.core.job import ALGORITHM_VERSION
+from napari_neuraldiffuser.core.ops import backend_info
+from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams
+from napari_neuraldiffuser.core.pipeline import Reconstruction, StepEvent, batches, reconstruct_batch, to_images
+from napari_neuraldiffuser.core.recipe import Recipe
+from napari_neuraldiffuser.core.study_files import array_digest, keep_newest, read_npz
+from napari_neuraldiffuser.core.study_machine import machine
 
 KEPT_ARMS = 200
 """Arms that stay in the cache: a few megabytes each."""

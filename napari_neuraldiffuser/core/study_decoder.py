@@ -8,19 +8,18 @@ from typing import Any
 import numpy as np
 
 import napari_neuraldiffuser
-
-from . import embeddings
-from .decoding import DecodingError, RidgeDecoder
-from .errors import UserError
-from .events import Events
-from .files import file_digest, fingerprint, read_json, write_json
-from .job import ALGORITHM_VERSION
-from .recipe import Recipe
-from .study_files import array_digest, keep_newest
-from .study_inputs import Inputs
-from .study_machine import machine
-from .study_plot import accuracy_plot
-from .study_source import captions
+from napari_neuraldiffuser.core import embeddings
+from napari_neuraldiffuser.core.decoding import DecodingError, RidgeDecoder
+from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.events import Events
+from napari_neuraldiffuser.core.files import file_digest, fingerprint, read_json, write_json
+from napari_neuraldiffuser.core.job import ALGORITHM_VERSION
+from napari_neuraldiffuser.core.recipe import Recipe
+from napari_neuraldiffuser.core.study_files import array_digest, keep_newest
+from napari_neuraldiffuser.core.study_inputs import Inputs
+from napari_neuraldiffuser.core.study_machine import machine
+from napari_neuraldiffuser.core.study_plot import accuracy_plot
+from napari_neuraldiffuser.core.study_source import captions
 
 KEPT_TARGETS, KEPT_DECODERS, KEPT_DECODED = 6, 8, 24
 """Files that stay in the cache: at full size targets and decoders, which copy theirs, take gigabytes.  Of what was

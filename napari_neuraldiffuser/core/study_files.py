@@ -12,8 +12,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from .files import read_json
-from .nsd import Betas, NSDError, load_betas
+from napari_neuraldiffuser.core.files import read_json
+from napari_neuraldiffuser.core.nsd import Betas, NSDError, load_betas
 
 FORGOTTEN = 24 * 3600
 """Seconds after which a temporary file is one that a killed process left."""

@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 
 import napari_neuraldiffuser
-
-from .errors import UserError
-from .events import Events
-from .files import fingerprint
-from .model_digest import model_source
-from .nsd import open_source, save_betas
-from .nsd.selection import parse
-from .recipe import Recipe, Source
-from .study_files import array_digest, keep_newest, kept_betas, stamp
+from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.events import Events
+from napari_neuraldiffuser.core.files import fingerprint
+from napari_neuraldiffuser.core.model_digest import model_source
+from napari_neuraldiffuser.core.nsd import open_source, save_betas
+from napari_neuraldiffuser.core.nsd.selection import parse
+from napari_neuraldiffuser.core.recipe import Recipe, Source
+from napari_neuraldiffuser.core.study_files import array_digest, keep_newest, kept_betas, stamp
 
 OWN_IMAGES = ("images", "captions", "trials")
 """Fields of a Source of own scans that decide its stimuli."""
@@ -132,7 +131,7 @@ class Warm:
 
     def models(self, recipe: Recipe, events: Events) -> Any:
         """The networks of a recipe; the former ones are freed first, for a device rarely holds two."""
-        from . import models
+        from napari_neuraldiffuser.core import models
 
         guide = recipe.guide or None
         folder = Path(model_source(recipe.models))

@@ -3,16 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from . import contribution as maps
-from .derivatives import Derivatives
-from .events import Events
-from .files import fingerprint, read_json, write_json
-from .job import ALGORITHM_VERSION, Job, map_families, run_subject
-from .recipe import Recipe, Source
-from .shown_files import write_anatomy
-from .study_decoder import Decoded, Decoding, close
-from .study_files import keep_newest_folders, stamp
-from .study_inputs import region_files
+from napari_neuraldiffuser.core import contribution as maps
+from napari_neuraldiffuser.core.derivatives import Derivatives
+from napari_neuraldiffuser.core.events import Events
+from napari_neuraldiffuser.core.files import fingerprint, read_json, write_json
+from napari_neuraldiffuser.core.job import ALGORITHM_VERSION, Job, map_families, run_subject
+from napari_neuraldiffuser.core.recipe import Recipe, Source
+from napari_neuraldiffuser.core.shown_files import write_anatomy
+from napari_neuraldiffuser.core.study_decoder import Decoded, Decoding, close
+from napari_neuraldiffuser.core.study_files import keep_newest_folders, stamp
+from napari_neuraldiffuser.core.study_inputs import region_files
 
 DONE = "contribution.json"
 """Written last: maps without it are incomplete."""

@@ -10,20 +10,20 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_info
 
-from . import evaluation, scripts
-from .derivatives import Derivatives, versions
-from .errors import UserError
-from .events import Cancelled, Events
-from .files import fingerprint, make_folder, write_json
-from .ops import backend_info
-from .pipeline import check_fit, decode_start
-from .recipe import Recipe
-from .recon_files import write_png
-from .shown_files import write_shown
-from .study_arms import Arm, ArmCache, ArmRun, Shown, guidance_of
-from .study_decoder import Decoded
-from .study_files import keep_newest_folders, partial_runs
-from .study_machine import device_name
+from napari_neuraldiffuser.core import evaluation, scripts
+from napari_neuraldiffuser.core.derivatives import Derivatives, versions
+from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.events import Cancelled, Events
+from napari_neuraldiffuser.core.files import fingerprint, make_folder, write_json
+from napari_neuraldiffuser.core.ops import backend_info
+from napari_neuraldiffuser.core.pipeline import check_fit, decode_start
+from napari_neuraldiffuser.core.recipe import Recipe
+from napari_neuraldiffuser.core.recon_files import write_png
+from napari_neuraldiffuser.core.shown_files import write_shown
+from napari_neuraldiffuser.core.study_arms import Arm, ArmCache, ArmRun, Shown, guidance_of
+from napari_neuraldiffuser.core.study_decoder import Decoded
+from napari_neuraldiffuser.core.study_files import keep_newest_folders, partial_runs
+from napari_neuraldiffuser.core.study_machine import device_name
 
 PROVENANCE = "provenance.json"
 KEPT_PARTIAL = 20

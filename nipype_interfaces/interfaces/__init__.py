@@ -1,10 +1,10 @@
 """Thin Nipype interfaces: files in, one call of the core, files out."""
 
-from .data import CheckModels, LoadNSDBetas, NSDIndex, PrepareBetas
-from .decoding import Decode, ExtractFeatures, FitDecoder, JoinDecoders
-from .recon import CollectImages, GuidedReconstruct
-from .results import ContributionMap, EvaluateReconstruction, GroupReport, SubjectReport
-from .sink import DerivativesSink
+from nipype_interfaces.interfaces.data import CheckModels, LoadNSDBetas, NSDIndex, PrepareBetas
+from nipype_interfaces.interfaces.decoding import Decode, ExtractFeatures, FitDecoder, JoinDecoders
+from nipype_interfaces.interfaces.recon import CollectImages, GuidedReconstruct
+from nipype_interfaces.interfaces.results import ContributionMap, EvaluateReconstruction, GroupReport, SubjectReport
+from nipype_interfaces.interfaces.sink import DerivativesSink
 
 __all__ = [
     "CheckModels",

@@ -15,10 +15,17 @@ from nipype.interfaces.base import (
     traits,
 )
 
+from nipype_interfaces.interfaces.base import (
+    DATASET,
+    PAPER,
+    CoreInterface,
+    SourceSpec,
+    VersionedSpec,
+    source_of,
+    subject_of,
+)
 from nipype_interfaces.no_environment import NoEnvironment
 from nipype_interfaces.spec import params_of, params_spec
-
-from .base import DATASET, PAPER, CoreInterface, SourceSpec, VersionedSpec, source_of, subject_of
 
 
 class NSDIndexInputSpec(SourceSpec, params_spec(BetasParams)):

@@ -6,9 +6,16 @@ from typing import Any
 from napari_neuraldiffuser.core.params import TARGETS, DecodingParams, FeatureParams
 from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, traits
 
+from nipype_interfaces.interfaces.base import (
+    CoreInterface,
+    ModelsSpec,
+    SourceSpec,
+    VersionedSpec,
+    given,
+    opened_models,
+    subject_of,
+)
 from nipype_interfaces.spec import params_of, params_spec
-
-from .base import CoreInterface, ModelsSpec, SourceSpec, VersionedSpec, given, opened_models, subject_of
 
 
 class ExtractFeaturesInputSpec(SourceSpec, ModelsSpec, params_spec(FeatureParams)):

@@ -8,9 +8,8 @@ from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams, S
 from napari_neuraldiffuser.core.recipe import ARMS
 from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, traits
 
+from nipype_interfaces.interfaces.base import CoreInterface, ModelsSpec, VersionedSpec, given, opened_models
 from nipype_interfaces.spec import params_of, params_spec
-
-from .base import CoreInterface, ModelsSpec, VersionedSpec, given, opened_models
 
 
 class GuidedReconstructInputSpec(ModelsSpec, params_spec(DiffusionParams, GuidanceParams)):

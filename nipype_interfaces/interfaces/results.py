@@ -13,9 +13,7 @@ from napari_neuraldiffuser.core.params import (
 )
 from nipype.interfaces.base import Directory, File, InputMultiObject, TraitedSpec, isdefined, traits
 
-from nipype_interfaces.spec import params_of, params_spec
-
-from .base import (
+from nipype_interfaces.interfaces.base import (
     CoreInterface,
     ModelsSpec,
     SourceSpec,
@@ -26,7 +24,8 @@ from .base import (
     source_of,
     subject_of,
 )
-from .recon import gather_images
+from nipype_interfaces.interfaces.recon import gather_images
+from nipype_interfaces.spec import params_of, params_spec
 
 SPACE = traits.Str("func1pt8mm", usedefault=True, desc="Volume space of the betas.")
 

@@ -8,9 +8,8 @@ from typing import Any
 from napari_neuraldiffuser.core.errors import UserError
 from nipype.interfaces.base import Directory, InputMultiObject, SimpleInterface, TraitedSpec, isdefined, traits
 
+from nipype_interfaces.interfaces.base import VersionedSpec, given
 from nipype_interfaces.no_environment import NoEnvironment
-
-from .base import VersionedSpec, given
 
 
 class DerivativesSinkInputSpec(VersionedSpec):

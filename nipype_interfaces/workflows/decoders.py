@@ -3,8 +3,7 @@
 from nipype.pipeline import engine as pe
 
 from nipype_interfaces.interfaces import CheckModels, ExtractFeatures, FitDecoder, JoinDecoders
-
-from .nodes import Plan, ends, make_node, quick_node, same
+from nipype_interfaces.workflows.nodes import Plan, ends, make_node, quick_node, same
 
 INPUTS = ("source", "stimuli_stamp", "models", "guide", "betas", "train_ids")
 

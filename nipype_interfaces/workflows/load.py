@@ -3,8 +3,7 @@
 from nipype.pipeline import engine as pe
 
 from nipype_interfaces.interfaces import LoadNSDBetas, NSDIndex, PrepareBetas
-
-from .nodes import Plan, ends, make_node, quick_node, same
+from nipype_interfaces.workflows.nodes import Plan, ends, make_node, quick_node, same
 
 OUTPUTS = ("betas", "source", "stamp", "stimuli_stamp", "train_ids", "test_ids")
 OWN_FILES = ("betas", "mask", "trials", "images", "captions", "anatomy", "rois", "subject")

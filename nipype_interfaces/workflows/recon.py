@@ -5,8 +5,16 @@ from nipype.pipeline import engine as pe
 
 from nipype_interfaces.interfaces import CheckModels, CollectImages, GuidedReconstruct
 from nipype_interfaces.no_environment import Function
-
-from .nodes import Plan, ends, flatten, make_node, quick_node, same, split_chunks, whole_batches
+from nipype_interfaces.workflows.nodes import (
+    Plan,
+    ends,
+    flatten,
+    make_node,
+    quick_node,
+    same,
+    split_chunks,
+    whole_batches,
+)
 
 INPUTS = ("embeddings", "stimulus_ids", "label", "models", "guide")
 OUTPUTS = ("images", "sidecar", "stimulus_ids", "failed", "failed_table")

@@ -9,8 +9,7 @@ from nipype_interfaces.interfaces import (
     ExtractFeatures,
     SubjectReport,
 )
-
-from .nodes import Plan, ends, make_node, quick_node, same
+from nipype_interfaces.workflows.nodes import Plan, ends, make_node, quick_node, same
 
 SOURCE = ("source", "models", "guide")
 SHOWN = ("betas", "embeddings", "decoder", "images", "stimulus_ids", "scores", "summary", "maps", "table")

@@ -9,12 +9,11 @@ from nipype.pipeline import engine as pe
 
 from nipype_interfaces.interfaces import CheckModels, Decode, DerivativesSink, GroupReport
 from nipype_interfaces.no_environment import Merge
-
-from .decoders import init_fit_decoders_wf
-from .load import init_load_wf
-from .nodes import Plan, ends, make_node, quick_node, same
-from .recon import init_reconstruct_wf
-from .results import init_contribution_wf, init_evaluate_wf, init_report_wf
+from nipype_interfaces.workflows.decoders import init_fit_decoders_wf
+from nipype_interfaces.workflows.load import init_load_wf
+from nipype_interfaces.workflows.nodes import Plan, ends, make_node, quick_node, same
+from nipype_interfaces.workflows.recon import init_reconstruct_wf
+from nipype_interfaces.workflows.results import init_contribution_wf, init_evaluate_wf, init_report_wf
 
 RESULTS = {
     # where results come from -> what of it goes to the output folder

@@ -6,10 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from demo_training import data
+from demo_training.trainer import Recipe, Trainer
 from napari_neuraldiffuser.core import scenes
-
-from . import data
-from .trainer import Recipe, Trainer
 
 BATCH = 64
 HEADS = {  # question: (where the answer stands among a caption's token ids, possible answers)

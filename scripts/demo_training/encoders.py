@@ -12,8 +12,8 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from . import data
-from .trainer import Recipe, Trainer
+from demo_training import data
+from demo_training.trainer import Recipe, Trainer
 
 BATCH = 96
 WIDTH = 64

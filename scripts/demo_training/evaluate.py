@@ -13,9 +13,8 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, CLIPTextModel, CLIPVisionModelWithProjection
 
+from demo_training import classifier, data, encoders, sampling, unet, vae
 from napari_neuraldiffuser.core import scenes
-
-from . import classifier, data, encoders, sampling, unet, vae
 
 COUNT, STEPS = 200, 50
 SCALES = (2.0, 3.5, 5.0, 7.5)

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
-from . import data, encoders, unet, vae
+from demo_training import data, encoders, unet, vae
 
 INDEX = {
     "_class_name": "StableDiffusionPipeline",

@@ -8,8 +8,8 @@ import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
-from . import data, encoders, vae
-from .trainer import Recipe, Trainer
+from demo_training import data, encoders, vae
+from demo_training.trainer import Recipe, Trainer
 
 BATCH = 16
 CHANNELS = (48, 64)

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
-from . import data
-from .trainer import Recipe, Trainer
+from demo_training import data
+from demo_training.trainer import Recipe, Trainer
 
 BATCH = 4
 CHANNELS = (24, 48, 64)

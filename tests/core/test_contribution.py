@@ -11,8 +11,7 @@ from napari_neuraldiffuser.core import contribution, contribution_tables
 from napari_neuraldiffuser.core.contribution import ContributionError
 from napari_neuraldiffuser.core.decoding import DecodingError, RidgeDecoder
 from napari_neuraldiffuser.core.params import ContributionParams, DecodingParams
-
-from .decoding.stand_ins import AFFINE, SHAPE, linear_data, make_betas, make_rois, make_targets, primal_ridge
+from tests.core.decoding.stand_ins import AFFINE, SHAPE, linear_data, make_betas, make_rois, make_targets, primal_ridge
 
 COLUMNS = {"z": slice(0, 8), "c": slice(8, 14), "g02": slice(14, 22)}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from . import emulated as e
+from tests.csrc import emulated as e
 
 
 @pytest.fixture(scope="session")

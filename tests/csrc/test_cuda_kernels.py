@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from . import emulated as e
-from .emulated import DTYPES
+from tests.csrc import emulated as e
+from tests.csrc.emulated import DTYPES
 
 pytestmark = pytest.mark.slow  # the build takes several seconds
 MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)

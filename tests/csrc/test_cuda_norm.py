@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from . import emulated as e
-from .emulated import DTYPES
+from tests.csrc import emulated as e
+from tests.csrc.emulated import DTYPES
 
 pytestmark = pytest.mark.slow  # the build takes several seconds
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from . import emulated
+from tests.csrc import emulated
 
 pytestmark = pytest.mark.slow
 # one shape of each kind: the sanitizers follow every access, and every fiber costs

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from . import solver
-from .errors import DecodingError
-from .targets import gather
+from napari_neuraldiffuser.core.decoding import solver
+from napari_neuraldiffuser.core.decoding.errors import DecodingError
+from napari_neuraldiffuser.core.decoding.targets import gather
 
 COLUMNS_AT_ONCE = 2048
 LARGEST_GAIN = 1000.0

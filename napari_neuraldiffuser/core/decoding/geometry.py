@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import DecodingError
+from napari_neuraldiffuser.core.decoding.errors import DecodingError
 
 AFFINE_TOLERANCE_MM = 1e-3
 

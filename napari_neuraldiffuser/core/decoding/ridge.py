@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from napari_neuraldiffuser.core.decoding import solver
+from napari_neuraldiffuser.core.decoding.align import Alignment, align_to_test, align_to_train, measure
+from napari_neuraldiffuser.core.decoding.errors import DecodingError
+from napari_neuraldiffuser.core.decoding.geometry import Geometry, checked_data
+from napari_neuraldiffuser.core.decoding.targets import Rows, blocks, match_rows, summary, target_names, target_shape
 from napari_neuraldiffuser.core.embeddings import Embeddings
 from napari_neuraldiffuser.core.params import DecodingParams
-
-from . import solver
-from .align import Alignment, align_to_test, align_to_train, measure
-from .errors import DecodingError
-from .geometry import Geometry, checked_data
-from .targets import Rows, blocks, match_rows, summary, target_names, target_shape
 
 Progress = Callable[[int, int, str], None]
 FEWEST_STIMULI = 3
@@ -218,14 +217,14 @@ class RidgeDecoder:
 
     def save(self, path: str | Path) -> None:
         """Write everything, training targets included, to one HDF5 file, atomically."""
-        from .store import save
+        from napari_neuraldiffuser.core.decoding.store import save
 
         save(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> "RidgeDecoder":
         """Open a file written by `save`; the targets stay on disk.  DecodingError if it is not one."""
-        from .store import load
+        from napari_neuraldiffuser.core.decoding.store import load
 
         return load(cls, path)
 

@@ -9,15 +9,14 @@ from typing import Any
 import h5py
 import numpy as np
 
+from napari_neuraldiffuser.core.decoding.align import Alignment
+from napari_neuraldiffuser.core.decoding.errors import DecodingError
+from napari_neuraldiffuser.core.decoding.geometry import Geometry
+from napari_neuraldiffuser.core.decoding.solver import Spectrum
+from napari_neuraldiffuser.core.decoding.targets import Rows, blocks
 from napari_neuraldiffuser.core.embeddings import TargetFile, dataset_name
 from napari_neuraldiffuser.core.files import atomic_path
 from napari_neuraldiffuser.core.params import TARGETS, DecodingParams
-
-from .align import Alignment
-from .errors import DecodingError
-from .geometry import Geometry
-from .solver import Spectrum
-from .targets import Rows, blocks
 
 FORMAT = 1
 
@@ -85,7 +84,7 @@ def load(cls: type, path: str | Path) -> Any:
 
 
 def _read(cls: type, file: h5py.File, path: str | Path) -> Any:
-    from .ridge import TargetFit
+    from napari_neuraldiffuser.core.decoding.ridge import TargetFit
 
     group = file["decoder"]
     if group.attrs["format"] != FORMAT:
@@ -169,7 +168,7 @@ def _join(parts: list[h5py.File], file: h5py.File) -> None:
 
 def read_accuracy(path: str | Path) -> dict[str, Any]:
     """TargetFit of every target of a decoder file, without reading its betas."""
-    from .ridge import TargetFit
+    from napari_neuraldiffuser.core.decoding.ridge import TargetFit
 
     try:
         with h5py.File(path, "r") as file:

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from napari_neuraldiffuser.core.decoding.errors import DecodingError
 from napari_neuraldiffuser.core.params import TARGETS
-
-from .errors import DecodingError
 
 BYTES_AT_ONCE = 64 * 2**20
 

@@ -6,19 +6,19 @@
 import importlib
 from typing import Any
 
-from ..params import BetasParams
-from ..recipe import Source
-from .betas import Betas
-from .betas_file import betas_facts, dropped_notes, load_betas, save_betas
-from .errors import NSDError
-from .mindeye import mindeye_betas
-from .own import MASK, OwnScans
-from .own_stimuli import OwnStimuli
-from .rois import Rois
-from .sessions import read_surface_session
-from .stimuli import Stimuli
-from .subject import Subject
-from .user import OWN_SPACE, user_betas
+from napari_neuraldiffuser.core.nsd.betas import Betas
+from napari_neuraldiffuser.core.nsd.betas_file import betas_facts, dropped_notes, load_betas, save_betas
+from napari_neuraldiffuser.core.nsd.errors import NSDError
+from napari_neuraldiffuser.core.nsd.mindeye import mindeye_betas
+from napari_neuraldiffuser.core.nsd.own import MASK, OwnScans
+from napari_neuraldiffuser.core.nsd.own_stimuli import OwnStimuli
+from napari_neuraldiffuser.core.nsd.rois import Rois
+from napari_neuraldiffuser.core.nsd.sessions import read_surface_session
+from napari_neuraldiffuser.core.nsd.stimuli import Stimuli
+from napari_neuraldiffuser.core.nsd.subject import Subject
+from napari_neuraldiffuser.core.nsd.user import OWN_SPACE, user_betas
+from napari_neuraldiffuser.core.params import BetasParams
+from napari_neuraldiffuser.core.recipe import Source
 
 __all__ = [
     "Betas",

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from .errors import NSDError
+from napari_neuraldiffuser.core.nsd.errors import NSDError
 
 Progress = Callable[[int, int, str], None]
 

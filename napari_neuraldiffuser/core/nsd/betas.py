@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 import nibabel as nib
 import numpy as np
 
-from .errors import NSDError
+from napari_neuraldiffuser.core.nsd.errors import NSDError
 
 
 @dataclass

@@ -7,9 +7,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ..files import atomic_path
-from .betas import Betas
-from .errors import NSDError
+from napari_neuraldiffuser.core.files import atomic_path
+from napari_neuraldiffuser.core.nsd.betas import Betas
+from napari_neuraldiffuser.core.nsd.errors import NSDError
 
 FORMAT = 1
 ARRAYS = ("data", "stimulus_ids", "shared", "repeats")

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import scipy.io
 
-from .errors import NSDError
-from .layout import Layout
-from .volumes import READ_ERRORS, unreadable
+from napari_neuraldiffuser.core.nsd.errors import NSDError
+from napari_neuraldiffuser.core.nsd.layout import Layout
+from napari_neuraldiffuser.core.nsd.volumes import READ_ERRORS, unreadable
 
 TRIALS_PER_SESSION = 750
 N_SHARED = 1000

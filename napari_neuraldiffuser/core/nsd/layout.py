@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import NSDError
+from napari_neuraldiffuser.core.nsd.errors import NSDError
 
 SESSION_FILE = re.compile(r"betas_session(\d+)\.(hdf5|nii\.gz|nii)$")
 SUFFIX_ORDER = ("hdf5", "nii", "nii.gz")

@@ -8,16 +8,16 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from ..params import BetasParams, default_of
-from ..recipe import Source
-from .assemble import Progress
-from .betas import Betas
-from .errors import NSDError
-from .own_stimuli import OwnStimuli
-from .rois import Rois, label_names, parse_label_table, read_labels
-from .selection import Selectable
-from .user import assemble_betas, open_betas, read_mask, read_user_trials
-from .volumes import check_grid, open_volume
+from napari_neuraldiffuser.core.nsd.assemble import Progress
+from napari_neuraldiffuser.core.nsd.betas import Betas
+from napari_neuraldiffuser.core.nsd.errors import NSDError
+from napari_neuraldiffuser.core.nsd.own_stimuli import OwnStimuli
+from napari_neuraldiffuser.core.nsd.rois import Rois, label_names, parse_label_table, read_labels
+from napari_neuraldiffuser.core.nsd.selection import Selectable
+from napari_neuraldiffuser.core.nsd.user import assemble_betas, open_betas, read_mask, read_user_trials
+from napari_neuraldiffuser.core.nsd.volumes import check_grid, open_volume
+from napari_neuraldiffuser.core.params import BetasParams, default_of
+from napari_neuraldiffuser.core.recipe import Source
 
 MASK = "mask"
 NIFTI = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..files import file_digest
-from .errors import NSDError
+from napari_neuraldiffuser.core.files import file_digest
+from napari_neuraldiffuser.core.nsd.errors import NSDError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MAX_SIDE = 512

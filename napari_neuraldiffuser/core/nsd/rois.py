@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .betas import Betas
-from .errors import NSDError
-from .layout import Layout
-from .volumes import check_grid, read_volume
+from napari_neuraldiffuser.core.nsd.betas import Betas
+from napari_neuraldiffuser.core.nsd.errors import NSDError
+from napari_neuraldiffuser.core.nsd.layout import Layout
+from napari_neuraldiffuser.core.nsd.volumes import check_grid, read_volume
 
 
 @dataclass

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .betas import mask_voxels
-from .errors import NSDError
-from .volumes import check_grid, read_volume
+from napari_neuraldiffuser.core.nsd.betas import mask_voxels
+from napari_neuraldiffuser.core.nsd.errors import NSDError
+from napari_neuraldiffuser.core.nsd.volumes import check_grid, read_volume
 
 GRAMMAR = "Join terms by ' + ' (with), ' & ' (only where also) and ' - ' (without), from left to right, no brackets"
 OPERATOR = re.compile(r'\s+([+&-])\s+(?=(?:[^"]*"[^"]*")*[^"]*$)')

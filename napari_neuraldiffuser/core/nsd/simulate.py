@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from .. import scene_backgrounds, scene_captions, scene_shapes, scenes
-from ..files import file_digest, fingerprint, make_folder, read_json, write_json
-from ..params import SimulationParams
-from .assemble import Progress
-from .design import TRIALS_PER_SESSION
-from .layout import Layout
-from .simulation import atlas, brain, experiment, features, files, noise, responses
-from .stimuli import Stimuli
+from napari_neuraldiffuser.core import scene_backgrounds, scene_captions, scene_shapes, scenes
+from napari_neuraldiffuser.core.files import file_digest, fingerprint, make_folder, read_json, write_json
+from napari_neuraldiffuser.core.nsd.assemble import Progress
+from napari_neuraldiffuser.core.nsd.design import TRIALS_PER_SESSION
+from napari_neuraldiffuser.core.nsd.layout import Layout
+from napari_neuraldiffuser.core.nsd.simulation import atlas, brain, experiment, features, files, noise, responses
+from napari_neuraldiffuser.core.nsd.stimuli import Stimuli
+from napari_neuraldiffuser.core.params import SimulationParams
 
 VERSION = "betas_fithrf_GLMdenoise_RR"
 BLOCK_VOXELS = 8192

@@ -8,9 +8,9 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from .errors import NSDError
-from .layout import Layout
-from .volumes import unreadable
+from napari_neuraldiffuser.core.nsd.errors import NSDError
+from napari_neuraldiffuser.core.nsd.layout import Layout
+from napari_neuraldiffuser.core.nsd.volumes import unreadable
 
 
 class Stimuli:

@@ -7,17 +7,17 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from ..params import BetasParams
-from .assemble import Assembler, Progress, assemble, shared_rows
-from .betas import Betas
-from .design import TRIALS_PER_SESSION, read_trials
-from .errors import NSDError
-from .layout import Layout
-from .rois import Rois, available, read_rois
-from .selection import Selectable, chosen_sessions, listed, wants_all
-from .sessions import read_session, read_surface_session, session_grid
-from .stimuli import Stimuli
-from .volumes import check_grid, open_volume, read_volume
+from napari_neuraldiffuser.core.nsd.assemble import Assembler, Progress, assemble, shared_rows
+from napari_neuraldiffuser.core.nsd.betas import Betas
+from napari_neuraldiffuser.core.nsd.design import TRIALS_PER_SESSION, read_trials
+from napari_neuraldiffuser.core.nsd.errors import NSDError
+from napari_neuraldiffuser.core.nsd.layout import Layout
+from napari_neuraldiffuser.core.nsd.rois import Rois, available, read_rois
+from napari_neuraldiffuser.core.nsd.selection import Selectable, chosen_sessions, listed, wants_all
+from napari_neuraldiffuser.core.nsd.sessions import read_session, read_surface_session, session_grid
+from napari_neuraldiffuser.core.nsd.stimuli import Stimuli
+from napari_neuraldiffuser.core.nsd.volumes import check_grid, open_volume, read_volume
+from napari_neuraldiffuser.core.params import BetasParams
 
 
 class Subject(Selectable):

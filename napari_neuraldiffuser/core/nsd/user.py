@@ -7,14 +7,14 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from ..params import BetasParams
-from ..recipe import OWN_SPACE
-from .assemble import Assembler, Progress, assemble, shared_rows
-from .betas import Betas, mask_voxels
-from .errors import NSDError
-from .selection import chosen_sessions, listed
-from .sessions import iterate_nifti
-from .volumes import READ_ERRORS, check_grid, open_volume, read_volume, unreadable
+from napari_neuraldiffuser.core.nsd.assemble import Assembler, Progress, assemble, shared_rows
+from napari_neuraldiffuser.core.nsd.betas import Betas, mask_voxels
+from napari_neuraldiffuser.core.nsd.errors import NSDError
+from napari_neuraldiffuser.core.nsd.selection import chosen_sessions, listed
+from napari_neuraldiffuser.core.nsd.sessions import iterate_nifti
+from napari_neuraldiffuser.core.nsd.volumes import READ_ERRORS, check_grid, open_volume, read_volume, unreadable
+from napari_neuraldiffuser.core.params import BetasParams
+from napari_neuraldiffuser.core.recipe import OWN_SPACE
 
 COLUMNS = ("trial", "stimulus", "session")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from .errors import NSDError
+from napari_neuraldiffuser.core.nsd.errors import NSDError
 
 READ_ERRORS = (OSError, EOFError, zlib.error, ValueError, nib.filebasedimages.ImageFileError)
 """What nibabel, gzip and h5py raise for a truncated or foreign file."""

@@ -6,8 +6,7 @@ import pytest
 
 from napari_neuraldiffuser.core.decoding import DecodingError, targets
 from napari_neuraldiffuser.core.embeddings import TargetFile
-
-from .stand_ins import make_targets
+from tests.core.decoding.stand_ins import make_targets
 
 
 @pytest.fixture

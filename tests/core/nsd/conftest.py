@@ -2,7 +2,7 @@
 
 import pytest
 
-from .tree import Tree, make_tree
+from tests.core.nsd.tree import Tree, make_tree
 
 
 @pytest.fixture

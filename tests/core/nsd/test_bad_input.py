@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from napari_neuraldiffuser.core import nsd
-
-from .tree import AFFINE, SHAPE, N, hdf5, volume
+from tests.core.nsd.tree import AFFINE, SHAPE, N, hdf5, volume
 
 
 def test_a_folder_that_is_not_nsd_names_the_file(tmp_path):

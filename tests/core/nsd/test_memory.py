@@ -5,8 +5,7 @@ import tracemalloc
 import numpy as np
 
 from napari_neuraldiffuser.core import nsd
-
-from .tree import N, hdf5, make_tree, volume
+from tests.core.nsd.tree import N, hdf5, make_tree, volume
 
 
 def peak(tree, n_voxels):

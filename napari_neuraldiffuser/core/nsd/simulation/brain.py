@@ -7,7 +7,7 @@ from nibabel.affines import apply_affine
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial import cKDTree
 
-from .atlas import NSDGENERAL_MM3, POSTERIOR_Y, REGIONS, REST, Region
+from napari_neuraldiffuser.core.nsd.simulation.atlas import NSDGENERAL_MM3, POSTERIOR_Y, REGIONS, REST, Region
 
 GRIDS = {"demo": (4.0, (37, 47, 38)), "full": (1.8, (81, 104, 83))}
 """Voxel size (mm) and matrix: the demo's covers the brain at 4 mm, the full one is that of NSD's subj01."""

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...params import SimulationParams
-from ..design import N_SHARED, N_STIMULI, TRIALS_PER_SESSION
-from ..errors import NSDError
+from napari_neuraldiffuser.core.nsd.design import N_SHARED, N_STIMULI, TRIALS_PER_SESSION
+from napari_neuraldiffuser.core.nsd.errors import NSDError
+from napari_neuraldiffuser.core.params import SimulationParams
 
 N_IMAGES = 10_000
 N_SUBJECTS = 8

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import scipy.io
 
-from ...files import atomic_path
-from ..design import N_STIMULI, TRIALS_PER_SESSION
-from ..layout import Layout
-from ..sessions import INT16_SCALE
-from .atlas import LABEL_TABLES
-from .brain import Brain
-from .experiment import Experiment
+from napari_neuraldiffuser.core.files import atomic_path
+from napari_neuraldiffuser.core.nsd.design import N_STIMULI, TRIALS_PER_SESSION
+from napari_neuraldiffuser.core.nsd.layout import Layout
+from napari_neuraldiffuser.core.nsd.sessions import INT16_SCALE
+from napari_neuraldiffuser.core.nsd.simulation.atlas import LABEL_TABLES
+from napari_neuraldiffuser.core.nsd.simulation.brain import Brain
+from napari_neuraldiffuser.core.nsd.simulation.experiment import Experiment
 
 TRIALS_PER_RUN = (63, 62) * 6
 RESPONSE_COLUMNS = (

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from .brain import GRIDS, Brain
+from napari_neuraldiffuser.core.nsd.simulation.brain import GRIDS, Brain
 
 N_MAPS = 40
 SMOOTH_MM = 7.0

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .atlas import REST, Region
-from .brain import Brain
-from .features import FIELD_PX
+from napari_neuraldiffuser.core.nsd.simulation.atlas import REST, Region
+from napari_neuraldiffuser.core.nsd.simulation.brain import Brain
+from napari_neuraldiffuser.core.nsd.simulation.features import FIELD_PX
 
 BLOCK_VOXELS = 2048
 LINEAR_SHARE = 0.65
