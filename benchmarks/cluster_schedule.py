@@ -21,7 +21,7 @@ from typing import Any
 import _census as census
 from _virtual_cluster import Clock, Cluster, Schedule, VirtualPlugin, plain_name, stubbed, touch, virtual_time
 
-from napari_neuraldiffuser.core.files import write_json
+from napari_neuraldiffuser.core.base.files import write_json
 from napari_neuraldiffuser.core.job_spec import Job
 from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams, WorkflowParams
 from nipype_interfaces import interfaces

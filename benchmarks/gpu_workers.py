@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from _timing import quartiles, ratio
 
-from napari_neuraldiffuser.core.files import write_json
+from napari_neuraldiffuser.core.base.files import write_json
 
 PATIENCE = 900.0
 """Seconds after which a worker that does not come to the start or the end is given up."""

@@ -23,7 +23,7 @@ from _step_cases import feature_loss_grad, guided_step
 from _timing import Plan, make_clock, settle_allocator
 
 from napari_neuraldiffuser.core import ops
-from napari_neuraldiffuser.core.files import write_json
+from napari_neuraldiffuser.core.base.files import write_json
 
 DTYPES = (torch.float32, torch.bfloat16)
 NORMS = ((512, 64, 64), (256, 256, 256), (128, 512, 512))  # of the Stable Diffusion 1.4 decoder

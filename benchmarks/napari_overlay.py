@@ -228,7 +228,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     parser.add_argument("--quick", action="store_true", help="fewer updates, under a minute")
     args = parser.parse_args()
-    from napari_neuraldiffuser.core.files import write_json
+    from napari_neuraldiffuser.core.base.files import write_json
 
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CONFIG_HOME"] = os.environ["XDG_CACHE_HOME"] = f"{folder}/own"  # nobody's settings

@@ -21,7 +21,7 @@ from typing import Any
 import _runs as runs
 from _timing import quartiles, ratio
 
-from napari_neuraldiffuser.core.files import write_json
+from napari_neuraldiffuser.core.base.files import write_json
 from napari_neuraldiffuser.core.nsd import simulate
 from napari_neuraldiffuser.core.params import SimulationParams
 

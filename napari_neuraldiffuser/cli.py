@@ -14,8 +14,8 @@ from pathlib import Path
 from napari_neuraldiffuser import __version__
 from napari_neuraldiffuser.cli_run import OWN_FILES as OWN_FILES
 from napari_neuraldiffuser.cli_run import add_run, add_run_options, command, job_of
+from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.console import ConsoleProgress
-from napari_neuraldiffuser.core.errors import UserError
 from napari_neuraldiffuser.core.options import add_params, given
 from napari_neuraldiffuser.core.params import EvaluationParams, SimulationParams
 
@@ -99,7 +99,7 @@ def _run_jobs(jobs) -> int:
 
 def demo(args: argparse.Namespace) -> int:
     """Simulate a subject beside the output, then run it with the bundled models."""
-    from napari_neuraldiffuser.core.files import make_folder
+    from napari_neuraldiffuser.core.base.files import make_folder
     from napari_neuraldiffuser.core.nsd import simulate as simulation
 
     nsd_dir = make_folder(args.out_dir) / "nsd"

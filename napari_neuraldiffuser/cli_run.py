@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.options import STAGES, add_params, given, settings_from
 from napari_neuraldiffuser.core.params import PRESETS, DiffusionParams, GuidanceParams, Settings, WorkflowParams
 
@@ -145,7 +145,7 @@ def need_nipype() -> None:
 
 def own_scans(args: argparse.Namespace, labels: list[str]) -> Any:
     """The Source that the options describe, or None for an NSD folder."""
-    from napari_neuraldiffuser.core.recipe import Source
+    from napari_neuraldiffuser.core.base.recipe import Source
 
     files = {name: getattr(args, name) for name in OWN_FILES}
     given = [f"--{name}" for name, value in {**files, "roi-volumes": args.roi_volumes}.items() if value]

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError
 
 FAKE = "NEURALDIFFUSER_FAKE_GPUS"
 """Environment variable: so many devices are pretended, for tests; torch is not asked."""

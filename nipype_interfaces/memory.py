@@ -158,7 +158,7 @@ def _load(inputs: Any) -> float:
 
 def _own(inputs: Any) -> Any:
     """The Source of own scans, as far as it decides the size of the betas."""
-    from napari_neuraldiffuser.core.recipe import Source
+    from napari_neuraldiffuser.core.base.recipe import Source
 
     return Source(subject=inputs.subject, betas=inputs.betas, mask=inputs.mask, trials=inputs.trials)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from traceback import format_exception
 from typing import Any
 
-from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError
 from nipype.pipeline.plugins import multiproc
 
 from nipype_interfaces.gpu_lease import visible_gpus

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError
 
 from nipype_interfaces import memory
 

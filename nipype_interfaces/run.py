@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from napari_neuraldiffuser.core.errors import UserError
-from napari_neuraldiffuser.core.files import make_folder
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.files import make_folder
 
 from nipype_interfaces import crash, engines, logs, workers
 from nipype_interfaces.monitor import Monitor

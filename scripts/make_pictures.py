@@ -129,7 +129,7 @@ class Window:
 
 def napari_windows(nsd_dir: Path, folder: Path) -> None:
     """Work through the panels on the demo's subject and write a picture of each."""
-    from napari_neuraldiffuser.core.recipe import Source
+    from napari_neuraldiffuser.core.base.recipe import Source
 
     window = Window(folder)
     window.session.choose(Source(str(nsd_dir), "subj01"))

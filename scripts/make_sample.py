@@ -14,9 +14,9 @@ import tempfile
 from pathlib import Path
 
 from napari_neuraldiffuser.core import models
+from napari_neuraldiffuser.core.base.files import read_json, write_json
 from napari_neuraldiffuser.core.derivatives import ARMS, Derivatives
 from napari_neuraldiffuser.core.embeddings import Embeddings
-from napari_neuraldiffuser.core.files import read_json, write_json
 from napari_neuraldiffuser.core.nsd import Subject
 from napari_neuraldiffuser.core.params import TARGETS
 from napari_neuraldiffuser.core.pipeline import decode_start

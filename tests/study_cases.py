@@ -3,10 +3,10 @@
 import threading
 from pathlib import Path
 
-from napari_neuraldiffuser.core.events import Events
+from napari_neuraldiffuser.core.base.progress import Events
+from napari_neuraldiffuser.core.base.recipe import Recipe, Source
 from napari_neuraldiffuser.core.nsd import simulate
 from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams, Settings, SimulationParams
-from napari_neuraldiffuser.core.recipe import Recipe, Source
 from tests.small_models import save_small_models
 
 SMALL = SimulationParams(n_sessions=1, n_test=8, train_repeats=3, image_size=32)

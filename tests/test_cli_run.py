@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from napari_neuraldiffuser import cli, cli_run
+from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.derivatives import Derivatives
 from napari_neuraldiffuser.core.guidance import preset
 from napari_neuraldiffuser.core.job_spec import Job
 from napari_neuraldiffuser.core.params import PRESETS, BetasParams, Settings, WorkflowParams
-from napari_neuraldiffuser.core.recipe import Source
 from nipype_interfaces import front
 from tests.nipype_interfaces.small_workflows import fails, node, ok, workflow
 from tests.study_cases import write_inputs
@@ -188,7 +188,7 @@ def test_a_failed_node_is_status_1_and_old_results_are_not_called_written(runs, 
 
 
 def test_bad_input_that_a_node_finds_is_what_the_direct_call_would_say(runs):
-    from napari_neuraldiffuser.core.errors import UserError
+    from napari_neuraldiffuser.core.base.errors import UserError
 
     with pytest.raises(UserError, match="^x must be 1, got user. Give 1.$") as caught:
         runs("user")

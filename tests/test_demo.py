@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from napari_neuraldiffuser import cli
-from napari_neuraldiffuser.core.files import read_json
+from napari_neuraldiffuser.core.base.files import read_json
 
 
 @pytest.fixture(scope="module")

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from napari_neuraldiffuser.core import contribution_tables as tables
+from napari_neuraldiffuser.core.base.files import atomic_path
 from napari_neuraldiffuser.core.contribution_tables import ContributionError
 from napari_neuraldiffuser.core.decoding.targets import gather, match_rows
-from napari_neuraldiffuser.core.files import atomic_path
 from napari_neuraldiffuser.core.params import ContributionParams
 
 __all__ = ["ContributionError", "ContributionMaps", "map"]

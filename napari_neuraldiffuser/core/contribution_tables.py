@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.params import ContributionParams
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import napari_neuraldiffuser
-from napari_neuraldiffuser.core.errors import UserError
-from napari_neuraldiffuser.core.files import make_folder, read_json, write_json
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.files import make_folder, read_json, write_json
 
 ARMS = ("unguided", "guided")
 SHOWN = ("seen", "start")

@@ -9,7 +9,7 @@ from typing import Any
 
 from napari_neuraldiffuser import __version__
 from napari_neuraldiffuser.core.backend import backend_info
-from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError
 
 REQUIRED = (
     *("torch", "numpy", "scipy", "pandas", "h5py", "nibabel", "nilearn", "scikit-image"),

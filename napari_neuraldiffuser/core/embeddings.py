@@ -9,8 +9,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from napari_neuraldiffuser.core.errors import UserError
-from napari_neuraldiffuser.core.files import OutputError, atomic_path, fingerprint, make_folder
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.files import OutputError, atomic_path, fingerprint, make_folder
 from napari_neuraldiffuser.core.params import LAYERS, FeatureParams
 
 Progress = Callable[[int, int, str], None]

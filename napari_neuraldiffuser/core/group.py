@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from napari_neuraldiffuser.core.base.files import atomic_path, make_folder, write_json
 from napari_neuraldiffuser.core.derivatives import ARMS, generated_by, versions, write_description
-from napari_neuraldiffuser.core.files import atomic_path, make_folder, write_json
 from napari_neuraldiffuser.core.group_inputs import GroupError, SubjectResult, differing, finite, mixed, read_subjects
 from napari_neuraldiffuser.core.group_report import GroupData, write_page
 from napari_neuraldiffuser.core.sidecar_columns import columns

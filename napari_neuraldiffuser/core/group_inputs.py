@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.files import read_json
 from napari_neuraldiffuser.core.derivatives import Derivatives
-from napari_neuraldiffuser.core.errors import UserError
-from napari_neuraldiffuser.core.files import read_json
 
 NOT_SAID = "not said"
 MODEL = "model.digest"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from napari_neuraldiffuser.core.files import file_digest
+from napari_neuraldiffuser.core.base.files import file_digest
 from napari_neuraldiffuser.core.group_inputs import KIND, SubjectResult
 from napari_neuraldiffuser.core.report import CARDS, LABELS, SHARE_TEXT, write_template
 from napari_neuraldiffuser.core.report_parts import data_uri, heat_tables, png_uri

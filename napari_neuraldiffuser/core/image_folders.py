@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.derivatives import SHOWN
-from napari_neuraldiffuser.core.errors import UserError
 from napari_neuraldiffuser.core.evaluation import Scores, evaluate, scores_table, summarise
 from napari_neuraldiffuser.core.params import EvaluationParams
 

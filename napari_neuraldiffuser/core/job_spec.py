@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.recipe import OWN_SPACE, Source
 from napari_neuraldiffuser.core.derivatives import Derivatives
-from napari_neuraldiffuser.core.errors import UserError
 from napari_neuraldiffuser.core.params import Settings
-from napari_neuraldiffuser.core.recipe import OWN_SPACE, Source
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError
 
 SSIM_SIGMA, SSIM_TRUNCATE = 1.5, 3.5
 HOG_SIZE = 128

@@ -3,7 +3,7 @@
 from functools import lru_cache
 from pathlib import Path
 
-from napari_neuraldiffuser.core.files import file_digest, fingerprint
+from napari_neuraldiffuser.core.base.files import file_digest, fingerprint
 
 DEMO_FOLDER = Path(__file__).parent.parent / "demo_models"
 DECISIVE = {".safetensors", ".json", ".bin", ".txt"}

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from napari_neuraldiffuser.core.errors import UserError
-from napari_neuraldiffuser.core.files import read_json
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.files import read_json
 from napari_neuraldiffuser.core.lean import lean
 from napari_neuraldiffuser.core.model_digest import folder_digest, model_source
 from napari_neuraldiffuser.core.params import LAYERS

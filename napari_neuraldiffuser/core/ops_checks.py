@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError
 
 MAX_LAYERS, MAX_TERMS = 24, 6
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from skimage import io
 
+from napari_neuraldiffuser.core.base.files import atomic_path, read_json, write_json
 from napari_neuraldiffuser.core.derivatives import ARMS, Derivatives, generated_by, model_name
 from napari_neuraldiffuser.core.embeddings import Embeddings
-from napari_neuraldiffuser.core.files import atomic_path, read_json, write_json
 from napari_neuraldiffuser.core.models import Models
 from napari_neuraldiffuser.core.params import Settings
 from napari_neuraldiffuser.core.pipeline import StepEvent, batches, check_fit, reconstruct_batch

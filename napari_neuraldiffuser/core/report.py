@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from napari_neuraldiffuser.core.files import atomic_path
+from napari_neuraldiffuser.core.base.files import atomic_path
 from napari_neuraldiffuser.core.report_parts import data_uri, heat_tables, paired_plot, png_uri, score_cells
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -6,8 +6,8 @@ Every value is written with `repr`, so that a path or label is a literal whateve
 from dataclasses import fields
 from typing import Any
 
+from napari_neuraldiffuser.core.base.recipe import Recipe
 from napari_neuraldiffuser.core.params import Params
-from napari_neuraldiffuser.core.recipe import Recipe
 
 STAGES = ("betas", "features", "decoding", "diffusion", "guidance")
 """The stages that decide the images."""
@@ -25,7 +25,7 @@ def python_script(provenance: dict[str, Any]) -> str:
     return PYTHON.format(
         about=_about(provenance),
         params_imports=", ".join(sorted(_classes(recipe, loaded))),
-        source_import="\nfrom napari_neuraldiffuser.core.recipe import Source" if recipe.source.own else "",
+        source_import="\nfrom napari_neuraldiffuser.core.base.recipe import Source" if recipe.source.own else "",
         settings=_settings(recipe, loaded),
         open_source=_open_source(recipe),
         models=_arguments(recipe.models, recipe.guide or None, recipe.device),

@@ -23,8 +23,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from napari_neuraldiffuser.core import wire
-from napari_neuraldiffuser.core.errors import UserError
-from napari_neuraldiffuser.core.events import Cancelled, Events
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.progress import Cancelled, Events
 
 NICENESS = 5
 TELLS_PER_SECOND = 20

@@ -9,9 +9,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.files import atomic_path, write_json
 from napari_neuraldiffuser.core.derivatives import Derivatives
-from napari_neuraldiffuser.core.errors import UserError
-from napari_neuraldiffuser.core.files import atomic_path, write_json
 
 UNREGIONED = "background"
 COMPRESSION = 6

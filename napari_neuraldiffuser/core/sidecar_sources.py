@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError
 
 NSD_HOME = "https://naturalscenesdataset.org"
 NSD, SCANS = "nsd", "scans"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_neuraldiffuser.core.files import fingerprint, read_json, write_json
+from napari_neuraldiffuser.core.base.files import fingerprint, read_json, write_json
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from napari_neuraldiffuser.core.errors import UserError
-from napari_neuraldiffuser.core.events import Events
-from napari_neuraldiffuser.core.files import make_folder
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.files import make_folder
+from napari_neuraldiffuser.core.base.progress import Events
+from napari_neuraldiffuser.core.base.recipe import Recipe, Source
 from napari_neuraldiffuser.core.nsd import open_source
 from napari_neuraldiffuser.core.params import SimulationParams
-from napari_neuraldiffuser.core.recipe import Recipe, Source
 from napari_neuraldiffuser.core.study_files import folder_size, sweep
 from napari_neuraldiffuser.core.study_inputs import Warm
 from napari_neuraldiffuser.core.study_source import describe, thumbnails
@@ -88,7 +88,7 @@ class Study:
 
     def save_decoder(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
         """Copy the recipe's decoder to a file of the user's choice."""
-        from napari_neuraldiffuser.core.files import atomic_path
+        from napari_neuraldiffuser.core.base.files import atomic_path
 
         decoded = self._decoding().decode(Recipe.from_dict(args["recipe"]), events)
         with atomic_path(args["path"]) as temporary:

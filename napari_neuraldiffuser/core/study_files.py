@@ -12,7 +12,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from napari_neuraldiffuser.core.files import read_json
+from napari_neuraldiffuser.core.base.files import read_json
 from napari_neuraldiffuser.core.nsd import Betas, NSDError, load_betas
 
 FORGOTTEN = 24 * 3600

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 import napari_neuraldiffuser
-from napari_neuraldiffuser.core.errors import UserError
-from napari_neuraldiffuser.core.events import Events
-from napari_neuraldiffuser.core.files import fingerprint
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.files import fingerprint
+from napari_neuraldiffuser.core.base.progress import Events
+from napari_neuraldiffuser.core.base.recipe import Recipe, Source
 from napari_neuraldiffuser.core.model_digest import model_source
 from napari_neuraldiffuser.core.nsd import open_source, save_betas
 from napari_neuraldiffuser.core.nsd.selection import parse
-from napari_neuraldiffuser.core.recipe import Recipe, Source
 from napari_neuraldiffuser.core.study_files import array_digest, keep_newest, kept_betas, stamp
 
 OWN_IMAGES = ("images", "captions", "trials")

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from napari_neuraldiffuser.core import contribution as maps
+from napari_neuraldiffuser.core.base.files import fingerprint, read_json, write_json
+from napari_neuraldiffuser.core.base.progress import Events
+from napari_neuraldiffuser.core.base.recipe import Recipe, Source
 from napari_neuraldiffuser.core.derivatives import Derivatives
-from napari_neuraldiffuser.core.events import Events
-from napari_neuraldiffuser.core.files import fingerprint, read_json, write_json
 from napari_neuraldiffuser.core.job import ALGORITHM_VERSION, Job, map_families, run_subject
-from napari_neuraldiffuser.core.recipe import Recipe, Source
 from napari_neuraldiffuser.core.shown_files import write_anatomy
 from napari_neuraldiffuser.core.study_decoder import Decoded, Decoding, close
 from napari_neuraldiffuser.core.study_files import keep_newest_folders, stamp

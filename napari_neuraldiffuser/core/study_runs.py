@@ -11,13 +11,13 @@ import torch
 from threadpoolctl import threadpool_info
 
 from napari_neuraldiffuser.core import evaluation, scripts
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.files import fingerprint, make_folder, write_json
+from napari_neuraldiffuser.core.base.progress import Cancelled, Events
+from napari_neuraldiffuser.core.base.recipe import Recipe
 from napari_neuraldiffuser.core.derivatives import Derivatives, versions
-from napari_neuraldiffuser.core.errors import UserError
-from napari_neuraldiffuser.core.events import Cancelled, Events
-from napari_neuraldiffuser.core.files import fingerprint, make_folder, write_json
 from napari_neuraldiffuser.core.ops import backend_info
 from napari_neuraldiffuser.core.pipeline import check_fit, decode_start
-from napari_neuraldiffuser.core.recipe import Recipe
 from napari_neuraldiffuser.core.recon_files import write_png
 from napari_neuraldiffuser.core.shown_files import write_shown
 from napari_neuraldiffuser.core.study_arms import Arm, ArmCache, ArmRun, Shown, guidance_of

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from napari_neuraldiffuser.core.errors import UserError
-from napari_neuraldiffuser.core.events import Events
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.progress import Events
+from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.nsd import OWN_SPACE, open_source
 from napari_neuraldiffuser.core.nsd.selection import chosen_sessions
 from napari_neuraldiffuser.core.params import BetasParams
-from napari_neuraldiffuser.core.recipe import Source
 
 SPACES = ("func1pt8mm", "func1mm")
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from napari_neuraldiffuser.core.recipe import Source
+from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.widgets.outputs import CONTRIBUTION, REGIONS
 
 KEY = "neuraldiffuser"

@@ -8,7 +8,7 @@ import numpy as np
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel
 
-from napari_neuraldiffuser.core.recipe import Recipe
+from napari_neuraldiffuser.core.base.recipe import Recipe
 from napari_neuraldiffuser.widgets.map_age import LATE, MapAge
 from napari_neuraldiffuser.widgets.map_source import MapSource
 from napari_neuraldiffuser.widgets.maps import Family, SubjectMaps, plain, target_name

@@ -6,8 +6,8 @@ from typing import Any
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QLabel
 
+from napari_neuraldiffuser.core.base.recipe import Recipe, Source
 from napari_neuraldiffuser.core.params import BetasParams, ParamError, default_of
-from napari_neuraldiffuser.core.recipe import Recipe, Source
 from napari_neuraldiffuser.widgets.about import KEY
 from napari_neuraldiffuser.widgets.controls import ParamControls
 from napari_neuraldiffuser.widgets.engine import Task

@@ -6,8 +6,8 @@ from typing import Any
 
 from qtpy.QtWidgets import QFileDialog, QGroupBox, QHBoxLayout, QLabel, QPushButton, QVBoxLayout
 
+from napari_neuraldiffuser.core.base.recipe import Recipe
 from napari_neuraldiffuser.core.params import DecodingParams, FeatureParams, ParamError
-from napari_neuraldiffuser.core.recipe import Recipe
 from napari_neuraldiffuser.widgets.alphas_line import AlphasLine
 from napari_neuraldiffuser.widgets.controls import ParamControls
 from napari_neuraldiffuser.widgets.decode_result import DecodeResult

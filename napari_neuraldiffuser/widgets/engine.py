@@ -17,7 +17,7 @@ from typing import Any
 from qtpy.QtCore import QObject, Signal
 
 from napari_neuraldiffuser.core import wire
-from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError
 
 SERVER = ("-P", "-m", "napari_neuraldiffuser.core.server")
 """-P: a file of the user's folder that is called like a module must not be taken for it."""

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.params import TARGETS
-from napari_neuraldiffuser.core.recipe import Source
 from napari_neuraldiffuser.widgets.about import about, nsd_source
 from napari_neuraldiffuser.widgets.layers import (
     SHOWN_FAMILY,

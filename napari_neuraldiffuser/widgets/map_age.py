@@ -4,7 +4,7 @@ from typing import Any
 
 from qtpy.QtWidgets import QLabel
 
-from napari_neuraldiffuser.core.recipe import Recipe
+from napari_neuraldiffuser.core.base.recipe import Recipe
 from napari_neuraldiffuser.widgets.decode import differences
 from napari_neuraldiffuser.widgets.panel import ERROR_STYLE
 from napari_neuraldiffuser.widgets.session import Session, decoding_part

@@ -9,8 +9,8 @@ import nibabel as nib
 import numpy as np
 from nibabel.orientations import io_orientation, ornt_transform
 
-from napari_neuraldiffuser.core.errors import UserError
-from napari_neuraldiffuser.core.files import atomic_path
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.files import atomic_path
 from napari_neuraldiffuser.widgets.reader import volume_layer
 from napari_neuraldiffuser.widgets.writer import layer_to_nifti
 

@@ -7,7 +7,7 @@ import numpy as np
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QGroupBox, QHBoxLayout, QPushButton, QVBoxLayout
 
-from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.widgets.about import kind_of
 from napari_neuraldiffuser.widgets.mask import NEW, new_mask_layer, write_mask
 from napari_neuraldiffuser.widgets.places import cache_folder

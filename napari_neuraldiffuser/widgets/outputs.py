@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError
 
 CONTRIBUTION = re.compile(r"sub-[0-9A-Za-z]+_space-\w+_target-(?P<target>\w+)_contribution\.nii\.gz")
 REGIONS = re.compile(r"sub-[0-9A-Za-z]+_space-\w+_seg-(?P<family>\w+)_dseg\.nii\.gz")

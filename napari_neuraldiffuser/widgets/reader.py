@@ -14,7 +14,7 @@ from nibabel.orientations import OrientationError
 from nibabel.spaces import vox2out_vox
 from nibabel.spatialimages import HeaderDataError, ImageDataError
 
-from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.widgets.about import about_file
 
 AXIS_LABELS = ("S", "A", "R")

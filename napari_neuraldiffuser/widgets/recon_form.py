@@ -6,8 +6,8 @@ from typing import Any
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
+from napari_neuraldiffuser.core.base.recipe import Recipe
 from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams, ParamError
-from napari_neuraldiffuser.core.recipe import Recipe
 from napari_neuraldiffuser.widgets.picker import StimulusPicker
 from napari_neuraldiffuser.widgets.run_controls import WARNING_STYLE, DeviceRow, PresetRow, RunControls
 from napari_neuraldiffuser.widgets.session import Session

@@ -8,7 +8,7 @@ from qtpy.compat import isalive
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QSpinBox
 
-from napari_neuraldiffuser.core.recipe import Recipe
+from napari_neuraldiffuser.core.base.recipe import Recipe
 from napari_neuraldiffuser.widgets.beside import BesideBrain
 from napari_neuraldiffuser.widgets.gallery import SIDE
 from napari_neuraldiffuser.widgets.live import LiveRerun

@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_neuraldiffuser.core.recipe import ARMS
+from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.widgets.panel import Panel
 from napari_neuraldiffuser.widgets.places import cache_folder
 from napari_neuraldiffuser.widgets.report_outcome import Outcome, ScoreRow, read_layers, read_outcome

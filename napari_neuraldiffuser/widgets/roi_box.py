@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QGroupBox, QHBoxLayout, QLabel, QLineEdit, QPushButton, QSizePolicy, QVBoxLayout
 
-from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.params import BetasParams, default_of
 from napari_neuraldiffuser.widgets.panel import ERROR_STYLE
 from napari_neuraldiffuser.widgets.roi_tree import RoiTree

@@ -12,7 +12,7 @@ def absolute_masks(expression: str) -> str:
     """
     if ".nii" not in expression.lower():
         return expression  # pandas comes with the grammar
-    from napari_neuraldiffuser.core.errors import UserError
+    from napari_neuraldiffuser.core.base.errors import UserError
     from napari_neuraldiffuser.widgets.roi_terms import as_term, parse
 
     try:

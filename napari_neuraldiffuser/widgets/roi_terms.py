@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.nsd.rois import Rois
 from napari_neuraldiffuser.core.nsd.selection import PART, Selectable, as_term, chosen_sessions, listed, parse, select
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_neuraldiffuser.core.recipe import Recipe, Source
+from napari_neuraldiffuser.core.base.recipe import Recipe, Source
 
 SYMBOLS = {
     "guidance_scale": "κ",

@@ -21,8 +21,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_neuraldiffuser.core.errors import UserError
-from napari_neuraldiffuser.core.recipe import Source
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.widgets.gallery import Gallery
 from napari_neuraldiffuser.widgets.pictures import qimage
 from napari_neuraldiffuser.widgets.run_record import History, Run

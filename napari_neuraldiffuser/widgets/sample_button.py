@@ -7,7 +7,7 @@ from qtpy.compat import isalive
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QPushButton
 
-from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.widgets.engine import EngineError
 
 PLUGIN, SAMPLE = "napari-neuraldiffuser", "simulated_subject"

@@ -8,7 +8,7 @@ from typing import Any
 
 from qtpy.QtCore import QEvent, QEventLoop, QObject, QTimer
 
-from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.params import SimulationParams
 from napari_neuraldiffuser.widgets.engine import Cancelled, Engine, Task
 from napari_neuraldiffuser.widgets.folders import read_nsd, read_output

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QWidget
 
-from napari_neuraldiffuser.core.errors import UserError
-from napari_neuraldiffuser.core.files import atomic_path
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.files import atomic_path
 from napari_neuraldiffuser.widgets.worker import CoreWorker
 
 if TYPE_CHECKING:

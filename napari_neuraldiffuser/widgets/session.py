@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, QObject, QTimer, Signal
 
+from napari_neuraldiffuser.core.base.recipe import Recipe, Source
 from napari_neuraldiffuser.core.params import ParamError, Settings
-from napari_neuraldiffuser.core.recipe import Recipe, Source
 from napari_neuraldiffuser.widgets.engine import Engine, Task
 from napari_neuraldiffuser.widgets.places import cache_folder
 from napari_neuraldiffuser.widgets.state import PresetError, params_of_preset, preferences, remember, remembered

@@ -5,7 +5,7 @@ from typing import Any
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFormLayout, QLabel, QLineEdit, QWidget
 
-from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.params import BetasParams, default_of
 from napari_neuraldiffuser.widgets.panel import ERROR_STYLE
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from napari_neuraldiffuser.core.recipe import Source
+from napari_neuraldiffuser.core.base.recipe import Source
 
 
 def place(source: Source) -> str:

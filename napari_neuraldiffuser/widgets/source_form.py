@@ -17,7 +17,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_neuraldiffuser.core.recipe import Source
+from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.widgets.panel import ERROR_STYLE
 from napari_neuraldiffuser.widgets.path_field import FILE, FILES, FOLDER, NIFTI, TYPING, PathField, located
 

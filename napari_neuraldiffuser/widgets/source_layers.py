@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal
 
-from napari_neuraldiffuser.core.errors import UserError
-from napari_neuraldiffuser.core.recipe import Source
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.widgets.about import KEY, about
 from napari_neuraldiffuser.widgets.engine import Cancelled
 from napari_neuraldiffuser.widgets.folders import nsd_layers

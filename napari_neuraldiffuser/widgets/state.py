@@ -6,8 +6,8 @@ from typing import Any
 
 from qtpy.QtCore import QStandardPaths
 
-from napari_neuraldiffuser.core.errors import UserError
-from napari_neuraldiffuser.core.files import OutputError, write_json
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.files import OutputError, write_json
 from napari_neuraldiffuser.core.params import PRESETS, DiffusionParams, GuidanceParams, ParamError
 
 PLUGIN = "napari-neuraldiffuser"

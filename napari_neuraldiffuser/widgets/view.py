@@ -5,7 +5,7 @@ import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.widgets.about import KEY, kind_of
 from napari_neuraldiffuser.widgets.state import preferences
 

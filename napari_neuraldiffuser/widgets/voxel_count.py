@@ -6,7 +6,7 @@ from typing import Any
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QLabel
 
-from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.widgets.engine import Cancelled, EngineError, Task
 from napari_neuraldiffuser.widgets.panel import ERROR_STYLE
 from napari_neuraldiffuser.widgets.session import Session

@@ -8,8 +8,8 @@ import nibabel as nib
 import numpy as np
 from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
 
-from napari_neuraldiffuser.core.errors import UserError
-from napari_neuraldiffuser.core.files import atomic_path
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.files import atomic_path
 
 SUFFIXES = (".nii.gz", ".nii")
 SPATIAL_TOLERANCE = 1e-6

@@ -97,7 +97,7 @@ def limited_threads(n: int) -> Iterator[None]:
 
 def source_of(inputs: Any) -> Any:
     """The Source that a node's inputs describe."""
-    from napari_neuraldiffuser.core.recipe import Source
+    from napari_neuraldiffuser.core.base.recipe import Source
 
     if isdefined(inputs.source):
         return Source.from_dict(dict(inputs.source))

@@ -81,7 +81,7 @@ class NSDIndex(CoreInterface):
 
 def source_stamps(subject: Any, source: Any, params: BetasParams) -> dict[str, str]:
     """Digests of names, sizes and times of the files: of all, and of those that decide images and captions alone."""
-    from napari_neuraldiffuser.core.files import fingerprint
+    from napari_neuraldiffuser.core.base.files import fingerprint
     from napari_neuraldiffuser.core.study_files import stamp
     from napari_neuraldiffuser.core.study_inputs import beta_files, stimulus_files
 
@@ -158,8 +158,8 @@ class PrepareBetas(CoreInterface):
     input_spec, output_spec = PrepareBetasInputSpec, PrepareBetasOutputSpec
 
     def core(self, folder: Path, progress: Any) -> dict[str, Any]:
+        from napari_neuraldiffuser.core.base.recipe import Source
         from napari_neuraldiffuser.core.nsd import open_source
-        from napari_neuraldiffuser.core.recipe import Source
         from napari_neuraldiffuser.core.study_source import stimuli_used
 
         names = ("betas", "mask", "trials", "images", "captions", "anatomy")

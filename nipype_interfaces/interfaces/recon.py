@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams, Settings
-from napari_neuraldiffuser.core.recipe import ARMS
 from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, traits
 
 from nipype_interfaces.interfaces.base import CoreInterface, ModelsSpec, VersionedSpec, given, opened_models
@@ -58,9 +58,9 @@ point number >= 0.0, but a value of -1.0 <class 'float'> was specified.
     _can_resume = True
 
     def core(self, folder: Path, progress: Any) -> dict[str, Any]:
+        from napari_neuraldiffuser.core.base.files import make_folder
         from napari_neuraldiffuser.core.derivatives import Derivatives
         from napari_neuraldiffuser.core.embeddings import Embeddings
-        from napari_neuraldiffuser.core.files import make_folder
         from napari_neuraldiffuser.core.recon_files import ReconJob, reconstruct_arms
         from napari_neuraldiffuser.core.stages import Stages
 
@@ -106,8 +106,8 @@ class CollectImages(CoreInterface):
     light = True
 
     def core(self, folder: Path, progress: Any) -> dict[str, Any]:
+        from napari_neuraldiffuser.core.base.files import make_folder
         from napari_neuraldiffuser.core.derivatives import Derivatives
-        from napari_neuraldiffuser.core.files import make_folder
         from napari_neuraldiffuser.core.recon_files import merge_sidecars, write_failed
 
         places = Derivatives(folder, self.inputs.label)
@@ -125,7 +125,7 @@ class CollectImages(CoreInterface):
 
 def gather_images(images: list[str], places: Any) -> None:
     """Put images of other nodes where `places` expects them: links where the disk allows, else copies."""
-    from napari_neuraldiffuser.core.files import make_folder
+    from napari_neuraldiffuser.core.base.files import make_folder
 
     make_folder(places.recon)
     for image in map(Path, images):

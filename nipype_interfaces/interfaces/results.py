@@ -156,8 +156,8 @@ class SubjectReport(CoreInterface):
     input_spec, output_spec = SubjectReportInputSpec, SubjectReportOutputSpec
 
     def core(self, folder: Path, progress: Any) -> dict[str, Any]:
+        from napari_neuraldiffuser.core.base.files import make_folder
         from napari_neuraldiffuser.core.derivatives import Derivatives
-        from napari_neuraldiffuser.core.files import make_folder
         from napari_neuraldiffuser.core.job_report import write_page
         from napari_neuraldiffuser.core.stages import Stages
 
@@ -177,8 +177,8 @@ class SubjectReport(CoreInterface):
         import nibabel
         import pandas as pd
         from napari_neuraldiffuser.core import decoding, nsd
+        from napari_neuraldiffuser.core.base.files import read_json
         from napari_neuraldiffuser.core.embeddings import Embeddings
-        from napari_neuraldiffuser.core.files import read_json
         from napari_neuraldiffuser.core.job_report import PageParts, page_facts
 
         inputs, settings = self.inputs, settings_from_dict(dict(self.inputs.settings))

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError
 from nipype.interfaces.base import Directory, InputMultiObject, SimpleInterface, TraitedSpec, isdefined, traits
 
 from nipype_interfaces.interfaces.base import VersionedSpec, given
@@ -59,9 +59,9 @@ class DerivativesSink(NoEnvironment, SimpleInterface):
         return runtime
 
     def _write_sidecars(self, names: set[str]) -> list[Path]:
+        from napari_neuraldiffuser.core.base.recipe import Source
         from napari_neuraldiffuser.core.job_spec import Job
         from napari_neuraldiffuser.core.params import settings_from_dict
-        from napari_neuraldiffuser.core.recipe import Source
         from napari_neuraldiffuser.core.sidecars import Facts, write_sidecars
         from napari_neuraldiffuser.core.stale_files import remove_stale
 
@@ -83,7 +83,7 @@ def flat(values: Any) -> Iterable[str]:
 
 def place_file(path: Path, out_dir: Path, label: str) -> Path:
     """Copy one file to its place below `out_dir`, unless it is there with that size and time."""
-    from napari_neuraldiffuser.core.files import atomic_path
+    from napari_neuraldiffuser.core.base.files import atomic_path
 
     place = out_dir / relative_place(path, label)
     about = path.stat()

@@ -1,6 +1,6 @@
 """Decoded embeddings to images, in chunks of stimuli."""
 
-from napari_neuraldiffuser.core.recipe import ARMS
+from napari_neuraldiffuser.core.base.recipe import ARMS
 from nipype.pipeline import engine as pe
 
 from nipype_interfaces.interfaces import CheckModels, CollectImages, GuidedReconstruct

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_neuraldiffuser.core import files
+from napari_neuraldiffuser.core.base import files
 from napari_neuraldiffuser.core.params import GuidanceParams
 
 
@@ -41,7 +41,7 @@ def test_killed_writer_leaves_the_old_file(tmp_path):
     target = tmp_path / "x.json"
     files.write_json(target, {"old": True})
     code = (
-        "import sys, time; from napari_neuraldiffuser.core.files import atomic_path\n"
+        "import sys, time; from napari_neuraldiffuser.core.base.files import atomic_path\n"
         f"with atomic_path({str(target)!r}) as t:\n"
         "    t.write_text('half'); print('ready', flush=True); time.sleep(60)"
     )

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from napari_neuraldiffuser.core.base.recipe import Recipe, Source
 from napari_neuraldiffuser.core.params import GuidanceParams, ParamError, Settings, settings_from_dict
-from napari_neuraldiffuser.core.recipe import Recipe, Source
 
 OWN = Source(betas="b.nii.gz", mask="m.nii.gz", trials="t.tsv", images="images", rois=("a.nii.gz", "b.nii.gz"))
 
@@ -52,5 +52,7 @@ def test_source_says_what_it_is():
 
 
 def test_a_front_end_imports_it_without_numpy():
-    code = "import sys, napari_neuraldiffuser.core.recipe; sys.exit('numpy' in sys.modules or 'torch' in sys.modules)"
+    code = (
+        "import sys, napari_neuraldiffuser.core.base.recipe; sys.exit('numpy' in sys.modules or 'torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0

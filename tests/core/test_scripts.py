@@ -10,8 +10,8 @@ import pytest
 from skimage import io
 
 from napari_neuraldiffuser.core import nsd, scripts, wire
+from napari_neuraldiffuser.core.base.recipe import Recipe, Source
 from napari_neuraldiffuser.core.params import BetasParams, FeatureParams, GuidanceParams, Settings
-from napari_neuraldiffuser.core.recipe import Recipe, Source
 from tests.core.nsd.own_files import export
 from tests.study_cases import DIFFUSION, write_inputs
 

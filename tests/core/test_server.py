@@ -13,8 +13,8 @@ import pytest
 from skimage import io as images
 
 from napari_neuraldiffuser.core import nsd, server, wire
-from napari_neuraldiffuser.core.errors import UserError
-from napari_neuraldiffuser.core.events import Cancelled, Events
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.progress import Cancelled, Events
 from tests.study_cases import DIFFUSION, write_inputs
 from tests.test_imports import ROOT
 
@@ -280,7 +280,7 @@ def test_a_run_over_the_wire_and_its_cancelling(child, given):
 def test_torch_waits_for_a_call_that_computes(given, tmp_path):
     code = (
         "import sys; from napari_neuraldiffuser.core.study import Study; from napari_neuraldiffuser.core import server;"
-        "from napari_neuraldiffuser.core.events import Events; made = Study(sys.argv[1]);"
+        "from napari_neuraldiffuser.core.base.progress import Events; made = Study(sys.argv[1]);"
         f"source = {given.source.to_dict()!r}; made.call('describe', {{'source': source}}, Events());"
         "made.call('thumbnails', {'source': source, 'ids': [0]}, Events()); assert 'torch' not in sys.modules"
     )

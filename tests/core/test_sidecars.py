@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from napari_neuraldiffuser.core import bids, sidecars
+from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.derivatives import model_name, write_description
 from napari_neuraldiffuser.core.params import BetasParams, ContributionParams, Settings
-from napari_neuraldiffuser.core.recipe import Source
 from napari_neuraldiffuser.core.recon_files import write_failed
 from napari_neuraldiffuser.core.sidecar_sources import NSD_HOME, dataset_link
 from napari_neuraldiffuser.core.sidecars import Facts, without_folders, write_sidecars

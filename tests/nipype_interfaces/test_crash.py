@@ -159,7 +159,7 @@ def test_last_error_of_tracebacks():
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        ("napari_neuraldiffuser.core.errors.UserError", True),
+        ("napari_neuraldiffuser.core.base.errors.UserError", True),
         ("napari_neuraldiffuser.core.params.ParamError", True),
         ("nipype_interfaces.engines.EngineError", True),
         ("ValueError", False),

@@ -11,8 +11,8 @@ from nipype.interfaces.base import Undefined, traits
 
 import nipype_interfaces
 from napari_neuraldiffuser.core import nsd
-from napari_neuraldiffuser.core.errors import UserError
-from napari_neuraldiffuser.core.files import read_json
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.files import read_json
 from napari_neuraldiffuser.core.nsd import Subject
 from nipype_interfaces import interfaces
 from nipype_interfaces.interfaces import DerivativesSink, LoadNSDBetas, NSDIndex, PrepareBetas, base
@@ -131,7 +131,7 @@ def test_own_betas_are_prepared_as_the_source_says(recipe, tmp_path, monkeypatch
 
 
 def nsd_source(values):
-    from napari_neuraldiffuser.core.recipe import Source
+    from napari_neuraldiffuser.core.base.recipe import Source
 
     return Source.from_dict(dict(values))
 

@@ -8,8 +8,8 @@ import pytest
 from nibabel.affines import apply_affine
 from qtpy.QtCore import QMimeData, QUrl
 
+from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.params import BetasParams
-from napari_neuraldiffuser.core.recipe import Source
 from napari_neuraldiffuser.widgets import map_source, maps, outputs
 from napari_neuraldiffuser.widgets.contribution import ContributionPanel
 from napari_neuraldiffuser.widgets.map_age import LATE

@@ -11,9 +11,9 @@ from qtpy.QtCore import QEvent, QMimeData, QPointF, Qt, QUrl
 from qtpy.QtGui import QDropEvent
 from qtpy.QtWidgets import QApplication, QFileDialog
 
-from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.params import BetasParams, SimulationParams
-from napari_neuraldiffuser.core.recipe import Source
 from napari_neuraldiffuser.widgets.about import KEY
 from napari_neuraldiffuser.widgets.data import DataPanel
 from napari_neuraldiffuser.widgets.engine import EngineError

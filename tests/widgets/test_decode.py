@@ -8,9 +8,9 @@ from napari.components import ViewerModel
 from PIL import Image
 from qtpy.QtWidgets import QFileDialog
 
-from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.params import BetasParams, DecodingParams, FeatureParams, SimulationParams
-from napari_neuraldiffuser.core.recipe import Source
 from napari_neuraldiffuser.widgets.alphas_line import brief
 from napari_neuraldiffuser.widgets.decode import GONE, DecodePanel, differences
 from napari_neuraldiffuser.widgets.engine import Cancelled, EngineError

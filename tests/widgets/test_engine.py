@@ -6,7 +6,7 @@ import signal
 import numpy as np
 import pytest
 
-from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.widgets.engine import Cancelled, Engine, EngineError, outcome
 from tests.test_imports import ROOT
 

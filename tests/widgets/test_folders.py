@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from nibabel.affines import apply_affine
 
+from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.nsd import simulate
 from napari_neuraldiffuser.core.params import SimulationParams
-from napari_neuraldiffuser.core.recipe import Source
 from napari_neuraldiffuser.widgets import folders
 from napari_neuraldiffuser.widgets.layers import PICTURES, TITLES, read_picture
 from napari_neuraldiffuser.widgets.outputs import OutputFolderError, find_outputs, region_names

@@ -8,8 +8,8 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QImage
 from qtpy.QtWidgets import QApplication, QFileDialog
 
+from napari_neuraldiffuser.core.base.recipe import Recipe, Source
 from napari_neuraldiffuser.core.params import GuidanceParams
-from napari_neuraldiffuser.core.recipe import Recipe, Source
 from napari_neuraldiffuser.widgets import run_record
 from napari_neuraldiffuser.widgets.gallery import Gallery
 from napari_neuraldiffuser.widgets.pictures import LARGE, Enlarged, ImageCell, pixmap, qimage

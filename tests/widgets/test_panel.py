@@ -4,7 +4,7 @@ import pytest
 from napari.utils import progress
 from qtpy.QtWidgets import QApplication, QCheckBox, QMainWindow
 
-from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.widgets import panel as panels
 from napari_neuraldiffuser.widgets.engine import Cancelled, EngineError
 from napari_neuraldiffuser.widgets.panel import Countdown, Panel, duration

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
-from napari_neuraldiffuser.core.errors import UserError
-from napari_neuraldiffuser.core.recipe import Source
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.widgets.picker import MOST, PAGE, StimulusPicker
 
 IDS = list(range(1000, 1200))

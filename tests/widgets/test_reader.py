@@ -8,7 +8,7 @@ import pytest
 from nibabel.affines import apply_affine
 from nibabel.testing import data_path
 
-from napari_neuraldiffuser.core.recipe import Source
+from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.widgets import reader
 
 SHAPE = (4, 5, 6)

@@ -7,9 +7,9 @@ import pytest
 from qtpy.compat import isalive
 from qtpy.QtWidgets import QApplication, QMessageBox
 
-from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.recipe import Recipe, Source
 from napari_neuraldiffuser.core.params import PRESETS, DiffusionParams, GuidanceParams
-from napari_neuraldiffuser.core.recipe import Recipe, Source
 from napari_neuraldiffuser.widgets import live
 from napari_neuraldiffuser.widgets.about import KEY, about
 from napari_neuraldiffuser.widgets.engine import Cancelled, Engine, EngineError

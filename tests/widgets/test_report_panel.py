@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from napari_neuraldiffuser.core.errors import UserError
-from napari_neuraldiffuser.core.recipe import Source
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.widgets import report as panels
 from napari_neuraldiffuser.widgets.engine import Cancelled
 from napari_neuraldiffuser.widgets.places import cache_folder

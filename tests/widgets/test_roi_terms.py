@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.nsd.rois import Rois
 from napari_neuraldiffuser.core.nsd.selection import Selectable, select
 from napari_neuraldiffuser.widgets.roi_terms import Regions, check, expression_of, marks_of

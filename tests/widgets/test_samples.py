@@ -7,7 +7,7 @@ import pytest
 from napari.utils.progress import progress
 from qtpy.QtCore import QTimer
 
-from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.nsd import simulate
 from napari_neuraldiffuser.core.params import SimulationParams
 from napari_neuraldiffuser.widgets import samples

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from napari_neuraldiffuser.core.base.recipe import Recipe, Source
 from napari_neuraldiffuser.core.params import BetasParams, GuidanceParams, Settings
-from napari_neuraldiffuser.core.recipe import Recipe, Source
 from napari_neuraldiffuser.widgets import session as sessions
 from napari_neuraldiffuser.widgets.session import Session, first_recipe
 from napari_neuraldiffuser.widgets.state import config_folder, remember

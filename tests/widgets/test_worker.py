@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.widgets import worker as workers
 
 

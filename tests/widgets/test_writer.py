@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from nibabel.affines import apply_affine, from_matvec
 
-from napari_neuraldiffuser.core.files import OutputError
+from napari_neuraldiffuser.core.base.files import OutputError
 from napari_neuraldiffuser.widgets.reader import read_volume
 from napari_neuraldiffuser.widgets.writer import WriteError, layer_to_nifti, write, write_image, write_labels
 

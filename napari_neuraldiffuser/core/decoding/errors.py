@@ -1,6 +1,6 @@
 """The error that decoding raises for bad input."""
 
-from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError
 
 
 class DecodingError(UserError):

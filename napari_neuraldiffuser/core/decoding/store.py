@@ -9,13 +9,13 @@ from typing import Any
 import h5py
 import numpy as np
 
+from napari_neuraldiffuser.core.base.files import atomic_path
 from napari_neuraldiffuser.core.decoding.align import Alignment
 from napari_neuraldiffuser.core.decoding.errors import DecodingError
 from napari_neuraldiffuser.core.decoding.geometry import Geometry
 from napari_neuraldiffuser.core.decoding.solver import Spectrum
 from napari_neuraldiffuser.core.decoding.targets import Rows, blocks
 from napari_neuraldiffuser.core.embeddings import TargetFile, dataset_name
-from napari_neuraldiffuser.core.files import atomic_path
 from napari_neuraldiffuser.core.params import TARGETS, DecodingParams
 
 FORMAT = 1

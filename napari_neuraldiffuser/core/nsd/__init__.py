@@ -6,6 +6,7 @@
 import importlib
 from typing import Any
 
+from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.nsd.betas import Betas
 from napari_neuraldiffuser.core.nsd.betas_file import betas_facts, dropped_notes, load_betas, save_betas
 from napari_neuraldiffuser.core.nsd.errors import NSDError
@@ -18,7 +19,6 @@ from napari_neuraldiffuser.core.nsd.stimuli import Stimuli
 from napari_neuraldiffuser.core.nsd.subject import Subject
 from napari_neuraldiffuser.core.nsd.user import OWN_SPACE, user_betas
 from napari_neuraldiffuser.core.params import BetasParams
-from napari_neuraldiffuser.core.recipe import Source
 
 __all__ = [
     "Betas",

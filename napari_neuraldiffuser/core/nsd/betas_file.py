@@ -7,7 +7,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from napari_neuraldiffuser.core.files import atomic_path
+from napari_neuraldiffuser.core.base.files import atomic_path
 from napari_neuraldiffuser.core.nsd.betas import Betas
 from napari_neuraldiffuser.core.nsd.errors import NSDError
 

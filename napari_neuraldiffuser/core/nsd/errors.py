@@ -1,6 +1,6 @@
 """The one exception of the NSD reader and simulator."""
 
-from napari_neuraldiffuser.core.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError
 
 
 class NSDError(UserError):

@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
+from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.nsd.assemble import Progress
 from napari_neuraldiffuser.core.nsd.betas import Betas
 from napari_neuraldiffuser.core.nsd.errors import NSDError
@@ -17,7 +18,6 @@ from napari_neuraldiffuser.core.nsd.selection import Selectable
 from napari_neuraldiffuser.core.nsd.user import assemble_betas, open_betas, read_mask, read_user_trials
 from napari_neuraldiffuser.core.nsd.volumes import check_grid, open_volume
 from napari_neuraldiffuser.core.params import BetasParams, default_of
-from napari_neuraldiffuser.core.recipe import Source
 
 MASK = "mask"
 NIFTI = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from napari_neuraldiffuser.core.files import file_digest
+from napari_neuraldiffuser.core.base.files import file_digest
 from napari_neuraldiffuser.core.nsd.errors import NSDError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from napari_neuraldiffuser.core import scene_backgrounds, scene_captions, scene_shapes, scenes
-from napari_neuraldiffuser.core.files import file_digest, fingerprint, make_folder, read_json, write_json
+from napari_neuraldiffuser.core.base.files import file_digest, fingerprint, make_folder, read_json, write_json
 from napari_neuraldiffuser.core.nsd.assemble import Progress
 from napari_neuraldiffuser.core.nsd.design import TRIALS_PER_SESSION
 from napari_neuraldiffuser.core.nsd.layout import Layout

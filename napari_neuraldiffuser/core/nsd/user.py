@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
+from napari_neuraldiffuser.core.base.recipe import OWN_SPACE
 from napari_neuraldiffuser.core.nsd.assemble import Assembler, Progress, assemble, shared_rows
 from napari_neuraldiffuser.core.nsd.betas import Betas, mask_voxels
 from napari_neuraldiffuser.core.nsd.errors import NSDError
@@ -14,7 +15,6 @@ from napari_neuraldiffuser.core.nsd.selection import chosen_sessions, listed
 from napari_neuraldiffuser.core.nsd.sessions import iterate_nifti
 from napari_neuraldiffuser.core.nsd.volumes import READ_ERRORS, check_grid, open_volume, read_volume, unreadable
 from napari_neuraldiffuser.core.params import BetasParams
-from napari_neuraldiffuser.core.recipe import OWN_SPACE
 
 COLUMNS = ("trial", "stimulus", "session")
 

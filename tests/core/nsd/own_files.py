@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from napari_neuraldiffuser.core import nsd
+from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.nsd.sessions import INT16_SCALE, read_session
-from napari_neuraldiffuser.core.recipe import Source
 
 FAMILY = "prf-visualrois"
 

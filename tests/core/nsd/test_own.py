@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from napari_neuraldiffuser.core import nsd
+from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.nsd.own import family_name, read_dseg_table
 from napari_neuraldiffuser.core.nsd.simulation import brain
 from napari_neuraldiffuser.core.params import BetasParams, SimulationParams
-from napari_neuraldiffuser.core.recipe import Source
 from tests.core.nsd.own_files import FAMILY, corner, export
 
 PARAMS = SimulationParams(n_sessions=2, n_test=8, train_repeats=3, image_size=32, seed=5)

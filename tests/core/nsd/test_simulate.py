@@ -9,7 +9,7 @@ import pytest
 import scipy.io
 
 from napari_neuraldiffuser.core import nsd
-from napari_neuraldiffuser.core.files import read_json
+from napari_neuraldiffuser.core.base.files import read_json
 from napari_neuraldiffuser.core.nsd.simulation import brain, experiment, features, noise
 from napari_neuraldiffuser.core.params import BetasParams, SimulationParams
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import scipy.io
 
-from napari_neuraldiffuser.core.files import atomic_path
+from napari_neuraldiffuser.core.base.files import atomic_path
 from napari_neuraldiffuser.core.nsd.design import N_STIMULI, TRIALS_PER_SESSION
 from napari_neuraldiffuser.core.nsd.layout import Layout
 from napari_neuraldiffuser.core.nsd.sessions import INT16_SCALE

@@ -1,0 +1,1 @@
+"""What everything stands on: errors, files, progress, and what a run computes and from what."""
