@@ -32,7 +32,7 @@ SMALL = SimulationParams(n_sessions=1, n_test=8, train_repeats=3, image_size=32)
 def plain(words: list[str]) -> int:
     """What `neuraldiffuser run` did without a workflow; runs in a process of its own."""
     from napari_neuraldiffuser import cli, cli_run
-    from napari_neuraldiffuser.core.console import ConsoleProgress
+    from napari_neuraldiffuser.cli_progress import ConsoleProgress
     from napari_neuraldiffuser.core.job import run_subject
 
     args = cli.build_parser().parse_args(words)

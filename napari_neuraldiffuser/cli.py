@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from napari_neuraldiffuser import __version__
+from napari_neuraldiffuser.cli_options import add_params, given
+from napari_neuraldiffuser.cli_progress import ConsoleProgress
 from napari_neuraldiffuser.cli_run import OWN_FILES as OWN_FILES
 from napari_neuraldiffuser.cli_run import add_run, add_run_options, command, job_of
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.core.console import ConsoleProgress
-from napari_neuraldiffuser.core.options import add_params, given
 from napari_neuraldiffuser.core.params import EvaluationParams, SimulationParams
 
 SIMULATION_OPTIONS = ("n_subjects", "seed", "grid", "n_sessions", "n_test", "noise")
@@ -137,8 +137,8 @@ def evaluate(args: argparse.Namespace) -> int:
 
 def doctor(args: argparse.Namespace) -> int:
     """Say what would run here."""
-    from napari_neuraldiffuser.core.doctor import as_json, as_text
-    from napari_neuraldiffuser.core.doctor import doctor as examine
+    from napari_neuraldiffuser.doctor import as_json, as_text
+    from napari_neuraldiffuser.doctor import doctor as examine
 
     report = examine(args.models)
     print(as_json(report) if args.json else as_text(report))

@@ -7,8 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from napari_neuraldiffuser.cli_options import STAGES, add_params, given, settings_from
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.core.options import STAGES, add_params, given, settings_from
 from napari_neuraldiffuser.core.params import PRESETS, DiffusionParams, GuidanceParams, Settings, WorkflowParams
 
 OWN_FILES = {

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from napari_neuraldiffuser.cli_progress import ConsoleProgress
 from napari_neuraldiffuser.core import decoding, embeddings, evaluation, models, nsd, reconstruct
-from napari_neuraldiffuser.core.console import ConsoleProgress
 from napari_neuraldiffuser.core.guidance import preset
 from napari_neuraldiffuser.core.params import DecodingParams, EvaluationParams
 

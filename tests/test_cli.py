@@ -5,9 +5,9 @@ from dataclasses import fields
 import pytest
 
 from napari_neuraldiffuser import cli, cli_run
+from napari_neuraldiffuser.cli_options import STAGES, settings_from
+from napari_neuraldiffuser.cli_progress import ConsoleProgress
 from napari_neuraldiffuser.core.base.recipe import Source
-from napari_neuraldiffuser.core.console import ConsoleProgress
-from napari_neuraldiffuser.core.options import STAGES, settings_from
 from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams, ParamError, Settings
 
 RUN = ["run", "NSD", "OUT", "participant"]
