@@ -21,7 +21,7 @@ import numpy as np
 from sklearn.linear_model import Ridge, RidgeCV
 
 from napari_neuraldiffuser.core.decoding import RidgeDecoder
-from napari_neuraldiffuser.core.embeddings import Embeddings, TargetFile
+from napari_neuraldiffuser.core.networks.embeddings import Embeddings, TargetFile
 from napari_neuraldiffuser.core.nsd.betas import Betas
 from napari_neuraldiffuser.core.params import LAYERS, DecodingParams
 

@@ -40,7 +40,7 @@ def noise(models: Any, n: int) -> Any:
     """Embeddings of `n` stimuli of the shapes that the models want."""
     import torch
 
-    from napari_neuraldiffuser.core.embeddings import Embeddings
+    from napari_neuraldiffuser.core.networks.embeddings import Embeddings
     from napari_neuraldiffuser.core.params import LAYERS
 
     rng = np.random.default_rng(0)
@@ -57,8 +57,9 @@ def noise(models: Any, n: int) -> Any:
 
 def work(case: Case, barrier: Any) -> None:
     """One worker: open the models, make an image, wait for the start, make its share, say that it is done."""
-    from napari_neuraldiffuser.core import models, reconstruct
+    from napari_neuraldiffuser.core import reconstruct
     from napari_neuraldiffuser.core.guidance import preset
+    from napari_neuraldiffuser.core.networks import models
 
     loaded = models.load(case.models, case.guide or None, case.device)
     diffusion, guidance = preset("demo" if case.models == "demo" else "neuraldiffuser")

@@ -10,6 +10,7 @@ from typing import Any
 from napari_neuraldiffuser import __version__
 from napari_neuraldiffuser.core.backend import backend_info
 from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.networks.digest import model_source
 
 REQUIRED = (
     *("torch", "numpy", "scipy", "pandas", "h5py", "nibabel", "nilearn", "scikit-image"),
@@ -25,8 +26,6 @@ MODEL_PARTS = {
     "tokenizer": ("tokenizer_config.json", None),
 }
 """Part -> its configuration file and the stem of its weights, in the diffusers directory layout."""
-
-DEMO_MODELS = Path(__file__).resolve().parents[1] / "demo_models"
 
 
 def doctor(models: str | Path | None = None) -> dict[str, Any]:
@@ -55,7 +54,7 @@ def doctor(models: str | Path | None = None) -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "packages": packages,
         "kernels": _kernels(),
-        "models": check_model_folder(DEMO_MODELS if models in (None, "demo") else models),
+        "models": check_model_folder(model_source(models or "demo")),
     }
     report["problems"] = _problems(report)
     return report

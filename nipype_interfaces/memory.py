@@ -11,7 +11,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from napari_neuraldiffuser.core.model_digest import model_source
+from napari_neuraldiffuser.core.networks.digest import model_source
 from napari_neuraldiffuser.core.params import BetasParams, DecodingParams
 from nipype.utils.ram_estimator import RamEstimator
 

@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from napari_neuraldiffuser.cli_progress import ConsoleProgress
-from napari_neuraldiffuser.core import decoding, embeddings, evaluation, models, nsd, reconstruct
+from napari_neuraldiffuser.core import decoding, evaluation, nsd, reconstruct
 from napari_neuraldiffuser.core.guidance import preset
+from napari_neuraldiffuser.core.networks import embeddings, models
 from napari_neuraldiffuser.core.params import DecodingParams, EvaluationParams
 
 COLUMNS = ("pixcorr", "ssim", "edges", "twoway_demo", "repeat_pixcorr", "repeat_edges")

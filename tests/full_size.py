@@ -2,7 +2,7 @@
 
 import torch
 
-from napari_neuraldiffuser.core.models import Models
+from napari_neuraldiffuser.core.networks.models import Models
 from tests.small_models import sd14_scheduler, small_tokenizer
 
 

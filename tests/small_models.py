@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from napari_neuraldiffuser.core.models import PARTS, Models
+from napari_neuraldiffuser.core.networks.models import PARTS, Models
 
 WORDS = ["<pad>", "<start>", "<end>", "<unk>", "a", "red", "blue", "ball", "house", "in", "field"]
 

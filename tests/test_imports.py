@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FRONT_ENDS = {"napari", "qtpy", "magicgui", "superqt", "vispy", "nipype"}
 BINDINGS = {"PyQt5", "PyQt6", "PySide2", "PySide6"}
-MODELS = ROOT / "napari_neuraldiffuser" / "core" / "models.py"
+MODELS = ROOT / "napari_neuraldiffuser" / "core" / "networks" / "models.py"
 
 
 def loaded(statement: str) -> set[str]:
@@ -113,7 +113,7 @@ def test_ruff_holds_the_same_rules(tmp_path):
             assert "TID251" in ruff_check(ruff, name, f"import {module}\n"), (name, module)
     assert "TID251" not in ruff_check(ruff, "napari_neuraldiffuser/widgets/x.py", "import napari, qtpy\n")
     assert "TID251" not in ruff_check(ruff, "nipype_interfaces/x.py", "import nipype\n")
-    assert "TID251" not in ruff_check(ruff, "napari_neuraldiffuser/core/models.py", "import diffusers\n")
+    assert "TID251" not in ruff_check(ruff, "napari_neuraldiffuser/core/networks/models.py", "import diffusers\n")
 
 
 def ruff_check(ruff: Path, name: str, source: str) -> str:

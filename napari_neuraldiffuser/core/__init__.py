@@ -1,16 +1,23 @@
 """Everything that computes; importable without napari, Qt and nipype."""
 
+import importlib
 from typing import Any
 
-__all__ = ["contribution", "decoding", "embeddings", "evaluation", "models", "nsd", "reconstruct"]
+PLACES = {
+    # name -> where it is; opened when it is asked for, so that `core.params` does not pull torch in
+    "contribution": "contribution",
+    "decoding": "decoding",
+    "embeddings": "networks.embeddings",
+    "evaluation": "evaluation",
+    "models": "networks.models",
+    "nsd": "nsd",
+}
+__all__ = [*PLACES, "reconstruct"]
 
 
 def __getattr__(name: str) -> Any:
-    # lazy, so that `import napari_neuraldiffuser.core.params` does not pull torch in
-    import importlib
-
     if name == "reconstruct":
         return importlib.import_module(f"{__name__}.pipeline").reconstruct
-    if name in __all__:
-        return importlib.import_module(f"{__name__}.{name}")
+    if name in PLACES:
+        return importlib.import_module(f"{__name__}.{PLACES[name]}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

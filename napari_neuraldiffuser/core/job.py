@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from napari_neuraldiffuser.core import contribution, embeddings, nsd
-from napari_neuraldiffuser.core import models as model_folder
+from napari_neuraldiffuser.core import contribution, nsd
 from napari_neuraldiffuser.core.base.files import fingerprint, make_folder
 from napari_neuraldiffuser.core.decoding import RidgeDecoder
 from napari_neuraldiffuser.core.derivatives import Derivatives
 from napari_neuraldiffuser.core.job_report import PageParts, page_facts, write_page
 from napari_neuraldiffuser.core.job_spec import Job
+from napari_neuraldiffuser.core.networks import embeddings
+from napari_neuraldiffuser.core.networks import models as model_folder
 from napari_neuraldiffuser.core.params import TARGETS
 from napari_neuraldiffuser.core.recon_files import ReconJob, reconstruct_arms, write_failed
 from napari_neuraldiffuser.core.report import ReportData

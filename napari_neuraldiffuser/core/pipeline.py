@@ -20,9 +20,9 @@ from napari_neuraldiffuser.core.diffusion import (
     sample,
     schedule,
 )
-from napari_neuraldiffuser.core.embeddings import EmbeddingError, Embeddings
 from napari_neuraldiffuser.core.guidance import FeatureCritic, Guided, n_guided_steps
-from napari_neuraldiffuser.core.models import Models, check_layers
+from napari_neuraldiffuser.core.networks.embeddings import EmbeddingError, Embeddings
+from napari_neuraldiffuser.core.networks.models import Models, check_layers
 from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams
 from napari_neuraldiffuser.core.sag import SelfAttentionGuided
 

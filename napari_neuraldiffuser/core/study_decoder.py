@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 
 import napari_neuraldiffuser
-from napari_neuraldiffuser.core import embeddings
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import file_digest, fingerprint, read_json, write_json
 from napari_neuraldiffuser.core.base.progress import Events
 from napari_neuraldiffuser.core.base.recipe import Recipe
 from napari_neuraldiffuser.core.decoding import DecodingError, RidgeDecoder
 from napari_neuraldiffuser.core.job import ALGORITHM_VERSION
+from napari_neuraldiffuser.core.networks import embeddings
+from napari_neuraldiffuser.core.networks.machine import machine
 from napari_neuraldiffuser.core.study_files import array_digest, keep_newest
 from napari_neuraldiffuser.core.study_inputs import Inputs
-from napari_neuraldiffuser.core.study_machine import machine
 from napari_neuraldiffuser.core.study_plot import accuracy_plot
 from napari_neuraldiffuser.core.study_source import captions
 

@@ -13,7 +13,7 @@ from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import fingerprint
 from napari_neuraldiffuser.core.base.progress import Events
 from napari_neuraldiffuser.core.base.recipe import Recipe, Source
-from napari_neuraldiffuser.core.model_digest import model_source
+from napari_neuraldiffuser.core.networks.digest import model_source
 from napari_neuraldiffuser.core.nsd import open_source, save_betas
 from napari_neuraldiffuser.core.nsd.selection import parse
 from napari_neuraldiffuser.core.study_files import array_digest, keep_newest, kept_betas, stamp
@@ -131,7 +131,7 @@ class Warm:
 
     def models(self, recipe: Recipe, events: Events) -> Any:
         """The networks of a recipe; the former ones are freed first, for a device rarely holds two."""
-        from napari_neuraldiffuser.core import models
+        from napari_neuraldiffuser.core.networks import models
 
         guide = recipe.guide or None
         folder = Path(model_source(recipe.models))

@@ -205,7 +205,7 @@ class CheckModels(NoEnvironment, SimpleInterface):
     _always_run = True
 
     def _run_interface(self, runtime: Any) -> Any:
-        from napari_neuraldiffuser.core.model_digest import folder_digest, model_source
+        from napari_neuraldiffuser.core.networks.digest import folder_digest, model_source
 
         source = model_source(self.inputs.models)
         self._results["model_digest"] = folder_digest(source, self.inputs.guide or None)

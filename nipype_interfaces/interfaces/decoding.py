@@ -47,7 +47,7 @@ class ExtractFeatures(CoreInterface):
     _can_resume = True
 
     def core(self, folder: Path, progress: Any) -> dict[str, Any]:
-        from napari_neuraldiffuser.core import embeddings
+        from napari_neuraldiffuser.core.networks import embeddings
 
         path, stimuli = folder / "targets.h5", subject_of(self.inputs).stimuli
         params = params_of(self.inputs, FeatureParams)
@@ -86,7 +86,8 @@ class FitDecoder(CoreInterface):
     input_spec, output_spec = FitDecoderInputSpec, FitDecoderOutputSpec
 
     def core(self, folder: Path, progress: Any) -> dict[str, Any]:
-        from napari_neuraldiffuser.core import decoding, embeddings, nsd
+        from napari_neuraldiffuser.core import decoding, nsd
+        from napari_neuraldiffuser.core.networks import embeddings
 
         path, params = folder / "decoder.h5", params_of(self.inputs, DecodingParams)
         train, _ = nsd.load_betas(self.inputs.betas).split()

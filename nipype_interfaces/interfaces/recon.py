@@ -60,7 +60,7 @@ point number >= 0.0, but a value of -1.0 <class 'float'> was specified.
     def core(self, folder: Path, progress: Any) -> dict[str, Any]:
         from napari_neuraldiffuser.core.base.files import make_folder
         from napari_neuraldiffuser.core.derivatives import Derivatives
-        from napari_neuraldiffuser.core.embeddings import Embeddings
+        from napari_neuraldiffuser.core.networks.embeddings import Embeddings
         from napari_neuraldiffuser.core.recon_files import ReconJob, reconstruct_arms
         from napari_neuraldiffuser.core.stages import Stages
 

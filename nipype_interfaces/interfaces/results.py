@@ -61,7 +61,8 @@ class ContributionMap(CoreInterface):
     input_spec, output_spec = ContributionMapInputSpec, ContributionMapOutputSpec
 
     def core(self, folder: Path, progress: Any) -> dict[str, Any]:
-        from napari_neuraldiffuser.core import contribution, decoding, embeddings, nsd
+        from napari_neuraldiffuser.core import contribution, decoding, nsd
+        from napari_neuraldiffuser.core.networks import embeddings
         from napari_neuraldiffuser.core.stage_files import first_test, map_families
 
         subject = subject_of(self.inputs, BetasParams(space=_nsd_space(self.inputs.space)))
@@ -178,8 +179,8 @@ class SubjectReport(CoreInterface):
         import pandas as pd
         from napari_neuraldiffuser.core import decoding, nsd
         from napari_neuraldiffuser.core.base.files import read_json
-        from napari_neuraldiffuser.core.embeddings import Embeddings
         from napari_neuraldiffuser.core.job_report import PageParts, page_facts
+        from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 
         inputs, settings = self.inputs, settings_from_dict(dict(self.inputs.settings))
         counted = nsd.betas_facts(inputs.betas, inputs.n_stimuli or None)

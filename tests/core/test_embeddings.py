@@ -2,8 +2,8 @@ import h5py
 import numpy as np
 import pytest
 
-from napari_neuraldiffuser.core import embeddings
-from napari_neuraldiffuser.core.embeddings import EmbeddingError, Embeddings, TargetFile
+from napari_neuraldiffuser.core.networks import embeddings
+from napari_neuraldiffuser.core.networks.embeddings import EmbeddingError, Embeddings, TargetFile
 from napari_neuraldiffuser.core.params import LAYERS, TARGETS, FeatureParams
 from tests.small_models import small_models
 

@@ -8,7 +8,7 @@ import torch
 
 from napari_neuraldiffuser.core import pipeline
 from napari_neuraldiffuser.core.diffusion import sample, schedule
-from napari_neuraldiffuser.core.embeddings import Embeddings
+from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.params import LAYERS, DiffusionParams, GuidanceParams
 
 PARAMETERS = {"unet": 859_520_964, "vae": 83_653_863, "text_encoder": 123_060_480}

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from napari_neuraldiffuser.core import backend, models, reconstruct
-from napari_neuraldiffuser.core.embeddings import Embeddings
+from napari_neuraldiffuser.core import backend, reconstruct
+from napari_neuraldiffuser.core.networks import models
+from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.params import LAYERS, DiffusionParams, GuidanceParams
 
 STEPS = DiffusionParams(n_steps=20, repeats=2, batch_size=4)

@@ -6,7 +6,6 @@ import torch
 
 from napari_neuraldiffuser.core import ops, pipeline
 from napari_neuraldiffuser.core.diffusion import ClassifierFree, Prediction, Step, noise_for, schedule
-from napari_neuraldiffuser.core.embeddings import Embeddings
 from napari_neuraldiffuser.core.guidance import (
     FeatureCritic,
     Guided,
@@ -18,6 +17,7 @@ from napari_neuraldiffuser.core.guidance import (
     preset,
     rms,
 )
+from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.params import LAYERS, DiffusionParams, GuidanceParams, ParamError
 from tests.core import published_reference as reference
 from tests.small_models import small_models

@@ -109,7 +109,7 @@ def test_a_second_run_computes_nothing_again(finished, command, monkeypatch):
         raise AssertionError("computed again")
 
     monkeypatch.setattr(recon_files, "reconstruct_batch", never)
-    monkeypatch.setattr("napari_neuraldiffuser.core.embeddings.encode", never)
+    monkeypatch.setattr("napari_neuraldiffuser.core.networks.embeddings.encode", never)
     assert command(finished) == 0
 
 

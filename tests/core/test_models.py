@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from napari_neuraldiffuser.core import models as m
+from napari_neuraldiffuser.core.networks import models as m
+from napari_neuraldiffuser.core.networks.pixels import PixelError
 from napari_neuraldiffuser.core.params import LAYERS
-from napari_neuraldiffuser.core.pixels import PixelError
 from tests.small_models import small_models
 
 

@@ -6,9 +6,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from napari_neuraldiffuser.core import reconstruct
-from napari_neuraldiffuser.core.embeddings import EmbeddingError, Embeddings
-from napari_neuraldiffuser.core.lean import GroupNormSiLU
-from napari_neuraldiffuser.core.models import ModelError
+from napari_neuraldiffuser.core.networks.embeddings import EmbeddingError, Embeddings
+from napari_neuraldiffuser.core.networks.lean import GroupNormSiLU
+from napari_neuraldiffuser.core.networks.models import ModelError
 from napari_neuraldiffuser.core.params import LAYERS, DiffusionParams, GuidanceParams
 from napari_neuraldiffuser.core.pipeline import batches, decode_start
 from tests.small_models import small_models

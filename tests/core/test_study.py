@@ -10,13 +10,14 @@ import pytest
 import torch
 from skimage import io
 
-from napari_neuraldiffuser.core import embeddings, nsd, pipeline, reconstruct, study, study_arms, study_decoder
-from napari_neuraldiffuser.core import models as model_folder
+from napari_neuraldiffuser.core import nsd, pipeline, reconstruct, study, study_arms, study_decoder
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import write_json
 from napari_neuraldiffuser.core.base.progress import Cancelled
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.decoding import DecodingError, RidgeDecoder
+from napari_neuraldiffuser.core.networks import embeddings
+from napari_neuraldiffuser.core.networks import models as model_folder
 from napari_neuraldiffuser.core.params import TARGETS, ParamError
 from napari_neuraldiffuser.core.study import Study
 from napari_neuraldiffuser.core.study_files import keep_newest, keep_newest_folders, partial_runs

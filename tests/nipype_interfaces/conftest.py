@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_neuraldiffuser.core import models as core_models
-from napari_neuraldiffuser.core.embeddings import Embeddings
 from napari_neuraldiffuser.core.job_spec import Job
+from napari_neuraldiffuser.core.networks import models as core_models
+from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.params import LAYERS
 from tests.nipype_interfaces.small import IDS
 from tests.study_cases import write_inputs

@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from napari_neuraldiffuser.core import models, study_inputs
+from napari_neuraldiffuser.core import study_inputs
+from napari_neuraldiffuser.core.networks import models
 from nipype_interfaces import gpu_lease
 from nipype_interfaces.gpu_lease import FAKE, LeaseError, leased, visible_gpus
 from nipype_interfaces.interfaces import ExtractFeatures

@@ -182,7 +182,7 @@ def test_the_sink_refuses_files_of_nobody(tmp_path, monkeypatch):
 def test_models_are_told_by_their_weights(recipe, tmp_path, monkeypatch):
     import shutil
 
-    from napari_neuraldiffuser.core.models import load
+    from napari_neuraldiffuser.core.networks.models import load
 
     monkeypatch.chdir(tmp_path)
     models = tmp_path / "models"

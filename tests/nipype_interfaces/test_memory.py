@@ -12,8 +12,9 @@ import pytest
 from nipype.pipeline import engine as pe
 
 import nipype_interfaces  # noqa: F401  before nipype: turns its telemetry off
-from napari_neuraldiffuser.core import contribution, decoding, embeddings, nsd
-from napari_neuraldiffuser.core.embeddings import Embeddings
+from napari_neuraldiffuser.core import contribution, decoding, nsd
+from napari_neuraldiffuser.core.networks import embeddings
+from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.nsd.rois import Rois
 from napari_neuraldiffuser.core.params import LAYERS, DecodingParams
 from nipype_interfaces import memory

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from skimage import io
 
-from napari_neuraldiffuser.core import models as core_models
 from napari_neuraldiffuser.core import reconstruct
-from napari_neuraldiffuser.core.embeddings import Embeddings
+from napari_neuraldiffuser.core.networks import models as core_models
+from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from nipype_interfaces.interfaces import CollectImages, GuidedReconstruct
 from nipype_interfaces.interfaces.base import limited_threads
 from nipype_interfaces.workflows import MULTIPROC, flatten, init_reconstruct_wf, set_inputs, split_chunks

@@ -289,7 +289,9 @@ def test_the_parts_are_those_that_core_opens():
 
     import napari_neuraldiffuser
 
-    tree = ast.parse((Path(napari_neuraldiffuser.__file__).parent / "core/models.py").read_text(encoding="utf-8"))
+    tree = ast.parse(
+        (Path(napari_neuraldiffuser.__file__).parent / "core/networks/models.py").read_text(encoding="utf-8")
+    )
     named = {node.targets[0].id: node.value for node in tree.body if isinstance(node, ast.Assign)}
     assert ast.literal_eval(named["PARTS"]) == PARTS
 

@@ -12,7 +12,7 @@ from napari_neuraldiffuser.core.decoding.align import Alignment, align_to_test, 
 from napari_neuraldiffuser.core.decoding.errors import DecodingError
 from napari_neuraldiffuser.core.decoding.geometry import Geometry, checked_data
 from napari_neuraldiffuser.core.decoding.targets import Rows, blocks, match_rows, summary, target_names, target_shape
-from napari_neuraldiffuser.core.embeddings import Embeddings
+from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.params import DecodingParams
 
 Progress = Callable[[int, int, str], None]

@@ -15,7 +15,7 @@ from napari_neuraldiffuser.core.decoding.errors import DecodingError
 from napari_neuraldiffuser.core.decoding.geometry import Geometry
 from napari_neuraldiffuser.core.decoding.solver import Spectrum
 from napari_neuraldiffuser.core.decoding.targets import Rows, blocks
-from napari_neuraldiffuser.core.embeddings import TargetFile, dataset_name
+from napari_neuraldiffuser.core.networks.embeddings import TargetFile, dataset_name
 from napari_neuraldiffuser.core.params import TARGETS, DecodingParams
 
 FORMAT = 1

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from napari_neuraldiffuser.core.embeddings import Embeddings
+from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.nsd.betas import Betas
 from napari_neuraldiffuser.core.nsd.rois import Rois
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from napari_neuraldiffuser.core.decoding import DecodingError, targets
-from napari_neuraldiffuser.core.embeddings import TargetFile
+from napari_neuraldiffuser.core.networks.embeddings import TargetFile
 from tests.core.decoding.stand_ins import make_targets
 
 

@@ -156,7 +156,7 @@ def encode(models: Any, images: np.ndarray, captions: Sequence[Sequence[str]], p
     """
     import torch
 
-    from napari_neuraldiffuser.core.pixels import normalise, resize, to_tensor
+    from napari_neuraldiffuser.core.networks.pixels import normalise, resize, to_tensor
 
     pixels = resize(to_tensor(images, models.device, models.dtype), models.guide_size())
     mean, std = models.normalisation(params.feature_normalisation)

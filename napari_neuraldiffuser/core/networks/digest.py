@@ -5,7 +5,7 @@ from pathlib import Path
 
 from napari_neuraldiffuser.core.base.files import file_digest, fingerprint
 
-DEMO_FOLDER = Path(__file__).parent.parent / "demo_models"
+DEMO_FOLDER = Path(__file__).parents[2] / "demo_models"
 DECISIVE = {".safetensors", ".json", ".bin", ".txt"}
 
 

@@ -15,10 +15,10 @@ import torch
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import read_json
-from napari_neuraldiffuser.core.lean import lean
-from napari_neuraldiffuser.core.model_digest import folder_digest, model_source
+from napari_neuraldiffuser.core.networks.digest import folder_digest, model_source
+from napari_neuraldiffuser.core.networks.lean import lean
+from napari_neuraldiffuser.core.networks.pixels import NORMALISATION, normalise, resize, to_tensor
 from napari_neuraldiffuser.core.params import LAYERS
-from napari_neuraldiffuser.core.pixels import NORMALISATION, normalise, resize, to_tensor
 
 PARTS = ("vae", "unet", "scheduler", "text_encoder", "tokenizer", "image_encoder")
 

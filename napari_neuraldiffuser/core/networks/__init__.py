@@ -1,0 +1,1 @@
+"""The networks, and what goes in and out of them."""
