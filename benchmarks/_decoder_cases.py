@@ -6,7 +6,7 @@ import torch
 from _case import Call, Case, describe, forward_backward, size_of
 from torch.nn import functional as F
 
-from napari_neuraldiffuser.core import ops
+from napari_neuraldiffuser.core.networks.kernels import ops
 
 aten = torch.ops.aten
 

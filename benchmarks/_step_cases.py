@@ -6,7 +6,7 @@ import torch
 from _case import Call, Case, describe, size_of
 from torch.nn import functional as F
 
-from napari_neuraldiffuser.core import ops
+from napari_neuraldiffuser.core.networks.kernels import ops
 
 LAYERS, TOKENS, WIDTH = 6, 50, 768  # CLIP ViT-B/32
 LATENTS = (4, 64, 64)

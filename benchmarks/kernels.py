@@ -1,4 +1,4 @@
-"""The operations of core/ops.py against eager PyTorch, its best formulation, torch.compile and a plain copy.
+"""The operations of core/networks/kernels against eager PyTorch, its best formulation, torch.compile and a plain copy.
 
     python benchmarks/kernels.py [--json FILE] [--quick] [--device cpu|cuda] [--threads N] [--only NAME ...]
 
@@ -22,8 +22,8 @@ from _kernel_rows import COPY, measure, verdicts
 from _step_cases import feature_loss_grad, guided_step
 from _timing import Plan, make_clock, settle_allocator
 
-from napari_neuraldiffuser.core import ops
 from napari_neuraldiffuser.core.base.files import write_json
+from napari_neuraldiffuser.core.networks.kernels import ops
 
 DTYPES = (torch.float32, torch.bfloat16)
 NORMS = ((512, 64, 64), (256, 256, 256), (128, 512, 512))  # of the Stable Diffusion 1.4 decoder

@@ -1,5 +1,5 @@
 // The operations as the dispatcher sees them.  LibTorch's stable ABI only, so that one binary serves torch 2.11 and
-// newer.  Shapes for tracing and derivatives are registered from Python (napari_neuraldiffuser/core/kernels.py).
+// newer.  Shapes for tracing and derivatives are registered from Python (napari_neuraldiffuser/core/networks/kernels/registration.py).
 #include <torch/csrc/stable/library.h>
 
 #include "binding/feature_loss.h"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from napari_neuraldiffuser import __version__
-from napari_neuraldiffuser.core.backend import backend_info
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.networks.digest import model_source
+from napari_neuraldiffuser.core.networks.kernels.backend import backend_info
 
 REQUIRED = (
     *("torch", "numpy", "scipy", "pandas", "h5py", "nibabel", "nilearn", "scikit-image"),

@@ -32,7 +32,7 @@ machine() {
     nvidia-smi
     "$python" - <<'PYTHON'
 import json, platform
-from napari_neuraldiffuser.core.backend import backend_info
+from napari_neuraldiffuser.core.networks.kernels.backend import backend_info
 print(json.dumps({"platform": platform.platform(), **backend_info()}, indent=2))
 PYTHON
 }

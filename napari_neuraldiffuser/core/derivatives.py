@@ -136,7 +136,7 @@ def generated_by(kernels: bool = True) -> list[dict[str, Any]]:
         "Versions": versions(),
     }
     if kernels:
-        from napari_neuraldiffuser.core.ops import (
+        from napari_neuraldiffuser.core.networks.kernels.ops import (
             backend_info,  # imports torch, which whoever asks for names of files does without
         )
 

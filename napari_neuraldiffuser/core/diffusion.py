@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from napari_neuraldiffuser.core import ops
+from napari_neuraldiffuser.core.networks.kernels import ops
 from napari_neuraldiffuser.core.params import DiffusionParams
 
 TRAIN_TIMESTEPS = 1000

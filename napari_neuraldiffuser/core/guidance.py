@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import torch
 
-from napari_neuraldiffuser.core import ops
 from napari_neuraldiffuser.core.diffusion import Denoiser, Prediction, Step
+from napari_neuraldiffuser.core.networks.kernels import ops
 from napari_neuraldiffuser.core.params import PRESETS, DiffusionParams, GuidanceParams, ParamError
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from napari_neuraldiffuser.core import ops
 from napari_neuraldiffuser.core.diffusion import ClassifierFree, Prediction, Step, add_noise
+from napari_neuraldiffuser.core.networks.kernels import ops
 
 BLUR_SIZE, BLUR_SIGMA = 9, 1.0
 ATTENTION_THRESHOLD = 1.0

@@ -136,7 +136,7 @@ class Study:
         """Where the networks can run, and whether the kernels are compiled."""
         import torch
 
-        from napari_neuraldiffuser.core.backend import backend_info
+        from napari_neuraldiffuser.core.networks.kernels.backend import backend_info
 
         found = [{"name": "cpu", "label": f"CPU, {torch.get_num_threads()} threads"}]
         for index in range(torch.cuda.device_count()):

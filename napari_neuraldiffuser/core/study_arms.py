@@ -15,8 +15,8 @@ from napari_neuraldiffuser.core.base.recipe import Recipe
 from napari_neuraldiffuser.core.guidance import n_guided_steps
 from napari_neuraldiffuser.core.job import ALGORITHM_VERSION
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
+from napari_neuraldiffuser.core.networks.kernels.ops import backend_info
 from napari_neuraldiffuser.core.networks.machine import machine
-from napari_neuraldiffuser.core.ops import backend_info
 from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams
 from napari_neuraldiffuser.core.pipeline import Reconstruction, StepEvent, batches, reconstruct_batch, to_images
 from napari_neuraldiffuser.core.study_files import array_digest, keep_newest, read_npz

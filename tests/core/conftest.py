@@ -2,7 +2,7 @@
 
 import pytest
 
-from napari_neuraldiffuser.core import backend
+from napari_neuraldiffuser.core.networks.kernels import backend
 
 
 @pytest.fixture(params=["active", "reference"])

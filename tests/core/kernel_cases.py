@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_neuraldiffuser.core import backend
+from napari_neuraldiffuser.core.networks.kernels import backend
 from tests.core import kernel_truth as truth
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from napari_neuraldiffuser.core import backend, extension_file
-from napari_neuraldiffuser.core.backend import (
+from napari_neuraldiffuser.core.networks.kernels import backend, extension_file
+from napari_neuraldiffuser.core.networks.kernels.backend import (
     BackendError,
     KernelWarning,
     backend_info,
@@ -83,7 +83,7 @@ def quiet(function, *arguments):
 
 
 def test_importing_the_loader_imports_no_torch():
-    code = "import sys, napari_neuraldiffuser.core.backend; sys.exit('torch' in sys.modules)"
+    code = "import sys, napari_neuraldiffuser.core.networks.kernels.backend; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 

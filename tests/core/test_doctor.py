@@ -6,7 +6,7 @@ from importlib import metadata, util
 import pytest
 
 from napari_neuraldiffuser import doctor as module
-from napari_neuraldiffuser.core.backend import BackendError, backend_info
+from napari_neuraldiffuser.core.networks.kernels.backend import BackendError, backend_info
 from napari_neuraldiffuser.doctor import as_json, as_text, check_model_folder, doctor
 
 

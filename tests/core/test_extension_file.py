@@ -7,9 +7,9 @@ from importlib.machinery import EXTENSION_SUFFIXES
 import pytest
 import torch
 
-from napari_neuraldiffuser.core import backend, extension_file
-from napari_neuraldiffuser.core.backend import KernelWarning, extension, why_not
-from napari_neuraldiffuser.core.extension_file import covers
+from napari_neuraldiffuser.core.networks.kernels import backend, extension_file
+from napari_neuraldiffuser.core.networks.kernels.backend import KernelWarning, extension, why_not
+from napari_neuraldiffuser.core.networks.kernels.extension_file import covers
 
 FILE = f"_kernels{EXTENSION_SUFFIXES[0]}"
 

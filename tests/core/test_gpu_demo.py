@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from napari_neuraldiffuser.core import backend, reconstruct
+from napari_neuraldiffuser.core import reconstruct
 from napari_neuraldiffuser.core.networks import models
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
+from napari_neuraldiffuser.core.networks.kernels import backend
 from napari_neuraldiffuser.core.params import LAYERS, DiffusionParams, GuidanceParams
 
 STEPS = DiffusionParams(n_steps=20, repeats=2, batch_size=4)

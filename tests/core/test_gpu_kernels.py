@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from napari_neuraldiffuser.core import backend, ops
+from napari_neuraldiffuser.core.networks.kernels import backend, ops
 from tests.core import kernel_truth as truth
 from tests.core.kernel_cases import (
     DTYPES,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from napari_neuraldiffuser.core import ops
+from napari_neuraldiffuser.core.networks.kernels import ops
 from tests.core import kernel_truth as truth
 from tests.core.kernel_cases import MEAN, OPS, STD, Layers, Norm, draw, feature_loss_grad, image, needs_kernels
 

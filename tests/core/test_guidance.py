@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_neuraldiffuser.core import ops, pipeline
+from napari_neuraldiffuser.core import pipeline
 from napari_neuraldiffuser.core.diffusion import ClassifierFree, Prediction, Step, noise_for, schedule
 from napari_neuraldiffuser.core.guidance import (
     FeatureCritic,
@@ -18,6 +18,7 @@ from napari_neuraldiffuser.core.guidance import (
     rms,
 )
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
+from napari_neuraldiffuser.core.networks.kernels import ops
 from napari_neuraldiffuser.core.params import LAYERS, DiffusionParams, GuidanceParams, ParamError
 from tests.core import published_reference as reference
 from tests.small_models import small_models

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from napari_neuraldiffuser.core import backend, ops
+from napari_neuraldiffuser.core.networks.kernels import backend, ops
 from tests.core.kernel_cases import MEAN, OPS, STD, Layers, Norm, draw, image, needs_kernels
 
 pytestmark = needs_kernels

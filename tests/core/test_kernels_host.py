@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from napari_neuraldiffuser.core import backend, ops
+from napari_neuraldiffuser.core.networks.kernels import backend, ops
 from tests.core.kernel_cases import needs_kernels
 from tests.core.kernel_truth import resize_matrix
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from napari_neuraldiffuser.core import backend, ops
 from napari_neuraldiffuser.core.networks import models
+from napari_neuraldiffuser.core.networks.kernels import backend, ops
 from napari_neuraldiffuser.core.networks.lean import FrozenConv2d, GroupNormSiLU, frozen_conv2d, lean, restore
 from tests.small_models import small_models
 

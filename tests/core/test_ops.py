@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from napari_neuraldiffuser.core import ops
+from napari_neuraldiffuser.core.networks.kernels import ops
 from tests.small_models import sd14_scheduler
 
 SHAPES = [(5, 7), (1, 3), (2, 3, 5)]  # per-image shapes of three layers, odd on purpose

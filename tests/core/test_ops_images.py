@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from napari_neuraldiffuser.core import ops
+from napari_neuraldiffuser.core.networks.kernels import ops
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 pytestmark = pytest.mark.usefixtures("implementation")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from napari_neuraldiffuser.core import ops
+from napari_neuraldiffuser.core.networks.kernels import ops
 from tests.core.test_ops import MEAN, STD, layers
 
 pytestmark = pytest.mark.usefixtures("implementation")

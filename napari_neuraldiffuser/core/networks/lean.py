@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_neuraldiffuser.core import ops
-from napari_neuraldiffuser.core.ops import OpsError
+from napari_neuraldiffuser.core.networks.kernels import ops
+from napari_neuraldiffuser.core.networks.kernels.ops import OpsError
 
 __all__ = ["frozen_conv2d", "lean", "restore"]
 

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from napari_neuraldiffuser.core import backend, kernels, ops_checks, reference
-from napari_neuraldiffuser.core.backend import backend_info
-from napari_neuraldiffuser.core.ops_checks import OpsError
+from napari_neuraldiffuser.core.networks.kernels import backend, reference
+from napari_neuraldiffuser.core.networks.kernels import checks as ops_checks
+from napari_neuraldiffuser.core.networks.kernels import registration as kernels
+from napari_neuraldiffuser.core.networks.kernels.backend import backend_info
+from napari_neuraldiffuser.core.networks.kernels.checks import OpsError
 
 __all__ = [
     "OpsError",

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from napari_neuraldiffuser.core.ops_checks import OpsError, accumulation_dtype
-from napari_neuraldiffuser.core.reference import table_columns
+from napari_neuraldiffuser.core.networks.kernels.checks import OpsError, accumulation_dtype
+from napari_neuraldiffuser.core.networks.kernels.reference import table_columns
 
 NAMESPACE = "neuraldiffuser"
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_neuraldiffuser.core.ops_checks import accumulation_dtype
+from napari_neuraldiffuser.core.networks.kernels.checks import accumulation_dtype
 
 
 def feature_loss_grad(

@@ -10,7 +10,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from types import ModuleType
 
-PACKAGE = Path(__file__).resolve().parents[1]
+PACKAGE = Path(__file__).resolve().parents[3]
 MODULE = "napari_neuraldiffuser._kernels"
 OLDEST_TORCH = (2, 11)
 INSTALL_AGAIN = "pip install --no-build-isolation --no-deps --force-reinstall ."
@@ -62,7 +62,7 @@ def load(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     sys.modules[MODULE] = module
-    importlib.import_module("napari_neuraldiffuser.core.kernels").register()
+    importlib.import_module("napari_neuraldiffuser.core.networks.kernels.registration").register()
     return module
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from napari_neuraldiffuser.core import extension_file
 from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.networks.kernels import extension_file
 
 if TYPE_CHECKING:
     import torch
