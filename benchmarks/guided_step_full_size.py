@@ -22,9 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from _timing import quartiles, ratio, seconds_cpu  # noqa: E402
 
-from napari_neuraldiffuser.core import pipeline
 from napari_neuraldiffuser.core.base.files import write_json  # noqa: E402
-from napari_neuraldiffuser.core.diffusion import sample, schedule  # noqa: E402
+from napari_neuraldiffuser.core.diffusion import pipeline
+from napari_neuraldiffuser.core.diffusion.loop import sample, schedule  # noqa: E402
 from napari_neuraldiffuser.core.networks import models  # noqa: E402
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings  # noqa: E402
 from napari_neuraldiffuser.core.networks.kernels import backend

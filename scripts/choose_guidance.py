@@ -17,7 +17,7 @@ import numpy as np
 
 from napari_neuraldiffuser.cli_progress import ConsoleProgress
 from napari_neuraldiffuser.core import decoding, evaluation, nsd, reconstruct
-from napari_neuraldiffuser.core.guidance import preset
+from napari_neuraldiffuser.core.diffusion.guidance import preset
 from napari_neuraldiffuser.core.networks import embeddings, models
 from napari_neuraldiffuser.core.params import DecodingParams, EvaluationParams
 

@@ -17,7 +17,7 @@ __all__ = [*PLACES, "reconstruct"]
 
 def __getattr__(name: str) -> Any:
     if name == "reconstruct":
-        return importlib.import_module(f"{__name__}.pipeline").reconstruct
+        return importlib.import_module(f"{__name__}.diffusion.pipeline").reconstruct
     if name in PLACES:
         return importlib.import_module(f"{__name__}.{PLACES[name]}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,13 +12,19 @@ import napari_neuraldiffuser
 from napari_neuraldiffuser.core.base.files import atomic_path, fingerprint
 from napari_neuraldiffuser.core.base.progress import Events
 from napari_neuraldiffuser.core.base.recipe import Recipe
-from napari_neuraldiffuser.core.guidance import n_guided_steps
+from napari_neuraldiffuser.core.diffusion.guidance import n_guided_steps
+from napari_neuraldiffuser.core.diffusion.pipeline import (
+    Reconstruction,
+    StepEvent,
+    batches,
+    reconstruct_batch,
+    to_images,
+)
 from napari_neuraldiffuser.core.job import ALGORITHM_VERSION
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.networks.kernels.ops import backend_info
 from napari_neuraldiffuser.core.networks.machine import machine
 from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams
-from napari_neuraldiffuser.core.pipeline import Reconstruction, StepEvent, batches, reconstruct_batch, to_images
 from napari_neuraldiffuser.core.study_files import array_digest, keep_newest, read_npz
 
 KEPT_ARMS = 200

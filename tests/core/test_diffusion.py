@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from napari_neuraldiffuser.core import diffusion
-from napari_neuraldiffuser.core.diffusion import (
+from napari_neuraldiffuser.core.diffusion import loop as diffusion
+from napari_neuraldiffuser.core.diffusion.loop import (
     Prediction,
     Schedule,
     Step,

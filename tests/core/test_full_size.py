@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from napari_neuraldiffuser.core import pipeline
-from napari_neuraldiffuser.core.diffusion import sample, schedule
+from napari_neuraldiffuser.core.diffusion import pipeline
+from napari_neuraldiffuser.core.diffusion.loop import sample, schedule
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.params import LAYERS, DiffusionParams, GuidanceParams
 

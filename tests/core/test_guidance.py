@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from napari_neuraldiffuser.core import pipeline
-from napari_neuraldiffuser.core.diffusion import ClassifierFree, Prediction, Step, noise_for, schedule
-from napari_neuraldiffuser.core.guidance import (
+from napari_neuraldiffuser.core.diffusion import pipeline
+from napari_neuraldiffuser.core.diffusion.guidance import (
     FeatureCritic,
     Guided,
     Pull,
@@ -17,6 +16,7 @@ from napari_neuraldiffuser.core.guidance import (
     preset,
     rms,
 )
+from napari_neuraldiffuser.core.diffusion.loop import ClassifierFree, Prediction, Step, noise_for, schedule
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.networks.kernels import ops
 from napari_neuraldiffuser.core.params import LAYERS, DiffusionParams, GuidanceParams, ParamError
@@ -84,7 +84,7 @@ def test_published_preset_equals_the_published_equations_per_step_and_over_the_r
     plan = schedule(models64.scheduler, diffusion)
     assert len(plan.steps) == len(expected) == 37
 
-    from napari_neuraldiffuser.core.diffusion import sample
+    from napari_neuraldiffuser.core.diffusion.loop import sample
 
     for step, (before, after) in zip(plan.steps, expected, strict=True):
         assert relative(sample(before, [step], denoiser), after) < 1e-6, step

@@ -6,11 +6,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from napari_neuraldiffuser.core import reconstruct
+from napari_neuraldiffuser.core.diffusion.pipeline import batches, decode_start
 from napari_neuraldiffuser.core.networks.embeddings import EmbeddingError, Embeddings
 from napari_neuraldiffuser.core.networks.lean import GroupNormSiLU
 from napari_neuraldiffuser.core.networks.models import ModelError
 from napari_neuraldiffuser.core.params import LAYERS, DiffusionParams, GuidanceParams
-from napari_neuraldiffuser.core.pipeline import batches, decode_start
 from tests.small_models import small_models
 
 QUICK = DiffusionParams(n_steps=8, repeats=2, batch_size=2)

@@ -10,12 +10,13 @@ import pytest
 import torch
 from skimage import io
 
-from napari_neuraldiffuser.core import nsd, pipeline, reconstruct, study, study_arms, study_decoder
+from napari_neuraldiffuser.core import nsd, reconstruct, study, study_arms, study_decoder
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import write_json
 from napari_neuraldiffuser.core.base.progress import Cancelled
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.decoding import DecodingError, RidgeDecoder
+from napari_neuraldiffuser.core.diffusion import pipeline
 from napari_neuraldiffuser.core.networks import embeddings
 from napari_neuraldiffuser.core.networks import models as model_folder
 from napari_neuraldiffuser.core.params import TARGETS, ParamError
@@ -280,7 +281,7 @@ def test_a_stimulus_shows_its_start_until_its_batch_is_reached(given, ready):
 
 def test_preview_is_the_clean_estimate(given, ready):
     """x0 = (z_t - sqrt(1-abar) eps) / sqrt(abar) leads by DDIM's own equation to the step's latents."""
-    from napari_neuraldiffuser.core import diffusion as loop
+    from napari_neuraldiffuser.core.diffusion import loop
 
     networks = model_folder.load(given.models)
     decoded = embeddings.Embeddings.load(call(ready, "decode", given)["embeddings"]).subset(given.stimulus_ids)

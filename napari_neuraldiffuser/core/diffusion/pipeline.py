@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from napari_neuraldiffuser.core.diffusion import (
+from napari_neuraldiffuser.core.diffusion.guidance import FeatureCritic, Guided, n_guided_steps
+from napari_neuraldiffuser.core.diffusion.loop import (
     ClassifierFree,
     Denoiser,
     Prediction,
@@ -20,11 +21,10 @@ from napari_neuraldiffuser.core.diffusion import (
     sample,
     schedule,
 )
-from napari_neuraldiffuser.core.guidance import FeatureCritic, Guided, n_guided_steps
+from napari_neuraldiffuser.core.diffusion.sag import SelfAttentionGuided
 from napari_neuraldiffuser.core.networks.embeddings import EmbeddingError, Embeddings
 from napari_neuraldiffuser.core.networks.models import Models, check_layers
 from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams
-from napari_neuraldiffuser.core.sag import SelfAttentionGuided
 
 
 @dataclass

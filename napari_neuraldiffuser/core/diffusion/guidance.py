@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
-from napari_neuraldiffuser.core.diffusion import Denoiser, Prediction, Step
+from napari_neuraldiffuser.core.diffusion.loop import Denoiser, Prediction, Step
 from napari_neuraldiffuser.core.networks.kernels import ops
 from napari_neuraldiffuser.core.params import PRESETS, DiffusionParams, GuidanceParams, ParamError
 

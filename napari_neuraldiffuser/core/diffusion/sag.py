@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from napari_neuraldiffuser.core.diffusion import ClassifierFree, Prediction, Step, add_noise
+from napari_neuraldiffuser.core.diffusion.loop import ClassifierFree, Prediction, Step, add_noise
 from napari_neuraldiffuser.core.networks.kernels import ops
 
 BLUR_SIZE, BLUR_SIGMA = 9, 1.0

@@ -1,0 +1,1 @@
+"""The method: the diffusion loop, what guides it, and one batch from embeddings to images."""
