@@ -119,7 +119,7 @@ def simulate(args: argparse.Namespace) -> int:
 
 def evaluate(args: argparse.Namespace) -> int:
     """Score a folder of reconstructions against a folder of seen images."""
-    from napari_neuraldiffuser.core.image_folders import evaluate_folders
+    from napari_neuraldiffuser.core.evaluation.folders import evaluate_folders
 
     params = EvaluationParams(**given(args, EvaluationParams, ("size",)))
     scored = evaluate_folders(args.recon_dir, args.seen_dir, params=params, progress=ConsoleProgress())

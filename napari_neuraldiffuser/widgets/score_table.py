@@ -40,7 +40,7 @@ def label(metric: str) -> str:
 
 def definition(metric: str, size: int) -> str:
     """What a metric is, as the evaluation protocol defines it."""
-    from napari_neuraldiffuser.core.evaluation import DEFINITIONS, TWO_WAY
+    from napari_neuraldiffuser.core.evaluation.scores import DEFINITIONS, TWO_WAY
 
     text = DEFINITIONS.get(metric, TWO_WAY if metric.startswith("twoway") else metric)
     return text.format(size=size, encoder=metric.removeprefix("twoway_") or "image")

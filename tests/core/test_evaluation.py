@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 from scipy.stats import pearsonr, sem
 
-from napari_neuraldiffuser.core import metrics
-from napari_neuraldiffuser.core.evaluation import evaluate, scores_table, summarise
-from napari_neuraldiffuser.core.image_folders import ImageFolderError, evaluate_folders
-from napari_neuraldiffuser.core.metrics import MetricError
+from napari_neuraldiffuser.core.evaluation import metrics
+from napari_neuraldiffuser.core.evaluation.folders import ImageFolderError, evaluate_folders
+from napari_neuraldiffuser.core.evaluation.metrics import MetricError
+from napari_neuraldiffuser.core.evaluation.scores import evaluate, scores_table, summarise
 from napari_neuraldiffuser.core.params import EvaluationParams
 
 SMALL = EvaluationParams(size=32, batch_size=4)

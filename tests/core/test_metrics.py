@@ -8,7 +8,7 @@ import torch
 from scipy.stats import pearsonr
 from skimage.metrics import structural_similarity
 
-from napari_neuraldiffuser.core import metrics
+from napari_neuraldiffuser.core.evaluation import metrics
 
 
 def pictures(n, height=20, width=23, seed=0):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from napari_neuraldiffuser.core.derivatives import Derivatives
-from napari_neuraldiffuser.core.image_folders import evaluate_folders
+from napari_neuraldiffuser.core.evaluation.folders import evaluate_folders
 from napari_neuraldiffuser.core.nsd import NSDError, Rois
 from napari_neuraldiffuser.core.shown_files import write_anatomy, write_shown
 

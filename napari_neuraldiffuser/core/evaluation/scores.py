@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from napari_neuraldiffuser.core import metrics
-from napari_neuraldiffuser.core.metrics import MetricError
+from napari_neuraldiffuser.core.evaluation import metrics
+from napari_neuraldiffuser.core.evaluation.metrics import MetricError
 from napari_neuraldiffuser.core.params import EvaluationParams
 
 Progress = Callable[[int, int, str], None]
@@ -98,7 +98,7 @@ def evaluate(
 
     Notes
     -----
-    Protocol of MindEye2 (Scotti et al. 2024), see `core/metrics.py`.
+    Protocol of MindEye2 (Scotti et al. 2024), see `core/evaluation/metrics.py`.
     """
     params = params or EvaluationParams()
     images, seen = _checked(images, seen)

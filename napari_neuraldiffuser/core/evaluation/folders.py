@@ -10,7 +10,7 @@ import pandas as pd
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.derivatives import SHOWN
-from napari_neuraldiffuser.core.evaluation import Scores, evaluate, scores_table, summarise
+from napari_neuraldiffuser.core.evaluation.scores import Scores, evaluate, scores_table, summarise
 from napari_neuraldiffuser.core.params import EvaluationParams
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
