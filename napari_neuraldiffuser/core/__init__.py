@@ -5,7 +5,7 @@ from typing import Any
 
 PLACES = {
     # name -> where it is; opened when it is asked for, so that `core.params` does not pull torch in
-    "contribution": "contribution",
+    "contribution": "attribution",
     "decoding": "decoding",
     "embeddings": "networks.embeddings",
     "evaluation": "evaluation",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from napari_neuraldiffuser.core import contribution, nsd
+from napari_neuraldiffuser.core import attribution, nsd
 from napari_neuraldiffuser.core.base.files import fingerprint, make_folder
 from napari_neuraldiffuser.core.decoding import RidgeDecoder
 from napari_neuraldiffuser.core.derivatives import Derivatives
@@ -164,12 +164,12 @@ def score(run: Run, stimulus_ids: np.ndarray) -> tuple[dict, pd.DataFrame]:
     return score_arms(run.places, run.subject.stimuli, run.models, (stimulus_ids, settings), run.progress)
 
 
-def contributions(run: Run, decoder: RidgeDecoder, stimulus_ids: np.ndarray) -> contribution.ContributionMaps:
+def contributions(run: Run, decoder: RidgeDecoder, stimulus_ids: np.ndarray) -> attribution.ContributionMaps:
     """Product-measure contribution maps of the test stimuli, whose true targets are known."""
     families = [run.subject.rois(name) for name in map_families(run.subject)]
     test = run.test.subset(stimulus_ids)
     run.progress(0, len(TARGETS), "contribution maps")
-    maps = contribution.map(decoder, test, families, _targets(run, "test", test), run.job.settings.contribution)
+    maps = attribution.map(decoder, test, families, _targets(run, "test", test), run.job.settings.contribution)
     maps.save(run.places.folder, run.places.label)
     run.progress(len(TARGETS), len(TARGETS), "contribution maps")
     return maps

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from napari_neuraldiffuser.core import contribution as maps
+from napari_neuraldiffuser.core import attribution
 from napari_neuraldiffuser.core.base.files import fingerprint, read_json, write_json
 from napari_neuraldiffuser.core.base.progress import Events
 from napari_neuraldiffuser.core.base.recipe import Recipe, Source
@@ -46,13 +46,13 @@ def anatomy_file(subject: Any, source: Source) -> str | Path:
     return source.anatomy if source.own else subject.layout.anatomy
 
 
-def _compute(decoding: Decoding, recipe: Recipe, decoded: Decoded, events: Events) -> maps.ContributionMaps:
+def _compute(decoding: Decoding, recipe: Recipe, decoded: Decoded, events: Events) -> attribution.ContributionMaps:
     inputs, models = decoded.inputs, decoded.models
     families = [inputs.subject.rois(name) for name in map_families(inputs.subject)]
     decoder = decoding.decoder(recipe, inputs, models, events)
     try:
         with decoding.targets(recipe, inputs, models, inputs.test.stimulus_ids, events) as targets:
-            return maps.map(decoder, inputs.test, families, targets, recipe.settings.contribution, events.told)
+            return attribution.map(decoder, inputs.test, families, targets, recipe.settings.contribution, events.told)
     finally:
         close(decoder)
 

@@ -61,7 +61,7 @@ class ContributionMap(CoreInterface):
     input_spec, output_spec = ContributionMapInputSpec, ContributionMapOutputSpec
 
     def core(self, folder: Path, progress: Any) -> dict[str, Any]:
-        from napari_neuraldiffuser.core import contribution, decoding, nsd
+        from napari_neuraldiffuser.core import attribution, decoding, nsd
         from napari_neuraldiffuser.core.networks import embeddings
         from napari_neuraldiffuser.core.stage_files import first_test, map_families
 
@@ -70,7 +70,7 @@ class ContributionMap(CoreInterface):
         decoder, params = decoding.RidgeDecoder.load(self.inputs.decoder), params_of(self.inputs, ContributionParams)
         targets = embeddings.TargetFile(self.inputs.targets) if isdefined(self.inputs.targets) else None
         families = [subject.rois(name) for name in map_families(subject)]
-        maps = contribution.map(decoder, test, families, targets, params, progress)
+        maps = attribution.map(decoder, test, families, targets, params, progress)
         *volumes, table = map(str, maps.save(folder / label_of(self.inputs), label_of(self.inputs)))
         return {"maps": volumes, "table": table}
 

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from napari_neuraldiffuser.core import contribution_tables as tables
+from napari_neuraldiffuser.core.attribution import tables
+from napari_neuraldiffuser.core.attribution.tables import ContributionError
 from napari_neuraldiffuser.core.base.files import atomic_path
-from napari_neuraldiffuser.core.contribution_tables import ContributionError
 from napari_neuraldiffuser.core.decoding.targets import gather, match_rows
 from napari_neuraldiffuser.core.params import ContributionParams
 
