@@ -99,7 +99,7 @@ def _prepare(wf: Any, how: How) -> None:
 def _chunks(job: Job, cut: WorkflowParams) -> tuple[str, int]:
     """The node that reconstructs a subject's stimuli, and how many parts it will have."""
     from napari_neuraldiffuser.core.nsd import open_source
-    from napari_neuraldiffuser.core.study_source import stimuli_used
+    from napari_neuraldiffuser.core.nsd.describe import stimuli_used
 
     from nipype_interfaces.workflows.nodes import whole_batches
 

@@ -144,7 +144,7 @@ def _study(inputs: Any, targets: str, names: Sequence[str] = ()) -> Study:
 
 def _load(inputs: Any) -> float:
     from napari_neuraldiffuser.core.nsd import open_source
-    from napari_neuraldiffuser.core.study_source import trials_used
+    from napari_neuraldiffuser.core.nsd.describe import trials_used
 
     from nipype_interfaces.interfaces.base import source_of
 

@@ -126,7 +126,7 @@ def test_the_other_commands_do_without_nipype():
 def test_the_parent_of_a_run_does_not_import_torch():
     code = (
         "import sys; import napari_neuraldiffuser.cli, nipype_interfaces.front, nipype_interfaces.workflows\n"
-        "import nipype_interfaces.engines, napari_neuraldiffuser.core.study_source\n"
+        "import nipype_interfaces.engines, napari_neuraldiffuser.core.nsd.describe\n"
         "assert 'nipype' in sys.modules\n"
         "assert not {'torch', 'diffusers', 'transformers', 'matplotlib', 'sklearn'} & set(sys.modules)"
     )

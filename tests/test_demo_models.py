@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 from demo_training import classifier, data, encoders, evaluate, sampling, trainer, unet, vae  # noqa: E402
 
-from napari_neuraldiffuser.core import scenes  # noqa: E402
+from napari_neuraldiffuser.core.nsd.simulation.scenes import draw as scenes  # noqa: E402
 
 
 @pytest.fixture(scope="module", autouse=True)

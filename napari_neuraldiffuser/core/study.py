@@ -13,10 +13,10 @@ from napari_neuraldiffuser.core.base.files import make_folder
 from napari_neuraldiffuser.core.base.progress import Events
 from napari_neuraldiffuser.core.base.recipe import Recipe, Source
 from napari_neuraldiffuser.core.nsd import open_source
+from napari_neuraldiffuser.core.nsd.describe import describe, thumbnails
 from napari_neuraldiffuser.core.params import SimulationParams
 from napari_neuraldiffuser.core.study_files import folder_size, sweep
 from napari_neuraldiffuser.core.study_inputs import Warm
-from napari_neuraldiffuser.core.study_source import describe, thumbnails
 
 CACHED = ("betas", "targets", "decoders", "decoded", "arms", "contributions", "runs")
 """Folders below the cache that `clear` empties."""

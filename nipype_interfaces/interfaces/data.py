@@ -64,7 +64,7 @@ class NSDIndex(CoreInterface):
     _references = [PAPER, DATASET]
 
     def core(self, folder: Path, progress: Any) -> dict[str, Any]:
-        from napari_neuraldiffuser.core.study_source import stimuli_used, trials_used
+        from napari_neuraldiffuser.core.nsd.describe import stimuli_used, trials_used
 
         params = params_of(self.inputs, BetasParams)
         subject = subject_of(self.inputs)
@@ -160,7 +160,7 @@ class PrepareBetas(CoreInterface):
     def core(self, folder: Path, progress: Any) -> dict[str, Any]:
         from napari_neuraldiffuser.core.base.recipe import Source
         from napari_neuraldiffuser.core.nsd import open_source
-        from napari_neuraldiffuser.core.study_source import stimuli_used
+        from napari_neuraldiffuser.core.nsd.describe import stimuli_used
 
         names = ("betas", "mask", "trials", "images", "captions", "anatomy")
         files = {name: getattr(self.inputs, name) for name in names}

@@ -8,7 +8,7 @@ from torch import nn
 
 from demo_training import data
 from demo_training.trainer import Recipe, Trainer
-from napari_neuraldiffuser.core import scenes
+from napari_neuraldiffuser.core.nsd.simulation.scenes import draw as scenes
 
 BATCH = 64
 HEADS = {  # question: (where the answer stands among a caption's token ids, possible answers)

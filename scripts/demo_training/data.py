@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_neuraldiffuser.core import scenes
+from napari_neuraldiffuser.core.nsd.simulation.scenes import draw as scenes
 
 SIZE = 64
 MAX_TOKENS = 32

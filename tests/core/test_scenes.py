@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from napari_neuraldiffuser.core import scenes
-from napari_neuraldiffuser.core.scenes import Lighting, Scene, SceneObject
+from napari_neuraldiffuser.core.nsd.simulation.scenes import draw as scenes
+from napari_neuraldiffuser.core.nsd.simulation.scenes.draw import Lighting, Scene, SceneObject
 
 
 def drawn(count, seed=3):
@@ -65,7 +65,7 @@ def test_every_kind_colour_background_and_light_is_drawn():
 
 @pytest.mark.parametrize("colour", scenes.COLOUR_NAMES)
 def test_an_object_has_its_colour_at_its_place(colour):
-    from napari_neuraldiffuser.core.scene_shapes import COLOURS
+    from napari_neuraldiffuser.core.nsd.simulation.scenes.shapes import COLOURS
 
     image = scenes.render(one(colour=colour, x=0.3, y=0.4)).astype(float)
     seen = image[int(0.4 * 64) - 2 : int(0.4 * 64) + 2, int(0.3 * 64) - 2 : int(0.3 * 64) + 2].mean((0, 1))

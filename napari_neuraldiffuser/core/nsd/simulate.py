@@ -16,12 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from napari_neuraldiffuser.core import scene_backgrounds, scene_captions, scene_shapes, scenes
 from napari_neuraldiffuser.core.base.files import file_digest, fingerprint, make_folder, read_json, write_json
 from napari_neuraldiffuser.core.nsd.assemble import Progress
 from napari_neuraldiffuser.core.nsd.design import TRIALS_PER_SESSION
 from napari_neuraldiffuser.core.nsd.layout import Layout
 from napari_neuraldiffuser.core.nsd.simulation import atlas, brain, experiment, features, files, noise, responses
+from napari_neuraldiffuser.core.nsd.simulation.scenes import backgrounds as scene_backgrounds
+from napari_neuraldiffuser.core.nsd.simulation.scenes import captions as scene_captions
+from napari_neuraldiffuser.core.nsd.simulation.scenes import draw as scenes
+from napari_neuraldiffuser.core.nsd.simulation.scenes import shapes as scene_shapes
 from napari_neuraldiffuser.core.nsd.stimuli import Stimuli
 from napari_neuraldiffuser.core.params import SimulationParams
 

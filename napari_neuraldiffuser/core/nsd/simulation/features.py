@@ -7,7 +7,7 @@ import numpy as np
 import scipy.fft
 from PIL import Image
 
-from napari_neuraldiffuser.core import scenes
+from napari_neuraldiffuser.core.nsd.simulation.scenes import draw as scenes
 
 WORKING_PX = 64
 FIELD_PX = 32

@@ -10,9 +10,15 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from napari_neuraldiffuser.core.scene_backgrounds import BACKGROUNDS
-from napari_neuraldiffuser.core.scene_captions import BRIGHTNESS, captions, place_words, scene_vocabulary, size_word
-from napari_neuraldiffuser.core.scene_shapes import COLOURS, SHAPES, paint
+from napari_neuraldiffuser.core.nsd.simulation.scenes.backgrounds import BACKGROUNDS
+from napari_neuraldiffuser.core.nsd.simulation.scenes.captions import (
+    BRIGHTNESS,
+    captions,
+    place_words,
+    scene_vocabulary,
+    size_word,
+)
+from napari_neuraldiffuser.core.nsd.simulation.scenes.shapes import COLOURS, SHAPES, paint
 
 __all__ = [
     "BACKGROUND_KINDS",

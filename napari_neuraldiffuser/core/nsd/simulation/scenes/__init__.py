@@ -1,0 +1,1 @@
+"""Procedurally drawn, captioned scenes: the stimuli of simulated subjects."""
