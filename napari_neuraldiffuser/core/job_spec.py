@@ -5,7 +5,7 @@ from pathlib import Path
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.recipe import OWN_SPACE, Source
-from napari_neuraldiffuser.core.derivatives import Derivatives
+from napari_neuraldiffuser.core.outputs.names import Derivatives
 from napari_neuraldiffuser.core.params import Settings
 
 

@@ -130,7 +130,7 @@ from threadpoolctl import threadpool_limits
 
 from napari_neuraldiffuser.core import decoding as decoders
 from napari_neuraldiffuser.core import embeddings, models, nsd, reconstruct
-from napari_neuraldiffuser.core.derivatives import Derivatives
+from napari_neuraldiffuser.core.outputs.names import Derivatives
 from napari_neuraldiffuser.core.params import {params_imports}{source_import}
 from napari_neuraldiffuser.core.recon_files import write_png
 

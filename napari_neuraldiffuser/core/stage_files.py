@@ -9,7 +9,7 @@ import pandas as pd
 from napari_neuraldiffuser.core import evaluation, nsd
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import atomic_path, write_json
-from napari_neuraldiffuser.core.derivatives import ARMS, Derivatives
+from napari_neuraldiffuser.core.outputs.names import ARMS, Derivatives
 from napari_neuraldiffuser.core.params import Settings
 from napari_neuraldiffuser.core.recon_files import read_arm
 

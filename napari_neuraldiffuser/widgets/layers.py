@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.affines import apply_affine
 
-from napari_neuraldiffuser.core.slices import POSITIVE
+from napari_neuraldiffuser.core.outputs.report.slices import POSITIVE
 from napari_neuraldiffuser.widgets.about import KEY, about, kind_of
 from napari_neuraldiffuser.widgets.outputs import SubjectOutputs
 from napari_neuraldiffuser.widgets.reader import AXIS_LABELS, LayerData, ReadError, read_volume, volume_layer

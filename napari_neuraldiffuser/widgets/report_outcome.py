@@ -64,7 +64,7 @@ def read_outcome(result: dict[str, Any], progress: Any = None) -> Outcome:
 
 def score_rows(summary: dict[str, Any]) -> list[ScoreRow]:
     """Rows of `evaluation.summarise`, in its order."""
-    from napari_neuraldiffuser.core.report import LABELS  # imports pandas
+    from napari_neuraldiffuser.core.outputs.report.page import LABELS  # imports pandas
 
     arms = {arm: summary.get("arms", {}).get(arm, {}) for arm in ("unguided", "guided")}
     paired, definitions = summary.get("paired", {}), summary.get("protocol", {}).get("metrics", {})

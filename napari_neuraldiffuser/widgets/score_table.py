@@ -33,7 +33,7 @@ def metric_names(rows: list[dict[str, Any]]) -> list[str]:
 
 def label(metric: str) -> str:
     """The name of a metric."""
-    from napari_neuraldiffuser.core.report import LABELS
+    from napari_neuraldiffuser.core.outputs.report.page import LABELS
 
     return LABELS.get(metric, metric)
 

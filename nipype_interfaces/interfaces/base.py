@@ -115,7 +115,7 @@ def subject_of(inputs: Any, params: BetasParams | None = None) -> Any:
 
 def label_of(inputs: Any) -> str:
     """`sub-01` of a node's source."""
-    from napari_neuraldiffuser.core.derivatives import Derivatives
+    from napari_neuraldiffuser.core.outputs.names import Derivatives
 
     return Derivatives(Path(), source_of(inputs).subject).label
 

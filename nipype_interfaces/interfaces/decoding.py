@@ -157,7 +157,7 @@ class Decode(CoreInterface):
 
     def core(self, folder: Path, progress: Any) -> dict[str, Any]:
         from napari_neuraldiffuser.core import decoding, nsd
-        from napari_neuraldiffuser.core.derivatives import Derivatives
+        from napari_neuraldiffuser.core.outputs.names import Derivatives
         from napari_neuraldiffuser.core.stage_files import first_test
 
         path = Derivatives(folder, self.inputs.label).embeddings

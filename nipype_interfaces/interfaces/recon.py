@@ -59,8 +59,8 @@ point number >= 0.0, but a value of -1.0 <class 'float'> was specified.
 
     def core(self, folder: Path, progress: Any) -> dict[str, Any]:
         from napari_neuraldiffuser.core.base.files import make_folder
-        from napari_neuraldiffuser.core.derivatives import Derivatives
         from napari_neuraldiffuser.core.networks.embeddings import Embeddings
+        from napari_neuraldiffuser.core.outputs.names import Derivatives
         from napari_neuraldiffuser.core.recon_files import ReconJob, reconstruct_arms
         from napari_neuraldiffuser.core.stages import Stages
 
@@ -107,7 +107,7 @@ class CollectImages(CoreInterface):
 
     def core(self, folder: Path, progress: Any) -> dict[str, Any]:
         from napari_neuraldiffuser.core.base.files import make_folder
-        from napari_neuraldiffuser.core.derivatives import Derivatives
+        from napari_neuraldiffuser.core.outputs.names import Derivatives
         from napari_neuraldiffuser.core.recon_files import merge_sidecars, write_failed
 
         places = Derivatives(folder, self.inputs.label)

@@ -109,7 +109,7 @@ class EvaluateReconstruction(CoreInterface):
     input_spec, output_spec = EvaluateReconstructionInputSpec, EvaluateReconstructionOutputSpec
 
     def core(self, folder: Path, progress: Any) -> dict[str, Any]:
-        from napari_neuraldiffuser.core.derivatives import Derivatives
+        from napari_neuraldiffuser.core.outputs.names import Derivatives
         from napari_neuraldiffuser.core.stage_files import score_arms
 
         places, stimuli = Derivatives(folder, label_of(self.inputs)), subject_of(self.inputs).stimuli
@@ -158,8 +158,8 @@ class SubjectReport(CoreInterface):
 
     def core(self, folder: Path, progress: Any) -> dict[str, Any]:
         from napari_neuraldiffuser.core.base.files import make_folder
-        from napari_neuraldiffuser.core.derivatives import Derivatives
         from napari_neuraldiffuser.core.job_report import write_page
+        from napari_neuraldiffuser.core.outputs.names import Derivatives
         from napari_neuraldiffuser.core.stages import Stages
 
         places = Derivatives(folder, label_of(self.inputs), self.inputs.space)
@@ -248,7 +248,7 @@ class GroupReport(CoreInterface):
     _always_run = True
 
     def core(self, folder: Path, progress: Any) -> dict[str, Any]:
-        from napari_neuraldiffuser.core.group import write_group
+        from napari_neuraldiffuser.core.outputs.group.write import write_group
 
         found = write_group(Path(self.inputs.out_dir), given(self.inputs.labels, None), progress=progress)
         return {"page": str(found.page), "table": str(found.table), "summary": str(found.summary)}

@@ -152,7 +152,7 @@ README = """# Demo models
 
 A small latent diffusion model, text encoder, tokenizer and image encoder, of the same diffusers and transformers
 classes as Stable Diffusion 1.4 and CLIP, trained on the procedurally drawn, captioned scenes of
-`napari_neuraldiffuser/core/nsd/simulation/scenes/draw.py`. They know nothing of photographs. 64 px images, 4 x 16 x 16 latents, captions
+`core/nsd/simulation/scenes`. They know nothing of photographs. 64 px images, 4 x 16 x 16 latents, captions
 of at most 32 tokens with a vocabulary of {words} words. The image encoder takes images normalised with ImageNet's
 mean and standard deviation (`feature_extractor/preprocessor_config.json`).
 `text_encoder/text_projection.safetensors` is the text side of the contrastive pair; only retrieval needs it. The

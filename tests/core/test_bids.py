@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from napari_neuraldiffuser import cli
-from napari_neuraldiffuser.core import bids, group
-from napari_neuraldiffuser.core.derivatives import ARMS, SHOWN, Derivatives
 from napari_neuraldiffuser.core.nsd import simulate
+from napari_neuraldiffuser.core.outputs import validate as bids
+from napari_neuraldiffuser.core.outputs.group import write as group
+from napari_neuraldiffuser.core.outputs.names import ARMS, SHOWN, Derivatives
+from napari_neuraldiffuser.core.outputs.sidecars import Facts, write_sidecars
 from napari_neuraldiffuser.core.params import SimulationParams
-from napari_neuraldiffuser.core.sidecars import Facts, write_sidecars
 from tests.core.output_tree import change, job_of, write_raw, write_subject
 
 EMBEDDINGS = "sub-01/sub-01_desc-ridge_embeddings.json"

@@ -9,13 +9,20 @@ import pandas as pd
 import pytest
 from skimage import io
 
-from napari_neuraldiffuser.core import bids, group_inputs
-from napari_neuraldiffuser.core.derivatives import ARMS
-from napari_neuraldiffuser.core.group import GroupError, group_shares, scores_table, summarise, write_group
-from napari_neuraldiffuser.core.group_inputs import differing, mixed, read_subjects
-from napari_neuraldiffuser.core.group_report import GroupData, page_values, wall
+from napari_neuraldiffuser.core.outputs import validate as bids
+from napari_neuraldiffuser.core.outputs.group import inputs as group_inputs
+from napari_neuraldiffuser.core.outputs.group.inputs import differing, mixed, read_subjects
+from napari_neuraldiffuser.core.outputs.group.page import GroupData, page_values, wall
+from napari_neuraldiffuser.core.outputs.group.write import (
+    GroupError,
+    group_shares,
+    scores_table,
+    summarise,
+    write_group,
+)
+from napari_neuraldiffuser.core.outputs.names import ARMS
+from napari_neuraldiffuser.core.outputs.sidecars import Facts, write_sidecars
 from napari_neuraldiffuser.core.params import DecodingParams, Settings
-from napari_neuraldiffuser.core.sidecars import Facts, write_sidecars
 from tests.core.output_tree import METRICS, REGIONS, STIMULI, TARGETS, change, job_of, write_raw, write_subject
 
 LABELS = ["sub-01", "sub-02", "sub-05"]

@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 
 from napari_neuraldiffuser import cli
-from napari_neuraldiffuser.core import bids, nsd
+from napari_neuraldiffuser.core import nsd
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.job import Job, map_families, prepare, run_subject
 from napari_neuraldiffuser.core.networks import embeddings
 from napari_neuraldiffuser.core.nsd.simulation import brain
+from napari_neuraldiffuser.core.outputs import validate as bids
 from napari_neuraldiffuser.core.params import TARGETS, BetasParams, DiffusionParams, Settings, SimulationParams
 from tests.core.nsd.own_files import export
 from tests.small_models import save_small_models

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from napari_neuraldiffuser.core import evaluation
+from napari_neuraldiffuser.core.outputs.report.page import ReportData, write_report
+from napari_neuraldiffuser.core.outputs.report.parts import heat_tables
 from napari_neuraldiffuser.core.params import EvaluationParams
-from napari_neuraldiffuser.core.report import ReportData, write_report
-from napari_neuraldiffuser.core.report_parts import heat_tables
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

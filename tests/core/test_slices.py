@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_neuraldiffuser.core import slices
-from napari_neuraldiffuser.core.slices import SliceError, SliceStyle, contribution_slices
+from napari_neuraldiffuser.core.outputs.report import slices
+from napari_neuraldiffuser.core.outputs.report.slices import SliceError, SliceStyle, contribution_slices
 
 SMALL = SliceStyle(width=6.0, dpi=60, spacing=2.0)
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from napari_neuraldiffuser.core.derivatives import ARMS, SHOWN
-from napari_neuraldiffuser.core.sidecars import Facts, write_sidecars
-from napari_neuraldiffuser.core.stale_files import names_of, remove_stale
+from napari_neuraldiffuser.core.outputs.names import ARMS, SHOWN
+from napari_neuraldiffuser.core.outputs.sidecars import Facts, write_sidecars
+from napari_neuraldiffuser.core.outputs.stale import names_of, remove_stale
 from tests.core.output_tree import STIMULI, TARGETS, job_of, write_raw, write_subject
 
 

@@ -10,9 +10,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from napari_neuraldiffuser.core import bids
 from napari_neuraldiffuser.core.job import run_subject
 from napari_neuraldiffuser.core.nsd import Subject
+from napari_neuraldiffuser.core.outputs import validate as bids
 from napari_neuraldiffuser.core.params import WorkflowParams
 from nipype_interfaces.workflows import (
     MULTIPROC,

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.core.derivatives import SHOWN
 from napari_neuraldiffuser.core.evaluation.scores import Scores, evaluate, scores_table, summarise
+from napari_neuraldiffuser.core.outputs.names import SHOWN
 from napari_neuraldiffuser.core.params import EvaluationParams
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}

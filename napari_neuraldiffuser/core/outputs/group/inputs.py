@@ -11,7 +11,7 @@ import pandas as pd
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import read_json
-from napari_neuraldiffuser.core.derivatives import Derivatives
+from napari_neuraldiffuser.core.outputs.names import Derivatives
 
 NOT_SAID = "not said"
 MODEL = "model.digest"

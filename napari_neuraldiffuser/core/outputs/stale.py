@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from napari_neuraldiffuser.core.derivatives import ARMS, SHOWN, Derivatives
+from napari_neuraldiffuser.core.outputs.names import ARMS, SHOWN, Derivatives
 
 
 def names_of(places: Derivatives, targets: Iterable[str], stimulus_ids: Iterable[int], repeats: int) -> set[str]:

@@ -9,10 +9,17 @@ import numpy as np
 import pandas as pd
 
 from napari_neuraldiffuser.core.base.files import atomic_path, make_folder, write_json
-from napari_neuraldiffuser.core.derivatives import ARMS, generated_by, versions, write_description
-from napari_neuraldiffuser.core.group_inputs import GroupError, SubjectResult, differing, finite, mixed, read_subjects
-from napari_neuraldiffuser.core.group_report import GroupData, write_page
-from napari_neuraldiffuser.core.sidecar_columns import columns
+from napari_neuraldiffuser.core.outputs.columns import columns
+from napari_neuraldiffuser.core.outputs.group.inputs import (
+    GroupError,
+    SubjectResult,
+    differing,
+    finite,
+    mixed,
+    read_subjects,
+)
+from napari_neuraldiffuser.core.outputs.group.page import GroupData, write_page
+from napari_neuraldiffuser.core.outputs.names import ARMS, generated_by, versions, write_description
 
 __all__ = ["GroupError", "GroupResult", "write_group"]
 

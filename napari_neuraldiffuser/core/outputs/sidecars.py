@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from napari_neuraldiffuser.core.base.files import read_json, write_json
-from napari_neuraldiffuser.core.derivatives import Derivatives, generated_by, model_name, write_description
-from napari_neuraldiffuser.core.sidecar_columns import ONE, columns, first_line, row_of
-from napari_neuraldiffuser.core.sidecar_sources import Raw, raw_sources
+from napari_neuraldiffuser.core.outputs.columns import ONE, columns, first_line, row_of
+from napari_neuraldiffuser.core.outputs.names import Derivatives, generated_by, model_name, write_description
+from napari_neuraldiffuser.core.outputs.raw import Raw, raw_sources
 
 Content = dict[str, Any]
 TARGET_TEXT = {

@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import atomic_path, write_json
-from napari_neuraldiffuser.core.derivatives import Derivatives
+from napari_neuraldiffuser.core.outputs.names import Derivatives
 
 UNREGIONED = "background"
 COMPRESSION = 6

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from napari_neuraldiffuser.core.base.files import atomic_path
-from napari_neuraldiffuser.core.report_parts import data_uri, heat_tables, paired_plot, png_uri, score_cells
+from napari_neuraldiffuser.core.outputs.report.parts import data_uri, heat_tables, paired_plot, png_uri, score_cells
 
 TEMPLATES = Path(__file__).parent / "templates"
 LABELS = {

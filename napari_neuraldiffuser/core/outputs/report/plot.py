@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_neuraldiffuser.core.slices import BACKGROUND, INK, OUTLINE_COLOURS
+from napari_neuraldiffuser.core.outputs.report.slices import BACKGROUND, INK, OUTLINE_COLOURS
 
 WIDTH, HEIGHT, DPI = 4.2, 3.9, 200
 """Inches; at 420 px the text is 9 px high."""

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from napari_neuraldiffuser.core.base.files import file_digest
-from napari_neuraldiffuser.core.group_inputs import KIND, SubjectResult
-from napari_neuraldiffuser.core.report import CARDS, LABELS, SHARE_TEXT, write_template
-from napari_neuraldiffuser.core.report_parts import data_uri, heat_tables, png_uri
+from napari_neuraldiffuser.core.outputs.group.inputs import KIND, SubjectResult
+from napari_neuraldiffuser.core.outputs.report.page import CARDS, LABELS, SHARE_TEXT, write_template
+from napari_neuraldiffuser.core.outputs.report.parts import data_uri, heat_tables, png_uri
 
 SHOWN = 9
 """Stimuli on the wall: a third of them the best, a third from the middle, a third the worst."""

@@ -1,0 +1,1 @@
+"""Table and page over the subjects of an output folder."""
