@@ -22,7 +22,7 @@ import _census as census
 from _virtual_cluster import Clock, Cluster, Schedule, VirtualPlugin, plain_name, stubbed, touch, virtual_time
 
 from napari_neuraldiffuser.core.base.files import write_json
-from napari_neuraldiffuser.core.job_spec import Job
+from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams, WorkflowParams
 from nipype_interfaces import interfaces
 from nipype_interfaces.workflows import init_neuraldiffuser_wf

@@ -33,7 +33,7 @@ def plain(words: list[str]) -> int:
     """What `neuraldiffuser run` did without a workflow; runs in a process of its own."""
     from napari_neuraldiffuser import cli, cli_run
     from napari_neuraldiffuser.cli_progress import ConsoleProgress
-    from napari_neuraldiffuser.core.job import run_subject
+    from napari_neuraldiffuser.core.job.run import run_subject
 
     args = cli.build_parser().parse_args(words)
     args.typed = "neuraldiffuser run"

@@ -83,7 +83,7 @@ def _add_doctor(commands) -> None:
 
 
 def _run_jobs(jobs) -> int:
-    from napari_neuraldiffuser.core.job import run_subject
+    from napari_neuraldiffuser.core.job.run import run_subject
 
     progress, failed = ConsoleProgress(), 0
     for job in jobs:

@@ -100,7 +100,7 @@ def _settings(args: argparse.Namespace) -> Settings:
 
 def job_of(args: argparse.Namespace, nsd_dir: Path, subject: str, **more: Any) -> Any:
     """The job of one subject that the options describe."""
-    from napari_neuraldiffuser.core.job_spec import Job
+    from napari_neuraldiffuser.core.job.spec import Job
 
     return Job(
         nsd_dir=nsd_dir,

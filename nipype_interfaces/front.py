@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.core.job_spec import Job
+from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.params import Settings, WorkflowParams
 
 from nipype_interfaces import memory, plan, resources

@@ -49,7 +49,7 @@ def workflow_picture(target: Path) -> None:
         print("The picture of the workflow is left out: dot is missing. Run: sudo apt-get install -y graphviz")
         return
     import nipype_interfaces  # noqa: F401  before nipype, which would ask a server for its newest version
-    from napari_neuraldiffuser.core.job_spec import Job
+    from napari_neuraldiffuser.core.job.spec import Job
     from nipype_interfaces.plan import write_graph
     from nipype_interfaces.workflows import init_subject_wf
 

@@ -11,7 +11,7 @@ import pytest
 from napari_neuraldiffuser import cli, cli_run
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.diffusion.guidance import preset
-from napari_neuraldiffuser.core.job_spec import Job
+from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.outputs.names import Derivatives
 from napari_neuraldiffuser.core.params import PRESETS, BetasParams, Settings, WorkflowParams
 from nipype_interfaces import front

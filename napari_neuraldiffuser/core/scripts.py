@@ -132,7 +132,7 @@ from napari_neuraldiffuser.core import decoding as decoders
 from napari_neuraldiffuser.core import embeddings, models, nsd, reconstruct
 from napari_neuraldiffuser.core.outputs.names import Derivatives
 from napari_neuraldiffuser.core.params import {params_imports}{source_import}
-from napari_neuraldiffuser.core.recon_files import write_png
+from napari_neuraldiffuser.core.job.images import write_png
 
 {settings}
 stimuli = {stimuli}

@@ -20,7 +20,7 @@ from napari_neuraldiffuser.core.diffusion.pipeline import (
     reconstruct_batch,
     to_images,
 )
-from napari_neuraldiffuser.core.job import ALGORITHM_VERSION
+from napari_neuraldiffuser.core.job.run import ALGORITHM_VERSION
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.networks.kernels.ops import backend_info
 from napari_neuraldiffuser.core.networks.machine import machine

@@ -13,7 +13,7 @@ from napari_neuraldiffuser.core.base.files import file_digest, fingerprint, read
 from napari_neuraldiffuser.core.base.progress import Events
 from napari_neuraldiffuser.core.base.recipe import Recipe
 from napari_neuraldiffuser.core.decoding import DecodingError, RidgeDecoder
-from napari_neuraldiffuser.core.job import ALGORITHM_VERSION
+from napari_neuraldiffuser.core.job.run import ALGORITHM_VERSION
 from napari_neuraldiffuser.core.networks import embeddings
 from napari_neuraldiffuser.core.networks.machine import machine
 from napari_neuraldiffuser.core.nsd.describe import captions

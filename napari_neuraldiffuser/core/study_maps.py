@@ -7,7 +7,7 @@ from napari_neuraldiffuser.core import attribution
 from napari_neuraldiffuser.core.base.files import fingerprint, read_json, write_json
 from napari_neuraldiffuser.core.base.progress import Events
 from napari_neuraldiffuser.core.base.recipe import Recipe, Source
-from napari_neuraldiffuser.core.job import ALGORITHM_VERSION, Job, map_families, run_subject
+from napari_neuraldiffuser.core.job.run import ALGORITHM_VERSION, Job, map_families, run_subject
 from napari_neuraldiffuser.core.outputs.anatomy import write_anatomy
 from napari_neuraldiffuser.core.outputs.names import Derivatives
 from napari_neuraldiffuser.core.study_decoder import Decoded, Decoding, close

@@ -157,8 +157,8 @@ class Decode(CoreInterface):
 
     def core(self, folder: Path, progress: Any) -> dict[str, Any]:
         from napari_neuraldiffuser.core import decoding, nsd
+        from napari_neuraldiffuser.core.job.scores import first_test
         from napari_neuraldiffuser.core.outputs.names import Derivatives
-        from napari_neuraldiffuser.core.stage_files import first_test
 
         path = Derivatives(folder, self.inputs.label).embeddings
         test = first_test(nsd.load_betas(self.inputs.betas), self.inputs.n_stimuli or None)

@@ -59,10 +59,10 @@ point number >= 0.0, but a value of -1.0 <class 'float'> was specified.
 
     def core(self, folder: Path, progress: Any) -> dict[str, Any]:
         from napari_neuraldiffuser.core.base.files import make_folder
+        from napari_neuraldiffuser.core.job.images import ReconJob, reconstruct_arms
+        from napari_neuraldiffuser.core.job.resume import Stages
         from napari_neuraldiffuser.core.networks.embeddings import Embeddings
         from napari_neuraldiffuser.core.outputs.names import Derivatives
-        from napari_neuraldiffuser.core.recon_files import ReconJob, reconstruct_arms
-        from napari_neuraldiffuser.core.stages import Stages
 
         diffusion, guidance = (params_of(self.inputs, cls) for cls in (DiffusionParams, GuidanceParams))
         arms = tuple(given(self.inputs.arms, ())) or (("guided",) if guidance.guidance_scale else ("unguided",))
@@ -107,8 +107,8 @@ class CollectImages(CoreInterface):
 
     def core(self, folder: Path, progress: Any) -> dict[str, Any]:
         from napari_neuraldiffuser.core.base.files import make_folder
+        from napari_neuraldiffuser.core.job.images import merge_sidecars, write_failed
         from napari_neuraldiffuser.core.outputs.names import Derivatives
-        from napari_neuraldiffuser.core.recon_files import merge_sidecars, write_failed
 
         places = Derivatives(folder, self.inputs.label)
         make_folder(places.recon)

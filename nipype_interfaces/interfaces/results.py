@@ -62,8 +62,8 @@ class ContributionMap(CoreInterface):
 
     def core(self, folder: Path, progress: Any) -> dict[str, Any]:
         from napari_neuraldiffuser.core import attribution, decoding, nsd
+        from napari_neuraldiffuser.core.job.scores import first_test, map_families
         from napari_neuraldiffuser.core.networks import embeddings
-        from napari_neuraldiffuser.core.stage_files import first_test, map_families
 
         subject = subject_of(self.inputs, BetasParams(space=_nsd_space(self.inputs.space)))
         test = first_test(nsd.load_betas(self.inputs.betas), None, self.inputs.stimulus_ids)
@@ -109,8 +109,8 @@ class EvaluateReconstruction(CoreInterface):
     input_spec, output_spec = EvaluateReconstructionInputSpec, EvaluateReconstructionOutputSpec
 
     def core(self, folder: Path, progress: Any) -> dict[str, Any]:
+        from napari_neuraldiffuser.core.job.scores import score_arms
         from napari_neuraldiffuser.core.outputs.names import Derivatives
-        from napari_neuraldiffuser.core.stage_files import score_arms
 
         places, stimuli = Derivatives(folder, label_of(self.inputs)), subject_of(self.inputs).stimuli
         gather_images(self.inputs.images, places)
@@ -158,9 +158,9 @@ class SubjectReport(CoreInterface):
 
     def core(self, folder: Path, progress: Any) -> dict[str, Any]:
         from napari_neuraldiffuser.core.base.files import make_folder
-        from napari_neuraldiffuser.core.job_report import write_page
+        from napari_neuraldiffuser.core.job.page import write_page
+        from napari_neuraldiffuser.core.job.resume import Stages
         from napari_neuraldiffuser.core.outputs.names import Derivatives
-        from napari_neuraldiffuser.core.stages import Stages
 
         places = Derivatives(folder, label_of(self.inputs), self.inputs.space)
         gather_images(self.inputs.images, places)
@@ -179,7 +179,7 @@ class SubjectReport(CoreInterface):
         import pandas as pd
         from napari_neuraldiffuser.core import decoding, nsd
         from napari_neuraldiffuser.core.base.files import read_json
-        from napari_neuraldiffuser.core.job_report import PageParts, page_facts
+        from napari_neuraldiffuser.core.job.page import PageParts, page_facts
         from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 
         inputs, settings = self.inputs, settings_from_dict(dict(self.inputs.settings))

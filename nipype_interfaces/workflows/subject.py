@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from napari_neuraldiffuser.core.job_spec import Job
+from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.params import WorkflowParams
 from nipype.pipeline import engine as pe
 
@@ -50,7 +50,7 @@ def init_subject_wf(job: Job, cut: WorkflowParams = WorkflowParams(), name: str 
     Examples
     --------
     >>> from pathlib import Path
-    >>> from napari_neuraldiffuser.core.job_spec import Job
+    >>> from napari_neuraldiffuser.core.job.spec import Job
     >>> from nipype_interfaces.workflows import init_subject_wf
     >>> wf = init_subject_wf(Job(Path("nsd"), Path("out"), subject="subj02"))
     >>> wf.name

@@ -9,7 +9,7 @@ import pytest
 from skimage import io
 
 from napari_neuraldiffuser import cli
-from napari_neuraldiffuser.core import recon_files
+from napari_neuraldiffuser.core.job import images as recon_files
 from napari_neuraldiffuser.core.nsd import simulate
 from napari_neuraldiffuser.core.outputs import validate as bids
 from napari_neuraldiffuser.core.params import TARGETS, SimulationParams

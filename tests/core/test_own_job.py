@@ -13,7 +13,7 @@ from PIL import Image
 from napari_neuraldiffuser import cli
 from napari_neuraldiffuser.core import nsd
 from napari_neuraldiffuser.core.base.recipe import Source
-from napari_neuraldiffuser.core.job import Job, map_families, prepare, run_subject
+from napari_neuraldiffuser.core.job.run import Job, map_families, prepare, run_subject
 from napari_neuraldiffuser.core.networks import embeddings
 from napari_neuraldiffuser.core.nsd.simulation import brain
 from napari_neuraldiffuser.core.outputs import validate as bids

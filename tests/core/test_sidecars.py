@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 
 from napari_neuraldiffuser.core.base.recipe import Source
+from napari_neuraldiffuser.core.job.images import write_failed
 from napari_neuraldiffuser.core.outputs import sidecars
 from napari_neuraldiffuser.core.outputs import validate as bids
 from napari_neuraldiffuser.core.outputs.names import model_name, write_description
 from napari_neuraldiffuser.core.outputs.raw import NSD_HOME, dataset_link
 from napari_neuraldiffuser.core.outputs.sidecars import Facts, without_folders, write_sidecars
 from napari_neuraldiffuser.core.params import BetasParams, ContributionParams, Settings
-from napari_neuraldiffuser.core.recon_files import write_failed
 from tests.core.output_tree import TARGETS, job_of, write_raw, write_subject
 
 BETAS = "bids:nsd:nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR/betas_session{:02d}.hdf5"

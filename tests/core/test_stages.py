@@ -1,6 +1,6 @@
 import pytest
 
-from napari_neuraldiffuser.core.stages import Stages
+from napari_neuraldiffuser.core.job.resume import Stages
 
 
 def stage(folder, made_from, text="x", resume=True, fail=False):

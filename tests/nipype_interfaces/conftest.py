@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_neuraldiffuser.core.job_spec import Job
+from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.networks import models as core_models
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.params import LAYERS

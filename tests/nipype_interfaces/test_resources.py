@@ -9,7 +9,7 @@ import yaml
 from nipype.pipeline import engine as pe
 
 import nipype_interfaces  # noqa: F401  before nipype: turns its telemetry off
-from napari_neuraldiffuser.core.job_spec import Job
+from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.params import WorkflowParams
 from nipype_interfaces import engines, front, memory, resources
 from nipype_interfaces.interfaces import FitDecoder, GuidedReconstruct

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from napari_neuraldiffuser.core.job import run_subject
+from napari_neuraldiffuser.core.job.run import run_subject
 from napari_neuraldiffuser.core.nsd import Subject
 from napari_neuraldiffuser.core.outputs import validate as bids
 from napari_neuraldiffuser.core.params import WorkflowParams
@@ -31,7 +31,7 @@ from tests.nipype_interfaces.small import CUT, PLAN, contents, prepared, run_job
 @pytest.fixture(scope="module")
 def plain(recipe, tmp_path_factory):
     """Files of the plain run of the job, by name."""
-    from napari_neuraldiffuser.core.job_spec import Job
+    from napari_neuraldiffuser.core.job.spec import Job
 
     out = tmp_path_factory.mktemp("plain")
     nsd_dir = Path(recipe.source.nsd_dir)
@@ -57,7 +57,7 @@ def test_the_workflow_writes_the_files_of_the_plain_run(job, plain, tmp_path, pl
 @pytest.fixture(scope="module")
 def finished(recipe, tmp_path_factory):
     """Folder with a finished run: `out` and `work`."""
-    from napari_neuraldiffuser.core.job_spec import Job
+    from napari_neuraldiffuser.core.job.spec import Job
 
     base = tmp_path_factory.mktemp("finished")
     models = base / "models"

@@ -9,9 +9,9 @@ import pandas as pd
 from napari_neuraldiffuser.core import evaluation, nsd
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import atomic_path, write_json
+from napari_neuraldiffuser.core.job.images import read_arm
 from napari_neuraldiffuser.core.outputs.names import ARMS, Derivatives
 from napari_neuraldiffuser.core.params import Settings
-from napari_neuraldiffuser.core.recon_files import read_arm
 
 Progress = Callable[[int, int, str], None]
 ROI_FAMILIES = ("prf-visualrois", "floc-faces", "floc-bodies", "floc-places", "floc-words")

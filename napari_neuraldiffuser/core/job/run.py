@@ -12,8 +12,11 @@ import pandas as pd
 from napari_neuraldiffuser.core import attribution, nsd
 from napari_neuraldiffuser.core.base.files import fingerprint, make_folder
 from napari_neuraldiffuser.core.decoding import RidgeDecoder
-from napari_neuraldiffuser.core.job_report import PageParts, page_facts, write_page
-from napari_neuraldiffuser.core.job_spec import Job
+from napari_neuraldiffuser.core.job.images import ReconJob, reconstruct_arms, write_failed
+from napari_neuraldiffuser.core.job.page import PageParts, page_facts, write_page
+from napari_neuraldiffuser.core.job.resume import Stages
+from napari_neuraldiffuser.core.job.scores import ROI_FAMILIES, first_test, map_families, score_arms
+from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.networks import embeddings
 from napari_neuraldiffuser.core.networks import models as model_folder
 from napari_neuraldiffuser.core.outputs.names import Derivatives
@@ -21,9 +24,6 @@ from napari_neuraldiffuser.core.outputs.report.page import ReportData
 from napari_neuraldiffuser.core.outputs.sidecars import Facts, write_sidecars
 from napari_neuraldiffuser.core.outputs.stale import names_of, remove_stale
 from napari_neuraldiffuser.core.params import TARGETS
-from napari_neuraldiffuser.core.recon_files import ReconJob, reconstruct_arms, write_failed
-from napari_neuraldiffuser.core.stage_files import ROI_FAMILIES, first_test, map_families, score_arms
-from napari_neuraldiffuser.core.stages import Stages
 
 __all__ = ["ALGORITHM_VERSION", "Job", "JobResult", "ROI_FAMILIES", "map_families", "run_subject"]
 
