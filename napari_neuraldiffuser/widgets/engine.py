@@ -16,10 +16,10 @@ from typing import Any
 
 from qtpy.QtCore import QObject, Signal
 
-from napari_neuraldiffuser.core import wire
 from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.engine import wire
 
-SERVER = ("-P", "-m", "napari_neuraldiffuser.core.server")
+SERVER = ("-P", "-m", "napari_neuraldiffuser.core.engine.server")
 """-P: a file of the user's folder that is called like a module must not be taken for it."""
 LOG_LINES = 12
 KILLED = -9

@@ -123,8 +123,8 @@ def label_of(inputs: Any) -> str:
 @contextmanager
 def opened_models(inputs: Any) -> Iterator[Any]:
     """The networks of a node, on a GPU of its own where it asks for one."""
+    from napari_neuraldiffuser.core.engine.warm import free_memory
     from napari_neuraldiffuser.core.networks import models
-    from napari_neuraldiffuser.core.study_inputs import free_memory
 
     from nipype_interfaces import gpu_lease
 

@@ -82,8 +82,8 @@ class NSDIndex(CoreInterface):
 def source_stamps(subject: Any, source: Any, params: BetasParams) -> dict[str, str]:
     """Digests of names, sizes and times of the files: of all, and of those that decide images and captions alone."""
     from napari_neuraldiffuser.core.base.files import fingerprint
-    from napari_neuraldiffuser.core.study_files import stamp
-    from napari_neuraldiffuser.core.study_inputs import beta_files, stimulus_files
+    from napari_neuraldiffuser.core.engine.cache import stamp
+    from napari_neuraldiffuser.core.engine.warm import beta_files, stimulus_files
 
     anatomy = source.anatomy if source.own else subject.layout.anatomy
     stimuli = stimulus_files(subject, source)

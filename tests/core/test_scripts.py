@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from skimage import io
 
-from napari_neuraldiffuser.core import nsd, scripts, wire
+from napari_neuraldiffuser.core import nsd
 from napari_neuraldiffuser.core.base.recipe import Recipe, Source
+from napari_neuraldiffuser.core.engine import scripts, wire
 from napari_neuraldiffuser.core.params import BetasParams, FeatureParams, GuidanceParams, Settings
 from tests.core.nsd.own_files import export
 from tests.study_cases import DIFFUSION, write_inputs
@@ -124,7 +125,7 @@ def drawn(recipe, folder):
 def engine_run(recipe, cache):
     """The result of `reconstruct` by an engine process with threads as they are by default."""
     engine = subprocess.Popen(
-        [sys.executable, "-P", "-m", "napari_neuraldiffuser.core.server", str(cache)],
+        [sys.executable, "-P", "-m", "napari_neuraldiffuser.core.engine.server", str(cache)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from skimage import io as images
 
-from napari_neuraldiffuser.core import nsd, server, wire
+from napari_neuraldiffuser.core import nsd
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.progress import Cancelled, Events
+from napari_neuraldiffuser.core.engine import server, wire
 from tests.study_cases import DIFFUSION, write_inputs
 from tests.test_imports import ROOT
 
@@ -123,7 +124,7 @@ class Child:
 
     def __init__(self, cache, *command):
         self.process = subprocess.Popen(
-            [sys.executable, *(command or ("-P", "-m", "napari_neuraldiffuser.core.server")), str(cache)],
+            [sys.executable, *(command or ("-P", "-m", "napari_neuraldiffuser.core.engine.server")), str(cache)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -279,7 +280,7 @@ def test_a_run_over_the_wire_and_its_cancelling(child, given):
 @pytest.mark.slow
 def test_torch_waits_for_a_call_that_computes(given, tmp_path):
     code = (
-        "import sys; from napari_neuraldiffuser.core.study import Study; from napari_neuraldiffuser.core import server;"
+        "import sys; from napari_neuraldiffuser.core.engine.calls import Study; from napari_neuraldiffuser.core import server;"
         "from napari_neuraldiffuser.core.base.progress import Events; made = Study(sys.argv[1]);"
         f"source = {given.source.to_dict()!r}; made.call('describe', {{'source': source}}, Events());"
         "made.call('thumbnails', {'source': source, 'ids': [0]}, Events()); assert 'torch' not in sys.modules"

@@ -10,20 +10,23 @@ import pytest
 import torch
 from skimage import io
 
-from napari_neuraldiffuser.core import nsd, reconstruct, study, study_arms, study_decoder
+from napari_neuraldiffuser.core import nsd, reconstruct
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import write_json
 from napari_neuraldiffuser.core.base.progress import Cancelled
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.decoding import DecodingError, RidgeDecoder
 from napari_neuraldiffuser.core.diffusion import pipeline
+from napari_neuraldiffuser.core.engine import arms as study_arms
+from napari_neuraldiffuser.core.engine import calls as study
+from napari_neuraldiffuser.core.engine import decoder as study_decoder
+from napari_neuraldiffuser.core.engine.cache import keep_newest, keep_newest_folders, partial_runs
+from napari_neuraldiffuser.core.engine.calls import Study
+from napari_neuraldiffuser.core.engine.runs import pixels_digest
+from napari_neuraldiffuser.core.engine.warm import stimulus_source
 from napari_neuraldiffuser.core.networks import embeddings
 from napari_neuraldiffuser.core.networks import models as model_folder
 from napari_neuraldiffuser.core.params import TARGETS, ParamError
-from napari_neuraldiffuser.core.study import Study
-from napari_neuraldiffuser.core.study_files import keep_newest, keep_newest_folders, partial_runs
-from napari_neuraldiffuser.core.study_inputs import stimulus_source
-from napari_neuraldiffuser.core.study_runs import pixels_digest
 from tests.study_cases import DIFFUSION, GUIDANCE, Log, write_inputs
 
 N_STEPS = int(DIFFUSION.strength * DIFFUSION.n_steps)
@@ -647,7 +650,7 @@ def test_contribution_is_that_of_the_job(given, ready):
 
 
 def test_contribution_is_computed_once_and_again_for_other_params(given, ready, monkeypatch):
-    from napari_neuraldiffuser.core import study_maps
+    from napari_neuraldiffuser.core.engine import maps as study_maps
 
     first = call(ready, "contribution", given)
     calls, compute = [], study_maps._compute

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 
-from napari_neuraldiffuser.core import wire
+from napari_neuraldiffuser.core.engine import wire
 
 ARRAYS = [
     np.arange(24, dtype=np.uint8).reshape(2, 3, 4)[:, ::-1],

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from napari_neuraldiffuser.core import study_inputs
+from napari_neuraldiffuser.core.engine import warm as study_inputs
 from napari_neuraldiffuser.core.networks import models
 from nipype_interfaces import gpu_lease
 from nipype_interfaces.gpu_lease import FAKE, LeaseError, leased, visible_gpus

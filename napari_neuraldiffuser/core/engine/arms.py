@@ -20,12 +20,12 @@ from napari_neuraldiffuser.core.diffusion.pipeline import (
     reconstruct_batch,
     to_images,
 )
+from napari_neuraldiffuser.core.engine.cache import array_digest, keep_newest, read_npz
 from napari_neuraldiffuser.core.job.run import ALGORITHM_VERSION
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.networks.kernels.ops import backend_info
 from napari_neuraldiffuser.core.networks.machine import machine
 from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams
-from napari_neuraldiffuser.core.study_files import array_digest, keep_newest, read_npz
 
 KEPT_ARMS = 200
 """Arms that stay in the cache: a few megabytes each."""

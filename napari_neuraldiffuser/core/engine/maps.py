@@ -7,12 +7,12 @@ from napari_neuraldiffuser.core import attribution
 from napari_neuraldiffuser.core.base.files import fingerprint, read_json, write_json
 from napari_neuraldiffuser.core.base.progress import Events
 from napari_neuraldiffuser.core.base.recipe import Recipe, Source
+from napari_neuraldiffuser.core.engine.cache import keep_newest_folders, stamp
+from napari_neuraldiffuser.core.engine.decoder import Decoded, Decoding, close
+from napari_neuraldiffuser.core.engine.warm import region_files
 from napari_neuraldiffuser.core.job.run import ALGORITHM_VERSION, Job, map_families, run_subject
 from napari_neuraldiffuser.core.outputs.anatomy import write_anatomy
 from napari_neuraldiffuser.core.outputs.names import Derivatives
-from napari_neuraldiffuser.core.study_decoder import Decoded, Decoding, close
-from napari_neuraldiffuser.core.study_files import keep_newest_folders, stamp
-from napari_neuraldiffuser.core.study_inputs import region_files
 
 DONE = "contribution.json"
 """Written last: maps without it are incomplete."""

@@ -12,11 +12,11 @@ from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import make_folder
 from napari_neuraldiffuser.core.base.progress import Events
 from napari_neuraldiffuser.core.base.recipe import Recipe, Source
+from napari_neuraldiffuser.core.engine.cache import folder_size, sweep
+from napari_neuraldiffuser.core.engine.warm import Warm
 from napari_neuraldiffuser.core.nsd import open_source
 from napari_neuraldiffuser.core.nsd.describe import describe, thumbnails
 from napari_neuraldiffuser.core.params import SimulationParams
-from napari_neuraldiffuser.core.study_files import folder_size, sweep
-from napari_neuraldiffuser.core.study_inputs import Warm
 
 CACHED = ("betas", "targets", "decoders", "decoded", "arms", "contributions", "runs")
 """Folders below the cache that `clear` empties."""
@@ -82,7 +82,7 @@ class Study:
 
     def decode(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
         """Fit or load the decoder; its accuracy, and what it decodes."""
-        from napari_neuraldiffuser.core.study_decoder import describe as describe_decoder
+        from napari_neuraldiffuser.core.engine.decoder import describe as describe_decoder
 
         return describe_decoder(self._decoding().decode(Recipe.from_dict(args["recipe"]), events))
 
@@ -101,7 +101,7 @@ class Study:
 
     def reconstruct(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
         """Images of the recipe's stimuli, in the order of its arms."""
-        from napari_neuraldiffuser.core.study_runs import run
+        from napari_neuraldiffuser.core.engine.runs import run
 
         recipe = Recipe.from_dict(args["recipe"])
         every = int(args.get("preview_every") or 0) if args.get("preview", True) else 0
@@ -109,13 +109,13 @@ class Study:
 
     def contribution(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
         """Contribution maps of all test stimuli."""
-        from napari_neuraldiffuser.core.study_maps import contribution
+        from napari_neuraldiffuser.core.engine.maps import contribution
 
         return contribution(self._decoding(), Recipe.from_dict(args["recipe"]), events)
 
     def report(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
         """The whole job of one subject, continued where it was stopped."""
-        from napari_neuraldiffuser.core.study_maps import report
+        from napari_neuraldiffuser.core.engine.maps import report
 
         recipe = Recipe.from_dict(args["recipe"])
         if self._decoding().is_loaded(recipe, events):
@@ -159,7 +159,7 @@ class Study:
         return {"bytes_freed": before - self.cache_size(args, events)["bytes"]}
 
     def _decoding(self) -> Any:
-        from napari_neuraldiffuser.core.study_decoder import Decoding
+        from napari_neuraldiffuser.core.engine.decoder import Decoding
 
         make_folder(self.cache)
         return Decoding(self.cache, self.warm, self.loaded)

@@ -13,10 +13,10 @@ from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import fingerprint
 from napari_neuraldiffuser.core.base.progress import Events
 from napari_neuraldiffuser.core.base.recipe import Recipe, Source
+from napari_neuraldiffuser.core.engine.cache import array_digest, keep_newest, kept_betas, stamp
 from napari_neuraldiffuser.core.networks.digest import model_source
 from napari_neuraldiffuser.core.nsd import open_source, save_betas
 from napari_neuraldiffuser.core.nsd.selection import parse
-from napari_neuraldiffuser.core.study_files import array_digest, keep_newest, kept_betas, stamp
 
 OWN_IMAGES = ("images", "captions", "trials")
 """Fields of a Source of own scans that decide its stimuli."""

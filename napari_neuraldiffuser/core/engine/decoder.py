@@ -13,13 +13,13 @@ from napari_neuraldiffuser.core.base.files import file_digest, fingerprint, read
 from napari_neuraldiffuser.core.base.progress import Events
 from napari_neuraldiffuser.core.base.recipe import Recipe
 from napari_neuraldiffuser.core.decoding import DecodingError, RidgeDecoder
+from napari_neuraldiffuser.core.engine.cache import array_digest, keep_newest
+from napari_neuraldiffuser.core.engine.warm import Inputs
 from napari_neuraldiffuser.core.job.run import ALGORITHM_VERSION
 from napari_neuraldiffuser.core.networks import embeddings
 from napari_neuraldiffuser.core.networks.machine import machine
 from napari_neuraldiffuser.core.nsd.describe import captions
 from napari_neuraldiffuser.core.outputs.report.plot import accuracy_plot
-from napari_neuraldiffuser.core.study_files import array_digest, keep_newest
-from napari_neuraldiffuser.core.study_inputs import Inputs
 
 KEPT_TARGETS, KEPT_DECODERS, KEPT_DECODED = 6, 8, 24
 """Files that stay in the cache: at full size targets and decoders, which copy theirs, take gigabytes.  Of what was

@@ -10,20 +10,21 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_info
 
-from napari_neuraldiffuser.core import evaluation, scripts
+from napari_neuraldiffuser.core import evaluation
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import fingerprint, make_folder, write_json
 from napari_neuraldiffuser.core.base.progress import Cancelled, Events
 from napari_neuraldiffuser.core.base.recipe import Recipe
 from napari_neuraldiffuser.core.diffusion.pipeline import check_fit, decode_start
+from napari_neuraldiffuser.core.engine import scripts
+from napari_neuraldiffuser.core.engine.arms import Arm, ArmCache, ArmRun, Shown, guidance_of
+from napari_neuraldiffuser.core.engine.cache import keep_newest_folders, partial_runs
+from napari_neuraldiffuser.core.engine.decoder import Decoded
 from napari_neuraldiffuser.core.job.images import write_png
 from napari_neuraldiffuser.core.networks.kernels.ops import backend_info
 from napari_neuraldiffuser.core.networks.machine import device_name
 from napari_neuraldiffuser.core.outputs.anatomy import write_shown
 from napari_neuraldiffuser.core.outputs.names import Derivatives, versions
-from napari_neuraldiffuser.core.study_arms import Arm, ArmCache, ArmRun, Shown, guidance_of
-from napari_neuraldiffuser.core.study_decoder import Decoded
-from napari_neuraldiffuser.core.study_files import keep_newest_folders, partial_runs
 
 PROVENANCE = "provenance.json"
 KEPT_PARTIAL = 20

@@ -1,4 +1,4 @@
-"""The engine's main loop: `python -m napari_neuraldiffuser.core.server CACHE_DIR`, spoken to with `core.wire`.
+"""The engine's main loop: `python -m napari_neuraldiffuser.core.engine.server CACHE_DIR`, spoken to with `core.wire`.
 
     in    {"id", "call", "args"}          start a call; calls run one after another
           {"cancel": id}                  stop a call at its next message, also one that waits
@@ -22,9 +22,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from napari_neuraldiffuser.core import wire
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.progress import Cancelled, Events
+from napari_neuraldiffuser.core.engine import wire
 
 NICENESS = 5
 TELLS_PER_SECOND = 20
@@ -161,7 +161,7 @@ def main(arguments: list[str] | None = None) -> None:
     if hasattr(os, "nice"):
         # the window, which draws while this computes, goes first
         os.nice(NICENESS)
-    from napari_neuraldiffuser.core.study import Study
+    from napari_neuraldiffuser.core.engine.calls import Study
 
     Server(Study(Path(cache)).call, sys.stdin.buffer, answers).serve()
 
