@@ -280,8 +280,8 @@ def test_a_run_over_the_wire_and_its_cancelling(child, given):
 @pytest.mark.slow
 def test_torch_waits_for_a_call_that_computes(given, tmp_path):
     code = (
-        "import sys; from napari_neuraldiffuser.core.engine.calls import Study; from napari_neuraldiffuser.core import server;"
-        "from napari_neuraldiffuser.core.base.progress import Events; made = Study(sys.argv[1]);"
+        "import sys; from napari_neuraldiffuser.core.engine import calls, server;"
+        "from napari_neuraldiffuser.core.base.progress import Events; made = calls.Study(sys.argv[1]);"
         f"source = {given.source.to_dict()!r}; made.call('describe', {{'source': source}}, Events());"
         "made.call('thumbnails', {'source': source, 'ids': [0]}, Events()); assert 'torch' not in sys.modules"
     )

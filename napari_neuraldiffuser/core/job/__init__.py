@@ -1,0 +1,1 @@
+"""The whole job of one subject: what to run, its stages, and resuming."""
