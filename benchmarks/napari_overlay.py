@@ -91,7 +91,7 @@ def open_panel(folder: Path):
     import napari
     from qtpy.QtWidgets import QApplication
 
-    from napari_neuraldiffuser.widgets.contribution import ContributionPanel
+    from napari_neuraldiffuser.widgets.pages.contribution import ContributionPanel
 
     viewer = napari.Viewer(show=True)
     panel = ContributionPanel(viewer)

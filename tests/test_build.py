@@ -75,7 +75,7 @@ def test_off_is_a_pure_wheel_that_runs_on_the_reference(small, clean, tmp_path):
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "import torch\n"
-        "from napari_neuraldiffuser.core import backend, ops\n"
+        "from napari_neuraldiffuser.core.networks.kernels import backend, ops\n"
         "assert backend.__file__.startswith(sys.argv[1]), backend.__file__\n"
         "assert backend.extension() is None\n"
         "loss, _ = ops.feature_loss_grad([torch.ones(1, 4)], [torch.zeros(1, 4)], torch.ones(1, 1))\n"
@@ -266,7 +266,7 @@ def test_the_wheel_computes(site):
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "import torch\n"
-        "from napari_neuraldiffuser.core import backend\n"
+        "from napari_neuraldiffuser.core.networks.kernels import backend\n"
         "module = backend.extension()\n"
         "assert module is not None, backend.why_not()\n"
         "assert module.__file__.startswith(sys.argv[1]), module.__file__\n"

@@ -65,8 +65,8 @@ def test_preferences_of_the_manifest_are_those_of_the_code():
     pytest.importorskip("napari")
     npe2 = pytest.importorskip("npe2")
     from napari_neuraldiffuser.core.params import PRESETS
-    from napari_neuraldiffuser.widgets.state import DEFAULTS
-    from napari_neuraldiffuser.widgets.view import CONVENTIONS
+    from napari_neuraldiffuser.widgets.files.view import CONVENTIONS
+    from napari_neuraldiffuser.widgets.session.state import DEFAULTS
 
     (general,) = npe2.PluginManifest.from_file(ROOT / "napari.yaml").contributions.configurations.values()
     assert {name: prop.default for name, prop in general.properties.items()} == DEFAULTS

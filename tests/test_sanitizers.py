@@ -92,7 +92,9 @@ def test_the_op_tests_run_without_a_report(sanitized, tmp_path):
     library = next((tmp_path / PACKAGE).glob("_kernels*.so"))
 
     env = sanitized | {"NEURALDIFFUSER_EXTENSION": str(library)}
-    code = "from napari_neuraldiffuser.core import backend as b; b.extension(); print(b.backend_info())"
+    code = (
+        "from napari_neuraldiffuser.core.networks.kernels import backend as b; b.extension(); print(b.backend_info())"
+    )
     loaded = run([sys.executable, "-W", "error", "-c", code], ROOT, env)
     assert "'sanitize': 'address,undefined'" in loaded.stdout, loaded.stdout[-3000:]
 

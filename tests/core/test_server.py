@@ -101,7 +101,7 @@ def test_a_message_of_an_arm_survives_the_wire():
 NOISY = f"""
 import os, sys
 sys.path.insert(0, {str(ROOT)!r})
-from napari_neuraldiffuser.core import server, study
+from napari_neuraldiffuser.core.engine import calls, server
 
 def noisy(self, name, args, events):
     print("x" * 100_000)
@@ -114,7 +114,7 @@ def noisy(self, name, args, events):
         import time; time.sleep(0.02)
     return {{"name": name}}
 
-study.Study.call = noisy
+calls.Study.call = noisy
 server.main(sys.argv[1:])
 """
 
@@ -218,7 +218,7 @@ def test_it_ends_when_the_front_end_is_killed(tmp_path):
     front_end = f"""
 import subprocess, sys, time
 sys.path.insert(0, {str(ROOT)!r})
-from napari_neuraldiffuser.core import wire
+from napari_neuraldiffuser.core.engine import wire
 engine = subprocess.Popen([sys.executable, "-c", {NOISY!r}, {str(tmp_path)!r}], stdin=subprocess.PIPE,
                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 wire.send(engine.stdin, {{"id": 1, "call": "wait", "args": {{}}}})

@@ -52,7 +52,7 @@ def window_viewer(make_napari_viewer_proxy, monkeypatch):
 @pytest.fixture
 def session(viewer):
     """The viewer's session on a FakeEngine: panels made for the viewer find it."""
-    from napari_neuraldiffuser.widgets import session as sessions
+    from napari_neuraldiffuser.widgets.session import session as sessions
 
     made = sessions.Session(viewer, FakeEngine())
     sessions._SESSIONS[hash(viewer)] = made

@@ -4,7 +4,7 @@ from typing import Any
 
 from qtpy.QtCore import QObject, Signal
 
-from napari_neuraldiffuser.widgets.engine import Cancelled, Task
+from napari_neuraldiffuser.widgets.session.engine import Cancelled, Task
 
 
 class FakeEngine(QObject):

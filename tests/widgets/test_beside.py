@@ -4,7 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from napari_neuraldiffuser.widgets.layers import GAP, frames
+from napari_neuraldiffuser.widgets.files.layers import GAP, frames
 
 
 def test_frames_do_not_overlap_and_are_as_high_as_the_brain_is_long():

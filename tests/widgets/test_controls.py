@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 
 from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams
-from napari_neuraldiffuser.widgets.controls import LayerControls, ParamControls
+from napari_neuraldiffuser.widgets.session.controls import LayerControls, ParamControls
 
 GUIDANCE = ("guidance_scale", "guidance_strength", "layers", "x0_estimate", "x0_blend", "normalise")
 OTHER = GuidanceParams(

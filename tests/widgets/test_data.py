@@ -14,13 +14,13 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.params import BetasParams, SimulationParams
-from napari_neuraldiffuser.widgets.about import KEY
-from napari_neuraldiffuser.widgets.data import DataPanel
-from napari_neuraldiffuser.widgets.engine import EngineError
-from napari_neuraldiffuser.widgets.roi_paths import absolute_masks
-from napari_neuraldiffuser.widgets.roi_tree import USE, WITHOUT
-from napari_neuraldiffuser.widgets.source_form import DESIGN, nsd_root
-from napari_neuraldiffuser.widgets.worker import CoreWorker
+from napari_neuraldiffuser.widgets.files.about import KEY
+from napari_neuraldiffuser.widgets.pages.data import DataPanel
+from napari_neuraldiffuser.widgets.session.engine import EngineError
+from napari_neuraldiffuser.widgets.session.worker import CoreWorker
+from napari_neuraldiffuser.widgets.source.form import DESIGN, nsd_root
+from napari_neuraldiffuser.widgets.source.roi_paths import absolute_masks
+from napari_neuraldiffuser.widgets.source.roi_tree import USE, WITHOUT
 from tests.widgets.fake_engine import FakeEngine
 
 FAMILIES = {
@@ -272,7 +272,7 @@ def test_the_sample_of_the_button_is_in_the_manifest():
 
     import yaml
 
-    from napari_neuraldiffuser.widgets import sample_button
+    from napari_neuraldiffuser.widgets.source import sample_button
 
     manifest = yaml.safe_load((Path(__file__).parents[2] / "napari.yaml").read_text())
     assert manifest["name"] == sample_button.PLUGIN
@@ -527,7 +527,7 @@ def test_in_a_window_layers_are_drawn_and_let_go(make_napari_viewer_proxy, monke
     """The panel hears of layers as long as it lives, and not when its dock was closed before the viewer."""
     from napari._vispy.layers import labels
 
-    from napari_neuraldiffuser.widgets import session as sessions
+    from napari_neuraldiffuser.widgets.session import session as sessions
 
     monkeypatch.setattr(labels, "get_max_texture_sizes", lambda: (2048, 2048))
     viewer = make_napari_viewer_proxy()
@@ -596,7 +596,7 @@ def test_the_next_session_begins_where_this_one_ended(opened, viewer, qtbot, tmp
     opened.more.expand(animate=False)
     opened._store()
     opened.session.save()
-    from napari_neuraldiffuser.widgets import session as sessions
+    from napari_neuraldiffuser.widgets.session import session as sessions
 
     later = sessions.Session(viewer, FakeEngine())
     panel = DataPanel(viewer, later)

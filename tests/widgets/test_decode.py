@@ -11,10 +11,10 @@ from qtpy.QtWidgets import QFileDialog
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.params import BetasParams, DecodingParams, FeatureParams, SimulationParams
-from napari_neuraldiffuser.widgets.alphas_line import brief
-from napari_neuraldiffuser.widgets.decode import GONE, DecodePanel, differences
-from napari_neuraldiffuser.widgets.engine import Cancelled, EngineError
-from napari_neuraldiffuser.widgets.models_form import PARTS
+from napari_neuraldiffuser.widgets.pages.decode import GONE, DecodePanel, differences
+from napari_neuraldiffuser.widgets.session.alphas_line import brief
+from napari_neuraldiffuser.widgets.session.engine import Cancelled, EngineError
+from napari_neuraldiffuser.widgets.session.models_form import PARTS
 
 
 @pytest.fixture
@@ -452,7 +452,7 @@ def test_the_next_session_has_the_same_choices(ready, viewer, qtbot, tmp_path):
     ready.more.expand(animate=False)
     ready._store()
     ready.session.save()
-    from napari_neuraldiffuser.widgets import session as sessions
+    from napari_neuraldiffuser.widgets.session import session as sessions
     from tests.widgets.fake_engine import FakeEngine
 
     panel = DecodePanel(viewer, sessions.Session(viewer, FakeEngine()))

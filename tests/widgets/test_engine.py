@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.widgets.engine import Cancelled, Engine, EngineError, outcome
+from napari_neuraldiffuser.widgets.session.engine import Cancelled, Engine, EngineError, outcome
 from tests.test_imports import ROOT
 
 PATIENCE = 30_000  # ms
 CHILD = f"""
 import queue, sys, threading
 sys.path.insert(0, {str(ROOT)!r})
-from napari_neuraldiffuser.core import wire
+from napari_neuraldiffuser.core.engine import wire
 
 def say(number, event, **values):
     wire.send(sys.stdout.buffer, {{"id": number, "event": event, **values}})

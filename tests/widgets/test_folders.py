@@ -11,10 +11,10 @@ from nibabel.affines import apply_affine
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.nsd import simulate
 from napari_neuraldiffuser.core.params import SimulationParams
-from napari_neuraldiffuser.widgets import folders
-from napari_neuraldiffuser.widgets.layers import PICTURES, TITLES, read_picture
-from napari_neuraldiffuser.widgets.outputs import OutputFolderError, find_outputs, region_names
-from napari_neuraldiffuser.widgets.reader import ReadError
+from napari_neuraldiffuser.widgets.files import folders
+from napari_neuraldiffuser.widgets.files.layers import PICTURES, TITLES, read_picture
+from napari_neuraldiffuser.widgets.files.outputs import OutputFolderError, find_outputs, region_names
+from napari_neuraldiffuser.widgets.files.reader import ReadError
 from napari_neuraldiffuser.widgets.samples import result_folder
 
 PLUGIN = "napari-neuraldiffuser"

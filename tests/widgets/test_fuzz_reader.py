@@ -4,9 +4,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from napari_neuraldiffuser.widgets import reader
-from napari_neuraldiffuser.widgets.reader import ReadError, read_volume
-from napari_neuraldiffuser.widgets.writer import layer_to_nifti
+from napari_neuraldiffuser.widgets.files import reader
+from napari_neuraldiffuser.widgets.files.reader import ReadError, read_volume
+from napari_neuraldiffuser.widgets.files.writer import layer_to_nifti
 
 pytestmark = [pytest.mark.slow, pytest.mark.fuzz]
 MUTATIONS = 300

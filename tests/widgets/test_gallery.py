@@ -10,12 +10,12 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari_neuraldiffuser.core.base.recipe import Recipe, Source
 from napari_neuraldiffuser.core.params import GuidanceParams
-from napari_neuraldiffuser.widgets import run_record
-from napari_neuraldiffuser.widgets.gallery import Gallery
-from napari_neuraldiffuser.widgets.pictures import LARGE, Enlarged, ImageCell, pixmap, qimage
-from napari_neuraldiffuser.widgets.run_record import History, Run, changes
-from napari_neuraldiffuser.widgets.run_view import RunView, write_images
-from napari_neuraldiffuser.widgets.score_table import LossCurve, ScoreTable, definition, mean_text
+from napari_neuraldiffuser.widgets.run import record as run_record
+from napari_neuraldiffuser.widgets.run.gallery import Gallery
+from napari_neuraldiffuser.widgets.run.pictures import LARGE, Enlarged, ImageCell, pixmap, qimage
+from napari_neuraldiffuser.widgets.run.record import History, Run, changes
+from napari_neuraldiffuser.widgets.run.score_table import LossCurve, ScoreTable, definition, mean_text
+from napari_neuraldiffuser.widgets.run.view import RunView, write_images
 
 RED, GREEN, BLUE = (np.array(c, np.uint8) for c in ([200, 0, 0], [0, 200, 0], [0, 0, 200]))
 

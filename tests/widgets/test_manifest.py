@@ -38,7 +38,7 @@ def test_preferences_dialog_builds_our_page(viewer, qtbot):
     from napari._qt.dialogs.preferences_dialog import PreferencesDialog
     from napari.settings import get_plugin_settings
 
-    from napari_neuraldiffuser.widgets.state import DEFAULTS, preferences
+    from napari_neuraldiffuser.widgets.session.state import DEFAULTS, preferences
 
     assert preferences() == DEFAULTS
     page = get_plugin_settings(PLUGIN).general

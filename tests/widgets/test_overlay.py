@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from nibabel.affines import apply_affine
 
-from napari_neuraldiffuser.widgets import maps
-from napari_neuraldiffuser.widgets.overlay import LAYER_NAME, LEAST, Look, Overlay, both_signs, colormap_of
+from napari_neuraldiffuser.widgets.maps import files as maps
+from napari_neuraldiffuser.widgets.maps.overlay import LAYER_NAME, LEAST, Look, Overlay, both_signs, colormap_of
 from tests.widgets.output_folder import AFFINE, LOWEST, PEAK, write_map
 
 
@@ -172,7 +172,7 @@ def test_reader_through_napari(viewer, tmp_path):
 
 def test_importing_the_widgets_does_not_import_torch():
     code = (
-        "import sys, napari_neuraldiffuser.widgets.contribution, napari_neuraldiffuser.widgets.report;"
+        "import sys, napari_neuraldiffuser.widgets.pages.contribution, napari_neuraldiffuser.widgets.pages.report;"
         "sys.exit(sum(m in sys.modules for m in ('torch', 'nipype', 'diffusers', 'transformers')))"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

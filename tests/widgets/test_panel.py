@@ -5,9 +5,9 @@ from napari.utils import progress
 from qtpy.QtWidgets import QApplication, QCheckBox, QMainWindow
 
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.widgets import panel as panels
-from napari_neuraldiffuser.widgets.engine import Cancelled, EngineError
-from napari_neuraldiffuser.widgets.panel import Countdown, Panel, duration
+from napari_neuraldiffuser.widgets.session import panel as panels
+from napari_neuraldiffuser.widgets.session.engine import Cancelled, EngineError
+from napari_neuraldiffuser.widgets.session.panel import Countdown, Panel, duration
 
 
 class Example(Panel):

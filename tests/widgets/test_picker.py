@@ -6,7 +6,7 @@ from qtpy.QtCore import Qt
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.recipe import Source
-from napari_neuraldiffuser.widgets.picker import MOST, PAGE, StimulusPicker
+from napari_neuraldiffuser.widgets.run.picker import MOST, PAGE, StimulusPicker
 
 IDS = list(range(1000, 1200))
 CAPTIONS = [f"a {'cat' if k % 2 else 'dog'} number {k}" for k in range(len(IDS))]

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from nibabel.affines import apply_affine
 
-from napari_neuraldiffuser.widgets import maps, outputs
-from napari_neuraldiffuser.widgets.contribution import IN_3D, ContributionPanel
-from napari_neuraldiffuser.widgets.probe import LAYER_NAME, Probe, describe, look_up, place_of
+from napari_neuraldiffuser.widgets.files import outputs
+from napari_neuraldiffuser.widgets.maps import files as maps
+from napari_neuraldiffuser.widgets.maps.probe import LAYER_NAME, Probe, describe, look_up, place_of
+from napari_neuraldiffuser.widgets.pages.contribution import IN_3D, ContributionPanel
 from tests.widgets.output_folder import AFFINE, PEAK, PLACES, SHAPE, write_output
 from tests.widgets.viewers import dock
 

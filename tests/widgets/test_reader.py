@@ -9,7 +9,7 @@ from nibabel.affines import apply_affine
 from nibabel.testing import data_path
 
 from napari_neuraldiffuser.core.base.recipe import Source
-from napari_neuraldiffuser.widgets import reader
+from napari_neuraldiffuser.widgets.files import reader
 
 SHAPE = (4, 5, 6)
 

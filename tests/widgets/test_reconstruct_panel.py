@@ -10,14 +10,14 @@ from qtpy.QtWidgets import QApplication, QMessageBox
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.recipe import Recipe, Source
 from napari_neuraldiffuser.core.params import PRESETS, DiffusionParams, GuidanceParams
-from napari_neuraldiffuser.widgets import live
-from napari_neuraldiffuser.widgets.about import KEY, about
-from napari_neuraldiffuser.widgets.engine import Cancelled, Engine, EngineError
-from napari_neuraldiffuser.widgets.gallery import SIDE
-from napari_neuraldiffuser.widgets.layers import PICTURES, TITLES
-from napari_neuraldiffuser.widgets.reconstruct import KEYS, ReconstructPanel
-from napari_neuraldiffuser.widgets.session import Session
-from napari_neuraldiffuser.widgets.state import params_of_preset, presets
+from napari_neuraldiffuser.widgets.files.about import KEY, about
+from napari_neuraldiffuser.widgets.files.layers import PICTURES, TITLES
+from napari_neuraldiffuser.widgets.pages.reconstruct import KEYS, ReconstructPanel
+from napari_neuraldiffuser.widgets.run import live
+from napari_neuraldiffuser.widgets.run.gallery import SIDE
+from napari_neuraldiffuser.widgets.session.engine import Cancelled, Engine, EngineError
+from napari_neuraldiffuser.widgets.session.session import Session
+from napari_neuraldiffuser.widgets.session.state import params_of_preset, presets
 from tests.widgets.test_gallery import BLUE, GREEN, RED, colour, image
 from tests.widgets.viewers import dock
 
@@ -495,7 +495,7 @@ def test_without_anatomy_there_is_nothing_beside_it(ready, session, viewer, qtbo
 
 def test_scripts_go_to_the_clipboard_and_the_folder_opens(ready, session, monkeypatch):
     opened = []
-    from napari_neuraldiffuser.widgets import run_view
+    from napari_neuraldiffuser.widgets.run import view as run_view
 
     monkeypatch.setattr(run_view.QDesktopServices, "openUrl", lambda url: opened.append(url.toLocalFile()) or True)
     assert not ready.view.results.python.isEnabled()
@@ -593,7 +593,7 @@ def test_everything_is_remembered(viewer, session, qtbot):
 
 @pytest.mark.slow
 def test_with_the_engine(viewer, files, tmp_path, qtbot):
-    from napari_neuraldiffuser.widgets import session as sessions
+    from napari_neuraldiffuser.widgets.session import session as sessions
 
     session = Session(viewer, Engine(tmp_path / "cache"))
     sessions._SESSIONS[hash(viewer)] = session

@@ -6,11 +6,11 @@ import pytest
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.recipe import Source
-from napari_neuraldiffuser.widgets import report as panels
-from napari_neuraldiffuser.widgets.engine import Cancelled
-from napari_neuraldiffuser.widgets.places import cache_folder
-from napari_neuraldiffuser.widgets.report import ReportPanel, folder_problems
-from napari_neuraldiffuser.widgets.report_outcome import mean_se, read_outcome, score_rows
+from napari_neuraldiffuser.widgets.files.places import cache_folder
+from napari_neuraldiffuser.widgets.pages import report as panels
+from napari_neuraldiffuser.widgets.pages.report import ReportPanel, folder_problems
+from napari_neuraldiffuser.widgets.pages.report_outcome import mean_se, read_outcome, score_rows
+from napari_neuraldiffuser.widgets.session.engine import Cancelled
 from tests.widgets.output_folder import write_output
 from tests.widgets.viewers import dock
 

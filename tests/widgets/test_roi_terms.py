@@ -8,7 +8,7 @@ import pytest
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.nsd.rois import Rois
 from napari_neuraldiffuser.core.nsd.selection import Selectable, select
-from napari_neuraldiffuser.widgets.roi_terms import Regions, check, expression_of, marks_of
+from napari_neuraldiffuser.widgets.source.roi_terms import Regions, check, expression_of, marks_of
 
 FAMILIES = {
     "floc-faces": {"OFA": 5, "FFA-1": 4, "FFA-2": 3, "mTL-faces": 0},

@@ -11,13 +11,13 @@ from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.nsd import simulate
 from napari_neuraldiffuser.core.params import SimulationParams
 from napari_neuraldiffuser.widgets import samples
-from napari_neuraldiffuser.widgets.engine import Engine, EngineError
+from napari_neuraldiffuser.widgets.session.engine import Engine, EngineError
 
 PLUGIN = "napari-neuraldiffuser"
 SMALL = SimulationParams(n_sessions=1, n_test=8, train_repeats=3, image_size=32)
 SERVER = """
 import sys, time
-from napari_neuraldiffuser.core import wire
+from napari_neuraldiffuser.core.engine import wire
 call = wire.receive(sys.stdin.buffer)
 def send(**message):
     wire.send(sys.stdout.buffer, {"id": call["id"], **message})

@@ -5,9 +5,9 @@ import pytest
 
 from napari_neuraldiffuser.core.base.recipe import Recipe, Source
 from napari_neuraldiffuser.core.params import BetasParams, GuidanceParams, Settings
-from napari_neuraldiffuser.widgets import session as sessions
-from napari_neuraldiffuser.widgets.session import Session, first_recipe
-from napari_neuraldiffuser.widgets.state import config_folder, remember
+from napari_neuraldiffuser.widgets.session import session as sessions
+from napari_neuraldiffuser.widgets.session.session import Session, first_recipe
+from napari_neuraldiffuser.widgets.session.state import config_folder, remember
 
 
 def test_panels_of_one_viewer_share_it(viewer, session):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from napari_neuraldiffuser.core.params import PRESETS, DiffusionParams, GuidanceParams
-from napari_neuraldiffuser.widgets import state
+from napari_neuraldiffuser.widgets.session import state
 
 DIFFUSION = DiffusionParams(n_steps=7, cfg_scale=1.5)
 GUIDANCE = GuidanceParams(layers=("g04",), layer_weights=(0.5,), normalise="rms")

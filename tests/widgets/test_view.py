@@ -6,10 +6,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from napari_neuraldiffuser.widgets import view
-from napari_neuraldiffuser.widgets.about import about
-from napari_neuraldiffuser.widgets.state import DEFAULTS
-from napari_neuraldiffuser.widgets.view import AnatomicalView, PlaceError
+from napari_neuraldiffuser.widgets.files import view
+from napari_neuraldiffuser.widgets.files.about import about
+from napari_neuraldiffuser.widgets.files.view import AnatomicalView, PlaceError
+from napari_neuraldiffuser.widgets.session.state import DEFAULTS
 
 PLUGIN = "napari-neuraldiffuser"
 LETTERS = {"L": (2, -1), "R": (2, 1), "P": (1, -1), "A": (1, 1), "I": (0, -1), "S": (0, 1)}

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.widgets import worker as workers
+from napari_neuraldiffuser.widgets.session import worker as workers
 
 
 @pytest.mark.parametrize("error", [RuntimeError("out of memory"), UserError("x must be y, got z.")])

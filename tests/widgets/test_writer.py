@@ -6,8 +6,8 @@ import pytest
 from nibabel.affines import apply_affine, from_matvec
 
 from napari_neuraldiffuser.core.base.files import OutputError
-from napari_neuraldiffuser.widgets.reader import read_volume
-from napari_neuraldiffuser.widgets.writer import WriteError, layer_to_nifti, write, write_image, write_labels
+from napari_neuraldiffuser.widgets.files.reader import read_volume
+from napari_neuraldiffuser.widgets.files.writer import WriteError, layer_to_nifti, write, write_image, write_labels
 
 PLUGIN = "napari-neuraldiffuser"
 SHAPE = (5, 6, 7)

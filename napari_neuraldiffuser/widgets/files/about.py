@@ -1,0 +1,55 @@
+"""What a layer tells the panels: `metadata["neuraldiffuser"]`, from where its file lies."""
+
+from pathlib import Path
+from typing import Any
+
+from napari_neuraldiffuser.core.base.recipe import Source
+from napari_neuraldiffuser.widgets.files.outputs import CONTRIBUTION, REGIONS
+
+KEY = "neuraldiffuser"
+
+
+def about(kind: str, source: Source | None = None, output: str | Path = "", **more: Any) -> dict[str, Any]:
+    """The entry of one layer.
+
+    Parameters
+    ----------
+    kind : str
+        "anatomy", "roi", "contribution", "betas", "picture" or "volume".
+    source : Source, optional
+        The data that the layer belongs to.
+    output : path
+        The output folder that it belongs to.
+    """
+    told = {"kind": kind, "source": source.to_dict() if source else None, "output": str(output) or None}
+    return {**told, "target": None, "family": None, **more}
+
+
+def kind_of(layer: Any) -> str:
+    """The kind of a layer, or nothing where it is none of ours."""
+    return layer.metadata.get(KEY, {}).get("kind", "")
+
+
+def about_file(path: str | Path, ndim: int) -> dict[str, Any]:
+    """The entry of a file, by NSD's and this project's names."""
+    path = Path(path)
+    source = nsd_source(path)
+    if match := CONTRIBUTION.fullmatch(path.name):
+        return about("contribution", output=path.absolute().parents[1], target=match["target"])
+    if match := REGIONS.fullmatch(path.name):
+        return about("roi", output=path.absolute().parents[2], family=match["family"])
+    if path.name.startswith("T1_to_") or path.name.endswith("_T1w.nii.gz"):
+        return about("anatomy", source)
+    if source and path.parent.name == "roi":
+        family = path.name.removesuffix(".nii.gz").removeprefix("lh.").removeprefix("rh.")
+        return about("roi", source, family=family)
+    return about("betas" if source and ndim == 4 and path.name.startswith("betas_") else "volume", source)
+
+
+def nsd_source(path: str | Path) -> Source | None:
+    """The NSD folder and subject that a file or folder below .../ppdata/subjXX belongs to."""
+    path = Path(path).absolute()
+    for folder in (path, *path.parents):
+        if folder.parent.name == "ppdata" and folder.parent.parent.name in ("nsddata", "nsddata_betas"):
+            return Source(nsd_dir=str(folder.parents[2]), subject=folder.name)
+    return None

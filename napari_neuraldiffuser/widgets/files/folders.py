@@ -1,0 +1,169 @@
+"""NSD folders and this project's output folders as layers: anatomy, regions, contributions, pictures."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.recipe import Source
+from napari_neuraldiffuser.core.params import TARGETS
+from napari_neuraldiffuser.widgets.files.about import about, nsd_source
+from napari_neuraldiffuser.widgets.files.layers import (
+    SHOWN_FAMILY,
+    anatomy_layer,
+    contribution_layer,
+    picture_layers,
+    prepare,
+    regions_layer,
+    roi_layer,
+)
+from napari_neuraldiffuser.widgets.files.outputs import SubjectOutputs, find_outputs, region_names, subject_folders
+from napari_neuraldiffuser.widgets.files.reader import LayerData
+
+SPACES = ("func1pt8mm", "func1mm")
+OWN_FILES = ("*_contribution.nii.gz", "anat/*_dseg.nii.gz", "recon/*_recon.png")
+"""Any of these says that a sub-XX folder is ours; other tools write dataset_description.json and sub-XX too."""
+
+FIRST_FAMILIES = (SHOWN_FAMILY, "nsdgeneral")
+"""Of an NSD folder that is opened: each layer costs napari a fifth of a second and more, in which nothing answers."""
+FAMILIES = (*FIRST_FAMILIES, "floc-faces", "floc-bodies", "floc-places", "floc-words")
+"""That the Data page shows, one layer after the other; a folder can hold a dozen more."""
+
+
+class FolderError(UserError):
+    """A folder has nothing that can be shown; the message says what must be in it."""
+
+
+def get_reader(path: str | list[str]) -> Callable[[str | list[str]], list[LayerData]] | None:
+    """napari's reader hook for folders: quick, and None for any folder that is not NSD's or ours."""
+    if not isinstance(path, (str, Path)):
+        if len(path) != 1:
+            return None
+        path = path[0]
+    try:
+        if nsd_places(path):
+            return read_nsd
+        return read_output if is_output(path) else None
+    except OSError:
+        return None  # a folder that may not be looked into
+
+
+def nsd_places(path: str | Path) -> list[Source]:
+    """The subjects of an NSD folder, its nsddata or ppdata, or the one whose folder this is or lies below."""
+    path = Path(path).absolute()
+    if not path.is_dir():
+        return []
+    one = nsd_source(path)
+    if one is not None:
+        return [one]
+    for ppdata in (path / "nsddata/ppdata", path / "ppdata", path):
+        if ppdata.name == "ppdata" and ppdata.parent.name == "nsddata" and ppdata.is_dir():
+            subjects = sorted(p.name for p in ppdata.glob("subj*") if p.is_dir())
+            return [Source(str(ppdata.parents[1]), name) for name in subjects]
+    return []
+
+
+def is_output(path: str | Path) -> bool:
+    """Whether a folder is OUT_DIR or OUT_DIR/sub-XX of a run."""
+    return any(next(folder.glob(pattern), None) for folder in subject_folders(path) for pattern in OWN_FILES)
+
+
+def read_nsd(path: str | list[str]) -> list[LayerData]:
+    """Anatomy and regions of the first subject of an NSD folder.
+
+    Raises
+    ------
+    FolderError
+        If there is neither an anatomy nor a region.
+    """
+    path = Path(path if isinstance(path, (str, Path)) else path[0])
+    sources = nsd_places(path)
+    if not sources:
+        raise FolderError(f"folder must hold nsddata/ppdata/subjXX, got {path}. Choose the folder that holds nsddata.")
+    layers, notes = nsd_layers(sources[0], _space(path, sources[0]), FIRST_FAMILIES)
+    _tell_others(sources[0].subject, [source.subject for source in sources[1:]])
+    _tell(notes)
+    _prepare_viewer()
+    return layers
+
+
+def _space(path: Path, source: Source) -> str:
+    """The volume space: that of the chosen folder, else the first that the subject has."""
+    named = [part for part in path.parts if part in SPACES]
+    folder = Path(source.nsd_dir) / "nsddata/ppdata" / source.subject
+    return next((space for space in (*named, *SPACES) if (folder / space).is_dir()), SPACES[0])
+
+
+def nsd_layers(source: Source, space: str, families: tuple[str, ...] = FAMILIES) -> tuple[list[LayerData], list[str]]:
+    """Anatomy and these families of one NSD subject (all where it has none of them), and notes on what is left out.
+
+    Needs no betas on disk.
+    """
+    from napari_neuraldiffuser.core.nsd.layout import Layout
+    from napari_neuraldiffuser.core.nsd.rois import available, read_rois
+
+    layout = Layout(Path(source.nsd_dir), source.subject, space)
+    layers: list[LayerData] = []
+    notes: list[str] = []
+    if layout.anatomy.is_file():
+        layers.append(anatomy_layer(layout.anatomy, about("anatomy", source, space=space)))
+    there = available(layout)
+    shown = [name for name in there if name in families] or there
+    if others := [name for name in there if name not in {*shown, *FAMILIES}]:
+        notes.append(f"{', '.join(others)} can be added: open the volumes in {layout.roi_folder}.")
+    for name in shown:
+        told = about("roi", source, family=name, space=space)
+        try:
+            layers.append(roi_layer(read_rois(layout, name), name == SHOWN_FAMILY, told))
+        except UserError as error:
+            notes.append(f"ROI {name} is not shown: {error}")
+    if not layers:
+        raise FolderError(
+            f"{layout.volumes} must hold {layout.anatomy.name} or volumes in roi, got none that can be shown. "
+            + " ".join(notes or ["Download NSD's anatomical files of this subject."])
+        )
+    return layers, notes
+
+
+def read_output(path: str | list[str]) -> list[LayerData]:
+    """Anatomy, regions, contributions and pictures of the first subject of an output folder."""
+    path = path if isinstance(path, (str, Path)) else path[0]
+    subjects = find_outputs(path)
+    first, *others = subjects
+    layers = output_layers(subjects[first])
+    _tell_others(first, others)
+    _prepare_viewer()
+    return layers
+
+
+def output_layers(found: SubjectOutputs) -> list[LayerData]:
+    """Layers of one subject's results, bottom first."""
+    output = found.folder.absolute().parent
+    layers: list[LayerData] = []
+    if found.anatomy:
+        layers.append(anatomy_layer(found.anatomy, about("anatomy", output=output)))
+    shown = {k: v for k, v in found.regions.items() if k == SHOWN_FAMILY} or found.regions
+    for family, volume in shown.items():
+        told = about("roi", output=output, family=family)
+        layers.append(regions_layer(volume, region_names(volume), told, visible=family == SHOWN_FAMILY))
+    targets = sorted(found.maps, key=lambda t: TARGETS.index(t) if t in TARGETS else len(TARGETS))
+    for target in targets[-1:]:  # the Contribution panel has the others
+        layers.append(contribution_layer(found.maps[target], target, output))
+    return layers + picture_layers(found, layers)
+
+
+def _tell_others(shown: str, others: list[str]) -> None:
+    if others:
+        _tell([f"{shown} is shown. The folder also holds {', '.join(others)}: open the folder of that subject."])
+
+
+def _tell(notes: list[str]) -> None:
+    from napari.utils.notifications import show_info
+
+    for note in notes:
+        show_info(note)
+
+
+def _prepare_viewer() -> None:
+    from napari import current_viewer
+
+    prepare(current_viewer())

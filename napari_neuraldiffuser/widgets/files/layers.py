@@ -1,0 +1,185 @@
+"""What a run wrote, as napari layers in millimetres: anatomy, ROIs, contributions, and pictures beside the brain."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.affines import apply_affine
+
+from napari_neuraldiffuser.core.outputs.report.slices import POSITIVE
+from napari_neuraldiffuser.widgets.files.about import KEY, about, kind_of
+from napari_neuraldiffuser.widgets.files.outputs import SubjectOutputs
+from napari_neuraldiffuser.widgets.files.reader import AXIS_LABELS, LayerData, ReadError, read_volume, volume_layer
+from napari_neuraldiffuser.widgets.files.view import place_camera, show_all_soon
+
+if TYPE_CHECKING:
+    import napari
+
+PICTURES = ("seen", "start", "unguided", "guided")
+TITLES = "picture titles"
+GAP = 12.0
+"""Millimetres between the brain and the pictures, and between pictures; titles stand in it."""
+SHOWN_FAMILY = "prf-visualrois"
+EMPTY_BRAIN = (1, 180, 1)
+"""Voxels of 1 mm that pictures are placed beside where there is no volume."""
+THRESHOLD = 0.1
+"""Share of a map's largest contribution below which it is transparent at first."""
+
+
+def anatomy_layer(path: Path, told: dict[str, Any]) -> LayerData:
+    """A T1 in grey; `told` is what the panels hear of it (see `about.about`)."""
+    data, keywords, _ = read_volume(path)
+    keywords["metadata"][KEY] = told
+    return data, {**keywords, "name": "anatomy", "colormap": "gray"}, "image"
+
+
+def roi_layer(rois: Any, visible: bool, told: dict[str, Any] | None = None) -> LayerData:
+    """One ROI family as Labels; the status bar names the region under the pointer, `finish` draws outlines."""
+    labels = np.maximum(rois.labels, 0).astype(np.int32)
+    image = nib.Nifti1Image(labels, rois.affine)
+    image.header.set_intent("label")
+    data, keywords, kind = volume_layer(image, f"{rois.name}.nii.gz")
+    keywords["metadata"][KEY] = told or about("roi", family=rois.name)
+    return data, {**keywords, **_regions_look(rois.name, rois.names, visible)}, kind
+
+
+def _regions_look(family: str, names: dict[int, str], visible: bool) -> dict[str, Any]:
+    numbers = [k for k in names if k > 0]
+    features = {"index": [0, *numbers], "roi": ["", *(names[k] for k in numbers)]}
+    return {"name": f"ROI {family}", "features": features, "opacity": 0.9, "visible": visible}
+
+
+def regions_layer(path: Path, names: dict[int, str], told: dict[str, Any], visible: bool) -> LayerData:
+    """One ROI family from a label volume of an output folder."""
+    data, keywords, _ = read_volume(path)
+    keywords["metadata"][KEY] = told
+    return data, {**keywords, **_regions_look(told["family"], names, visible)}, "labels"
+
+
+def contribution_layer(path: Any, target: str, output: str | Path = "") -> LayerData:
+    """One target's contribution map, transparent below its lower contrast limit."""
+    data, keywords, _ = read_volume(path)
+    data = np.nan_to_num(np.asarray(data, dtype=np.float32))
+    # a map without a positive value has nothing to show, but a layer needs two distinct limits
+    largest = max(float(data.max(initial=0.0)), np.finfo(np.float32).tiny)
+    look = {"colormap": transparent_below(), "contrast_limits": (THRESHOLD * largest, largest)}
+    keywords["metadata"][KEY] = about("contribution", output=output or Path(path).absolute().parents[1], target=target)
+    return data, {**keywords, "name": f"contribution {target}", **look}, "image"
+
+
+def transparent_below() -> Any:
+    """The page's colours for positive shares; values below the lower contrast limit are transparent."""
+    from napari.utils.colormaps import Colormap
+    from napari.utils.colormaps.standardize_color import transform_color
+
+    colours = np.concatenate([transform_color(colour) for colour in POSITIVE])
+    return Colormap(colours, name="red above threshold", low_color=(0, 0, 0, 0))
+
+
+def finish(layer: Any) -> None:
+    """What a layer of ours can be told only when it exists: outlines of regions, the colour bar of a contribution."""
+    from napari.layers import Image, Labels
+
+    kind = kind_of(layer)
+    if kind == "roi" and isinstance(layer, Labels):
+        layer.contour = 1
+    elif kind == "contribution" and isinstance(layer, Image):
+        layer.colorbar.visible = True
+
+
+def _finish_inserted(event: Any) -> None:
+    finish(event.value)
+
+
+def prepare(viewer: "napari.Viewer | None") -> None:
+    """Have layers of ours finished as they arrive; turn the camera unless other layers are shown already."""
+    if viewer is None:
+        return
+    viewer.layers.events.inserted.connect(_finish_inserted)
+    if all(kind_of(layer) for layer in viewer.layers):
+        place_camera(viewer)
+    if not viewer.layers:
+        show_all_soon(viewer)
+
+
+def add_layers(viewer: "napari.Viewer", layers: list[LayerData]) -> list[Any]:
+    """Add layers of ours to a viewer."""
+    from napari.layers import Layer
+
+    added = []
+    for data, keywords, kind in layers:
+        layer = viewer.add_layer(Layer.create(data, keywords, kind))
+        finish(layer)
+        added.append(layer)
+    place_camera(viewer)
+    return added
+
+
+def frames(data: np.ndarray, affine: np.ndarray) -> dict[str, tuple[float, float, float]]:
+    """Where the pictures go, two by two, to the right of a volume and as high as it is long.
+
+    Parameters
+    ----------
+    data : ndarray (Z, Y, X)
+    affine : ndarray (4, 4)
+        Index (z, y, x) to (S, A, R) in mm.
+
+    Returns
+    -------
+    dict
+        Picture name to (top in A, left in R, side), in mm.
+    """
+    corners = apply_affine(affine, np.array([np.full(3, -0.5), np.array(data.shape[-3:]) - 0.5]))
+    (_, back, _), (_, front, right) = corners.min(axis=0), corners.max(axis=0)
+    side = (front - back) / 2 - GAP
+    places = [(row, column) for row in range(2) for column in range(2)]
+    return {
+        name: (front - GAP - row * (side + GAP), right + GAP + column * (side + GAP), side)
+        for name, (row, column) in zip(PICTURES, places, strict=True)
+    }
+
+
+def picture_layer(name: str, image: np.ndarray, frame: tuple[float, float, float]) -> LayerData:
+    """An RGB image (H, W, 3) upright in the plane of A and R; in mm, as one layer in pixels takes the units of all."""
+    top, left, side = frame
+    down, across = side / image.shape[0], side / image.shape[1]
+    # anterior points up, rows count downwards
+    affine = np.array([[-down, 0, top - down / 2], [0, across, left + across / 2], [0, 0, 1]])
+    return image, {"name": name, "rgb": True, "affine": affine, **_plane()}, "image"
+
+
+def titles_layer(places: dict[str, tuple[float, float, float]]) -> LayerData:
+    """The pictures' names above them."""
+    points = np.array([(top + 1.0, left) for top, left, _ in places.values()])
+    text = {"string": list(places), "anchor": "upper_left", "color": "white", "size": 11}
+    look = {"text": text, "size": 0.1, "face_color": "transparent", "border_color": "transparent"}
+    return points, {"name": TITLES, **look, **_plane()}, "points"
+
+
+def _plane() -> dict[str, Any]:
+    return {"units": ("mm", "mm"), "axis_labels": AXIS_LABELS[1:], "metadata": {KEY: about("picture")}}
+
+
+def picture_layers(found: SubjectOutputs, brain: list[LayerData]) -> list[LayerData]:
+    """Seen image, starting point and both arms of the first stimulus, beside the brain; as many as there are."""
+    if not found.pictures:
+        return []
+    first = found.pictures[min(found.pictures)]
+    files = {name: first[name, 1] for name in PICTURES if (name, 1) in first}
+    volume = brain[0] if brain else (np.zeros(EMPTY_BRAIN), {"affine": np.eye(4)}, "")
+    places = frames(volume[0], volume[1]["affine"])
+    layers = [picture_layer(name, read_picture(path), places[name]) for name, path in files.items()]
+    # the titles last, as a picture above them would hide them
+    return [*layers, titles_layer({name: places[name] for name in files})]
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """An image file as (H, W, 3) uint8; ReadError where it cannot be read."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            return np.array(image.convert("RGB"))
+    except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise ReadError(f"{path} must be a readable image, got: {error}. Reconstruct the stimulus again.") from error

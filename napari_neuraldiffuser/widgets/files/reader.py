@@ -1,0 +1,256 @@
+"""NIfTI volumes as napari layers, placed in millimetres."""
+
+import math
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.affines import obliquity
+from nibabel.filebasedimages import ImageFileError
+from nibabel.orientations import OrientationError
+from nibabel.spaces import vox2out_vox
+from nibabel.spatialimages import HeaderDataError, ImageDataError
+
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.widgets.files.about import about_file
+
+AXIS_LABELS = ("S", "A", "R")
+"""napari's axes after the transpose: superior, anterior and right are the positive directions."""
+
+LayerData = tuple[Any, dict[str, Any], str]
+LAZY_BYTES = 2**28
+"""Of a 4D file as it would be shown: above this one volume at a time is read, when it is looked at."""
+MAX_LABELS = 512
+MOST_VOXELS = 2**28
+"""Of one resampled volume: a gigabyte."""
+OBLIQUE_RADIANS = 1e-3
+DAMAGED = (
+    *(OSError, EOFError, ValueError, TypeError, OverflowError, MemoryError, zlib.error),
+    *(ImageFileError, HeaderDataError, ImageDataError),
+)
+"""What nibabel and the layers below it raise on damaged files, found by damaging them (test_fuzz_reader)."""
+
+
+class ReadError(UserError):
+    """A file cannot be shown as a volume; the message names the file and what is wrong with it."""
+
+
+def get_reader(path: str | list[str]) -> Callable[[str | list[str]], list[LayerData]] | None:
+    """napari's reader hook: the reading function for NIfTI names, None for others."""
+    paths = [path] if isinstance(path, (str, Path)) else path
+    if not all(str(p).endswith((".nii", ".nii.gz")) for p in paths):
+        return None
+    return read_volumes
+
+
+def read_volumes(path: str | list[str]) -> list[LayerData]:
+    """One layer for each path."""
+    paths = [path] if isinstance(path, (str, Path)) else path
+    layers = [read_volume(p) for p in paths]
+    _prepare_viewer()
+    return layers
+
+
+def _prepare_viewer() -> None:
+    """Upright, and with outlines and colour bars: if a viewer asked, and not a script."""
+    from napari import current_viewer
+
+    from napari_neuraldiffuser.widgets.files.layers import prepare
+
+    prepare(current_viewer())
+
+
+def read_volume(path: str | Path) -> LayerData:
+    """Read a 3D or 4D NIfTI file as (data, layer keywords, layer type).
+
+    Returns
+    -------
+    data : ndarray, (Z, Y, X) or (T, Z, Y, X)
+        Closest-canonical (RAS+) axes, reversed, so that napari's first axis runs towards superior.  A dask array of one
+        volume per chunk where a 4D file is large.
+    keywords : dict
+        name, affine (mm, permuted alike), units, axis_labels, metadata (path, the file's affine, notes, what the
+        writer needs, and what the panels are told).
+    kind : "image" or "labels"
+        Labels for piecewise-constant volumes of few integers (ROIs, masks).
+
+    Raises
+    ------
+    ReadError
+        If the file is missing, truncated, not NIfTI or not 3D or 4D.
+    """
+    return volume_layer(_open(path), path)
+
+
+def volume_layer(image: nib.spatialimages.SpatialImage, path: str | Path) -> LayerData:
+    """A 3D or 4D image that was opened from `path` as (data, layer keywords, layer type), as `read_volume` gives it."""
+    if image.ndim == 4 and 4 * math.prod(image.shape) > LAZY_BYTES:
+        return _lazy_layer(image, path)
+    canonical = _canonical(image, path)
+    data = _values(canonical.dataobj, path)
+    kind = "labels" if is_label_volume(image, data) else "image"
+    shown, affine, notes = _shown(data, canonical.affine, kind, path)
+    if kind == "labels":
+        shown = np.maximum(shown, 0).astype(np.int32)
+        if (data < 0).any():
+            notes.append("Negative labels (NSD: not this hemisphere's cortex) are shown as background.")
+    keywords = _keywords(image, path, affine, notes)
+    if kind == "labels" and notes:
+        # what was not shown as it is must not be lost when the layer is saved
+        keywords["metadata"]["nifti"]["stored"] = np.asanyarray(image.dataobj)
+    return shown.transpose(), keywords, kind
+
+
+def _shown(data: np.ndarray, affine: np.ndarray, kind: str, path: Any) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Canonical data (X, Y, Z[, T]) on a grid that napari can show, its affine, and a note if that is another grid."""
+    if obliquity(affine).max() <= OBLIQUE_RADIANS:
+        return data, affine, []
+    _check_resampled_size(data.shape, affine, path)
+    shown, affine = axis_aligned(data, affine, order=0 if kind == "labels" else 1)
+    return shown, affine, ["The volume is oblique: resampled to an axis-aligned grid for display."]
+
+
+def _lazy_layer(image: nib.spatialimages.SpatialImage, path: str | Path) -> LayerData:
+    """A large 4D file: nothing but the first volume is read now."""
+    from napari_neuraldiffuser.widgets.files.lazy import lazy_volumes
+
+    compressed = str(path).endswith(".gz")
+    if compressed:
+        image = _open(path, keep_file_open=True)  # or stepping forward unpacks from the start every time
+    else:
+        _values_of(lambda: image.dataobj[-1:, -1:, -1:, -1:], path)  # the last voxel: is the file complete?
+    shown, affine, notes = _one_volume(image, path, 0)
+    notes.append("Volumes are read when they are shown.")
+    if compressed:
+        notes.append("Going back in a compressed file unpacks it from the start: gunzip it to step quickly.")
+    data = lazy_volumes(lambda t: _one_volume(image, path, t)[0].transpose(), image.shape[3], shown.transpose())
+    keywords = _keywords(image, path, affine, notes)
+    low, high = (float(q) for q in np.nanquantile(shown, (0.01, 0.995)))
+    if high > low:
+        keywords["contrast_limits"] = (low, high)
+    return data, keywords, "image"
+
+
+def _one_volume(image: nib.spatialimages.SpatialImage, path: Any, t: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Volume `t` of a 4D file as `_shown` gives it."""
+    values = _values_of(lambda: image.dataobj[..., t], path)
+    canonical = _canonical(nib.Nifti1Image(values, image.affine), path)
+    return _shown(np.asanyarray(canonical.dataobj), canonical.affine, "image", path)
+
+
+def _open(path: str | Path, **options: Any) -> nib.spatialimages.SpatialImage:
+    try:
+        image = nib.load(path, **options)
+    except DAMAGED as error:
+        raise ReadError(f"{path} must be a NIfTI file, got: {error}. Check the path and the file.") from error
+    if not hasattr(image, "affine") or image.ndim not in (3, 4) or 0 in image.shape:
+        raise ReadError(
+            f"{path} must be a 3D or 4D volume, got shape {getattr(image, 'shape', None)}. Choose one with 3 or 4 axes."
+        )
+    if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-12:
+        raise ReadError(
+            f"{path} must have an invertible affine, got {image.affine.tolist()}. Repair its sform or qform."
+        )
+    return image
+
+
+def _canonical(image, path):
+    try:
+        return nib.as_closest_canonical(image)
+    except OrientationError as error:
+        raise ReadError(f"{path} must have three distinct axes, got: {error}. Repair its header.") from error
+    except DAMAGED as error:
+        raise ReadError(f"{path} must be complete, got: {error}. Copy or download it again.") from error
+
+
+def _values(dataobj: Any, path: Any) -> np.ndarray:
+    """Voxel values in the stored dtype; scaled or double data as float32, which is what a screen needs."""
+    return _values_of(lambda: dataobj, path)
+
+
+def _values_of(read: Callable[[], Any], path: Any) -> np.ndarray:
+    try:
+        data = np.asanyarray(read())
+    except DAMAGED as error:
+        raise ReadError(f"{path} must be complete, got: {error}. Copy or download it again.") from error
+    if data.dtype.kind not in "iuf":
+        raise ReadError(f"{path} must hold real numbers, got {data.dtype}. Save its magnitude or one channel.")
+    data = data.astype(data.dtype.newbyteorder("="), copy=False)
+    return data.astype(np.float32) if data.dtype.kind == "f" and data.dtype.itemsize != 4 else data
+
+
+def is_label_volume(image, data: np.ndarray) -> bool:
+    """Whether `data` (X, Y, Z) holds labels: few integers in patches, or the header's intent says so.
+
+    Anatomy is often stored as integers too, but neighbouring voxels of an anatomy rarely have equal values.
+    """
+    if data.ndim != 3:
+        return False
+    if image.header.get("intent_code", 0) == 1002:  # NIFTI_INTENT_LABEL
+        return True
+    if data.dtype.kind == "f" and not np.array_equal(data, np.rint(data)):
+        return False
+    if len(np.unique(data)) > MAX_LABELS or not data.any():
+        return False
+    inside = (data[1:] > 0) & (data[:-1] > 0)
+    equal = (data[1:] == data[:-1])[inside]
+    return bool(equal.size == 0 or equal.mean() > 0.5)
+
+
+def _check_resampled_size(shape: tuple[int, ...], affine: np.ndarray, path: Any) -> None:
+    """A damaged affine can ask for terabytes; refuse before they are allocated."""
+    try:
+        grid, _ = vox2out_vox((shape[:3], affine), tuple(nib.affines.voxel_sizes(affine)))
+        n_voxels = math.prod(int(n) for n in grid)
+    except DAMAGED as error:
+        raise ReadError(f"{path} must have a usable affine, got: {error}. Repair its header.") from error
+    if n_voxels > MOST_VOXELS:
+        raise ReadError(
+            f"{path} must fit {MOST_VOXELS} voxels when resampled for display, got {n_voxels}. Repair its affine."
+        )
+
+
+def axis_aligned(data: np.ndarray, affine: np.ndarray, order: int) -> tuple[np.ndarray, np.ndarray]:
+    """`data` (X, Y, Z[, T]) resampled to the world's axes at its own voxel sizes."""
+    from nibabel.processing import resample_to_output  # imports scipy.ndimage: half of the time the dock takes
+
+    sizes = tuple(nib.affines.voxel_sizes(affine))
+    volumes = data[..., None] if data.ndim == 3 else data
+    resampled = [
+        resample_to_output(nib.Nifti1Image(volumes[..., t].astype(np.float32), affine), sizes, order=order)
+        for t in range(volumes.shape[3])
+    ]
+    stacked = np.stack([np.asanyarray(r.dataobj, dtype=np.float32) for r in resampled], axis=3)
+    return (stacked[..., 0] if data.ndim == 3 else stacked), resampled[0].affine
+
+
+def _keywords(
+    image: nib.spatialimages.SpatialImage, path: str | Path, affine: np.ndarray, notes: list[str]
+) -> dict[str, Any]:
+    """Layer keywords of data transposed to ([T,] Z, Y, X) whose (X, Y, Z) grid has `affine` in mm.
+
+    `metadata["nifti"]` has what the way back to the file's own grid needs.
+    """
+    reverse = [2, 1, 0, 3]
+    placed = np.eye(image.ndim + 1)
+    placed[-4:, -4:] = affine[np.ix_(reverse, reverse)]
+    # time keeps volume numbers; every spatial axis has the same unit in all layers, or napari drops units
+    extra = image.ndim - 3
+    way_back = {
+        "header": image.header.copy(),
+        "shape": tuple(int(n) for n in image.shape),
+        "affine": image.affine,
+        "placed": placed,
+        "resampled": obliquity(image.affine).max() > OBLIQUE_RADIANS,
+    }
+    metadata = {"path": str(path), "affine": image.affine, "notes": notes, "nifti": way_back}
+    return {
+        "name": Path(path).name.removesuffix(".gz").removesuffix(".nii"),
+        "affine": placed,
+        "units": ("pixel",) * extra + ("mm",) * 3,
+        "axis_labels": ("volume",) * extra + AXIS_LABELS,
+        "metadata": {**metadata, "neuraldiffuser": about_file(path, image.ndim)},
+    }

@@ -1,0 +1,265 @@
+"""Neurological and radiological view, anatomical planes, places in mm: for layers in (S, A, R) mm (see reader)."""
+
+import contextlib
+import weakref
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.widgets.files.about import KEY, kind_of
+from napari_neuraldiffuser.widgets.session.state import preferences
+
+if TYPE_CHECKING:
+    import napari
+
+CONVENTIONS = ("neurological", "radiological")
+RULES = {"neurological": "the left side is on the left", "radiological": "the right side is on the left"}
+PLANES = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}
+"""Order of the axes S, A, R: the slider first, then up, then to the right."""
+ENDS = {"S": "IS", "A": "PA", "R": "LR"}
+"""What lies at the low and the high end of an axis."""
+SIDES = {"left": "middle_left", "right": "middle_right", "up": "top_center", "down": "bottom_center"}
+OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up"}
+EVEN = ("SAR", "ARS", "RSA")
+KEYS = {
+    "Alt-A": "axial plane",
+    "Alt-C": "coronal plane",
+    "Alt-S": "sagittal plane",
+    "Alt-N": "neurological or radiological view",
+    "Alt-G": "go to a place in mm",
+}
+
+
+class PlaceError(UserError):
+    """A plane or place that the viewer cannot show."""
+
+
+_VIEWS: dict[int, "AnatomicalView"] = {}
+
+
+class AnatomicalView:
+    """Keeps a viewer's camera and the letters at its edges in agreement with the convention, in every slice order.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        Held weakly.
+    convention : {"neurological", "radiological"}
+        Which way the left-right axis runs in 2D.  In 3D the head is never mirrored.
+    """
+
+    def __init__(self, viewer: "napari.Viewer", convention: str) -> None:
+        self._viewer = weakref.ref(viewer)
+        self.convention = convention
+        for event in (viewer.dims.events.order, viewer.dims.events.ndisplay, viewer.dims.events.ndim):
+            event.connect(self.apply)
+        viewer.layers.events.inserted.connect(self._inserted)
+
+    @classmethod
+    def of(cls, viewer: "napari.Viewer") -> "AnatomicalView":
+        """The view of a viewer, which from now on is anatomical and has the keys."""
+        viewer = getattr(viewer, "__wrapped__", viewer)  # plugins are handed a proxy
+        key = id(viewer)
+        if key not in _VIEWS:
+            chosen = preferences()["convention"]
+            _VIEWS[key] = cls(viewer, chosen if chosen in CONVENTIONS else CONVENTIONS[0])
+            weakref.finalize(viewer, _VIEWS.pop, key, None)
+            viewer.canvas.overlays.scale_bar.visible = True
+            bind_keys(viewer)
+            _VIEWS[key].apply()
+        return _VIEWS[key]
+
+    def choose(self, convention: str) -> None:
+        """Take another convention and say so in the status bar."""
+        if convention not in CONVENTIONS:
+            raise PlaceError(f"convention must be one of {list(CONVENTIONS)}, got {convention!r}.")
+        self.convention = convention
+        self.apply()
+        viewer = self._viewer()
+        if viewer is not None:
+            viewer.status = f"{convention} view: {RULES[convention]}"
+
+    def apply(self, event: Any = None) -> None:
+        """Turn the camera and write the letters for the axes that are displayed now."""
+        viewer = self._viewer()
+        if viewer is None:
+            return
+        axes = displayed_axes(viewer)
+        if len(axes) == 3:
+            depth = "towards" if axes in EVEN else "away"
+            viewer.scene.camera.orientation = (depth, "up", "right")
+            letters = {}
+        else:
+            viewer.scene.camera.orientation2d = (self._direction(axes[0], "up"), self._direction(axes[1], "right"))
+            letters = self._letters(axes)
+        _write(viewer, letters)
+        _show_pictures(viewer)
+
+    def _inserted(self, event: Any) -> None:
+        viewer = self._viewer()
+        if viewer is not None and kind_of(event.value) == "picture":
+            _show_pictures(viewer)
+
+    def _direction(self, axis: str, towards: str) -> str:
+        """Where the high end of an axis is; only left and right ever change places."""
+        mirrored = axis == "R" and self.convention == "radiological"
+        return OPPOSITE[towards] if mirrored else towards
+
+    def _letters(self, axes: str) -> dict[str, str]:
+        letters = {}
+        for axis, towards in zip(axes, ("up", "right"), strict=True):
+            if axis in ENDS:
+                high = self._direction(axis, towards)
+                letters[high], letters[OPPOSITE[high]] = ENDS[axis][1], ENDS[axis][0]
+        return letters
+
+
+def displayed_axes(viewer: "napari.Viewer") -> str:
+    """Letters of the displayed axes, outermost first: "AR" for axial slices; "?" for an axis that is not of space."""
+    first = viewer.dims.ndim - 3
+    return "".join("SAR"[axis - first] if axis >= first else "?" for axis in viewer.dims.displayed)
+
+
+def _write(viewer: "napari.Viewer", letters: dict[str, str]) -> None:
+    """Letters at the edges of the canvas."""
+    from napari.components.overlays import TextOverlay
+
+    for side, position in SIDES.items():
+        key = f"{side}_side"
+        if key not in viewer.canvas.overlays:
+            viewer.canvas.overlays[key] = TextOverlay(position=position, font_size=14)
+        overlay = viewer.canvas.overlays[key]
+        overlay.text = letters.get(side, "")
+        overlay.visible = side in letters
+
+
+def _show_pictures(viewer: "napari.Viewer") -> None:
+    """Pictures lie in the axial plane; napari would show them turned in other ones."""
+    fitting = displayed_axes(viewer) in ("AR", "SAR")
+    for layer in viewer.layers:
+        if kind_of(layer) != "picture":
+            continue
+        told = layer.metadata[KEY]
+        if fitting and told.pop("hidden", False):
+            layer.visible = True
+        elif not fitting and layer.visible:
+            layer.visible, told["hidden"] = False, True
+
+
+def show_all_soon(viewer: "napari.Viewer") -> None:
+    """Fit the view to the layers once those that are being read are there: napari does so for the first alone."""
+    from qtpy.QtCore import QTimer
+
+    held = weakref.ref(getattr(viewer, "__wrapped__", viewer))
+
+    def fit() -> None:
+        alive = held()
+        if alive is not None and alive.layers:
+            with contextlib.suppress(RuntimeError):  # its window was closed meanwhile
+                alive.reset_view()
+
+    QTimer.singleShot(0, fit)
+
+
+def place_camera(viewer: "napari.Viewer") -> None:
+    """Anatomical view in the user's convention, with a scale bar."""
+    AnatomicalView.of(viewer)
+
+
+def show_plane(viewer: "napari.Viewer", plane: str) -> None:
+    """Show slices of one plane in 2D: "axial", "coronal" or "sagittal"."""
+    if plane not in PLANES:
+        raise PlaceError(f"plane must be one of {list(PLANES)}, got {plane!r}.")
+    _check_space(viewer)
+    AnatomicalView.of(viewer)
+    extra = viewer.dims.ndim - 3
+    viewer.dims.ndisplay = 2
+    viewer.dims.order = (*range(extra), *(extra + axis for axis in PLANES[plane]))
+    viewer.reset_view(layers=[layer for layer in viewer.layers if layer.visible] or None)
+
+
+def go_to(viewer: "napari.Viewer", place: Sequence[float]) -> None:
+    """Show the slice through a place and centre the camera on it.
+
+    Parameters
+    ----------
+    place : (x, y, z)
+        mm in the layers' world: x towards right, y towards anterior, z towards superior.
+    """
+    _check_space(viewer)
+    world = tuple(place)[::-1]
+    extra = viewer.dims.ndim - 3
+    spans = viewer.dims.range[extra:]
+    for name, value, span in zip("zyx", world, spans, strict=True):
+        if not span.start <= value <= span.stop:
+            raise PlaceError(
+                f"{name} must be {span.start:.0f} ... {span.stop:.0f} mm, which is where layers are, got {value:g}."
+            )
+    viewer.dims.set_point(range(extra, extra + 3), world)
+    centre = [world[axis - extra] if axis >= extra else 0.0 for axis in viewer.dims.displayed]
+    viewer.scene.camera.center = (*(0.0,) * (3 - len(centre)), *centre)
+    x, y, z = place
+    viewer.status = f"x {x:g}, y {y:g}, z {z:g} mm"
+
+
+def place_shown(viewer: "napari.Viewer") -> tuple[float, float, float]:
+    """The place (x, y, z) in mm where the three sliders stand."""
+    _check_space(viewer)
+    z, y, x = viewer.dims.point[-3:]
+    return x, y, z
+
+
+def _check_space(viewer: "napari.Viewer") -> None:
+    if viewer.dims.ndim < 3:
+        raise PlaceError(f"layers must have three axes, got {viewer.dims.ndim}. Open a volume first.")
+
+
+def parse_place(text: str) -> tuple[float, float, float]:
+    """Three numbers from "12, -34.5, 8" or "12 -34.5 8"; PlaceError for anything else."""
+    try:
+        x, y, z = (float(word) for word in text.replace(",", " ").split())
+    except ValueError:
+        raise PlaceError(f"place must be three numbers x, y, z in mm, got {text!r}.") from None
+    return x, y, z
+
+
+# commands of the manifest: napari hands the viewer over
+
+
+def axial(viewer: "napari.Viewer") -> None:
+    """Axial slices."""
+    show_plane(viewer, "axial")
+
+
+def coronal(viewer: "napari.Viewer") -> None:
+    """Coronal slices."""
+    show_plane(viewer, "coronal")
+
+
+def sagittal(viewer: "napari.Viewer") -> None:
+    """Sagittal slices."""
+    show_plane(viewer, "sagittal")
+
+
+def toggle_convention(viewer: "napari.Viewer") -> None:
+    """From neurological to radiological view and back."""
+    view = AnatomicalView.of(viewer)
+    view.choose(CONVENTIONS[1 - CONVENTIONS.index(view.convention)])
+
+
+def ask_place(viewer: "napari.Viewer") -> None:
+    """Ask for a place in mm and show it."""
+    from qtpy.QtWidgets import QApplication, QInputDialog
+
+    here = ", ".join(f"{value:.1f}" for value in place_shown(viewer))
+    asked = "x (right), y (anterior), z (superior) in mm"
+    text, accepted = QInputDialog.getText(QApplication.activeWindow(), "Go to", asked, text=here)
+    if accepted:
+        go_to(viewer, parse_place(text))
+
+
+def bind_keys(viewer: "napari.Viewer") -> None:
+    """Shortcuts of the commands above, as `KEYS` lists them, for keys that are free: a manifest's are ignored."""
+    for key, command in zip(KEYS, (axial, coronal, sagittal, toggle_convention, ask_place), strict=True):
+        with contextlib.suppress(ValueError):
+            viewer.bind_key(key, command)

@@ -1,0 +1,1 @@
+"""Contribution maps on the brain: overlay, outlines, probe, table of regions."""

@@ -1,0 +1,277 @@
+"""Contribution maps, regions and ROI table of one subject in memory, and what they say at a place in mm.
+
+Needs neither Qt nor napari, so that a thread can read them.  Places are (R, A, S) in mm, as nibabel has them.
+"""
+
+import csv
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.affines import apply_affine
+
+from napari_neuraldiffuser.core.params import TARGETS
+from napari_neuraldiffuser.widgets.files.outputs import OutputFolderError, SubjectOutputs, region_names
+from napari_neuraldiffuser.widgets.files.reader import ReadError, read_volume, volume_layer
+
+Progress = Callable[[int, int, str], None]
+OUTSIDE = "outside "
+"""Begins the name of the row with a family's remaining voxels."""
+REVERSED = [2, 1, 0, 3]
+NAMES = {"z": "z, image latent", "c": "c, text embedding"}
+SIGNS = ("positive", "negative", "both")
+
+
+@dataclass(frozen=True)
+class Volume:
+    """One volume as its file has it, for values, and as napari shows it.
+
+    Attributes
+    ----------
+    values : ndarray (X, Y, Z)
+        In the file's own order of axes.
+    affine : ndarray (4, 4)
+        Of the file: index to (R, A, S) in mm.
+    shown : ndarray (Z, Y, X)
+        Along the world's axes; another grid than the file's only where that is oblique.
+    placing : dict
+        affine (4, 4) from shown index to (S, A, R) in mm, units and axis_labels of a layer, metadata.
+    """
+
+    values: np.ndarray
+    affine: np.ndarray
+    shown: np.ndarray
+    placing: dict[str, Any]
+
+    @cached_property
+    def _to_index(self) -> np.ndarray:
+        return np.linalg.inv(self.affine)
+
+    @cached_property
+    def _to_shown(self) -> np.ndarray:
+        return np.linalg.inv(self.placing["affine"])
+
+    def indices(self, places: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Nearest file index (n, 3) of each place (n, 3), and whether it is inside (n,)."""
+        found = np.rint(apply_affine(self._to_index, np.atleast_2d(places))).astype(int)
+        return found, ((found >= 0) & (found < self.values.shape)).all(axis=1)
+
+    def index(self, place: Any) -> tuple[int, int, int] | None:
+        """File index of the voxel at a place, None outside the volume."""
+        (found,), (inside,) = self.indices(place)
+        return tuple(int(i) for i in found) if inside else None
+
+    def centre(self, index: Sequence[int]) -> np.ndarray:
+        """Place of a voxel's centre."""
+        return apply_affine(self.affine, index)
+
+    def shown_index(self, place: Any) -> np.ndarray:
+        """Nearest index (z, y, x) of what is shown; may lie outside."""
+        return np.rint(apply_affine(self._to_shown, np.asarray(place)[::-1])).astype(int)
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family of regions: label volume, and label to name."""
+
+    name: str
+    volume: Volume
+    names: dict[int, str]
+
+    def label(self, roi: str) -> int | None:
+        """Number of a region; 0 for what is outside all of them, None where it has none."""
+        if roi.startswith(OUTSIDE):
+            return 0
+        return next((k for k, name in self.names.items() if name == roi and k > 0), None)
+
+    def labels_at(self, places: Any) -> np.ndarray:
+        """Label of each place (n, 3), 0 outside the volume."""
+        indices, inside = self.volume.indices(places)
+        found = np.zeros(len(indices), dtype=int)
+        found[inside] = self.volume.values[tuple(indices[inside].T)]
+        return found
+
+    def at(self, place: Any) -> str:
+        """Name of the region at a place, or nothing."""
+        label = int(self.labels_at(place)[0])
+        return self.names.get(label, f"label {label}") if label > 0 else ""
+
+    @cached_property
+    def _slices(self) -> tuple[np.ndarray, ...]:
+        """Of every shown axis: which labels (rows) occur in which slice (columns)."""
+        shown = self.volume.shown
+        places = np.nonzero(shown > 0)
+        labels = shown[places]
+        found = tuple(np.zeros((max(self.names, default=0) + 1, n), dtype=bool) for n in shown.shape)
+        known = labels < len(found[0])
+        for present, index in zip(found, places, strict=True):
+            present[labels[known], index[known]] = True
+        return found
+
+    def in_slice(self, axis: int, place: Any) -> set[str]:
+        """Regions with a voxel in the slice across shown axis 0 (S), 1 (A) or 2 (R) through a place."""
+        i = int(self.volume.shown_index(place)[axis])
+        present = self._slices[axis]
+        if not 0 <= i < present.shape[1]:
+            return set()
+        return {self.names[k] for k in np.flatnonzero(present[:, i]) if k in self.names and k > 0}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the ROI table; shares and errors are those of the TSV."""
+
+    family: str
+    roi: str
+    target: str
+    share: float
+    se: float
+    n_voxels: int
+
+    @property
+    def outside(self) -> bool:
+        """Whether it stands for the voxels of no region."""
+        return self.roi.startswith(OUTSIDE)
+
+
+@dataclass(frozen=True)
+class SubjectMaps:
+    """What one subject's output folder holds: target to map and file, family to regions, table, and remarks."""
+
+    label: str
+    maps: dict[str, Volume]
+    paths: dict[str, Path]
+    families: dict[str, Family]
+    rows: list[Row]
+    notes: list[str]
+
+    def peak(self, target: str, family: Family, roi: str, sign: str) -> np.ndarray | None:
+        """Centre of the region's voxel that adds most (positive), removes most (negative), or either (both).
+
+        None where the region has no voxel with a share.
+        """
+        label = family.label(roi)
+        volume = self.maps[target]
+        indices = np.argwhere(volume.values != 0)
+        if label is None or not len(indices):
+            return None
+        places = apply_affine(volume.affine, indices)
+        own = family.labels_at(places) == label
+        if not own.any():
+            return None
+        shares = volume.values[tuple(indices[own].T)]
+        ranked = {"positive": shares, "negative": -shares, "both": np.abs(shares)}[sign]
+        return places[own][int(ranked.argmax())]
+
+
+def read_subject(outputs: SubjectOutputs, progress: Progress) -> SubjectMaps:
+    """Read every map, region and the table of one subject.
+
+    Raises
+    ------
+    ReadError, OutputFolderError
+        Where a map or the table is damaged; a damaged region volume becomes a note.
+    """
+    targets = sorted(outputs.maps, key=lambda t: TARGETS.index(t) if t in TARGETS else len(TARGETS))
+    total = len(targets) + len(outputs.regions)
+    maps, families, notes = {}, {}, []
+    for target in targets:
+        progress(len(maps), total, "reading maps")
+        maps[target] = read_map(outputs.maps[target])
+    for name, path in outputs.regions.items():
+        progress(len(maps) + len(families), total, "reading regions")
+        try:
+            families[name] = read_family(name, path)
+        except (ReadError, OutputFolderError) as error:
+            notes.append(str(error))
+    rows = read_rows(outputs.table) if outputs.table else []
+    return SubjectMaps(outputs.label, maps, dict(outputs.maps), families, rows, notes)
+
+
+def read_map(path: str | Path) -> Volume:
+    """One contribution map; what is not a number becomes 0, which is no contribution."""
+    image = open_volume(path)
+    return make_volume(np.nan_to_num(np.asarray(image.dataobj, dtype=np.float32)), image.affine, path)
+
+
+def open_volume(path: str | Path) -> Any:
+    """The image of a 3D file that the reader could read; ReadError for any other."""
+    read_volume(path)
+    image = nib.load(path)
+    if image.ndim != 3:
+        raise ReadError(f"{path} must be a 3D volume, got shape {image.shape}. Choose an output folder of a run.")
+    return image
+
+
+def make_volume(values: np.ndarray, affine: np.ndarray, path: str | Path) -> Volume:
+    """A Volume of values (X, Y, Z) whose shown half is a view of them where the grid is not oblique."""
+    image = nib.Nifti1Image(values, affine)
+    if np.issubdtype(values.dtype, np.integer):
+        image.header.set_intent("label")
+    shown, keywords, _ = volume_layer(image, path)
+    placing = {key: keywords[key] for key in ("affine", "units", "axis_labels", "metadata")}
+    return Volume(values, np.asarray(affine), shown, placing)
+
+
+def read_family(name: str, path: Path) -> Family:
+    """One family from its label volume and the table of names beside it."""
+    image = open_volume(path)
+    labels = np.maximum(np.asanyarray(image.dataobj), 0).astype(np.int32)
+    names = region_names(path) or {int(k): f"label {k}" for k in np.unique(labels) if k > 0}
+    family = Family(name, make_volume(labels, image.affine, path), names)
+    _ = family._slices  # made here, in the reader's thread
+    return family
+
+
+def family_of_layer(layer: Any) -> Family | None:
+    """The family that a Labels layer of our readers shows; None for any other layer."""
+    about = layer.metadata.get("neuraldiffuser") or {}
+    columns = getattr(layer, "features", {})
+    if about.get("kind") != "roi" or "roi" not in columns or "index" not in columns or layer.ndim != 3:
+        return None
+    placed = np.asarray(layer.affine.affine_matrix)
+    shown = np.asarray(layer.data)
+    names = {int(k): str(n) for k, n in zip(columns["index"], columns["roi"], strict=True) if int(k) > 0 and n}
+    placing = {"affine": placed, "units": layer.units, "axis_labels": layer.axis_labels, "metadata": {}}
+    volume = Volume(shown.transpose(), placed[np.ix_(REVERSED, REVERSED)], shown, placing)
+    return Family(str(about.get("family") or layer.name), volume, names)
+
+
+def target_name(target: str) -> str:
+    """A target as a list shows it."""
+    number = target.removeprefix("g")
+    return NAMES.get(target) or (f"{target}, guidance layer {int(number)}" if number.isdigit() else target)
+
+
+def plain(family: str) -> str:
+    """A family's name as file names have it."""
+    return re.sub(r"[^0-9A-Za-z]", "", family)
+
+
+def read_rows(table: Path) -> list[Row]:
+    """Rows of `sub-XX_contribution.tsv`.
+
+    Raises
+    ------
+    OutputFolderError
+        If the table lacks a column or holds something that is not a number.
+    """
+    try:
+        with open(table, newline="", encoding="utf-8") as stream:
+            return [_row(values) for values in csv.DictReader(stream, delimiter="\t")]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise OutputFolderError(
+            f"{table} must have the columns roi, target, share and se, got a row without a usable {error}. "
+            "Run the contribution step again."
+        ) from error
+
+
+def _row(values: dict[str, str]) -> Row:
+    share, se = (np.nan if values[key] == "n/a" else float(values[key]) for key in ("share", "se"))
+    family, n = values.get("family") or "", int(values.get("n_voxels") or 0)
+    return Row(family, values["roi"], values["target"], share, se, n)

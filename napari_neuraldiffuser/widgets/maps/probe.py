@@ -1,0 +1,144 @@
+"""A click on the brain: which voxel it is, in which regions, and what it adds to every target."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_neuraldiffuser.widgets.maps.files import Family, SubjectMaps, Volume
+from napari_neuraldiffuser.widgets.maps.own_layers import OWN, own_layer
+
+if TYPE_CHECKING:
+    import napari
+
+LAYER_NAME = "probe"
+SCALE = 1e3
+"""Shares of single voxels are shown in thousandths."""
+PER_LINE = 4
+CROSS = 3.0
+"""Voxels across."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is at a place.
+
+    Attributes
+    ----------
+    index : tuple of int
+        (i, j, k) in the map's file.
+    place : ndarray (3,)
+        (R, A, S) in mm of that voxel's centre.
+    regions : dict
+        Family to region; only where the voxel is in one.
+    shares : dict
+        Target to the voxel's share.
+    """
+
+    index: tuple[int, int, int]
+    place: np.ndarray
+    regions: dict[str, str]
+    shares: dict[str, float]
+
+
+def look_up(maps: SubjectMaps, target: str, families: dict[str, Family], place: Any) -> Found | None:
+    """What the maps and regions have at a place (R, A, S) in mm; None outside the target's map."""
+    volume = maps.maps[target]
+    index = volume.index(place)
+    if index is None:
+        return None
+    centre = volume.centre(index)
+    regions = {name: roi for name, family in families.items() if (roi := family.at(centre))}
+    shares = {}
+    for name, other in maps.maps.items():
+        own = other.index(centre)
+        shares[name] = float(other.values[own]) if own is not None else float("nan")
+    return Found(index, centre, regions, shares)
+
+
+def describe(found: Found | None, target: str, name: str) -> str:
+    """Rich text of what was found; `name` is the full name of the target."""
+    if found is None:
+        return "Outside the contribution map: nothing is known of this place."
+    r, a, s = found.place
+    regions = ", ".join(f"{roi} ({family})" for family, roi in found.regions.items()) or "no region"
+    where = f"R {r:.1f}, A {a:.1f}, S {s:.1f} mm; voxel ({', '.join(map(str, found.index))}) of the file"
+    own = found.shares[target] * SCALE
+    lines = [f"<b>{escape(regions)}</b>", where, f"share in {escape(name)}: <b>{own:.3g}</b> ‰"]
+    return "<br>".join(lines) + _table(found.shares, target)
+
+
+def _table(shares: dict[str, float], target: str) -> str:
+    """Shares of all targets in thousandths, four to a line."""
+    cells = [
+        f"<td>{'<b>' if name == target else ''}{escape(name)} {value * SCALE:.3g}{'</b>' if name == target else ''}"
+        "&nbsp;&nbsp;</td>"
+        for name, value in shares.items()
+    ]
+    lines = [cells[i : i + PER_LINE] for i in range(0, len(cells), PER_LINE)]
+    return "<table>" + "".join(f"<tr>{''.join(line)}</tr>" for line in lines) + "</table>"
+
+
+class Probe:
+    """Listens to clicks on the canvas, whichever layer is active, and marks the voxel with a cross.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    clicked : callable
+        Gets the place (R, A, S) in mm, or None where the view cannot say one.
+    """
+
+    def __init__(self, viewer: "napari.Viewer", clicked: Callable[[np.ndarray | None], None]) -> None:
+        self.viewer, self.clicked = viewer, clicked
+        self.enabled = True
+        viewer.mouse_drag_callbacks.append(self._on_press)
+
+    @property
+    def layer(self) -> Any:
+        """The cross, whoever made it; None where there is none."""
+        return own_layer(self.viewer, LAYER_NAME)
+
+    def close(self) -> None:
+        """Listen no longer."""
+        if self._on_press in self.viewer.mouse_drag_callbacks:
+            self.viewer.mouse_drag_callbacks.remove(self._on_press)
+
+    def _on_press(self, viewer: Any, event: Any) -> Iterator[None]:
+        """A press that is released where it was is a click; with a move between it is the camera's."""
+        if not self.enabled or event.button != 1 or len(event.modifiers):
+            return
+        position, ndisplay = tuple(event.position), len(event.dims_displayed)
+        yield
+        while event.type == "mouse_move":
+            if not np.allclose(event.position, position):
+                return
+            yield
+        self.clicked(place_of(position) if ndisplay == 2 else None)
+
+    def mark(self, volume: Volume, place: Any) -> None:
+        """Put the cross on the voxel of a place, on the volume's grid: else napari would step through finer slices."""
+        point = volume.shown_index(place)[None].astype(float)
+        if self.layer is not None:
+            if not np.array_equal(self.layer.affine.affine_matrix, volume.placing["affine"]):
+                self.layer.affine = volume.placing["affine"]
+            self.layer.data = point
+            return
+        active = self.viewer.layers.selection.active
+        placing = {key: volume.placing[key] for key in ("affine", "units", "axis_labels")}
+        look = {"symbol": "cross", "size": CROSS, "face_color": "cyan", "border_width": 0}
+        self.viewer.add_points(point, name=LAYER_NAME, metadata={OWN: LAYER_NAME}, **placing, **look)
+        if active is not None:
+            self.viewer.layers.selection.active = active
+
+    def remove(self) -> None:
+        """Take the cross away."""
+        if self.layer is not None:
+            self.viewer.layers.remove(self.layer)
+
+
+def place_of(position: Any) -> np.ndarray | None:
+    """(R, A, S) in mm of a world position ([volume,] S, A, R); None where only pictures are shown."""
+    return np.array(position[-3:], dtype=float)[::-1] if len(position) >= 3 else None

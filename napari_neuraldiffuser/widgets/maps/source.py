@@ -1,0 +1,138 @@
+"""Where contribution maps come from: an output folder, typed, browsed or dropped, read in a thread."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QHBoxLayout, QLineEdit, QPushButton, QWidget
+
+from napari_neuraldiffuser.widgets.files.outputs import find_subjects
+from napari_neuraldiffuser.widgets.files.reader import LayerData, ReadError, read_volume
+from napari_neuraldiffuser.widgets.maps.files import Progress, SubjectMaps, read_subject
+from napari_neuraldiffuser.widgets.session.worker import CoreWorker
+
+Found = tuple[list[str], SubjectMaps, LayerData | None]
+"""Labels of all subjects, what one of them has, and its anatomy."""
+
+
+class MapSource(QWidget):
+    """Folder and subject; `arrived` with `Found` or the exception that reading ended with.
+
+    Attributes
+    ----------
+    opened : str
+        The folder that is shown or being read.
+    """
+
+    chosen = Signal(str)
+    told = Signal(int, int, str)
+    arrived = Signal(object)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened = ""
+        self.reading: CoreWorker | None = None
+        self._waiting: tuple[str, str] | None = None
+        self.setAcceptDrops(True)
+        self.folder = QLineEdit(placeholderText="output folder of a run; drop one here", acceptDrops=False)
+        self.folder.setToolTip("Folder with sub-XX/sub-XX_space-*_target-*_contribution.nii.gz")
+        self.folder.editingFinished.connect(lambda: self.choose(self.folder.text().strip()))
+        browse = QPushButton("Browse…")
+        browse.setToolTip("Choose the output folder of a run")
+        browse.clicked.connect(self._browse)
+        row = QHBoxLayout()
+        row.addWidget(self.folder, 1)
+        row.addWidget(browse)
+        self.subject = QComboBox()
+        self.subject.setToolTip("Subjects with contribution maps in this folder")
+        self.subject.currentTextChanged.connect(self._subject_chosen)
+        form = QFormLayout(self)
+        form.setContentsMargins(0, 0, 0, 0)
+        form.addRow("Folder", row)
+        form.addRow("Subject", self.subject)
+
+    def _browse(self) -> None:
+        self.choose(QFileDialog.getExistingDirectory(self, "Output folder", self.folder.text()))
+
+    def choose(self, folder: str) -> None:
+        """Emit `chosen` for a folder that the user named, unless it is open."""
+        if folder and folder != self.opened:
+            self.chosen.emit(folder)
+
+    def dragEnterEvent(self, event: Any) -> None:
+        """Qt's name."""
+        if dropped_folder(event):
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: Any) -> None:
+        """Qt's name."""
+        self.choose(dropped_folder(event))
+
+    def open(self, folder: str, label: str = "") -> None:
+        """Read a folder; the subject stays where the folder has it."""
+        self.opened = folder
+        self.folder.setText(folder)
+        self.folder.setToolTip(folder)
+        self._waiting = folder, label or self.subject.currentText()
+        if self.reading is None:
+            self._read()
+        else:
+            self.reading.quit()
+
+    def _read(self) -> None:
+        """Read what waits; one worker at a time, so that none outlives the objects that it tells."""
+        (folder, label), self._waiting = self._waiting, None
+        self.reading = self._kept = CoreWorker(partial(read_folder, folder, label))
+        self.reading.news.told.connect(self.told.emit)
+        self.reading.news.ended.connect(self._ended)
+        self.reading.start()
+
+    def _ended(self, result: Any) -> None:
+        self.reading = None
+        if self._waiting is not None:
+            self._read()  # another folder was chosen meanwhile
+            return
+        if isinstance(result, Exception):
+            self.opened = ""
+            self._show_subjects([], "")
+        else:
+            self._show_subjects(result[0], result[1].label)
+        self.arrived.emit(result)
+
+    def _show_subjects(self, labels: list[str], label: str) -> None:
+        blocked = self.subject.blockSignals(True)
+        self.subject.clear()
+        self.subject.addItems(labels)
+        self.subject.setCurrentText(label)
+        self.subject.blockSignals(blocked)
+
+    def _subject_chosen(self, label: str) -> None:
+        if label and self.opened:
+            self.open(self.opened, label)
+
+
+def dropped_folder(event: Any) -> str:
+    """The first folder among what is dropped, or nothing."""
+    paths = [url.toLocalFile() for url in event.mimeData().urls()]
+    return next((path for path in paths if path and Path(path).is_dir()), "")
+
+
+def read_folder(folder: str, label: str, progress: Progress) -> Found:
+    """Read one subject of a folder: `label` where the folder has it, else the first.
+
+    Raises
+    ------
+    OutputFolderError, ReadError
+        If no maps are there, or one of them is damaged.
+    """
+    subjects = find_subjects(folder)
+    outputs = subjects.get(label) or next(iter(subjects.values()))
+    maps = read_subject(outputs, progress)
+    anatomy = None
+    if outputs.anatomy is not None:
+        try:
+            anatomy = read_volume(outputs.anatomy)
+        except ReadError as error:
+            maps.notes.append(str(error))
+    return list(subjects), maps, anatomy

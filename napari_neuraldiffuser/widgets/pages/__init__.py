@@ -1,0 +1,1 @@
+"""The pages of the dock: data, decode, reconstruct, contribution, report."""

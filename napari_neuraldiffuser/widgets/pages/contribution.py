@@ -1,0 +1,298 @@
+"""Panel: contribution maps as a thresholded overlay with region outlines, linked to their ROI table and to clicks."""
+
+from functools import partial
+from typing import Any
+from weakref import WeakMethod
+
+import numpy as np
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel
+
+from napari_neuraldiffuser.core.base.recipe import Recipe
+from napari_neuraldiffuser.widgets.maps.age import LATE, MapAge
+from napari_neuraldiffuser.widgets.maps.files import Family, SubjectMaps, plain, target_name
+from napari_neuraldiffuser.widgets.maps.outlines import Outlines, families_in
+from napari_neuraldiffuser.widgets.maps.overlay import Overlay
+from napari_neuraldiffuser.widgets.maps.overlay_controls import LookControls, RegionControls
+from napari_neuraldiffuser.widgets.maps.own_layers import add_anatomy, hide_other_maps
+from napari_neuraldiffuser.widgets.maps.probe import Probe, describe, look_up
+from napari_neuraldiffuser.widgets.maps.roi_table import RoiTable
+from napari_neuraldiffuser.widgets.maps.save_row import SaveRow
+from napari_neuraldiffuser.widgets.maps.source import MapSource
+from napari_neuraldiffuser.widgets.session.panel import Panel
+
+MARK_AFTER = 60
+"""Milliseconds without another slice after which the regions in view are marked."""
+INVITATION = "Click a voxel in the canvas: its regions, and what it adds to every target, appear here."
+IN_3D = "Voxels are named in slices: switch the viewer to 2D to click one."
+
+
+class ContributionPanel(Panel):
+    """Which voxels and regions carried each decoded target.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        Receives one Image layer "contribution", outlines of regions, and a cross where the user clicked, in mm.
+    """
+
+    name = "contribution"
+    run_text = "Compute contribution maps"
+
+    def build(self) -> None:
+        """The controls, from top to bottom, and what they show."""
+        self.maps: SubjectMaps | None = None
+        self.families: dict[str, Family] = {}
+        self.overlay, self.outlines = Overlay(self.viewer), Outlines(self.viewer)
+        self.source, self.look, self.regions, self.table = MapSource(), LookControls(), RegionControls(), RoiTable()
+        self.target = QComboBox()
+        self.target.setToolTip("Decoded target whose prediction is split over the voxels")
+        target, regions = QFormLayout(), QFormLayout()
+        target.addRow("Target", self.target)
+        regions.addRow("Regions", self.regions)
+        self.age = MapAge(self.session)
+        self.body.addWidget(self.source)
+        self.body.addWidget(self.age)
+        self.body.addLayout(target)
+        self.body.addWidget(self.look)
+        self.body.addLayout(regions)
+        self.body.addWidget(self.table, 1)
+        self._build_probe()
+        self.saving = SaveRow(self.viewer)
+        self.saving.said.connect(self.say)
+        self.saving.failed.connect(self.fail)
+        self.body.addWidget(self.saving)
+        self.run.setToolTip("Splits the decoder's prediction of the test stimuli over voxels and regions")
+        self._connect()
+        self._follow()
+
+    def _build_probe(self) -> None:
+        self.listen = QCheckBox("Click in the canvas names the voxel", checked=True)
+        self.listen.setToolTip("Regions, shares in every target, mm and voxel index of the place that is clicked")
+        self.found = QLabel(INVITATION, wordWrap=True)
+        self.found.setTextFormat(Qt.TextFormat.RichText)
+        self.found.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.body.addWidget(self.listen)
+        self.body.addWidget(self.found)
+
+    def _connect(self) -> None:
+        self.source.chosen.connect(self.session.show_output)
+        self.source.told.connect(self._reading_told)
+        self.source.arrived.connect(self._arrived)
+        self.target.currentIndexChanged.connect(lambda _: self.show_target())
+        self.look.changed.connect(self._look_changed)
+        self.regions.changed.connect(self._regions_changed)
+        self.table.chosen.connect(self.go_to)
+
+    def _follow(self) -> None:
+        """Listen to session and viewer, and to the viewer no longer once the panel is gone."""
+        self.probe = Probe(self.viewer, partial(_call, WeakMethod(self.clicked)))
+        self.listen.toggled.connect(lambda on: setattr(self.probe, "enabled", on))
+        self._mark_timer = QTimer(self, singleShot=True, interval=MARK_AFTER)
+        self._mark_timer.timeout.connect(self.mark_slice)
+        self._redraw_timer = QTimer(self, singleShot=True, interval=0)
+        self._redraw_timer.timeout.connect(self._draw_outlines)
+        events = self.viewer.dims.events
+        emitters = (events.point, events.order, events.ndisplay)
+        for emitter in emitters:
+            emitter.connect(self._slice_changed)
+        self.destroyed.connect(partial(_let_go, self.probe, emitters, WeakMethod(self._slice_changed)))
+        session = self.session
+        session.output_changed.connect(self.open_folder)
+        for signal in (session.recipe_changed, session.decoded_changed):
+            signal.connect(self.revalidate)
+        if session.output:
+            self.open_folder(session.output)
+
+    # computing and reading
+
+    def problems(self) -> list[str]:
+        """What the recipe lacks."""
+        if not self.session.recipe.source.given:
+            return ["Data must be chosen before maps can be computed. Choose them in the Data panel."]
+        if self.session.decoded is None:
+            return ["Embeddings must be decoded before maps can be computed. Run Decode first."]
+        return []
+
+    def start(self) -> None:
+        """Compute the maps of the recipe, then show them."""
+        self.run_task("contribution", done=partial(self._computed, self.session.recipe))
+
+    def _computed(self, started: Recipe, result: dict[str, Any]) -> None:
+        if not self.age.fits(started):
+            self.say(LATE)
+            return
+        self.session.show_output(result["folder"])
+        self.age.take(started, result["folder"])
+
+    def open_folder(self, folder: str) -> None:
+        """Read an output folder in a thread; an error appears in the panel."""
+        if folder:
+            self.source.open(folder)
+
+    def _reading_told(self, done: int, total: int, what: str) -> None:
+        if self.task is None:
+            self.say(f"{what} ({done} of {total})")
+
+    def _arrived(self, found: Any) -> None:
+        if isinstance(found, Exception):
+            self._take(None)
+            self.fail(found)
+            return
+        _, maps, anatomy = found
+        add_anatomy(self.viewer, anatomy)
+        self._take(maps)
+        if self.task is None:
+            self.say(" ".join(maps.notes))
+
+    def _take(self, maps: SubjectMaps | None) -> None:
+        """Show another subject's maps; target, threshold and slice stay where they can."""
+        self.maps = maps
+        self.outlines.clear()
+        former = self.target.currentData()
+        blocked = self.target.blockSignals(True)
+        self.target.clear()
+        for target in maps.maps if maps else ():
+            self.target.addItem(target_name(target), target)
+        self.target.setCurrentIndex(max(self.target.findData(former), 0) if maps else -1)
+        self.target.blockSignals(blocked)
+        self._take_families()
+        if maps is not None:
+            hide_other_maps(self.viewer, self.overlay.layer)
+        self.found.setText(INVITATION)
+        self.show_target()
+        self._draw_outlines()
+
+    def _take_families(self) -> None:
+        """Regions of the folder, and of the viewer's own layers where the folder has none of that family."""
+        own, rows = (self.maps.families, self.maps.rows) if self.maps else ({}, [])
+        known = {plain(name) for name in own}
+        shown = families_in(self.viewer) if self.maps else {}
+        found = own | {name: family for name, family in shown.items() if plain(name) not in known}
+        listed = list(dict.fromkeys(row.family for row in rows if row.family))
+        full = {plain(name): name for name in listed}
+        self.families = {full.get(plain(name), name): family for name, family in found.items()}
+        self.regions.set_families(list(dict.fromkeys([*listed, *self.families])))
+
+    # overlay and outlines
+
+    def show_target(self) -> None:
+        """Show the chosen target's map and rows."""
+        target = self.target.currentData()
+        if self.maps is None or target is None:
+            self.table.fill([])
+            self.saving.path = None
+            self.overlay.remove()
+            self.probe.remove()
+            return
+        volume, self.saving.path = self.maps.maps[target], self.maps.paths[target]
+        self.overlay.measure(volume)
+        self.look.set_largest(self.overlay.largest(self.look.look().sign))
+        self.overlay.show(volume, self.look.look(), {**volume.placing["metadata"], "target": target})
+        self._fill_table()
+
+    def _look_changed(self) -> None:
+        self.look.set_largest(self.overlay.largest(self.look.look().sign))
+        if self.maps is not None:  # the layer may be another panel's, of maps that this one has not read yet
+            self.overlay.apply(self.look.look())
+        self.changed()
+
+    def _regions_changed(self) -> None:
+        self._fill_table()
+        self._draw_outlines()
+        self.changed()
+
+    def _draw_outlines(self) -> None:
+        chosen = {name: f for name, f in self.families.items() if self.regions.chosen in ("", name)}
+        self.outlines.show(chosen if self.regions.outlined.isChecked() else {}, self.regions.width.value())
+        family, roi = self.table.selected() or ("", "")
+        self.outlines.select(self.families.get(family), roi, self.regions.width.value() + 1)
+
+    # table and slice
+
+    def _fill_table(self) -> None:
+        target, family = self.target.currentData(), self.regions.chosen
+        rows = self.maps.rows if self.maps else []
+        self.table.fill([row for row in rows if row.target == target and (not family or row.family in ("", family))])
+        self.mark_slice()
+
+    def go_to(self, family: str, roi: str) -> None:
+        """Move the viewer to the slice through a region's peak, and outline the region."""
+        known = self.families.get(family)
+        sign = self.look.look().sign
+        place = self.maps.peak(self.target.currentData(), known, roi, sign) if known else None
+        self.outlines.select(known, roi, self.regions.width.value() + 1)
+        if place is None:
+            why = "has no voxel with a share" if known else "has no label volume in the output folder or the viewer"
+            self.say(f"{roi} {why}.")
+            return
+        self.say("")
+        dims = self.viewer.dims
+        dims.set_point(range(dims.ndim - 3, dims.ndim), place[::-1])
+        self.clicked(place)
+
+    def _slice_changed(self, event: Any) -> None:
+        if event.type != "point" and self.overlay.shown:
+            self._redraw_timer.start()  # later: napari may be inserting the very layer that changed the order
+        self._mark_timer.start()
+
+    def mark_slice(self) -> None:
+        """Set the rows of the regions in the present slice in bold."""
+        self.table.mark(self.in_view())
+
+    def in_view(self) -> set[tuple[str, str]]:
+        """(family, region) with a voxel in the slice that is shown; in 3D none is marked."""
+        dims = self.viewer.dims
+        if dims.ndisplay == 3 or dims.ndim < 3:
+            return set()
+        place = np.array(dims.point[-3:])[::-1]
+        axes = [axis - (dims.ndim - 3) for axis in dims.not_displayed if axis >= dims.ndim - 3]
+        found = set()
+        for name, family in self.families.items():
+            slices = [family.in_slice(axis, place) for axis in axes]
+            found |= {(name, roi) for roi in set.intersection(*slices)} if slices else set()
+        return found
+
+    # a voxel
+
+    def clicked(self, place: np.ndarray | None) -> None:
+        """Say what is at a place (R, A, S) in mm and mark it."""
+        target = self.target.currentData()
+        if self.maps is None or target is None:
+            return
+        if place is None:
+            self.found.setText(IN_3D)
+            return
+        found = look_up(self.maps, target, self.families, place)
+        self.found.setText(describe(found, target, target_name(target)))
+        if found is not None:
+            self.probe.mark(self.maps.maps[target], found.place)
+
+    # memory
+
+    def state(self) -> dict[str, Any]:
+        """Look and outlines; the folder is opened anew each time."""
+        return {**self.look.state(), **self.regions.state(), "listen": self.listen.isChecked()}
+
+    def restore(self, values: dict[str, Any]) -> None:
+        """Show what `state` gave."""
+        self.look.restore(values)
+        self.regions.restore(values)
+        self.listen.setChecked(bool(values.get("listen", True)))
+
+    def reset(self) -> None:
+        """Show the defaults again."""
+        self.restore({})
+
+
+def _call(method: WeakMethod, *args: Any) -> None:
+    """Call a method if its object lives: the viewer must not keep a panel alive."""
+    if (alive := method()) is not None:
+        alive(*args)
+
+
+def _let_go(probe: Probe, emitters: tuple[Any, ...], slot: WeakMethod, *_: Any) -> None:
+    probe.close()
+    if (alive := slot()) is not None:
+        for emitter in emitters:
+            emitter.disconnect(alive)

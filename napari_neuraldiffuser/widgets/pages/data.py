@@ -1,0 +1,287 @@
+"""The Data panel: which scans, which voxels, which sessions."""
+
+from functools import partial
+from typing import Any
+
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QLabel
+
+from napari_neuraldiffuser.core.base.recipe import Recipe, Source
+from napari_neuraldiffuser.core.params import BetasParams, ParamError, default_of
+from napari_neuraldiffuser.widgets.files.about import KEY
+from napari_neuraldiffuser.widgets.files.layers import add_layers
+from napari_neuraldiffuser.widgets.files.reader import LayerData
+from napari_neuraldiffuser.widgets.session.controls import ParamControls
+from napari_neuraldiffuser.widgets.session.engine import Task
+from napari_neuraldiffuser.widgets.session.fold import Fold
+from napari_neuraldiffuser.widgets.session.panel import Panel
+from napari_neuraldiffuser.widgets.session.path_field import dropped
+from napari_neuraldiffuser.widgets.session.worker import CoreWorker
+from napari_neuraldiffuser.widgets.source.facts import facts, place
+from napari_neuraldiffuser.widgets.source.form import SourceForm
+from napari_neuraldiffuser.widgets.source.layers import Read, ThreadTask, missing_layers, read_source
+from napari_neuraldiffuser.widgets.source.mask_box import MaskBox
+from napari_neuraldiffuser.widgets.source.roi_box import RoiBox
+from napari_neuraldiffuser.widgets.source.roi_paths import absolute_masks
+from napari_neuraldiffuser.widgets.source.sample_button import SampleButton
+from napari_neuraldiffuser.widgets.source.sessions import SessionsLine
+from napari_neuraldiffuser.widgets.source.voxel_count import VoxelCount, reason
+
+ADD_EVERY = 20
+"""Milliseconds between layers, in which the window draws itself."""
+LOOKING = "looking at the files …"
+MORE = ("space", "version", "zscore", "average_repeats")
+MORE_LABELS = {"zscore": "Z-score per session", "version": "Beta version"}
+
+
+class DataPanel(Panel):
+    """Data, voxels and sessions of the next run; Show adds anatomy and regions to the viewer."""
+
+    name = "data"
+    run_text = "Show in viewer"
+
+    def build(self) -> None:
+        self._describing: Task | None = None
+        self._described_for = self.session.recipe.source if self.session.described else None
+        self._adding: list[LayerData] = []
+        self._adder = QTimer(self, singleShot=True, interval=ADD_EVERY)
+        self._adder.timeout.connect(self._add_next)
+        self._problem = self._replaced = ""
+        self.form, self.roi, self.mask = SourceForm(), RoiBox(), MaskBox(self.viewer, self.session)
+        self._build_source()
+        self.count = VoxelCount(self.session)
+        self.roi.layout().addWidget(self.count)
+        self.sessions = SessionsLine()
+        for widget in (self.roi, self.sessions, self.mask):
+            self.body.addWidget(widget)
+        self._build_more()
+        self.run.setToolTip("Adds the anatomy and the regions as layers, where they are not there yet")
+        self.setAcceptDrops(True)
+        self._connect()
+        CoreWorker(_import_grammar).start()
+        if self.session.recipe.source.given:
+            self.form.show_source(self.session.recipe.source)
+        self._show_recipe(self.session.recipe)
+        self._show_described(self.session.described)
+        self.layout().addStretch(1)
+
+    def _build_source(self) -> None:
+        self.sample = SampleButton(lambda: self.viewer)
+        self.facts = QLabel("", wordWrap=True)
+        for widget in (self.form, self.sample, self.facts):
+            self.body.addWidget(widget)
+
+    def _build_more(self) -> None:
+        self.more = Fold("More", "Volume space, version and preparation of the betas")
+        self.controls = ParamControls(BetasParams, MORE, MORE_LABELS)
+        self.more.addWidget(self.controls)
+        self.body.addWidget(self.more)
+
+    def _connect(self) -> None:
+        self.form.changed.connect(self._source_chosen)
+        self.sample.said.connect(self.say)
+        self.sample.failed.connect(self.fail)
+        self.roi.changed.connect(lambda text: self._change_betas(roi=absolute_masks(text)))
+        self.roi.judged.connect(self.changed)
+        self.sessions.changed.connect(lambda text: self._change_betas(sessions=text))
+        self.sessions.judged.connect(self.changed)
+        self.controls.changed.connect(lambda: self._change_betas(**self.controls.values()))
+        self.mask.drawn.connect(self.roi.choose)
+        self.mask.failed.connect(self.fail)
+        self.mask.told.connect(self.say)
+        self.more.toggled.connect(self.changed)
+        self.session.recipe_changed.connect(self._show_recipe)
+        self.session.described_changed.connect(self._show_described)
+
+    # what was chosen
+
+    @property
+    def betas(self) -> BetasParams:
+        """The session's."""
+        return self.session.recipe.settings.betas
+
+    def problems(self) -> list[str]:
+        """What is missing or wrong; the details of ROI and sessions stand beside them."""
+        found = self.form.problem()
+        kept = self.session.recipe.source
+        if found and kept.given:
+            found += f" Until then the other panels keep {place(kept)}."
+        mended = (("ROI", self.roi.problem, self.betas.roi), ("sessions", self.sessions.problem(), self.betas.sessions))
+        wrong = [f"The {name} must be mended above. Until then {kept} is used." for name, text, kept in mended if text]
+        return [text for text in (found, self._problem) if text] + wrong
+
+    def _source_chosen(self) -> None:
+        if not self.form.problem():
+            source = self.form.source()
+            if source == self.session.recipe.source and self._problem:
+                self._describe(source)  # chosen again, as the files may be there now
+            self.session.choose(source)
+        self.changed()
+
+    def _change_betas(self, **changes: Any) -> None:
+        try:
+            self.session.change_stage("betas", self.betas.but(**changes))
+        except ParamError as error:
+            self.fail(error)
+
+    def dragEnterEvent(self, event: Any) -> None:
+        """Qt's name: a folder that is dragged here may be dropped."""
+        if dropped(event):
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: Any) -> None:
+        """Qt's name: take the dropped folder."""
+        event.acceptProposedAction()
+        self.form.take_folder(dropped(event)[0])
+
+    # what the session says
+
+    def _show_recipe(self, recipe: Recipe) -> None:
+        betas = recipe.settings.betas
+        if recipe.source.given and recipe.source != self._described_for:
+            if self.form.problem() or self.form.source() != recipe.source:
+                self.form.show_source(recipe.source)
+            self._describe(recipe.source)
+        if self.roi.expression != betas.roi:
+            self.roi.show_expression(betas.roi)
+        self.sessions.show_text(betas.sessions)
+        self.controls.show_values(betas)
+        self._show_facts()
+        self.count.ask()
+        self.changed()
+
+    def _describe(self, source: Source) -> None:
+        self._described_for, self._problem = source, ""
+        if self._describing is not None:
+            self._describing.cancel()
+        self._describing = task = self.session.call("describe", {"source": source.to_dict()}, quiet=True)
+        task.ended.connect(partial(self._described, task))
+
+    def _described(self, task: Task, result: Any) -> None:
+        if task is not self._describing:
+            return
+        self._describing = None
+        if isinstance(result, dict):
+            self.session.set_described(result)
+        else:
+            self._problem = reason(result)
+            self._details = getattr(result, "details", "")
+            self.details.setVisible(bool(self._details))
+            self.session.set_described(None)
+        self.changed()
+
+    def _show_described(self, found: dict[str, Any] | None) -> None:
+        self.roi.show_families(found["families"] if found else None)
+        self.sessions.show_labels(found["sessions"] if found else [])
+        self._replaced = ""
+        if found:
+            self._take_what_is_there(found)
+        self._show_facts()
+        self.count.ask()
+        self.changed()
+
+    def _show_facts(self) -> None:
+        """What the source holds; masks can be drawn where its grid is the chosen one."""
+        found = self.session.described
+        self.facts.setVisible(bool(found or self._describing))
+        if not found:
+            waits = "described after the present run" if self.session.busy else LOOKING
+            self.facts.setText(waits if self._describing else "")
+            self.mask.show_described(None)
+            return
+        other_grid = not self.session.recipe.source.own and found["space"] != self.betas.space
+        note = f"These are the numbers of {found['space']}; {self.betas.space} is chosen." if other_grid else ""
+        self.facts.setText("\n".join(filter(None, [facts(found), self._replaced, note])))
+        self.mask.show_described(None if other_grid else found)
+
+    def _take_what_is_there(self, found: dict[str, Any]) -> None:
+        """What was chosen for other data stays where these have it, and is replaced where not."""
+        changes = {}
+        if not self.roi.fits(self.betas.roi):
+            changes["roi"] = self.roi.default()
+        if found["space"] == "func1mm" and self.betas.space != "func1mm":
+            changes["space"] = "func1mm"  # named only where the other space is not on disk
+        if self.sessions.text == self.betas.sessions and self.sessions.problem():
+            changes["sessions"] = default_of(BetasParams, "sessions")
+        self._replaced = "\n".join(f"{k}: {new} in place of {getattr(self.betas, k)}." for k, new in changes.items())
+        if changes:
+            self._change_betas(**changes)
+
+    # showing
+
+    def start(self) -> None:
+        """Read anatomy and regions in a thread."""
+        recipe = self.session.recipe
+        space = recipe.settings.betas.space
+        self.task = task = ThreadTask(partial(read_source, recipe.source, space))
+        self._done = self._show_layers
+        task.told.connect(self._told)
+        task.ended.connect(self._ended)
+        self.bar.setRange(0, 0)
+        self.bar.setVisible(True)
+        self.revalidate()
+        task.start()
+
+    def _show_layers(self, read: Read) -> None:
+        layers, notes = read
+        missing = missing_layers(self.viewer, layers)
+        used = {family for family, _ in self.roi.tree.marks()}
+        for _, keywords, kind in missing:
+            if kind == "labels":
+                keywords["visible"] = keywords["metadata"][KEY]["family"] in used
+        shown = f"{len(missing)} layers added." if missing else "Everything is shown already."
+        self._adding, self._at_last = missing, " ".join([shown, *notes])
+        self._add_next()
+
+    def _add_next(self) -> None:
+        """One layer at a time, for napari takes some tenths of a second for each."""
+        if self._adding:
+            self.say(f"adding {self._adding[0][1]['name']}")
+            add_layers(self.viewer, [self._adding.pop(0)])
+            self._adder.start()
+        else:
+            self.say(self._at_last)
+        self.revalidate()
+
+    def revalidate(self, *_: Any) -> None:
+        """Not before the layers of the last run are there."""
+        super().revalidate()
+        if self._adding:
+            self.run.setEnabled(False)
+
+    # memory
+
+    def state(self) -> dict[str, Any]:
+        """Recent folders, the files of own scans, and what is unfolded."""
+        own = self.form.own
+        return {
+            "recent": self.form.nsd.recent(),
+            "own": {name: field.located for name, field in own.fields.items()} | {"subject": own.subject.text()},
+            "page": "own" if self.form.use_own.isChecked() else "nsd",
+            "more": self.more.isExpanded(),
+        }
+
+    def restore(self, values: dict[str, Any]) -> None:
+        """Show what was remembered; the data themselves are the session's."""
+        recent, own = values.get("recent"), values.get("own")
+        if isinstance(recent, list):
+            folders = [one for one in recent if isinstance(one, str)]
+            self.form.nsd.show_recent([*self.form.nsd.recent(), *folders])
+        if isinstance(own, dict) and not self.session.recipe.source.own:
+            for name, field in self.form.own.fields.items():
+                field.show_path(str(own.get(name) or ""))
+            self.form.own.subject.setText(str(own.get("subject") or "subj01"))
+        if not self.session.recipe.source.given and values.get("page") == "own":
+            self.form.use_own.setChecked(True)
+        if values.get("more") is True:
+            self.more.expand(animate=False)
+
+    def reset(self) -> None:
+        """All voxels of the default ROI, all sessions; the data stay."""
+        self.session.change_stage("betas", BetasParams(roi=self.roi.default()))
+        self._show_recipe(self.session.recipe)
+
+
+def _import_grammar(progress: Any) -> None:
+    """In a thread while the engine looks at the files: pandas takes half a second."""
+    import napari_neuraldiffuser.widgets.source.roi_terms  # noqa: F401

@@ -1,0 +1,269 @@
+"""The Decode panel: betas to embeddings by ridge regression, fitted once and kept."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtWidgets import QFileDialog, QGroupBox, QHBoxLayout, QLabel, QPushButton, QVBoxLayout
+
+from napari_neuraldiffuser.core.base.recipe import Recipe
+from napari_neuraldiffuser.core.params import DecodingParams, FeatureParams, ParamError
+from napari_neuraldiffuser.widgets.pages.decode_result import DecodeResult
+from napari_neuraldiffuser.widgets.session.alphas_line import AlphasLine
+from napari_neuraldiffuser.widgets.session.controls import ParamControls
+from napari_neuraldiffuser.widgets.session.fold import Fold
+from napari_neuraldiffuser.widgets.session.models_form import ModelsForm
+from napari_neuraldiffuser.widgets.session.panel import ERROR_STYLE, Panel
+from napari_neuraldiffuser.widgets.session.session import decoding_part, default_recipe
+
+FEATURES, DECODING = ("feature_normalisation",), ("align", "cv_targets", "seed")
+LABELS = {
+    "feature_normalisation": "Feature normalisation",
+    "align": "Align decoded z to",
+    "cv_targets": "Columns for validation",
+    "seed": "Seed of these columns",
+}
+HDF5 = "Decoder (*.h5)"
+GONE = "The loaded decoder is gone with the computing process: load it again."
+
+
+class DecodePanel(Panel):
+    """Fits or loads the decoder of the session's data, and shows how well it predicts."""
+
+    name = "decode"
+    run_text = "Fit or load decoder"
+
+    def build(self) -> None:
+        self._started = self.session.recipe
+        self._shown: tuple[Recipe, dict[str, Any]] | None = None
+        self._loaded: tuple[Any, str] | None = None
+        self.models = ModelsForm()
+        self.features = ParamControls(FeatureParams, FEATURES, LABELS)
+        self.decoding = ParamControls(DecodingParams, DECODING, LABELS)
+        self.alphas = AlphasLine()
+        self.result = DecodeResult()
+        self._build_controls()
+        self.stale = QLabel("", wordWrap=True, visible=False)
+        self.stale.setStyleSheet(ERROR_STYLE)
+        self._build_files()
+        self.run.setToolTip("Fits the decoder and decodes all test stimuli; a decoder that was fitted before is reused")
+        self._connect()
+        self._show_recipe(self.session.recipe)
+        self._show_decoded(self.session.decoded)
+
+    def _build_controls(self) -> None:
+        box = QGroupBox("Networks that give the targets")
+        QVBoxLayout(box).addWidget(self.models)
+        self.body.addWidget(box)
+        self.more = Fold("Ridge regression", "Penalties, alignment and validation of the decoder")
+        form = self.decoding.layout()
+        # into one form, so that all rows are aligned
+        for name, widget in self.features.controls.items():
+            form.insertRow(0, LABELS[name], widget)
+        form.addRow("Penalties", self.alphas)
+        self.more.addWidget(self.decoding)
+        self.body.addWidget(self.more)
+
+    def _build_files(self) -> None:
+        """The result is below the Run row: it says what that row did."""
+        self.save = QPushButton("Save decoder…", toolTip="Writes the decoder to a file of its own")
+        self.load = QPushButton("Load decoder…", toolTip="Uses a saved decoder of these voxels and models")
+        self.forget = QPushButton("Fit anew", toolTip="Leaves the loaded decoder and fits one")
+        row = QHBoxLayout()
+        for button in (self.save, self.load, self.forget):
+            row.addWidget(button)
+        self.layout().addLayout(row)
+        self.layout().addWidget(self.stale)
+        self.layout().addWidget(self.result)
+        self.layout().addStretch(1)
+
+    def _connect(self) -> None:
+        self.models.changed.connect(self._models_chosen)
+        self.features.changed.connect(partial(self._stage_changed, "features", self.features))
+        self.decoding.changed.connect(partial(self._stage_changed, "decoding", self.decoding))
+        self.alphas.changed.connect(self._alphas_typed)
+        self.more.toggled.connect(self.changed)
+        self.save.clicked.connect(self._save_decoder)
+        self.load.clicked.connect(self._load_decoder)
+        self.forget.clicked.connect(partial(self._load, ""))
+        self.session.recipe_changed.connect(self._show_recipe)
+        self.session.decoded_changed.connect(self._show_decoded)
+        self.session.described_changed.connect(self.changed)
+        self.session.engine.died.connect(self._engine_died)
+
+    # what was chosen
+
+    def problems(self) -> list[str]:
+        """What is missing or wrong, in the order of the panel."""
+        found = []
+        if not self.session.recipe.source.given:
+            found.append("Data must be chosen first. Choose an NSD folder or own scans in the Data panel.")
+        elif self.session.described is not None and not self.session.described["test_ids"]:
+            found.append(
+                "The data must have test stimuli to decode, got none. "
+                "Mark some in column test of the trials table, or add sessions with shared images."
+            )
+        return found + [text for text in (self.models.problem(), self.alphas.problem()) if text]
+
+    def revalidate(self, *_: Any) -> None:
+        """The buttons of files follow the Run button."""
+        super().revalidate()
+        self.load.setEnabled(self.run.isEnabled())
+        self.save.setEnabled(self.run.isEnabled() and self.session.decoded is not None)
+        self.forget.setEnabled(self.run.isEnabled())
+        self.forget.setVisible(self._uses_loaded())
+
+    def _uses_loaded(self) -> bool:
+        if (self.session.decoded or {}).get("loaded"):
+            return True
+        return self._loaded is not None and self._loaded[0] == decoding_part(self.session.recipe)
+
+    def _models_chosen(self) -> None:
+        if not self.models.problem():
+            models, guide = self.models.values
+            self.session.change(models=models, guide=guide)
+        self.changed()
+
+    def _stage_changed(self, stage: str, controls: ParamControls) -> None:
+        try:
+            self.session.change_stage(stage, controls.params(getattr(self.session.recipe.settings, stage)))
+        except ParamError as error:
+            self.fail(error)
+        self.changed()
+
+    def _alphas_typed(self) -> None:
+        if not self.alphas.problem():
+            decoding = self.session.recipe.settings.decoding
+            self.session.change_stage("decoding", decoding.but(alphas=self.alphas.alphas()))
+        self.changed()
+
+    def _show_recipe(self, recipe: Recipe) -> None:
+        self.models.show_values(recipe.models, recipe.guide)
+        self.features.show_values(recipe.settings.features)
+        self.decoding.show_values(recipe.settings.decoding)
+        self.alphas.show_alphas(recipe.settings.decoding.alphas)
+        if self.session.decoded is None and self._shown is not None:
+            former, found = self._shown
+            if decoding_part(former) == decoding_part(recipe):
+                self.session.set_decoded(found)  # all is as it was
+            else:
+                self._say_stale()
+        self.changed()
+
+    # decoding
+
+    def start(self) -> None:
+        """Fit or load the decoder of the session's recipe."""
+        self._started = self.session.recipe
+        self.run_task("decode", done=self._decoded)
+
+    def _decoded(self, found: dict[str, Any]) -> None:
+        self._shown = (self._started, found)
+        if not found.get("loaded"):
+            self._loaded = None  # an engine that was started anew knows of no file
+        self.result.show_result(found)
+        recipe = self.session.recipe
+        if decoding_part(recipe) != decoding_part(self._started):
+            self._say_stale()  # changed while it was decoded
+            return
+        self.session.set_decoded(found)
+        if found["test_ids"] and not set(recipe.stimulus_ids) & set(found["test_ids"]):
+            self.session.change(stimulus_ids=(found["test_ids"][0],))
+
+    def _show_decoded(self, found: dict[str, Any] | None) -> None:
+        if found is None:
+            if self._shown is not None:
+                self._say_stale()
+        else:
+            if self._shown is None or self._shown[1] is not found:
+                self._shown = (self.session.recipe, found)
+                self.result.show_result(found)
+            self.result.show_fits(True)
+            self.stale.setVisible(False)
+        self.revalidate()
+
+    def _say_stale(self) -> None:
+        what = differences(self._shown[0], self.session.recipe) or "the decoder"
+        self.stale.setText(f"Decode again: {what} changed since.")
+        self.stale.setVisible(True)
+        self.result.show_fits(False)
+
+    def _engine_died(self) -> None:
+        """A new engine would fit where the loaded decoder was used, and say nothing of it."""
+        shown = self.session.decoded or (self._shown[1] if self._shown else {})
+        lost = self._loaded is not None or bool(shown.get("loaded"))
+        self._loaded = None
+        if shown.get("loaded"):
+            self._shown = None
+            self.session.set_decoded(None)
+            self.result.show_fits(False)
+        if lost:
+            self.stale.setText(GONE)
+            self.stale.setVisible(True)
+        self.revalidate()
+
+    # files
+
+    def _save_decoder(self) -> None:
+        path, _ = QFileDialog.getSaveFileName(self, "Save decoder", "decoder.h5", HDF5)
+        if path:
+            args = {"recipe": self.session.recipe.to_dict(), "path": path if Path(path).suffix else f"{path}.h5"}
+            self.run_task("save_decoder", args, done=lambda found: self.say(f"saved as {found['path']}"))
+
+    def _load_decoder(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Load decoder", "", HDF5)
+        if path:
+            self._load(path)
+
+    def _load(self, path: str, *_: Any) -> None:
+        part = decoding_part(self.session.recipe)
+        args = {"recipe": self.session.recipe.to_dict(), "path": path}
+        self.run_task("load_decoder", args, done=lambda _: self._take_loaded(part, path))
+
+    def _take_loaded(self, part: Any, path: str) -> None:
+        """From now on the engine decodes with that file: do it, so that everything shown is its."""
+        self._loaded = (part, path) if path else None
+        self._shown = None
+        self.session.set_decoded(None)
+        self.revalidate()
+        self._start()
+
+    # memory
+
+    def state(self) -> dict[str, Any]:
+        """Recent model folders and what is unfolded; the values are the recipe's."""
+        return {"recent": self.models.recent(), "more": self.more.isExpanded()}
+
+    def restore(self, values: dict[str, Any]) -> None:
+        """Show what was remembered."""
+        recent = values.get("recent")
+        if isinstance(recent, list):
+            self.models.show_recent([*self.models.recent(), *(one for one in recent if isinstance(one, str))])
+        if values.get("more") is True:
+            self.more.expand(animate=False)
+
+    def reset(self) -> None:
+        """The Preferences' models and the defaults of the decoder."""
+        wished = default_recipe()
+        self.session.change(models=wished.models, guide=wished.guide)
+        self.session.change_stage("features", FeatureParams())
+        self.session.change_stage("decoding", DecodingParams())
+        self.alphas.setText("")
+        self._show_recipe(self.session.recipe)
+
+
+def differences(former: Recipe, recipe: Recipe) -> str:
+    """Which choices that decide the decoder differ, in words."""
+    was, now = former.settings, recipe.settings
+    named = {
+        "the data": (former.source, recipe.source),
+        "the ROI": (was.betas.roi, now.betas.roi),
+        "the sessions": (was.betas.sessions, now.betas.sessions),
+        "the preparation of the betas": (was.betas.but(roi="", sessions=""), now.betas.but(roi="", sessions="")),
+        "the models": ((former.models, former.guide), (recipe.models, recipe.guide)),
+        "the device": (former.device, recipe.device),
+        "the features": (was.features, now.features),
+        "the ridge regression": (was.decoding, now.decoding),
+    }
+    found = [name for name, (before, after) in named.items() if before != after]
+    return " and ".join(filter(None, [", ".join(found[:-1]), *found[-1:]]))

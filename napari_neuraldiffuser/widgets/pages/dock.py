@@ -1,0 +1,51 @@
+"""The dock widget with all panels, in the order in which they are used."""
+
+from typing import TYPE_CHECKING
+
+from qtpy.QtWidgets import QScrollArea, QTabWidget, QVBoxLayout, QWidget
+
+from napari_neuraldiffuser.widgets.pages.contribution import ContributionPanel
+from napari_neuraldiffuser.widgets.pages.data import DataPanel
+from napari_neuraldiffuser.widgets.pages.decode import DecodePanel
+from napari_neuraldiffuser.widgets.pages.reconstruct import ReconstructPanel
+from napari_neuraldiffuser.widgets.pages.report import ReportPanel
+from napari_neuraldiffuser.widgets.session.session import Session
+
+if TYPE_CHECKING:
+    import napari
+
+PANELS = {
+    "Data": DataPanel,
+    "Decode": DecodePanel,
+    "Reconstruct": ReconstructPanel,
+    "Contribution": ContributionPanel,
+    "Report": ReportPanel,
+}
+
+
+class NeuralDiffuser(QWidget):
+    """Data, Decode, Reconstruct, Contribution and Report, each on a page of its own.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    """
+
+    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+        super().__init__()
+        session = Session.of(viewer)
+        self.tabs = QTabWidget()
+        self.panels = {title: panel(viewer, session) for title, panel in PANELS.items()}
+        for title, panel in self.panels.items():
+            page = QScrollArea(widgetResizable=True)
+            page.setFrameShape(QScrollArea.Shape.NoFrame)
+            page.setWidget(panel)
+            self.tabs.addTab(page, title)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.tabs)
+        self.setMinimumWidth(452)  # three repeats side by side
+
+    def show_page(self, title: str) -> None:
+        """Bring one panel to the front."""
+        self.tabs.setCurrentIndex(list(self.panels).index(title))

@@ -1,0 +1,283 @@
+"""The Reconstruct panel: choose a stimulus and parameters, see the image come about, compare it with the run before."""
+
+import time
+import weakref
+from typing import Any
+
+from qtpy.compat import isalive
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QSpinBox
+
+from napari_neuraldiffuser.core.base.recipe import Recipe
+from napari_neuraldiffuser.widgets.run.beside import BesideBrain
+from napari_neuraldiffuser.widgets.run.form import ReconForm
+from napari_neuraldiffuser.widgets.run.gallery import SIDE
+from napari_neuraldiffuser.widgets.run.live import LiveRerun
+from napari_neuraldiffuser.widgets.run.record import Run
+from napari_neuraldiffuser.widgets.run.view import RunView
+from napari_neuraldiffuser.widgets.session.panel import Panel, duration
+from napari_neuraldiffuser.widgets.session.session import decoding_part, default_recipe
+from napari_neuraldiffuser.widgets.session.state import preferences
+
+KEYS = {
+    "Control-Alt-R": "start_if_possible",
+    "Control-Alt-C": "stop",
+    "Control-Alt-Right": "next_stimulus",
+    "Control-Alt-Left": "previous_stimulus",
+}
+"""napari's own keys are others (a test compares them)."""
+
+
+class ReconstructPanel(Panel):
+    """Reconstructs chosen stimuli and shows the images while they come about.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    session : Session, optional
+    """
+
+    name = "reconstruct"
+    run_text = "Run"
+
+    def build(self) -> None:
+        self.current: Run | None = None
+        self.dropping = self.had_anatomy = False
+        self.began = 0.0
+        self.form, self.live, self.view = ReconForm(self.session), LiveRerun(self), RunView()
+        self.beside_brain = BesideBrain(self.viewer, self)
+        self.form.arms_row.addWidget(self.live.tick)
+        self.body.addWidget(self.form)
+        self.body.addLayout(self._build_showing())
+        # below the Run button and the messages of the frame
+        self.layout().addWidget(self.view)
+        self.layout().addStretch()
+        self._connect()
+        self._bind_keys()
+        self._anatomy_changed()
+        self.view.refresh()
+        for stimulus in self.session.recipe.stimulus_ids[:1]:
+            self.view.show_stimulus(self.session.recipe.source, stimulus)
+
+    def _build_showing(self) -> QHBoxLayout:
+        self.every = QSpinBox(minimum=0, maximum=1000, specialValueText="never", suffix=" steps")
+        self.every.setToolTip("Shows the image as it is after every so many steps; each preview takes a moment")
+        self.every.setValue(preferences()["preview_every"])
+        self.beside = QCheckBox("beside the brain", checked=True)
+        row = QHBoxLayout()
+        row.addWidget(QLabel("Preview every"))
+        row.addWidget(self.every)
+        row.addStretch()
+        row.addWidget(self.beside)
+        return row
+
+    def _connect(self) -> None:
+        self.run.setToolTip("Reconstructs the chosen stimuli; decodes them first where needed (Ctrl+Alt+R)")
+        self.cancel.setToolTip(f"{self.cancel.toolTip()} (Ctrl+Alt+C)")
+        self.form.changed.connect(self.revalidate)
+        self.view.said.connect(self._say_in_between)
+        self.view.shown.connect(self._show_beside)
+        remembered = (self.every.valueChanged, self.beside.toggled, self.live.tick.toggled, self.view.changed)
+        for signal in (*remembered, self.form.controls.more.toggled, self.form.preset.box.currentTextChanged):
+            signal.connect(self.changed)
+        self.beside.toggled.connect(self._toggle_beside)
+        self.session.stimulus_changed.connect(self._show_stimulus)
+        self.session.recipe_changed.connect(self._recipe_changed)
+        for event in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
+            event.connect(self._anatomy_changed)
+
+    def _bind_keys(self) -> None:
+        """A key must not keep a panel alive that was closed."""
+        alive = weakref.ref(self)
+
+        def acting(name: str) -> Any:
+            def pressed(viewer: Any) -> None:
+                panel = alive()
+                if panel is not None and isalive(panel):
+                    getattr(panel, name)()
+
+            return pressed
+
+        for key, name in KEYS.items():
+            self.viewer.bind_key(key, acting(name), overwrite=True)
+
+    def problems(self) -> list[str]:
+        """Why Run cannot be pressed yet."""
+        return self.form.problems()
+
+    def showEvent(self, event: Any) -> None:
+        """Qt's name."""
+        super().showEvent(event)
+        self.form.device.ask()
+
+    # running
+
+    def start(self) -> None:
+        """Decode where that is still to be done, then reconstruct."""
+        recipe = self.session.recipe
+        if self.session.decoded is None:
+            self.run_task("decode", done=lambda found: self._decoded(recipe, found))
+            return
+        self.dropping, self.current, self.began = False, Run(recipe), time.monotonic()
+        every = self.every.value()
+        args = {"recipe": recipe.to_dict(), "preview_every": every, "preview": every > 0}
+        self.run_task("reconstruct", args, done=self._finished, event=self._event)
+
+    def start_if_possible(self) -> None:
+        """Run, as the button does."""
+        self._start()
+
+    def _decoded(self, recipe: Recipe, found: dict[str, Any]) -> None:
+        """Go on with the reconstruction; decode again if the data or decoder changed meanwhile."""
+        if decoding_part(recipe) == decoding_part(self.session.recipe):
+            self.session.set_decoded(found)
+        if self.session.recipe.stimulus_ids != recipe.stimulus_ids:
+            self.say("The chosen sessions do not show that stimulus: another one is chosen now. Look at it, then Run.")
+        elif not self.problems():
+            self.start()
+
+    def _told(self, done: int, total: int, what: str) -> None:
+        super()._told(done, total, what)
+        if ", step " in what and self.task is not None and not self.task.cancelling:
+            self.say(f"{what}{self.countdown.left(done, total, what)}")
+
+    def _event(self, name: str, payload: dict[str, Any]) -> None:
+        run = self.current
+        if run is None or self.dropping:
+            return
+        run.take(name, payload)
+        if name == "begin":
+            self.view.add(run)
+        else:
+            self.view.update_run(run)
+
+    def _finished(self, result: dict[str, Any]) -> None:
+        if self._end_run(result):
+            self.say(f"finished in {duration(time.monotonic() - self.began)}")
+            self.session.run_finished.emit(result)
+
+    def _end_run(self, result: dict[str, Any]) -> bool:
+        """Keep the run as it is now, unless it was only in the way of the next; returns whether it is kept."""
+        run, self.current = self.current, None
+        dropped, self.dropping = self.dropping, False
+        if run is not None:
+            run.end(result)
+            if dropped:
+                self.view.drop(run)
+            self.view.ended(run)
+            self._catch_up(run)
+        return not dropped
+
+    def cancelled(self, result: dict[str, Any]) -> None:
+        """Keep the images so far."""
+        if not self._end_run(result):
+            self.say("")
+
+    def fail(self, error: Exception) -> None:
+        """The images so far stay."""
+        self._end_run({})
+        self.live.forget()
+        super().fail(error)
+
+    def stop(self) -> None:
+        """Cancel: live waits for the next change."""
+        self.live.forget()
+        if self.dropping:  # it is asked already; twice would end the engine
+            self.dropping = False
+            return
+        super().stop()
+
+    def drop_run(self) -> None:
+        """End the reconstruction in progress for a newer one; decoding goes on, as every run needs it."""
+        if self.task is not None and self.current is not None and not self.task.cancelling:
+            self.dropping = True
+            self.task.cancel()
+
+    def is_current(self) -> bool:
+        """Whether the present recipe is what is computed, or what was computed last."""
+        run = self.current or self.view.run
+        if run is None or self.dropping or run.recipe != self.session.recipe:
+            return False
+        return run is self.current or run.complete
+
+    def _say_in_between(self, text: str) -> None:
+        if self.task is None:
+            self.say(text)
+
+    # showing
+
+    def next_stimulus(self) -> None:
+        """Choose the next one."""
+        self.form.picker.step(1)
+
+    def previous_stimulus(self) -> None:
+        """Choose the previous one."""
+        self.form.picker.step(-1)
+
+    def _show_stimulus(self, stimulus: int) -> None:
+        if self.current is None:
+            self.view.show_stimulus(self.session.recipe.source, stimulus)
+
+    def _recipe_changed(self, recipe: Recipe) -> None:
+        """Images of other data must not be taken for those of the chosen ones."""
+        run = self.view.run
+        if self.current is None and run is not None and run.recipe.source != recipe.source:
+            self.view.show_none()
+
+    def _catch_up(self, run: Run) -> None:
+        """Show what was chosen while a run of something else was under way."""
+        recipe = self.session.recipe
+        if recipe.stimulus_ids and not run.is_of(recipe.source, recipe.stimulus_ids[0]):
+            self._show_stimulus(recipe.stimulus_ids[0])
+        self._recipe_changed(recipe)
+
+    def _anatomy_changed(self, event: Any = None) -> None:
+        if not isalive(self):  # closed, which napari's events are not told
+            return
+        there = self.beside_brain.anatomy() is not None
+        self.beside.setEnabled(there)
+        why = "" if there else "; needs the anatomy layer, which the Data page shows"
+        self.beside.setToolTip(f"Shows the pictures to the right of the brain in the viewer{why}")
+        if there and not self.had_anatomy:
+            QTimer.singleShot(0, self._show_beside)  # once napari is done with the layer
+        self.had_anatomy = there
+
+    def _toggle_beside(self, on: bool) -> None:
+        if on:
+            self._show_beside()
+        else:
+            self.beside_brain.hide()
+
+    def _show_beside(self) -> None:
+        if self.view.run is None:
+            self.beside_brain.hide()
+        elif self.beside.isChecked():
+            self.beside_brain.show(self.view.run, self.view.stimulus)
+
+    # memory
+
+    def state(self) -> dict[str, Any]:
+        """What is not in the recipe."""
+        own = {"preview_every": self.every.value(), "side": self.view.gallery.size.value()}
+        ticks = {name: tick.isChecked() for name, tick in self._ticks().items()}
+        return {**own, **ticks, **self.form.state()}
+
+    def _ticks(self) -> dict[str, QCheckBox]:
+        return {"live": self.live.tick, "beside": self.beside, "before": self.view.before}
+
+    def restore(self, values: dict[str, Any]) -> None:
+        """Show what `state` gave; takes anything."""
+        for name, tick in self._ticks().items():
+            tick.setChecked(bool(values.get(name, tick.isChecked())))
+        for name, spin in (("preview_every", self.every), ("side", self.view.gallery.size)):
+            if isinstance(values.get(name), int):
+                spin.setValue(max(spin.minimum(), min(values[name], spin.maximum())))
+        self.form.restore(values)
+
+    def reset(self) -> None:
+        """Preset, arms and device of the Preferences page, and everything else as at first."""
+        wishes, every = default_recipe(), preferences()["preview_every"]
+        self.restore({"live": False, "beside": True, "before": False, "preview_every": every, "side": SIDE})
+        self.form.restore({"more": False, "preset": preferences()["preset"]})
+        self.form.take_params(wishes.settings.diffusion, wishes.settings.guidance)
+        self.session.change(arms=wishes.arms, device=wishes.device)

@@ -1,0 +1,275 @@
+"""Panel: the whole job of one subject, and the page that it ends with."""
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import Qt, QUrl
+from qtpy.QtGui import QDesktopServices
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QCheckBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QHeaderView,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QSpinBox,
+    QTableWidget,
+    QTableWidgetItem,
+    QWidget,
+)
+
+from napari_neuraldiffuser.core.base.recipe import ARMS
+from napari_neuraldiffuser.widgets.files.places import cache_folder
+from napari_neuraldiffuser.widgets.pages.report_outcome import Outcome, ScoreRow, read_layers, read_outcome
+from napari_neuraldiffuser.widgets.session.panel import Panel
+from napari_neuraldiffuser.widgets.session.worker import CoreWorker
+
+COLUMNS = ("Score", "Unguided", "Guided", "Difference")
+LEAST, MOST = 2, 10_000
+"""Test stimuli: scores compare stimuli, so that one alone has none."""
+ABOUT = (
+    "Decodes the test stimuli, reconstructs both arms, scores them, maps contributions and writes one page. "
+    "Run continues where it stopped; the settings are those of the other panels."
+)
+ROW_HEIGHT = 22
+
+
+class ReportPanel(Panel):
+    """Runs every stage for the recipe of the session and shows what came out."""
+
+    name = "report"
+    run_text = "Run the whole job"
+
+    def build(self) -> None:
+        """Output folder and number of stimuli above, results below."""
+        self.outcome: Outcome | None = None
+        self.folder = QLineEdit(str(cache_folder() / "output"))
+        self.folder.setToolTip("Folder of sub-XX.html and sub-XX; it is made if it is not there")
+        self.folder.textChanged.connect(self.changed)
+        self.browse = QPushButton("Browse…")
+        self.browse.setToolTip("Choose the output folder")
+        self.browse.clicked.connect(self._browse)
+        row = QHBoxLayout()
+        row.addWidget(self.folder, 1)
+        row.addWidget(self.browse)
+        self.all = QCheckBox("all", checked=True)
+        self.all.setToolTip("Reconstruct and score every test stimulus")
+        self.n_stimuli = QSpinBox(minimum=LEAST, maximum=MOST, value=10, enabled=False)
+        self.n_stimuli.setToolTip("The first so many test stimuli; scores compare stimuli, so at least 2")
+        self.all.toggled.connect(self.n_stimuli.setDisabled)
+        self.all.toggled.connect(self.changed)
+        self.n_stimuli.valueChanged.connect(self.changed)
+        stimuli = QHBoxLayout()
+        stimuli.addWidget(self.all)
+        stimuli.addWidget(self.n_stimuli, 1)
+        form = QFormLayout()
+        form.addRow("Output folder", row)
+        form.addRow("Test stimuli", stimuli)
+        self.body.addWidget(QLabel(ABOUT, wordWrap=True))
+        self.body.addLayout(form)
+        self._build_results()
+        self.run.setToolTip("Every stage that is not complete in the output folder already")
+        self.session.recipe_changed.connect(self.revalidate)
+        self.session.described_changed.connect(self._described)
+        self._described(self.session.described)
+
+    def _build_results(self) -> None:
+        """Below the message line; hidden until there are results."""
+        self.results = QWidget(visible=False)
+        self.scores = ScoreSummary()
+        self.written = QLabel("", wordWrap=True)
+        self.written.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.failed = QLabel("", wordWrap=True, visible=False)
+        buttons = QHBoxLayout()
+        for text, tip, call in (
+            ("Open page", "Show the report in the web browser", self.open_page),
+            ("Open folder", "Show the output folder in the file manager", self.open_folder),
+            ("Show in viewer", "Anatomy, regions, contribution maps and pictures as layers", self.show_layers),
+        ):
+            button = QPushButton(text)
+            button.setToolTip(tip)
+            button.clicked.connect(call)
+            buttons.addWidget(button)
+        layout = QFormLayout(self.results)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addRow(buttons)
+        layout.addRow(self.failed)
+        layout.addRow(self.scores)
+        layout.addRow(self.written)
+        self.layout().addWidget(self.results)
+        self.layout().addStretch(1)
+
+    # before the run
+
+    def _browse(self) -> None:
+        chosen = QFileDialog.getExistingDirectory(self, "Output folder", self.folder.text())
+        if chosen:
+            self.folder.setText(chosen)
+
+    def _described(self, described: dict[str, Any] | None) -> None:
+        """Offer as many stimuli as the data have."""
+        n = len(described["test_ids"]) if described else 0
+        self.all.setText(f"all {n}" if n else "all")
+        self.n_stimuli.setMaximum(max(n, LEAST) if n else MOST)
+        self.revalidate()
+
+    @property
+    def out_dir(self) -> Path | None:
+        """The output folder; None where nothing is typed."""
+        text = self.folder.text().strip()
+        return Path(text).expanduser() if text else None
+
+    def problems(self) -> list[str]:
+        """What is missing: data, two test stimuli, a folder that can be written."""
+        found = []
+        if not self.session.recipe.source.given:
+            found.append("Data must be chosen before the job can run. Choose them in the Data panel.")
+        described = self.session.described
+        if described and len(described["test_ids"]) < LEAST:
+            n = len(described["test_ids"])
+            found.append(f"Data must have at least {LEAST} test stimuli, got {n}. Add sessions or mark more as test.")
+        return [*found, *folder_problems(self.out_dir)]
+
+    def start(self) -> None:
+        """Run the recipe with both arms on every chosen stimulus."""
+        recipe = self.session.recipe.but(arms=ARMS, stimulus_ids=())
+        n = None if self.all.isChecked() else self.n_stimuli.value()
+        self._show(None)
+        args = {"recipe": recipe.to_dict(), "out_dir": str(self.out_dir), "n_stimuli": n}
+        self.run_task("report", args, done=self._finished)
+
+    def cancelled(self, result: dict[str, Any]) -> None:
+        """Say that nothing is lost."""
+        self.say("Cancelled. What is complete is kept: Run continues where it stopped.")
+
+    # after it
+
+    def _finished(self, result: dict[str, Any]) -> None:
+        self._look_at(partial(read_outcome, result), self._show)
+        self.session.show_output(result["out_dir"])
+
+    def _look_at(self, work: Any, done: Any) -> None:
+        """Read files in a thread, then call `done` with what was read."""
+        self._looking, self._looked_at = CoreWorker(lambda progress: work(progress=progress)), done
+        self._looking.news.ended.connect(self._looked)
+        self._looking.start()
+
+    def _looked(self, found: Any) -> None:
+        if isinstance(found, Exception):
+            self.fail(found)
+        else:
+            self._looked_at(found)
+
+    def _show(self, outcome: Outcome | None) -> None:
+        self.outcome = outcome
+        self.results.setVisible(outcome is not None)
+        if outcome is None:
+            return
+        self.scores.show_rows(outcome.scores)
+        self.written.setText(written_text(outcome))
+        self.failed.setText(failed_text(outcome.failed))
+        self.failed.setVisible(bool(outcome.failed))
+        self.say(f"Finished: {outcome.page}")
+
+    def open_page(self) -> None:
+        """Show the page in the browser."""
+        self._open(self.outcome.page)
+
+    def open_folder(self) -> None:
+        """Show the folder in the file manager."""
+        self._open(self.outcome.folder)
+
+    def _open(self, path: Path) -> None:
+        if not path.exists():
+            self.say(f"{path} must be there, but is gone. Run again.")
+        elif not QDesktopServices.openUrl(QUrl.fromLocalFile(str(path))):
+            self.say(f"No program opens {path}. Open it by hand.")
+
+    def show_layers(self) -> None:
+        """Read the results in a thread and add them as layers."""
+        self.say("reading the results")
+        self._look_at(partial(read_layers, self.outcome.folder, self.outcome.page.stem), self._add_layers)
+
+    def _add_layers(self, layers: list[Any]) -> None:
+        from napari_neuraldiffuser.widgets.files.layers import add_layers
+
+        add_layers(self.viewer, layers)
+        self.say("")
+
+    # memory
+
+    def state(self) -> dict[str, Any]:
+        """Folder and number of stimuli."""
+        return {"folder": self.folder.text(), "all": self.all.isChecked(), "n_stimuli": self.n_stimuli.value()}
+
+    def restore(self, values: dict[str, Any]) -> None:
+        """Show what `state` gave."""
+        self.folder.setText(str(values.get("folder") or cache_folder() / "output"))
+        self.all.setChecked(bool(values.get("all", True)))
+        n = values.get("n_stimuli")
+        self.n_stimuli.setValue(n if isinstance(n, int) and LEAST <= n <= MOST else 10)
+
+    def reset(self) -> None:
+        """Show the defaults again."""
+        self.restore({})
+
+
+class ScoreSummary(QTableWidget):
+    """Scores of both arms and their paired difference ± standard error; the errors of the arms are in the tooltips."""
+
+    def __init__(self) -> None:
+        super().__init__(0, len(COLUMNS))
+        self.setHorizontalHeaderLabels(COLUMNS)
+        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.setToolTip("Means over stimuli, paired difference ± standard error. Bold: more than two of them from 0.")
+        self.verticalHeader().setVisible(False)
+        self.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
+        self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        self.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+
+    def show_rows(self, rows: list[ScoreRow]) -> None:
+        """Show other scores."""
+        self.setRowCount(len(rows))
+        for i, row in enumerate(rows):
+            for j, text in enumerate((row.name, row.unguided, row.guided, row.difference)):
+                short = text if j in (0, len(COLUMNS) - 1) else text.split(" ± ")[0]  # the window is narrow
+                item = QTableWidgetItem(short)
+                item.setToolTip(row.definition if j == 0 else f"{COLUMNS[j]}: {text}")
+                font = item.font()
+                font.setBold(j == len(COLUMNS) - 1 and row.clear)
+                item.setFont(font)
+                self.setItem(i, j, item)
+        self.setFixedHeight(len(rows) * ROW_HEIGHT + self.horizontalHeader().sizeHint().height() + 4)
+
+
+def folder_problems(folder: Path | None) -> list[str]:
+    """Why a folder cannot be the output folder: asks the nearest parent that exists, and writes nothing."""
+    if folder is None:
+        return ["Output folder must be chosen. Type a folder or browse for one."]
+    if folder.exists() and not folder.is_dir():
+        return [f"Output folder must be a folder, got the file {folder}. Choose another one."]
+    there = next((path for path in (folder, *folder.absolute().parents) if path.exists()), None)
+    if there is None or not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        return [f"Output folder must be one that can be written, got {folder}. Choose another one."]
+    return []
+
+
+def written_text(outcome: Outcome) -> str:
+    """One line for every kind of file."""
+    lines = []
+    for what, paths in outcome.written:
+        one = len(paths) == 1
+        where = paths[0] if one else paths[0].parent
+        lines.append(f"{what}{'' if one else f' ({len(paths)})'}: {where.relative_to(outcome.folder)}")
+    return f"Written to {outcome.folder}:\n" + "\n".join(lines)
+
+
+def failed_text(failed: list[int]) -> str:
+    """Which stimuli were left out, and what helps."""
+    shown = ", ".join(map(str, failed[:10])) + (", …" if len(failed) > 10 else "")
+    return f"{len(failed)} stimuli failed and are left out: {shown}. Lower κ or the CFG scale and run again."

@@ -1,0 +1,1 @@
+"""What the Reconstruct page is made of: controls, stimuli, pictures, scores, history."""

@@ -1,0 +1,280 @@
+"""The parameters of a run: named settings, the controls of diffusion and guidance, and the device."""
+
+from typing import Any
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import (
+    QComboBox,
+    QHBoxLayout,
+    QInputDialog,
+    QLabel,
+    QMenu,
+    QMessageBox,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt.utils import signals_blocked
+
+from napari_neuraldiffuser.core.params import PRESETS, DiffusionParams, GuidanceParams, ParamError
+from napari_neuraldiffuser.widgets.session.controls import ParamControls
+from napari_neuraldiffuser.widgets.session.fold import Fold
+from napari_neuraldiffuser.widgets.session.session import Session
+from napari_neuraldiffuser.widgets.session.state import (
+    PresetError,
+    delete_preset,
+    params_of_preset,
+    presets,
+    save_preset,
+)
+
+Pair = tuple[DiffusionParams, GuidanceParams]
+LABELS = {
+    "guidance_scale": "κ guidance scale",
+    "guidance_strength": "η share of guided steps",
+    "n_steps": "Steps of the schedule",
+    "repeats": "Repeats",
+    "seed": "Seed",
+    "strength": "Share of the schedule run",
+    "cfg_scale": "Classifier-free scale s",
+    "sag_scale": "Self-attention scale",
+    "start_noise": "Noise of the start",
+    "batch_size": "Batch size",
+    "normalise": "Scale of the gradient",
+    "layers": "Layers",
+    "x0_estimate": "Clean estimate x0",
+    "x0_blend": "Decode the x0 blend",
+}
+FREQUENT = (
+    (GuidanceParams, ("guidance_scale", "guidance_strength")),
+    (DiffusionParams, ("n_steps", "repeats", "seed")),
+)
+MORE = (
+    (GuidanceParams, ("layers",)),  # apart, as its row is wide
+    (GuidanceParams, ("normalise", "x0_estimate", "x0_blend")),
+    (DiffusionParams, ("strength", "cfg_scale", "sag_scale", "start_noise", "batch_size")),
+)
+WARNING_STYLE = "color: #ffb74d;"
+
+
+class RunControls(QWidget):
+    """All parameters of diffusion and guidance; the less frequent ones below "More"."""
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.base: Pair = (DiffusionParams(), GuidanceParams())
+        self.more = Fold("More parameters", "Guidance layers, classifier-free scale, noise of the start and others")
+        self.more.layout().setContentsMargins(0, 0, 0, 0)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self.groups = [ParamControls(cls, names, LABELS) for cls, names in FREQUENT]
+        for group in self.groups:
+            layout.addWidget(group)
+        rare = [ParamControls(cls, names, LABELS) for cls, names in MORE]
+        for group in rare:
+            self.more.addWidget(group)
+        layout.addWidget(self.more)
+        self.groups += rare
+        for group in self.groups:
+            group.changed.connect(self.changed)
+
+    def show_params(self, diffusion: DiffusionParams, guidance: GuidanceParams) -> None:
+        """Show both; emits nothing."""
+        self.base = (diffusion, guidance)
+        if self._says() == self.base:
+            return
+        with signals_blocked(self):
+            for group in self.groups:
+                group.show_values(diffusion if group.cls is DiffusionParams else guidance)
+
+    def _says(self) -> Pair | None:
+        try:
+            return self.params()
+        except ParamError:
+            return None
+
+    def params(self) -> Pair:
+        """What the controls say, ParamError where that cannot be; fields without a control are as they were shown."""
+        changes: dict[type, dict[str, Any]] = {DiffusionParams: {}, GuidanceParams: {}}
+        for group in self.groups:
+            changes[group.cls] |= group.values()
+        diffusion, guidance = self.base
+        return diffusion.but(**changes[DiffusionParams]), guidance.but(**changes[GuidanceParams])
+
+
+class PresetRow(QWidget):
+    """Named settings: those that come with the project and the user's own.
+
+    Signals
+    -------
+    picked(object, object)
+        DiffusionParams and GuidanceParams to show.
+    """
+
+    picked = Signal(object, object)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.box = QComboBox()
+        self.box.setToolTip("Named settings of diffusion and guidance; demo is for the bundled models")
+        self.mark = QLabel("modified", visible=False)
+        self.mark.setStyleSheet(WARNING_STYLE)
+        self.mark.setToolTip("The controls differ from this preset; Reset shows it again")
+        self.reset, self.menu = QPushButton("Reset"), QMenu(self)
+        self.reset.setToolTip("Shows the preset's own values again")
+        self.save = self.menu.addAction("Save as…", self._ask_name)
+        self.delete = self.menu.addAction("Delete…", self._ask_delete)
+        self.save.setToolTip("Stores these parameters under a name of your own")
+        self.delete.setToolTip("Deletes this preset; only your own can be deleted")
+        self.menu.setToolTipsVisible(True)
+        more = QPushButton("Presets")
+        more.setMenu(self.menu)
+        more.setToolTip("Save these parameters as a preset of your own, or delete one")
+        self.present: Pair = (DiffusionParams(), GuidanceParams())
+        self._fill("")
+        self.box.textActivated.connect(self._pick)
+        self.reset.clicked.connect(lambda: self._pick(self.box.currentText()))
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(QLabel("Preset"))
+        layout.addWidget(self.box, 1)
+        for widget in (self.mark, self.reset, more):
+            layout.addWidget(widget)
+
+    def _fill(self, name: str) -> None:
+        known = list(presets())
+        self.box.clear()
+        self.box.addItems(known)
+        self.box.setCurrentText(name if name in known else known[0])
+
+    def show_params(self, diffusion: DiffusionParams, guidance: GuidanceParams) -> None:
+        """Mark whether these are still the preset's; where another preset says exactly this, it is that one."""
+        self.present = (diffusion, guidance)
+        same = [name for name in presets() if params_of_preset(name) == self.present]
+        if same and self.name not in same:
+            self.box.setCurrentText(same[0])
+        self.mark.setVisible(not same)
+        self.reset.setEnabled(not same)
+        self.delete.setEnabled(self.name not in PRESETS)
+
+    @property
+    def name(self) -> str:
+        """The preset that the controls began from."""
+        return self.box.currentText()
+
+    @property
+    def modified(self) -> bool:
+        """Whether the controls differ from it."""
+        return params_of_preset(self.name) != self.present
+
+    def show_name(self, name: str) -> None:
+        """Begin from another preset, without showing its values."""
+        if name in presets():
+            self.box.setCurrentText(name)
+            self.show_params(*self.present)
+
+    def _pick(self, name: str) -> None:
+        self.picked.emit(*params_of_preset(name))
+
+    def _ask_name(self) -> None:
+        name, ok = QInputDialog.getText(self, "Save preset", "Name of the preset")
+        if ok:
+            self.save_as(name)
+
+    def save_as(self, name: str) -> None:
+        """Store the parameters under a name; a name that cannot be is said so."""
+        try:
+            save_preset(name, *self.present)
+        except PresetError as error:
+            QMessageBox.warning(self, "Save preset", str(error))
+            return
+        self._fill(name.strip())
+        self.show_params(*self.present)
+
+    def _ask_delete(self) -> None:
+        answer = QMessageBox.question(self, "Delete preset", f"Delete the preset “{self.name}”?")
+        if answer == QMessageBox.StandardButton.Yes:
+            self.delete_own()
+
+    def delete_own(self) -> None:
+        """Delete the preset that is shown; the controls keep their values."""
+        delete_preset(self.name)
+        self._fill("")
+        self.show_params(*self.present)
+
+
+class DeviceRow(QWidget):
+    """Where the networks run; the CPU until the engine has said what there is.
+
+    Parameters
+    ----------
+    session : Session
+        Its recipe's device is what is chosen here.
+    """
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.session = session
+        self.known: list[str] = []
+        self.asking = False
+        self.box = QComboBox()
+        self.box.setToolTip("Where the networks run")
+        self.box.addItem("CPU", "cpu")
+        self.box.activated.connect(self._choose)
+        self.warning = QLabel("", wordWrap=True, visible=False)
+        self.warning.setStyleSheet(f"{WARNING_STYLE} font-weight: bold;")
+        row = QHBoxLayout()
+        row.addWidget(QLabel("Device"))
+        row.addWidget(self.box, 1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(row)
+        layout.addWidget(self.warning)
+        session.recipe_changed.connect(self._follow)
+        self._follow()
+
+    def _choose(self, place: int) -> None:
+        self.warning.setVisible(False)
+        self.session.change(device=self.box.itemData(place))
+
+    def ask(self) -> None:
+        """Ask the engine, once."""
+        if not self.asking:
+            self.asking = True
+            self.session.call("devices", {}, quiet=True).ended.connect(self._answered)
+
+    def _answered(self, result: Any) -> None:
+        if isinstance(result, Exception):
+            self.asking = False  # again when the panel is shown the next time
+            self._warn(f"The devices of this computer could not be listed: {result}")
+            return
+        self.known = [device["name"] for device in result["devices"]]
+        self.box.clear()
+        for device in result["devices"]:
+            self.box.addItem(device["label"], device["name"])
+        self.box.setToolTip(f"Where the networks run; kernels: {result.get('backend', 'unknown')}")
+        self._follow()
+
+    def _follow(self, *_: Any) -> None:
+        """Show the recipe's device; one that is not there becomes the CPU, loudly."""
+        wanted = self.session.recipe.device
+        if self.known and wanted not in self.known:
+            same = [name for name in self.known if name.split(":")[0] == wanted]
+            if not same:
+                self._warn(
+                    f"Device must be one of {', '.join(self.known)}, got {wanted}, which this computer does not have. "
+                    "The CPU is used instead, which takes many times longer."
+                )
+            self.session.change(device=same[0] if same else "cpu")
+            return
+        if self.box.findData(wanted) < 0:
+            self.box.addItem(f"{wanted} (not checked yet)", wanted)
+        self.box.setCurrentIndex(self.box.findData(wanted))
+        if wanted != "cpu":
+            self.warning.setVisible(False)
+
+    def _warn(self, text: str) -> None:
+        self.warning.setText(text)
+        self.warning.setVisible(True)

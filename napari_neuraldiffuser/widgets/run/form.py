@@ -1,0 +1,117 @@
+"""What the Reconstruct panel asks for: stimuli, parameters, device and arms, kept equal to the session's recipe."""
+
+from dataclasses import replace
+from typing import Any
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+
+from napari_neuraldiffuser.core.base.recipe import Recipe
+from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams, ParamError
+from napari_neuraldiffuser.widgets.run.controls import WARNING_STYLE, DeviceRow, PresetRow, RunControls
+from napari_neuraldiffuser.widgets.run.picker import StimulusPicker
+from napari_neuraldiffuser.widgets.session.session import Session
+
+ARMS = {
+    "guided": "Compute the arm that is pulled toward the decoded features",
+    "unguided": "Compute the arm without the pull, from the same noise, to compare with",
+}
+POINTLESS = "κ is 0: the guided arm will be the same as the unguided one."
+
+
+class ReconForm(QWidget):
+    """The controls that make up a recipe.
+
+    Parameters
+    ----------
+    session : Session
+    """
+
+    changed = Signal()
+    """Its problems may be others."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.session = session
+        self.error = ""
+        self.picker = StimulusPicker(session)
+        self.preset, self.controls, self.device = PresetRow(), RunControls(), DeviceRow(session)
+        self.caution = QLabel(POINTLESS, wordWrap=True, visible=False)
+        self.caution.setStyleSheet(WARNING_STYLE)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        for widget in (self.picker, self.preset, self.controls, self.device):
+            layout.addWidget(widget)
+        layout.addLayout(self._build_arms())
+        layout.addWidget(self.caution)
+        self.controls.changed.connect(self._take_controls)
+        self.preset.picked.connect(self.take_params)
+        session.recipe_changed.connect(self._show_recipe)
+        self._show_recipe(session.recipe)
+
+    def _build_arms(self) -> QHBoxLayout:
+        self.arms = {arm: QCheckBox(arm) for arm in ARMS}
+        self.arms_row = QHBoxLayout()
+        self.arms_row.addWidget(QLabel("Arms"))
+        for arm, tick in self.arms.items():
+            tick.setToolTip(ARMS[arm])
+            tick.toggled.connect(self._take_arms)
+            self.arms_row.addWidget(tick)
+        self.arms_row.addStretch()
+        return self.arms_row
+
+    def _take_controls(self) -> None:
+        try:
+            params = self.controls.params()
+        except ParamError as error:
+            self.error = f"{error} Tick a layer under More parameters."
+            self.changed.emit()
+            return
+        self.take_params(*params)
+
+    def take_params(self, diffusion: DiffusionParams, guidance: GuidanceParams) -> None:
+        """Make these the recipe's."""
+        self.error = ""
+        settings = replace(self.session.recipe.settings, diffusion=diffusion, guidance=guidance)
+        if settings == self.session.recipe.settings:
+            self._show_recipe(self.session.recipe)  # the controls may say something else, or nothing that can be
+        self.session.change(settings=settings)
+
+    def _take_arms(self) -> None:
+        self.session.change(arms=tuple(arm for arm, tick in self.arms.items() if tick.isChecked()))
+
+    def _show_recipe(self, recipe: Recipe) -> None:
+        wanted = (recipe.settings.diffusion, recipe.settings.guidance)
+        if not self.error or wanted != self.controls.base:
+            self.error = ""
+            self.controls.show_params(*wanted)
+        self.preset.show_params(*wanted)
+        for arm, tick in self.arms.items():
+            tick.blockSignals(True)
+            tick.setChecked(arm in recipe.arms)
+            tick.blockSignals(False)
+        self.caution.setVisible("guided" in recipe.arms and recipe.settings.guidance.guidance_scale == 0)
+        self.changed.emit()
+
+    def problems(self) -> list[str]:
+        """Why the recipe cannot be computed yet."""
+        recipe, found = self.session.recipe, []
+        if not recipe.source.given:
+            found.append("Data must be chosen, got none. Choose a folder or the simulated subject on the Data page.")
+        elif not recipe.stimulus_ids:
+            found.append("A stimulus must be chosen, got none. Click one in the grid above.")
+        if not recipe.arms:
+            found.append("An arm must be ticked, got none. Tick guided, unguided or both.")
+        return [*found, self.error] if self.error else found
+
+    def state(self) -> dict[str, Any]:
+        """What is not in the recipe."""
+        return {"more": self.controls.more.isExpanded(), "preset": self.preset.name}
+
+    def restore(self, values: dict[str, Any]) -> None:
+        """Show what `state` gave; takes anything."""
+        if values.get("more") is True:
+            self.controls.more.expand(animate=False)
+        elif "more" in values:
+            self.controls.more.collapse(animate=False)
+        self.preset.show_name(str(values.get("preset")))

@@ -1,0 +1,156 @@
+"""Scores of one stimulus, arm beside arm, and the feature loss of the guided one."""
+
+import math
+import statistics
+from typing import Any
+
+from qtpy.QtCore import QPointF, Qt
+from qtpy.QtGui import QColor, QPainter, QPen, QPolygonF
+from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QSizePolicy, QTableWidget, QTableWidgetItem, QWidget
+
+from napari_neuraldiffuser.core.params import EvaluationParams
+from napari_neuraldiffuser.widgets.run.record import Run
+
+COLUMNS = ("unguided", "guided", "difference")
+DIFFERENCE = "Guided minus unguided, repeat by repeat: both arms start from the same noise"
+LINE = "#4fc3f7"
+NAMES = 120
+"""Most pixels for the metrics' names; a longer one is in its tooltip."""
+
+
+def spread(values: list[float]) -> str:
+    """Mean, and the standard deviation where there are two values or more."""
+    if not values:
+        return ""
+    mean = statistics.fmean(values)
+    return f"{mean:.3f}" + (f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else "")
+
+
+def metric_names(rows: list[dict[str, Any]]) -> list[str]:
+    """Columns that are scores, in their order."""
+    return list(dict.fromkeys(name for row in rows for name in row if name not in ("stim", "rep", "arm")))
+
+
+def label(metric: str) -> str:
+    """The name of a metric."""
+    from napari_neuraldiffuser.core.outputs.report.page import LABELS
+
+    return LABELS.get(metric, metric)
+
+
+def definition(metric: str, size: int) -> str:
+    """What a metric is, as the evaluation protocol defines it."""
+    from napari_neuraldiffuser.core.evaluation.scores import DEFINITIONS, TWO_WAY
+
+    text = DEFINITIONS.get(metric, TWO_WAY if metric.startswith("twoway") else metric)
+    return text.format(size=size, encoder=metric.removeprefix("twoway_") or "image")
+
+
+def score_text(row: dict[str, Any]) -> str:
+    """One image's scores in a line."""
+    return ", ".join(f"{label(name)} {row[name]:.3f}" for name in metric_names([row]))
+
+
+def mean_text(rows: list[dict[str, Any]], metrics: tuple[str, ...] = ("pixcorr", "ssim")) -> str:
+    """Mean over repeats of the two scores that every paper gives."""
+    known = {name: [row[name] for row in rows if name in row] for name in metrics}
+    return ", ".join(f"{label(name)} {statistics.fmean(values):.2f}" for name, values in known.items() if values)
+
+
+class ScoreTable(QTableWidget):
+    """One row per metric: unguided, guided, difference, as mean ± SD over repeats."""
+
+    def __init__(self) -> None:
+        super().__init__(0, len(COLUMNS))
+        self.setHorizontalHeaderLabels(COLUMNS)
+        for k, name in enumerate(COLUMNS):
+            tip = DIFFERENCE if name == "difference" else f"Mean ± SD over the repeats of the {name} arm"
+            self.horizontalHeaderItem(k).setToolTip(tip)
+        self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
+        self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self.setWordWrap(False)
+        self.setStyleSheet("font-size: 8pt;")  # three columns of mean ± SD have to fit a dock
+        self.verticalHeader().setMaximumWidth(NAMES)
+        for bars in (self.setVerticalScrollBarPolicy, self.setHorizontalScrollBarPolicy):
+            bars(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setVisible(False)
+
+    def show_run(self, run: Run | None, stimulus: int) -> None:
+        """Scores of one stimulus, as far as there are any."""
+        arms = {arm: run.rows_of(arm, stimulus) if run else [] for arm in COLUMNS[:2]}
+        names = metric_names([*arms["unguided"], *arms["guided"]])
+        size = (run.recipe.settings.evaluation if run else EvaluationParams()).size
+        self.setRowCount(len(names))
+        for k, name in enumerate(names):
+            head = QTableWidgetItem(label(name))
+            head.setToolTip(f"{label(name)}. {definition(name, size)}")
+            self.setVerticalHeaderItem(k, head)
+            for column, text in enumerate(self._cells(arms, name)):
+                item = QTableWidgetItem(text)
+                item.setTextAlignment(Qt.AlignmentFlag.AlignCenter)
+                item.setToolTip(head.toolTip())
+                self.setItem(k, column, item)
+        self.setVisible(bool(names))
+        self._fit()
+
+    @staticmethod
+    def _cells(arms: dict[str, list[dict[str, Any]]], name: str) -> list[str]:
+        values = {arm: {row["rep"]: row[name] for row in rows if name in row} for arm, rows in arms.items()}
+        both = sorted(values["unguided"].keys() & values["guided"].keys())
+        difference = spread([values["guided"][rep] - values["unguided"][rep] for rep in both])
+        signed = difference if not difference or difference.startswith("-") else f"+{difference}"
+        return [spread(list(values["unguided"].values())), spread(list(values["guided"].values())), signed]
+
+    def _fit(self) -> None:
+        """As high as its rows: the page scrolls, not the table."""
+        self.resizeRowsToContents()
+        rows = sum(self.rowHeight(k) for k in range(self.rowCount()))
+        self.setFixedHeight(self.horizontalHeader().sizeHint().height() + rows + 2 * self.frameWidth())
+
+
+class LossCurve(QWidget):
+    """Feature loss over the guided steps, mean over repeats."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: list[float] = []
+        self.setFixedHeight(48)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.setToolTip(
+            "Distance between the features of the image and the decoded ones after each guided step, mean over repeats"
+        )
+        self.setVisible(False)
+
+    def show_values(self, values: list[float]) -> None:
+        """One value per guided step; hidden while there are fewer than two."""
+        self.values = [value for value in values if math.isfinite(value)]
+        self.setVisible(len(self.values) > 1)
+        self.update()
+
+    @property
+    def caption(self) -> str:
+        """First and last value."""
+        return f"feature loss {self.values[0]:.3g} → {self.values[-1]:.3g} over {len(self.values)} guided steps"
+
+    def points(self) -> list[QPointF]:
+        """The line in the widget's own pixels."""
+        low, high = min(self.values), max(self.values)
+        margin, top = 4, self.fontMetrics().height() + 2
+        width, height = self.width() - 2 * margin, self.height() - top - margin
+        share = [(value - low) / (high - low) if high > low else 0.5 for value in self.values]
+        step = width / max(1, len(share) - 1)
+        return [QPointF(margin + k * step, top + (1 - y) * height) for k, y in enumerate(share)]
+
+    def paintEvent(self, event: Any) -> None:
+        """Qt's name."""
+        if len(self.values) < 2:
+            return
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(self.palette().text().color())
+        painter.drawText(self.rect().adjusted(4, 0, 0, 0), Qt.AlignmentFlag.AlignTop, self.caption)
+        painter.setPen(QPen(QColor(LINE), 1.6))
+        painter.drawPolyline(QPolygonF(self.points()))
+        painter.end()

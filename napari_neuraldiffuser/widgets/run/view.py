@@ -1,0 +1,231 @@
+"""What runs gave: images, scores, feature loss, earlier runs, and what can be taken from them."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from qtpy.QtCore import QUrl, Signal
+from qtpy.QtGui import QDesktopServices
+from qtpy.QtWidgets import (
+    QApplication,
+    QCheckBox,
+    QComboBox,
+    QFileDialog,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.recipe import Source
+from napari_neuraldiffuser.widgets.run.gallery import Gallery
+from napari_neuraldiffuser.widgets.run.pictures import qimage
+from napari_neuraldiffuser.widgets.run.record import History, Run
+from napari_neuraldiffuser.widgets.run.score_table import LossCurve, ScoreTable
+from napari_neuraldiffuser.widgets.session.worker import CoreWorker, Progress
+
+
+class RunView(QWidget):
+    """One stimulus of one run, and the way to earlier runs.
+
+    Signals
+    -------
+    shown()
+        `run` or `stimulus`, or what the run has, is new.
+    said(str)
+        What a button did.
+    changed()
+        A choice that is remembered.
+    """
+
+    shown = Signal()
+    said = Signal(str)
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.history = History()
+        self.run: Run | None = None
+        self.stimulus: int | None = None
+        self.gallery, self.table, self.curve = Gallery(), ScoreTable(), LossCurve()
+        self.results = ResultRow(self.gallery)
+        self.results.said.connect(self.said)
+        self.gallery.turned.connect(lambda stimulus: self.show_run(self.run, stimulus))
+        self.gallery.resized.connect(lambda _: self.refresh())
+        self.gallery.resized.connect(lambda _: self.changed.emit())
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(self._build_history())
+        for widget in (self.gallery, self.table, self.curve, self.results):
+            layout.addWidget(widget)
+        self._fill()
+
+    def _build_history(self) -> QHBoxLayout:
+        self.box = QComboBox()
+        self.box.setToolTip("The last runs: when, of which stimulus, and what changed since the run before of it")
+        self.box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.box.activated.connect(self._pick)
+        self.before = QCheckBox("before")
+        self.before.setToolTip("Shows the run before of the same stimulus below this one")
+        self.before.toggled.connect(self.refresh)
+        self.before.toggled.connect(lambda _: self.changed.emit())
+        row = QHBoxLayout()
+        row.addWidget(QLabel("Run"))
+        row.addWidget(self.box, 1)
+        row.addWidget(self.before)
+        return row
+
+    # runs
+
+    def add(self, run: Run) -> None:
+        """Keep and show a run that has begun."""
+        self.history.add(run)
+        self.show_run(run, run.stimulus_ids[0])
+
+    def drop(self, run: Run) -> None:
+        """Forget a run, but leave its images until others come."""
+        self.history.drop(run)
+        self._fill()
+
+    def update_run(self, run: Run) -> None:
+        """A run has something new."""
+        if run is self.run:
+            self.refresh()
+
+    def show_run(self, run: Run, stimulus: int) -> None:
+        """Show one stimulus of a run."""
+        self.run, self.stimulus = run, stimulus
+        self._fill()
+        self.refresh()
+
+    def show_stimulus(self, source: Source, stimulus: int) -> None:
+        """The newest run of a stimulus of these data, or what to do where there is none."""
+        if self.run is not None and self.run.is_of(source, stimulus):
+            if stimulus != self.stimulus:
+                self.show_run(self.run, stimulus)
+            return
+        latest = self.history.latest(source, stimulus)
+        if latest is not None:
+            self.show_run(latest, stimulus)
+            return
+        self.run, self.stimulus = None, stimulus
+        self._fill()
+        self.refresh()
+
+    def show_none(self) -> None:
+        """No run: other data were chosen."""
+        self.run = self.stimulus = None
+        self._fill()
+        self.refresh()
+
+    def refresh(self, *_: Any) -> None:
+        """Draw the run that is shown once more."""
+        run = self.run
+        if run is None:
+            what = "" if self.stimulus is None else f" of stimulus {self.stimulus}"
+            self.gallery.show_empty(f"No run{what} yet.\nChoose stimuli and parameters above, then press Run.")
+        else:
+            before = self.history.before(run, self.stimulus) if self.before.isChecked() else None
+            self.gallery.show_run(run, self.stimulus, before)
+        self.table.show_run(run, self.stimulus)
+        self.curve.show_values(run.curve(self.stimulus) if run else [])
+        self.results.show_run(run)
+        self.shown.emit()
+
+    def _fill(self) -> None:
+        """The list of runs, newest first."""
+        runs = self.history.runs[::-1]
+        self.box.clear()
+        for run in runs:
+            self.box.addItem(self.history.title(run))
+            self.box.setItemData(self.box.count() - 1, self.box.itemText(self.box.count() - 1), 3)  # its tooltip
+        self.box.setCurrentIndex(next((k for k, run in enumerate(runs) if run is self.run), -1))
+        self.box.setEnabled(bool(runs))
+        self.box.setPlaceholderText("none yet" if not runs else "")
+
+    def ended(self, run: Run) -> None:
+        """A run has ended, in whatever way."""
+        self._fill()
+        self.update_run(run)
+
+    def _pick(self, place: int) -> None:
+        run = self.history.runs[::-1][place]
+        keep = self.stimulus in run.stimulus_ids
+        self.show_run(run, self.stimulus if keep else run.stimulus_ids[0])
+
+
+class ResultRow(QWidget):
+    """Buttons for what a run left behind."""
+
+    said = Signal(str)
+
+    def __init__(self, gallery: Gallery) -> None:
+        super().__init__()
+        self.gallery = gallery
+        self.result: dict[str, Any] = {}
+        self.worker: Any = None
+        tip = "Copies a Python script that computes this run again"
+        self.python = self._button("Copy as Python", tip, self._python)
+        tip = "Copies a Nipype workflow that computes this run again"
+        self.nipype = self._button("Copy as Nipype script", tip, self._nipype)
+        tip = "Opens the run's folder: its images, and provenance.json with all they came from"
+        self.provenance = self._button("Provenance…", tip, self._open)
+        self.save = self._button("Save images…", "Writes all images of this run as PNG to a folder", self._save)
+        grid = QGridLayout(self)
+        grid.setContentsMargins(0, 0, 0, 0)
+        for k, button in enumerate((self.python, self.nipype, self.provenance, self.save)):
+            grid.addWidget(button, k // 2, k % 2)
+        self.show_run(None)
+
+    @staticmethod
+    def _button(text: str, tip: str, call: Any) -> QPushButton:
+        button = QPushButton(text)
+        button.setToolTip(tip)
+        button.clicked.connect(call)
+        return button
+
+    def show_run(self, run: Run | None) -> None:
+        """Enable what the run has."""
+        self.result = run.result if run else {}
+        for button in (self.python, self.nipype, self.provenance):
+            button.setEnabled(bool(self.result))
+        self.save.setEnabled(run is not None and run.seen is not None)
+
+    def _python(self) -> None:
+        QApplication.clipboard().setText(self.result["python"])
+        self.said.emit("Copied the Python script of this run")
+
+    def _nipype(self) -> None:
+        QApplication.clipboard().setText(self.result["nipype"])
+        self.said.emit("Copied the Nipype script of this run")
+
+    def _open(self) -> None:
+        folder = self.result["folder"]
+        opened = QDesktopServices.openUrl(QUrl.fromLocalFile(folder))
+        self.said.emit(f"{'Opened' if opened else 'The run is in'} {folder}")
+
+    def _save(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Folder for the images of this run")
+        if folder:
+            self.save_to(folder)
+
+    def save_to(self, folder: str | Path) -> None:
+        """Write the images in a thread."""
+        self.worker = CoreWorker(partial(write_images, Path(folder), self.gallery.shown_images()))
+        self.worker.news.ended.connect(lambda result: self.said.emit(str(result)))
+        self.worker.start()
+
+
+def write_images(folder: Path, images: dict[str, np.ndarray], progress: Progress) -> str:
+    """Write PNGs; returns what was done, in words."""
+    for k, (name, image) in enumerate(images.items()):
+        progress(k, len(images), "writing images")
+        path = folder / f"{name}.png"
+        if not qimage(image).save(str(path)):
+            raise UserError(f"Images must be saved to a folder that can be written, got {folder}. Choose another one.")
+    return f"{len(images)} images written to {folder}"

@@ -1,0 +1,1 @@
+"""What pages share: the session, its engine, and the parts that every panel is made of."""

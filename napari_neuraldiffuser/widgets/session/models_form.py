@@ -1,0 +1,145 @@
+"""Which networks: the bundled ones, a folder or a hub id, and a guide where that has none."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from qtpy.QtCore import QTimer, Signal
+from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QHBoxLayout, QLabel, QLineEdit, QPushButton, QWidget
+
+from napari_neuraldiffuser.widgets.session.panel import ERROR_STYLE
+from napari_neuraldiffuser.widgets.session.path_field import TYPING, located
+
+DEMO = "demo"
+PARTS = ("vae", "unet", "scheduler", "text_encoder", "tokenizer", "image_encoder")
+"""Folders of a model folder (`core.models.PARTS`, which torch comes with)."""
+RECENT = 8
+
+
+def models_problem(models: str, guide: str) -> str:
+    """Why models cannot be opened, as far as their folder shows; nothing otherwise."""
+    if not models:
+        return "Models must be 'demo', a folder or a hub id, got nothing. Write demo for the bundled ones."
+    if models == DEMO:
+        return ""
+    folder = Path(located(models))
+    if folder.is_dir():
+        missing = [part for part in PARTS if not (folder / part).is_dir() and not (part == "image_encoder" and guide)]
+        if missing == ["image_encoder"]:
+            return f"Model folder {models} must have an image_encoder, got none. Give a CLIP vision model as guide."
+        if missing:
+            return f"Model folder {models} must have {', '.join(missing)}, got none. Save the whole pipeline."
+        return ""
+    if is_hub_id(models):
+        return ""
+    return f"Models must be 'demo', an existing folder or a hub id owner/name, got {models}. Check the path."
+
+
+def guide_problem(guide: str) -> str:
+    """Why the guide cannot be opened, as far as its folder shows; nothing otherwise."""
+    if not guide or is_hub_id(guide) or (Path(located(guide)) / "config.json").is_file():
+        return ""
+    return f"Guide must be a CLIP folder with config.json or a hub id owner/name, got {guide}. Check the path."
+
+
+def is_hub_id(text: str) -> bool:
+    """Whether a text can be owner/name."""
+    return text.count("/") == 1 and not text.startswith(("/", ".", "~")) and all(text.split("/"))
+
+
+def chosen(text: str) -> str:
+    """A folder that exists by its whole path; "demo", hub ids and what is not there as they are."""
+    text = text.strip()
+    return located(text) if text not in ("", DEMO) and Path(located(text)).is_dir() else text
+
+
+class ModelsForm(QWidget):
+    """Models and guide; `changed` for every pair, `problem` says whether it can be used."""
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.models = QComboBox(editable=True, insertPolicy=QComboBox.InsertPolicy.NoInsert)
+        self.models.setToolTip("demo: the bundled models; a Stable Diffusion folder; or owner/name on the hub")
+        self.models.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.models.setMinimumContentsLength(12)
+        self.models.addItem(DEMO)
+        self.browse = QPushButton("Browse…", toolTip="Choose a model folder")
+        self.guide = QLineEdit(placeholderText="the models' own image encoder")
+        self.guide.setToolTip("CLIP vision model that targets and guidance use, where the model folder has none")
+        self.browse_guide = QPushButton("Browse…", toolTip="Choose the folder of a CLIP vision model")
+        self.problem_label = QLabel("", wordWrap=True, visible=False)
+        self.problem_label.setStyleSheet(ERROR_STYLE)
+        self._typing = QTimer(self, singleShot=True, interval=TYPING)
+        self._typing.timeout.connect(self._taken)
+        self._build()
+
+    def _build(self) -> None:
+        form = QFormLayout(self)
+        form.setContentsMargins(0, 0, 0, 0)
+        for label, line, button in (
+            ("Models", self.models, self.browse),
+            ("Guide", self.guide, self.browse_guide),
+        ):
+            row = QHBoxLayout()
+            row.addWidget(line, 1)
+            row.addWidget(button)
+            form.addRow(label, row)
+        form.addRow(self.problem_label)
+        self.models.lineEdit().textEdited.connect(lambda _: self._typing.start())
+        self.guide.textEdited.connect(lambda _: self._typing.start())
+        self.models.activated.connect(lambda _: self._taken())
+        self.browse.clicked.connect(self._browse)
+        self.browse_guide.clicked.connect(self._browse_guide)
+
+    @property
+    def values(self) -> tuple[str, str]:
+        """Models and guide, folders by their whole paths."""
+        return chosen(self.models.currentText()), chosen(self.guide.text())
+
+    def problem(self) -> str:
+        """Why these cannot be used, or nothing."""
+        models, guide = self.values
+        return models_problem(models, guide) or guide_problem(guide)
+
+    def show_values(self, models: str, guide: str) -> None:
+        """Show models and guide; says nothing."""
+        if self.values != (models, guide):
+            self.models.setEditText(models)
+            self.guide.setText(guide)
+        self._show_problem()
+
+    def recent(self) -> list[str]:
+        """Models of the list but the bundled ones."""
+        return [text for k in range(self.models.count()) if (text := self.models.itemText(k)) != DEMO]
+
+    def show_recent(self, names: Iterable[str]) -> None:
+        """Fill the list; the line stays as it is."""
+        text = self.models.currentText()
+        self.models.clear()
+        self.models.addItems(list(dict.fromkeys([DEMO, *names]))[: RECENT + 1])
+        self.models.setEditText(text)
+
+    def _show_problem(self) -> None:
+        text = self.problem()
+        self.problem_label.setText(text)
+        self.problem_label.setVisible(bool(text))
+
+    def _taken(self) -> None:
+        self._typing.stop()
+        self._show_problem()
+        if not self.problem():
+            self.show_recent([self.values[0], *self.recent()])
+        self.changed.emit()
+
+    def _browse(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Choose a model folder", next(iter(self.recent()), ""))
+        if folder:
+            self.models.setEditText(folder)
+            self._taken()
+
+    def _browse_guide(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Choose a CLIP vision model", self.guide.text())
+        if folder:
+            self.guide.setText(folder)
+            self._taken()

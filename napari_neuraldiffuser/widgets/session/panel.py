@@ -1,0 +1,240 @@
+"""The base of every panel: a run row, progress with time left, one place for messages, and a memory."""
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QApplication, QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
+
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.widgets.session.activity import ActivityBar
+from napari_neuraldiffuser.widgets.session.engine import Cancelled, EngineError, Task
+from napari_neuraldiffuser.widgets.session.session import Session
+from napari_neuraldiffuser.widgets.session.state import remember, remembered
+
+if TYPE_CHECKING:
+    import napari
+
+ERROR_STYLE = "color: #ff8a80;"
+REMEMBER_AFTER = 500
+"""Milliseconds of quiet after which changed controls are stored."""
+
+
+class Panel(QWidget):
+    """A dock widget over the session of its viewer.
+
+    A panel builds its controls into `self.body`, says in `problems` why it cannot run yet, and starts calls of the
+    engine with `run_task`.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    session : Session, optional
+        Of the viewer where None.
+    """
+
+    name = "panel"
+    """Under which `state` is stored."""
+    run_text = "Run"
+
+    def __init__(self, viewer: "napari.viewer.Viewer", session: Session | None = None) -> None:
+        super().__init__()
+        self.viewer = viewer
+        self.session = session or Session.of(viewer)
+        self.task: Task | None = None
+        self.activity = activity = ActivityBar()
+        self.destroyed.connect(lambda: activity.close())
+        self.countdown = Countdown()
+        self._remember = QTimer(self, singleShot=True, interval=REMEMBER_AFTER)
+        self._remember.timeout.connect(self._store)
+        self.body = QVBoxLayout()
+        self._build_frame()
+        self.build()
+        stored = remembered(self.name)
+        if stored:
+            self._restore(stored)
+        self.session.busy_changed.connect(self.revalidate)
+        self.revalidate()
+
+    # what a panel adds
+
+    def build(self) -> None:
+        """Add the controls to `self.body`."""
+
+    def start(self) -> None:
+        """What Run does."""
+
+    def problems(self) -> list[str]:
+        """Why it cannot run yet, each with its remedy; Run is enabled when there is none."""
+        return []
+
+    def state(self) -> dict[str, Any]:
+        """JSON values to remember between sessions."""
+        return {}
+
+    def restore(self, values: dict[str, Any]) -> None:
+        """Show what `state` gave in another session; must take anything."""
+
+    def reset(self) -> None:
+        """Show the defaults again."""
+
+    # the frame
+
+    def _build_frame(self) -> None:
+        layout = QVBoxLayout(self)
+        layout.addLayout(self.body)
+        self.run = QPushButton(self.run_text)
+        self.run.clicked.connect(self._start)
+        self.cancel = QPushButton("Cancel", enabled=False)
+        self.cancel.setToolTip("Stops after the present step and keeps what is there; twice ends it at once")
+        self.cancel.clicked.connect(self.stop)
+        self.row = QHBoxLayout()
+        self.row.addWidget(self.run, 1)
+        self.row.addWidget(self.cancel)
+        layout.addLayout(self.row)
+        self.hint = QLabel("", wordWrap=True, visible=False)
+        self.hint.setStyleSheet(ERROR_STYLE)
+        self.bar = QProgressBar(visible=False)
+        self.message = QLabel("", wordWrap=True)
+        self.details = QPushButton("Copy details", visible=False)
+        self.details.setToolTip("Copies the traceback or the engine's log, for a bug report")
+        self.details.clicked.connect(self._copy_details)
+        for widget in (self.hint, self.bar, self.message, self.details):
+            layout.addWidget(widget)
+
+    def showEvent(self, event: Any) -> None:
+        """Qt's name: from here on the panel knows its window."""
+        super().showEvent(event)
+        self.session.follow(self.window())
+
+    def revalidate(self, *_: Any) -> None:
+        """Say under the Run button why it cannot run, or enable it."""
+        running = self.task is not None
+        found = [] if running else self.problems()
+        self.hint.setText("\n".join(found))
+        self.hint.setVisible(bool(found))
+        self.run.setEnabled(not found and not running and not self.session.busy)
+        self.cancel.setEnabled(running)
+
+    def changed(self, *_: Any) -> None:
+        """Connect every control to this: validates, and stores the controls after a while."""
+        self.revalidate()
+        self._remember.start()
+
+    def _restore(self, stored: dict[str, Any]) -> None:
+        """A memory of another version, or a damaged one, must not keep the panel from opening."""
+        try:
+            self.restore(stored)
+        except (TypeError, ValueError, OverflowError, AttributeError, KeyError):
+            self.reset()
+
+    def _store(self) -> None:
+        remember(self.name, self.state())
+
+    # running
+
+    def _start(self) -> None:
+        if self.run.isEnabled():
+            self.start()
+
+    def run_task(
+        self,
+        call: str,
+        args: dict[str, Any] | None = None,
+        done: Callable[[dict[str, Any]], None] | None = None,
+        event: Callable[[str, dict[str, Any]], None] | None = None,
+    ) -> Task:
+        """Start a call that the user waits for; `done` gets its result, `event` what it shows in between."""
+        self.say("starting")
+        self.countdown = Countdown()
+        self._done = done
+        self.task = task = self.session.call(call, args)
+        task.told.connect(self._told)
+        if event is not None:
+            task.event.connect(event)
+        task.ended.connect(self._ended)
+        self.bar.setRange(0, 0)
+        self.bar.setVisible(True)
+        self.revalidate()
+        return task
+
+    def stop(self) -> None:
+        """Ask the call to stop; the second time end it at once."""
+        if self.task is not None:
+            self.say("stopping after this step; Cancel again ends it at once")
+            self.task.cancel()
+
+    def _told(self, done: int, total: int, what: str) -> None:
+        self.bar.setRange(0, total)
+        self.bar.setValue(done)
+        if self.task is not None and not self.task.cancelling:
+            pace = self.countdown.left(done, total, what)
+            self.say(f"{what} ({done} of {total}{pace})" if total else what)
+        self.activity.tell(done, total, what.split(",")[0])
+        if self.task is None:
+            self.activity.close()  # the end was among the events that a new bar processes
+
+    def _ended(self, result: Any) -> None:
+        self.task = None
+        self.activity.close()
+        self.bar.setVisible(False)
+        self.say("")
+        if isinstance(result, Cancelled):
+            self.say("cancelled; what is complete is kept")
+            self.cancelled(result.result)
+        elif isinstance(result, Exception):
+            self.fail(result)
+        elif self._done is not None:
+            self._done(result)
+        self.revalidate()
+
+    def cancelled(self, result: dict[str, Any]) -> None:
+        """Show what a cancelled call had until then; `result` is empty where there is nothing."""
+
+    # messages
+
+    def say(self, text: str) -> None:
+        """One line of state; clears an error."""
+        self.message.setStyleSheet("")
+        self.message.setText(text)
+        self.details.setVisible(False)
+
+    def fail(self, error: Exception) -> None:
+        """Say what went wrong in the panel and as a notification."""
+        from napari.utils.notifications import show_error
+
+        text = str(error) if isinstance(error, (UserError, EngineError)) else f"{type(error).__name__}: {error}"
+        self.message.setStyleSheet(ERROR_STYLE)
+        self.message.setText(text)
+        self._details = getattr(error, "details", "")
+        self.details.setVisible(bool(self._details))
+        show_error(text)
+
+    def _copy_details(self) -> None:
+        QApplication.clipboard().setText(f"{self.message.text()}\n\n{self._details}")
+
+
+class Countdown:
+    """Time left of the stage under way, from its own pace."""
+
+    def __init__(self) -> None:
+        self.what, self.began, self.first = "", 0.0, 0
+
+    def left(self, done: int, total: int, what: str) -> str:
+        """ ", 12 s left", or nothing while the pace is unknown; a stage is what stands before the first comma."""
+        stage, now = what.split(",")[0], time.monotonic()
+        if stage != self.what or done < self.first:
+            self.what, self.began, self.first = stage, now, done
+        steps = done - self.first
+        if steps < 1 or done >= total:
+            return ""
+        seconds = (now - self.began) / steps * (total - done)
+        return f", {duration(seconds)} left"
+
+
+def duration(seconds: float) -> str:
+    """ "45 s", "3 min", "2.5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

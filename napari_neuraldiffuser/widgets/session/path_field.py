@@ -1,0 +1,136 @@
+"""A line for a file or folder: typed, browsed or dropped, and checked as it is typed."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import QTimer, Signal
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QLineEdit, QPushButton, QVBoxLayout, QWidget
+
+from napari_neuraldiffuser.widgets.session.panel import ERROR_STYLE
+
+TYPING = 400
+"""Milliseconds of quiet after which typed text is taken."""
+FILE, FOLDER, FILES = "file", "folder", "files"
+SEPARATOR = ";"
+NIFTI = "NIfTI (*.nii *.nii.gz)"
+
+
+class PathField(QWidget):
+    """A path with a Browse button, and below it what is wrong with it.
+
+    Parameters
+    ----------
+    name : str
+        Of messages and of the file dialog.
+    tip : str
+    kind : {"file", "folder", "files"}
+        Several files are separated by semicolons.
+    filters : str
+        Of the file dialog.
+    needed : bool
+        Whether nothing is a problem too.
+    """
+
+    changed = Signal()
+
+    def __init__(self, name: str, tip: str, kind: str = FILE, filters: str = "", needed: bool = False) -> None:
+        super().__init__()
+        self.name, self.kind, self.filters, self.needed = name, kind, filters, needed
+        self.edit = QLineEdit(toolTip=tip, placeholderText="" if needed else "optional")
+        self.edit.setAcceptDrops(False)
+        self.setAcceptDrops(True)
+        self.browse = QPushButton("Browse…", toolTip=f"Choose {name}")
+        self.browse.clicked.connect(self._browse)
+        self.problem_label = QLabel("", wordWrap=True, visible=False)
+        self.problem_label.setStyleSheet(ERROR_STYLE)
+        row = QHBoxLayout()
+        row.addWidget(self.edit, 1)
+        row.addWidget(self.browse)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(row)
+        layout.addWidget(self.problem_label)
+        self._typing = QTimer(self, singleShot=True, interval=TYPING)
+        self._typing.timeout.connect(self._taken)
+        self.edit.textEdited.connect(lambda _: self._typing.start())
+
+    @property
+    def path(self) -> str:
+        """What the line says."""
+        return self.edit.text().strip()
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files that the line names."""
+        return tuple(one.strip() for one in self.path.split(SEPARATOR) if one.strip())
+
+    @property
+    def located(self) -> str:
+        """The same by their whole paths."""
+        return f"{SEPARATOR} ".join(map(located, self.paths)) if self.kind == FILES else located(self.path)
+
+    def show_path(self, path: str) -> None:
+        """Show a path; says nothing."""
+        self.edit.setText(path)
+        self._show_problem()
+
+    def choose(self, path: str) -> None:
+        """Take a path as if it had been browsed."""
+        self.edit.setText(path)
+        self._taken()
+
+    def problem(self) -> str:
+        """Why the path cannot be used, or nothing."""
+        paths = self.paths if self.kind == FILES else (self.path,) if self.path else ()
+        if not paths:
+            return f"{self.name} must be given. Choose the file." if self.needed else ""
+        there = Path.is_dir if self.kind == FOLDER else Path.is_file
+        absent = [one for one in paths if not there(Path(located(one)))]
+        what = "folder" if self.kind == FOLDER else "file"
+        return f"{self.name} must be an existing {what}, got {absent[0]}. Check the path." if absent else ""
+
+    def _show_problem(self) -> None:
+        # what is not filled in yet is said below the Run button, and not in every line at once
+        text = self.problem() if self.path else ""
+        self.problem_label.setText(text)
+        self.problem_label.setVisible(bool(text))
+
+    def _taken(self) -> None:
+        self._typing.stop()
+        self._show_problem()
+        self.changed.emit()
+
+    def _browse(self) -> None:
+        folder = str(Path(self.paths[0]).parent) if self.paths else ""
+        if self.kind == FOLDER:
+            chosen = QFileDialog.getExistingDirectory(self, f"Choose {self.name}", self.path)
+        elif self.kind == FILES:
+            found, _ = QFileDialog.getOpenFileNames(self, f"Choose {self.name}", folder, self.filters)
+            chosen = f"{SEPARATOR} ".join(found)
+        else:
+            chosen, _ = QFileDialog.getOpenFileName(self, f"Choose {self.name}", folder, self.filters)
+        if chosen:
+            self.choose(chosen)
+
+    def dragEnterEvent(self, event: Any) -> None:
+        """Qt's name: files that are dragged here may be dropped."""
+        if dropped(event):
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: Any) -> None:
+        """Qt's name: take what was dropped."""
+        paths = dropped(event)
+        event.acceptProposedAction()
+        self.choose(f"{SEPARATOR} ".join(paths) if self.kind == FILES else paths[0])
+
+
+def located(path: str | Path) -> str:
+    """A path that means the same in every folder, and for `~` too; nothing stays nothing."""
+    # pathlib raises where nobody has the name after ~
+    return str(Path(os.path.expanduser(path)).absolute()) if str(path) else ""
+
+
+def dropped(event: Any) -> list[str]:
+    """Local paths of a drag or drop event."""
+    return [url.toLocalFile() for url in event.mimeData().urls() if url.isLocalFile()]

@@ -1,0 +1,222 @@
+"""What the panels of one viewer share: the engine, the recipe, and what was opened, decoded and reconstructed."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QEvent, QObject, QTimer, Signal
+
+from napari_neuraldiffuser.core.base.recipe import Recipe, Source
+from napari_neuraldiffuser.core.params import ParamError, Settings
+from napari_neuraldiffuser.widgets.files.places import cache_folder
+from napari_neuraldiffuser.widgets.session.engine import Engine, Task
+from napari_neuraldiffuser.widgets.session.state import PresetError, params_of_preset, preferences, remember, remembered
+
+if TYPE_CHECKING:
+    import napari
+
+_SESSIONS: dict[int, "Session"] = {}
+SAVE_AFTER = 1000
+"""Milliseconds of quiet after which a changed recipe is stored."""
+
+
+class Session(QObject):
+    """State that the panels of one viewer share; `Session.of(viewer)` makes or finds it.
+
+    Attributes
+    ----------
+    recipe : Recipe
+        What the next run computes; change it with `change`, `change_stage` or `choose`.
+    engine : Engine
+    described : dict or None
+        What `describe` said of the source; None until it is known.
+    decoded : dict or None
+        What `decode` said; None again as soon as the recipe's data, ROI or decoder change.
+    output : str
+        Output folder whose contribution maps are shown; empty where there is none.
+    """
+
+    recipe_changed = Signal(object)
+    """Recipe: anything in it is new."""
+    described_changed = Signal(object)
+    """dict or None."""
+    decoded_changed = Signal(object)
+    """dict or None."""
+    stimulus_changed = Signal(int)
+    """0-based 73k id, or index of own stimuli."""
+    run_finished = Signal(object)
+    """dict: the result of `reconstruct`."""
+    output_changed = Signal(str)
+    """Folder with contribution maps to show."""
+    busy_changed = Signal(bool)
+    """Whether a call is under way that a user waits for."""
+
+    def __init__(self, viewer: "napari.Viewer", engine: Engine | None = None) -> None:
+        super().__init__()
+        self.viewer = viewer
+        self.engine = engine or Engine(cache_folder())
+        self.recipe = first_recipe()
+        self.described: dict[str, Any] | None = None
+        self.decoded: dict[str, Any] | None = None
+        self.output = ""
+        self.task: Task | None = None
+        self._window: Any = None
+        self._timer = QTimer(self, singleShot=True, interval=SAVE_AFTER)
+        self._timer.timeout.connect(self.save)
+        viewer.layers.events.inserted.connect(self._layer_inserted)
+
+    @classmethod
+    def of(cls, viewer: "napari.Viewer") -> "Session":
+        """The session of a viewer."""
+        key = hash(viewer)
+        if key not in _SESSIONS:
+            _SESSIONS[key] = cls(viewer)
+            for layer in viewer.layers:
+                _SESSIONS[key].adopt(layer)
+        return _SESSIONS[key]
+
+    def follow(self, window: Any) -> None:
+        """End the engine when this window closes."""
+        if self._window is None and window is not None:
+            self._window = window
+            window.installEventFilter(self)
+            window.destroyed.connect(self.close)
+
+    def eventFilter(self, window: Any, event: QEvent) -> bool:
+        """Qt's name.  A close can be refused, by a question for instance: look whether it was, afterwards."""
+        if event.type() == QEvent.Type.Close:
+            QTimer.singleShot(0, self._window_closed)
+        return False
+
+    def _window_closed(self) -> None:
+        try:
+            hidden = not self._window.isVisible()
+        except RuntimeError:  # Qt's half of the window is gone already
+            hidden = True
+        if hidden:
+            self.close()
+
+    def close(self) -> None:
+        """Store the recipe and end the engine at once; whatever is complete on disk stays."""
+        if _SESSIONS.pop(hash(self.viewer), None) is not None:
+            self.save()
+        self.engine.close()
+        self.task = None
+
+    def save(self) -> None:
+        """Remember the recipe for the next session."""
+        remember("recipe", self.recipe.to_dict())
+
+    # what the next run computes
+
+    def choose(self, source: Source) -> None:
+        """Take other data; the ROI and sessions chosen for the former stay where they can be."""
+        if source != self.recipe.source:
+            self._forget_described()
+            self.change(source=source, stimulus_ids=())
+
+    def change(self, **changes: Any) -> None:
+        """Change fields of the recipe."""
+        self._take(self.recipe.but(**changes))
+
+    def change_stage(self, stage: str, params: Any) -> None:
+        """Change the params of one stage, such as "guidance"."""
+        self._take(self.recipe.with_stage(stage, params))
+
+    def _take(self, recipe: Recipe) -> None:
+        former, self.recipe = self.recipe, recipe
+        if recipe == former:
+            return
+        if decoding_part(recipe) != decoding_part(former):
+            self.set_decoded(None)
+        self._timer.start()
+        self.recipe_changed.emit(recipe)
+        if recipe.stimulus_ids != former.stimulus_ids and recipe.stimulus_ids:
+            self.stimulus_changed.emit(recipe.stimulus_ids[0])
+
+    def set_described(self, found: dict[str, Any] | None) -> None:
+        """What the source holds, or None while that is not known."""
+        self.described = found
+        self.described_changed.emit(found)
+
+    def _forget_described(self) -> None:
+        if self.described is not None:
+            self.set_described(None)
+
+    def set_decoded(self, found: dict[str, Any] | None) -> None:
+        """What was decoded, or None where it no longer fits the recipe."""
+        if found is None and self.decoded is None:
+            return
+        self.decoded = found
+        self.decoded_changed.emit(found)
+
+    def show_output(self, folder: str | Path) -> None:
+        """Have the contribution maps of a folder shown."""
+        self.output = str(folder)
+        self.output_changed.emit(self.output)
+
+    # calls
+
+    def call(self, name: str, args: dict[str, Any] | None = None, quiet: bool = False) -> Task:
+        """Start a call of the engine; a quiet one leaves the Run buttons of other panels alone."""
+        task = self.engine.call(name, args or {"recipe": self.recipe.to_dict()})
+        if not quiet:
+            self.task = task
+            task.ended.connect(self._ended)
+            self.busy_changed.emit(True)
+        return task
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call is under way that a user waits for."""
+        return self.task is not None
+
+    def _ended(self, result: Any) -> None:
+        self.task = None
+        self.busy_changed.emit(False)
+
+    # layers that name their source
+
+    def _layer_inserted(self, event: Any) -> None:
+        self.adopt(event.value)
+
+    def adopt(self, layer: Any) -> None:
+        """Take the subject or the output folder that a layer of our readers names."""
+        about = layer.metadata.get("neuraldiffuser") if isinstance(layer.metadata, dict) else None
+        if not about:
+            return
+        if about.get("source") and about.get("kind") == "anatomy":
+            self.choose(Source.from_dict(about["source"]))
+        if about.get("output") and about["output"] != self.output:
+            self.show_output(about["output"])
+
+
+def decoding_part(recipe: Recipe) -> tuple:
+    """What decides the decoded embeddings: another value means that they have to be decoded again."""
+    stages = recipe.settings
+    networks = recipe.models, recipe.guide, recipe.device
+    return recipe.source, stages.betas, stages.features, stages.decoding, *networks
+
+
+def first_recipe() -> Recipe:
+    """The recipe of the last session; where there is none, the Preferences' models, device and preset."""
+    stored = remembered("recipe")
+    try:
+        if stored:
+            return Recipe.from_dict(stored)
+    except (ParamError, TypeError, ValueError, AttributeError, KeyError):
+        pass  # of another version: begin anew
+    return default_recipe()
+
+
+def default_recipe() -> Recipe:
+    """The Preferences' models, device and preset on no data yet."""
+    wishes = preferences()
+    try:
+        diffusion, guidance = params_of_preset(wishes["preset"])
+    except PresetError:  # one of the user's own that was deleted since
+        diffusion, guidance = params_of_preset("demo")
+    if wishes["n_steps"] > 0:
+        diffusion = diffusion.but(n_steps=wishes["n_steps"])
+    settings = replace(Settings(), diffusion=diffusion, guidance=guidance)
+    return Recipe(settings=settings, models=wishes["models"], guide=wishes["guide"], device=wishes["device"])

@@ -1,0 +1,1 @@
+"""What the Data page is made of: forms, regions and their expression, masks, sessions."""

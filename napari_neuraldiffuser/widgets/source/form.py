@@ -1,0 +1,250 @@
+"""Where the data are: an NSD folder and its subject, or the files of own scans."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from qtpy.QtCore import QTimer, Signal
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QRadioButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_neuraldiffuser.core.base.recipe import Source
+from napari_neuraldiffuser.widgets.session.panel import ERROR_STYLE
+from napari_neuraldiffuser.widgets.session.path_field import FILE, FILES, FOLDER, NIFTI, TYPING, PathField, located
+
+RECENT = 8
+"""Folders that are remembered."""
+DESIGN = "nsddata/experiments/nsd/nsd_expdesign.mat"
+"""What makes a folder an NSD folder (`core.nsd.layout`)."""
+OWN = {
+    # field of Source -> name, what it is, kind, filter, whether it is needed
+    "betas": ("Betas", "4-D NIfTI of betas: one volume per trial", FILE, NIFTI, True),
+    "mask": ("Mask", "NIfTI on the betas' grid; voxels above 0 are used", FILE, NIFTI, True),
+    "trials": ("Trials", "Table with trial, stimulus, session and test", FILE, "Table (*.tsv)", True),
+    "images": ("Images", "Folder of one image per stimulus, named as in the table; to decode", FOLDER, "", False),
+    "captions": ("Captions", "JSON of stimulus to captions", FILE, "JSON (*.json)", False),
+    "anatomy": ("Anatomy", "T1 in the space of the betas, to be shown", FILE, NIFTI, False),
+    "rois": ("ROIs", "Label volumes on the betas' grid, one per family, separated by ;", FILES, NIFTI, False),
+}
+
+
+def nsd_root(path: str | Path) -> str:
+    """The NSD folder that a folder is or lies in; the folder itself where there is none."""
+    path = Path(located(path))
+    return str(next((one for one in (path, *path.parents) if (one / DESIGN).is_file()), path))
+
+
+def subjects_in(folder: str) -> list[str]:
+    """The subjects of an NSD folder."""
+    try:
+        return sorted(p.name for p in Path(located(folder)).glob("nsddata/ppdata/subj*") if p.is_dir())
+    except OSError:
+        return []
+
+
+def folder_problem(folder: str) -> str:
+    """Why a folder is no NSD folder, or nothing."""
+    if not folder:
+        return "NSD folder must be chosen. Choose the folder that holds nsddata, or take the simulated subject."
+    path = Path(located(folder))
+    if not path.is_dir():
+        return f"NSD folder must be an existing folder, got {folder}. Check the path."
+    if not (path / DESIGN).is_file():
+        return f"NSD folder must hold {DESIGN}, got {folder}. Choose the folder that holds nsddata and nsddata_betas."
+    if not subjects_in(folder):
+        return f"NSD folder must hold subjects, got none in {folder}/nsddata/ppdata. Download one."
+    return ""
+
+
+class NsdPage(QWidget):
+    """An NSD folder, the former ones, and its subjects."""
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = QComboBox(editable=True, insertPolicy=QComboBox.InsertPolicy.NoInsert)
+        self.folder.setToolTip("Folder that holds nsddata, nsddata_betas and nsddata_stimuli; it can be dropped here")
+        self.folder.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.folder.setMinimumContentsLength(12)
+        self.folder.lineEdit().setAcceptDrops(False)
+        self.folder.lineEdit().setPlaceholderText("folder that holds nsddata")
+        self.browse = QPushButton("Browse…", toolTip="Choose the NSD folder")
+        self.subject = QComboBox(toolTip="Subjects of the folder")
+        self.problem_label = QLabel("", wordWrap=True, visible=False)
+        self.problem_label.setStyleSheet(ERROR_STYLE)
+        row = QHBoxLayout()
+        row.addWidget(self.folder, 1)
+        row.addWidget(self.browse)
+        form = QFormLayout(self)
+        form.setContentsMargins(0, 0, 0, 0)
+        form.addRow("Folder", row)
+        form.addRow(self.problem_label)
+        form.addRow("Subject", self.subject)
+        self._typing = QTimer(self, singleShot=True, interval=TYPING)
+        self._typing.timeout.connect(self._taken)
+        self.folder.lineEdit().textEdited.connect(lambda _: self._typing.start())
+        self.folder.activated.connect(lambda _: self._taken())
+        self.browse.clicked.connect(self._browse)
+        self.subject.activated.connect(lambda _: self.changed.emit())
+
+    @property
+    def path(self) -> str:
+        """The folder as it is written."""
+        return self.folder.currentText().strip()
+
+    def problem(self) -> str:
+        """Why the folder cannot be used, or nothing."""
+        return folder_problem(self.path)
+
+    def source(self) -> Source:
+        """The chosen subject."""
+        return Source(nsd_dir=located(self.path), subject=self.subject.currentText() or "subj01")
+
+    def show_source(self, source: Source) -> None:
+        """Show a subject; says nothing."""
+        self.folder.setEditText(source.nsd_dir)
+        self._refresh(source.subject)
+
+    def choose(self, folder: str) -> None:
+        """Take a folder as if it had been browsed."""
+        self.folder.setEditText(nsd_root(folder))
+        self._taken()
+
+    def recent(self) -> list[str]:
+        """Folders of the list, the last used first."""
+        return [self.folder.itemText(k) for k in range(self.folder.count())]
+
+    def show_recent(self, folders: Iterable[str]) -> None:
+        """Fill the list; the line stays as it is."""
+        text = self.folder.currentText()
+        self.folder.clear()
+        self.folder.addItems(list(dict.fromkeys(folders))[:RECENT])
+        self.folder.setEditText(text)
+
+    def _browse(self) -> None:
+        chosen = QFileDialog.getExistingDirectory(self, "Choose the NSD folder", self.path)
+        if chosen:
+            self.choose(chosen)
+
+    def _taken(self) -> None:
+        self._typing.stop()
+        self._refresh(self.subject.currentText())
+        if not self.problem():
+            self.show_recent([located(self.path), *self.recent()])
+        self.changed.emit()
+
+    def _refresh(self, subject: str) -> None:
+        text = self.problem() if self.path else ""
+        self.problem_label.setText(text)
+        self.problem_label.setVisible(bool(text))
+        self.folder.setToolTip(self.path or self.folder.toolTip())
+        self.subject.clear()
+        self.subject.addItems([] if text or not self.path else subjects_in(self.path))
+        self.subject.setCurrentText(subject)
+
+
+class OwnPage(QWidget):
+    """The files of own scans."""
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fields = {name: PathField(*about) for name, about in OWN.items()}
+        self.subject = QLineEdit("subj01", toolTip="Names the output folder: subj01 gives sub-01")
+        form = QFormLayout(self)
+        form.setContentsMargins(0, 0, 0, 0)
+        for name, field in self.fields.items():
+            form.addRow(OWN[name][0], field)
+            field.changed.connect(self.changed.emit)
+        form.addRow("Subject", self.subject)
+        self.subject.editingFinished.connect(self.changed.emit)
+
+    def problem(self) -> str:
+        """What is missing, or nothing."""
+        found = next((text for field in self.fields.values() if (text := field.problem())), "")
+        if not found and not self.subject.text().strip().removeprefix("sub-").isalnum():
+            return f"Subject must look like subj01, got {self.subject.text()!r}. It names the output folder."
+        return found
+
+    def source(self) -> Source:
+        """The chosen files."""
+        files = {name: field.located for name, field in self.fields.items()}
+        rois = tuple(map(located, self.fields["rois"].paths))
+        return Source(**{**files, "rois": rois, "subject": self.subject.text().strip()})
+
+    def show_source(self, source: Source) -> None:
+        """Show files; says nothing."""
+        for name, field in self.fields.items():
+            value = getattr(source, name)
+            field.show_path("; ".join(value) if name == "rois" else value)
+        self.subject.setText(source.subject)
+
+
+class SourceForm(QWidget):
+    """Two pages, of which one is shown: an NSD folder, or own scans."""
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nsd, self.own = NsdPage(), OwnPage()
+        self.use_nsd = QRadioButton("NSD folder", checked=True, toolTip="Data in NSD's own layout, simulated ones too")
+        self.use_own = QRadioButton("Own scans", toolTip="Betas, mask and trials of any experiment (docs/nsd.md)")
+        row = QHBoxLayout()
+        row.addWidget(self.use_nsd)
+        row.addWidget(self.use_own)
+        row.addStretch(1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(row)
+        layout.addWidget(self.nsd)
+        layout.addWidget(self.own)
+        self.own.setVisible(False)
+        self.use_own.toggled.connect(self._turn)
+        self.nsd.changed.connect(self.changed.emit)
+        self.own.changed.connect(self.changed.emit)
+
+    @property
+    def page(self) -> NsdPage | OwnPage:
+        """The page that is shown."""
+        return self.own if self.use_own.isChecked() else self.nsd
+
+    def problem(self) -> str:
+        """Why there are no data yet, or nothing."""
+        return self.page.problem()
+
+    def source(self) -> Source:
+        """What was chosen; for use where there is no problem."""
+        return self.page.source()
+
+    def show_source(self, source: Source) -> None:
+        """Show where data are; says nothing."""
+        blocked = self.blockSignals(True)
+        (self.use_own if source.own else self.use_nsd).setChecked(True)
+        self.page.show_source(source)
+        if not source.own and source.nsd_dir:
+            self.nsd.show_recent([source.nsd_dir, *self.nsd.recent()])
+        self.blockSignals(blocked)
+
+    def take_folder(self, folder: str) -> None:
+        """Take a dropped folder as the NSD folder."""
+        blocked = self.blockSignals(True)
+        self.use_nsd.setChecked(True)
+        self.blockSignals(blocked)
+        self.nsd.choose(folder)
+
+    def _turn(self, own: bool) -> None:
+        self.nsd.setVisible(not own)
+        self.own.setVisible(own)
+        self.changed.emit()

@@ -1,0 +1,166 @@
+"""Which voxels are used: ticks, quick choices and the ROI expression that they stand for."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QGroupBox, QHBoxLayout, QLabel, QLineEdit, QPushButton, QSizePolicy, QVBoxLayout
+
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.params import BetasParams, default_of
+from napari_neuraldiffuser.widgets.session.panel import ERROR_STYLE
+from napari_neuraldiffuser.widgets.source.roi_tree import RoiTree
+
+if TYPE_CHECKING:
+    from napari_neuraldiffuser.widgets.source.roi_terms import Regions
+
+OWN_MASK = "mask"
+"""The family of own scans that is always there."""
+EARLY, FACES = "V1", ("FFA", "OFA")
+HELP = (
+    "Families, regions and mask files, joined by ' + ' (with), ' & ' (only where also) and ' - ' (without), from left "
+    "to right: nsdgeneral - FFA, or V1 + V2 & nsdgeneral"
+)
+NOT_TICKS = "This cannot be shown as ticks: edit the line, or choose a quick set to tick again."
+
+
+class RoiBox(QGroupBox):
+    """A tree and a line that say the same; `changed(expression)` for every one that can be."""
+
+    changed = Signal(str)
+    judged = Signal()
+    """The line was read: `problem` may be another."""
+
+    def __init__(self) -> None:
+        super().__init__("Voxels")
+        self.regions: Regions | None = None
+        self.problem = ""
+        self.tree = RoiTree()
+        self.line = QLineEdit(toolTip=HELP)
+        self.note = QLabel("", wordWrap=True, visible=False)
+        self.error = QLabel("", wordWrap=True, visible=False)
+        self.error.setStyleSheet(ERROR_STYLE)
+        self.quick = {
+            name: QPushButton(text, visible=False, toolTip=tip)
+            for name, text, tip in (
+                ("all", "nsdgeneral", "The voxels of posterior cortex that NSD's authors recommend"),
+                ("early", "V1 only", "Primary visual cortex alone"),
+                ("faces", "without faces", "Leave the face regions FFA and OFA out of what is chosen now"),
+            )
+        }
+        self._build()
+        self.tree.changed.connect(self._ticked)
+        self.line.editingFinished.connect(self._typed)
+        self.quick["all"].clicked.connect(lambda: self.choose(self.default()))
+        self.quick["early"].clicked.connect(lambda: self.choose(EARLY))
+        self.quick["faces"].clicked.connect(self._without_faces)
+
+    def _build(self) -> None:
+        layout = QVBoxLayout(self)
+        row = QHBoxLayout()
+        for button in self.quick.values():
+            row.addWidget(button)
+        layout.addLayout(row)
+        for widget in (self.tree, self.note, self.line, self.error):
+            layout.addWidget(widget)
+        self.tree.setVisible(False)
+        # a tall dock leaves room below the panel, not between these
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
+
+    @property
+    def expression(self) -> str:
+        """What the line says."""
+        return self.line.text().strip()
+
+    def default(self) -> str:
+        """The usual expression of this source."""
+        usual = default_of(BetasParams, "roi")
+        families = self.regions.families if self.regions else {}
+        if not families or usual in families:
+            return usual
+        return OWN_MASK if OWN_MASK in families else next(iter(families))
+
+    def show_families(self, families: Mapping[str, Mapping[str, int]] | None) -> None:
+        """List the regions of a source; none while they are not known."""
+        self.regions = None
+        if families:
+            from napari_neuraldiffuser.widgets.source.roi_terms import Regions
+
+            self.regions = Regions(families)
+        self.tree.show_families(families or {})
+        self.tree.setVisible(bool(families))
+        self.quick["all"].setText(self.default())
+        self.quick["all"].setVisible(bool(families))
+        self.quick["early"].setVisible(self._known(EARLY))
+        self.quick["faces"].setVisible(any(self._known(name) for name in FACES))
+        self.show_expression(self.expression)
+
+    def fits(self, expression: str) -> bool:
+        """Whether every term of an expression is there."""
+        return not self._problem_of(expression)
+
+    def show_expression(self, expression: str) -> None:
+        """Show an expression in the line and, where it can be, as ticks; says nothing but `judged`."""
+        if self.expression != expression:
+            self.line.setText(expression)
+        self.line.setToolTip(f"{expression}\n\n{HELP}")
+        self._judge(self._problem_of(expression))
+        marks: Any = None
+        if self.regions is not None and not self.problem:
+            from napari_neuraldiffuser.widgets.source.roi_terms import marks_of
+
+            marks = marks_of(expression, self.regions)
+            self.tree.show_marks(marks or {})
+        no_ticks = self.regions is not None and not self.problem and marks is None
+        self.tree.setEnabled(not no_ticks)
+        self.note.setText(NOT_TICKS if no_ticks else "")
+        self.note.setVisible(no_ticks)
+
+    def choose(self, expression: str) -> None:
+        """Take an expression as if it had been typed."""
+        self.show_expression(expression)
+        if not self.problem:
+            self.changed.emit(expression)
+
+    def _typed(self) -> None:
+        self.choose(self.expression)
+
+    def _ticked(self) -> None:
+        from napari_neuraldiffuser.widgets.source.roi_terms import expression_of
+
+        expression = expression_of(self.tree.marks(), self.regions)
+        if expression:
+            self.choose(expression)
+        else:
+            self.line.clear()
+            self._judge("ROI must have a region to use, got none. Tick one.")
+
+    def _without_faces(self) -> None:
+        missing = [one for one in FACES if self._known(one) and one not in self.expression.split(" - ")[1:]]
+        if missing and not self.problem:
+            self.choose(" - ".join([self.expression, *missing]))
+
+    def _known(self, name: str) -> bool:
+        try:
+            return self.regions is not None and bool(self.regions.named(name))
+        except UserError:
+            return False
+
+    def _problem_of(self, expression: str) -> str:
+        if not expression:
+            return "ROI must have a region to use, got none. Tick one, or write its name."
+        if self.regions is None:
+            return ""
+        from napari_neuraldiffuser.widgets.source.roi_terms import check
+
+        try:
+            check(expression, self.regions)
+        except UserError as error:
+            return str(error)
+        return ""
+
+    def _judge(self, problem: str) -> None:
+        self.problem = problem
+        self.error.setText(problem)
+        self.error.setVisible(bool(problem))
+        self.judged.emit()
