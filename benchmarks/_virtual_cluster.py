@@ -21,7 +21,7 @@ from nipype.interfaces.base.traits_extension import BasePath
 from nipype.pipeline.engine import Node
 from nipype.pipeline.plugins import base
 
-from nipype_interfaces.slurm import _is_complete
+from nipype_interfaces.slurm.engine import _is_complete
 
 Duration = Callable[[Any], float]
 

@@ -29,7 +29,7 @@ from nipype_interfaces.workflows import init_neuraldiffuser_wf
 
 GPUS, CHUNKS = (1, 2, 4, 8, 16, 32, 64), (20, 10, 50)
 POLL, SUBMIT = 5.0, 0.02
-"""Seconds between two looks at the queue, as in `nipype_interfaces.slurm`, and of one sbatch call (assumed)."""
+"""Seconds between two looks at the queue, as in `nipype_interfaces.slurm.engine`, and of one sbatch call (assumed)."""
 CPUS = 64
 TRAIN = 9000
 TABLE = {

@@ -121,7 +121,8 @@ def run(args: argparse.Namespace) -> int:
     labels = [f"subj{label.removeprefix('sub-').removeprefix('subj')}" for label in args.participant_label or []]
     need_nipype()
     # sets what keeps nipype from asking a server for its newest version, before nipype is imported
-    from nipype_interfaces import engines, front
+    from nipype_interfaces.engines import choice as engines
+    from nipype_interfaces.running import front
 
     plugin, plugin_args = engines.choose(args.use_plugin, args.nprocs)
     how = front.How(args.work_dir or args.out_dir / "work", plugin, plugin_args, args.resume, args.debug, args.dry_run)

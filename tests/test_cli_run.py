@@ -14,7 +14,7 @@ from napari_neuraldiffuser.core.diffusion.guidance import preset
 from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.outputs.names import Derivatives
 from napari_neuraldiffuser.core.params import PRESETS, BetasParams, Settings, WorkflowParams
-from nipype_interfaces import front
+from nipype_interfaces.running import front
 from tests.nipype_interfaces.small_workflows import fails, node, ok, workflow
 from tests.study_cases import write_inputs
 
@@ -125,8 +125,8 @@ def test_the_other_commands_do_without_nipype():
 
 def test_the_parent_of_a_run_does_not_import_torch():
     code = (
-        "import sys; import napari_neuraldiffuser.cli, nipype_interfaces.front, nipype_interfaces.workflows\n"
-        "import nipype_interfaces.engines, napari_neuraldiffuser.core.nsd.describe\n"
+        "import sys; import napari_neuraldiffuser.cli, nipype_interfaces.running.front, nipype_interfaces.workflows\n"
+        "import nipype_interfaces.engines.choice, napari_neuraldiffuser.core.nsd.describe\n"
         "assert 'nipype' in sys.modules\n"
         "assert not {'torch', 'diffusers', 'transformers', 'matplotlib', 'sklearn'} & set(sys.modules)"
     )

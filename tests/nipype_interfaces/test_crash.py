@@ -4,10 +4,10 @@ import os
 
 import pytest
 
-from nipype_interfaces import crash
-from nipype_interfaces.crash import Failure, last_error
-from nipype_interfaces.labels import Place
-from nipype_interfaces.run import run
+from nipype_interfaces.running import crash
+from nipype_interfaces.running.crash import Failure, last_error
+from nipype_interfaces.running.labels import Place
+from nipype_interfaces.running.run import run
 from tests.nipype_interfaces.small_workflows import fails, map_node, node, ok, workflow
 
 
@@ -141,7 +141,7 @@ def test_hints_by_kind(error, hint):
 
 def test_a_killed_worker_is_explained_but_no_bad_input(tmp_path):
     message = "the worker of node _recon1 (process 7) was killed by signal 9 (SIGKILL). Most often memory ran out."
-    path = crash_file(tmp_path, f"nipype_interfaces.multiproc.WorkerDied: {message}\n")
+    path = crash_file(tmp_path, f"nipype_interfaces.engines.multiproc.WorkerDied: {message}\n")
     (failure,) = crash.read_crash(path, tmp_path / "wf")
     assert (failure.message, failure.explained, failure.user_error) == (message, True, False)
     text = crash.report([failure])
@@ -161,7 +161,7 @@ def test_last_error_of_tracebacks():
     [
         ("napari_neuraldiffuser.core.base.errors.UserError", True),
         ("napari_neuraldiffuser.core.params.ParamError", True),
-        ("nipype_interfaces.engines.EngineError", True),
+        ("nipype_interfaces.engines.choice.EngineError", True),
         ("ValueError", False),
         ("napari_neuraldiffuser.core.params.Settings", False),
         ("napari_neuraldiffuser.core.gone.GoneError", False),

@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from nipype_interfaces import engines
-from nipype_interfaces.engines import EngineError
+from nipype_interfaces.engines import choice as engines
+from nipype_interfaces.engines.choice import EngineError
 from tests.nipype_interfaces.small_workflows import node, ok
 
 

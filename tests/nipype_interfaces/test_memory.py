@@ -18,8 +18,8 @@ from napari_neuraldiffuser.core.networks import embeddings
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.nsd.rois import Rois
 from napari_neuraldiffuser.core.params import LAYERS, DecodingParams
-from nipype_interfaces import memory
-from nipype_interfaces.memory import GB, SAFETY, Study
+from nipype_interfaces.engines import memory
+from nipype_interfaces.engines.memory import GB, SAFETY, Study
 
 MB = 2**20
 CUBE = 16

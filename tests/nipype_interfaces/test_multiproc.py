@@ -7,8 +7,8 @@ from nipype.interfaces.utility import Function
 from nipype.pipeline import engine as pe
 
 import nipype_interfaces  # noqa: F401  before nipype
-from nipype_interfaces import gpu_lease
-from nipype_interfaces.multiproc import NoGpu, WatchedMultiProcPlugin
+from nipype_interfaces.engines import gpu_lease
+from nipype_interfaces.engines.multiproc import NoGpu, WatchedMultiProcPlugin
 from tests.nipype_interfaces.mortal import end_once, sum_of, work
 from tests.nipype_interfaces.small import prepared, times
 

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from nipype_interfaces import progress
-from nipype_interfaces.labels import Place
-from nipype_interfaces.monitor import Monitor, duration
-from nipype_interfaces.progress import NodeProgress, Step
+from nipype_interfaces.running import progress
+from nipype_interfaces.running.labels import Place
+from nipype_interfaces.running.monitor import Monitor, duration
+from nipype_interfaces.running.progress import NodeProgress, Step
 
 
 def test_written_at_most_once_a_second_and_at_the_end(tmp_path):

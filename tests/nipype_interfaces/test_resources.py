@@ -11,10 +11,12 @@ from nipype.pipeline import engine as pe
 import nipype_interfaces  # noqa: F401  before nipype: turns its telemetry off
 from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.params import WorkflowParams
-from nipype_interfaces import engines, front, memory, resources
+from nipype_interfaces.engines import choice as engines
+from nipype_interfaces.engines import memory, resources
+from nipype_interfaces.engines.resources import ResourceError, batch_args, for_batch
 from nipype_interfaces.interfaces import FitDecoder, GuidedReconstruct
-from nipype_interfaces.resources import ResourceError, batch_args, for_batch
-from nipype_interfaces.slurm import WatchedSLURMPlugin
+from nipype_interfaces.running import front
+from nipype_interfaces.slurm.engine import WatchedSLURMPlugin
 from nipype_interfaces.workflows import init_neuraldiffuser_wf
 from tests.nipype_interfaces.small_workflows import map_node, node, ok
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from nipype.pipeline import engine as pe
 
-from nipype_interfaces import plan
-from nipype_interfaces.engines import EngineError
-from nipype_interfaces.run import RunError, configure, locked, run
+from nipype_interfaces.engines.choice import EngineError
+from nipype_interfaces.running import plan
+from nipype_interfaces.running.run import RunError, configure, locked, run
 from tests.nipype_interfaces.small_workflows import counts, fails, map_node, node, ok, workflow
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -152,7 +152,7 @@ def test_an_engines_own_error_is_not_hidden(tmp_path, monkeypatch):
 
 WAITING = """
 import sys
-from nipype_interfaces.run import run
+from nipype_interfaces.running.run import run
 from tests.nipype_interfaces.small_workflows import map_node, waits, workflow
 if __name__ == "__main__":
     folder, plugin = sys.argv[1:]

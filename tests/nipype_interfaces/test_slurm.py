@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from nipype.pipeline import engine as pe
 
-from nipype_interfaces import crash
+from nipype_interfaces.engines.resources import for_batch
 from nipype_interfaces.no_environment import Function
-from nipype_interfaces.resources import for_batch
-from nipype_interfaces.slurm import JOURNAL, WatchedSLURMPlugin
+from nipype_interfaces.running import crash
+from nipype_interfaces.slurm.engine import JOURNAL, WatchedSLURMPlugin
 from tests.nipype_interfaces import slurm_cluster
 from tests.nipype_interfaces.slurm_cluster import Cluster
 from tests.nipype_interfaces.small import CUT, contents, prepared, run_job, times

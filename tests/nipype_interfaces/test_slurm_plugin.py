@@ -6,13 +6,14 @@ import pytest
 from nipype.pipeline import engine as pe
 from nipype.utils.filemanip import savepkl
 
-import nipype_interfaces.slurm as slurm
-from nipype_interfaces import crash, slurm_jobs
+import nipype_interfaces.slurm.engine as slurm
+from nipype_interfaces.engines.resources import for_batch
 from nipype_interfaces.no_environment import Function
-from nipype_interfaces.resources import for_batch
-from nipype_interfaces.slurm import JOURNAL, WatchedSLURMPlugin
-from nipype_interfaces.slurm_jobs import GONE, SlurmError, State
-from nipype_interfaces.slurm_results import Task, stamp
+from nipype_interfaces.running import crash
+from nipype_interfaces.slurm import commands as slurm_jobs
+from nipype_interfaces.slurm.commands import GONE, SlurmError, State
+from nipype_interfaces.slurm.engine import JOURNAL, WatchedSLURMPlugin
+from nipype_interfaces.slurm.results import Task, stamp
 from tests.nipype_interfaces.fake_slurm import FakeSlurm
 from tests.nipype_interfaces.small import prepared
 from tests.nipype_interfaces.small_workflows import ok

@@ -10,9 +10,9 @@ from typing import Any
 from nipype import logging
 from nipype.pipeline.engine.utils import load_resultfile
 
-from nipype_interfaces import slurm_jobs
-from nipype_interfaces.labels import Place
-from nipype_interfaces.slurm_jobs import SlurmJobError, State
+from nipype_interfaces.running.labels import Place
+from nipype_interfaces.slurm import commands as slurm_jobs
+from nipype_interfaces.slurm.commands import SlurmJobError, State
 
 logger = logging.getLogger("nipype.workflow")
 

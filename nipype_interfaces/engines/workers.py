@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from nipype_interfaces import logs
+from nipype_interfaces.running import logs
 
 
 def prepare(engine: Any, log_file: str | Path) -> None:

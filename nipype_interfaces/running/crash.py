@@ -11,10 +11,10 @@ from typing import Any
 
 from napari_neuraldiffuser.core.base.errors import UserError
 
-from nipype_interfaces.labels import Place
+from nipype_interfaces.running.labels import Place
 
 OURS = ("napari_neuraldiffuser.", "nipype_interfaces.")
-ENGINES = ("nipype_interfaces.multiproc.", "nipype_interfaces.slurm")
+ENGINES = ("nipype_interfaces.engines.multiproc.", "nipype_interfaces.slurm.")
 """Where errors are made that tell of a killed worker or job, whatever the user gave."""
 HIDDEN = ("function_str",)
 TRACEBACK = "Traceback (most recent call last):"

@@ -5,7 +5,7 @@ from typing import Any
 
 from napari_neuraldiffuser.core.base.errors import UserError
 
-from nipype_interfaces import memory
+from nipype_interfaces.engines import memory
 
 OPTION = {"slurm": "sbatch_args", "sge": "qsub_args", "pbs": "qsub_args"}
 """Name that Nipype's engine of each batch system gives its options in `plugin_args`."""

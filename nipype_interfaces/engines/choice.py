@@ -13,8 +13,8 @@ from napari_neuraldiffuser.core.base.errors import UserError
 
 MENDED = {
     # engine -> module and class that notice what Nipype's own do not
-    "MultiProc": ("nipype_interfaces.multiproc", "WatchedMultiProcPlugin"),
-    "SLURM": ("nipype_interfaces.slurm", "WatchedSLURMPlugin"),
+    "MultiProc": ("nipype_interfaces.engines.multiproc", "WatchedMultiProcPlugin"),
+    "SLURM": ("nipype_interfaces.slurm.engine", "WatchedSLURMPlugin"),
 }
 NIPYPES = ("Linear", "MultiProc", "SLURM", "SGE", "PBS", "LSF", "Condor", "OAR")
 LOCAL = ("Linear", "MultiProc")

@@ -10,9 +10,10 @@ from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.params import Settings, WorkflowParams
 
-from nipype_interfaces import memory, plan, resources
-from nipype_interfaces.run import Outcome, configure
-from nipype_interfaces.run import run as run_workflow
+from nipype_interfaces.engines import memory, resources
+from nipype_interfaces.running import plan
+from nipype_interfaces.running.run import Outcome, configure
+from nipype_interfaces.running.run import run as run_workflow
 
 BATCH = ("SLURM", "SGE", "PBS")
 """Engines whose jobs ask for memory, processors and GPUs when they are submitted."""

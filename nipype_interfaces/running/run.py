@@ -14,8 +14,10 @@ from typing import Any, TextIO
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import make_folder
 
-from nipype_interfaces import crash, engines, logs, workers
-from nipype_interfaces.monitor import Monitor
+from nipype_interfaces.engines import choice as engines
+from nipype_interfaces.engines import workers
+from nipype_interfaces.running import crash, logs
+from nipype_interfaces.running.monitor import Monitor
 
 EXECUTION = {
     # a name of Nipype's [execution] section -> value

@@ -9,9 +9,10 @@ from typing import Any
 
 from nipype.pipeline.plugins.base import PluginBase
 
-from nipype_interfaces import logs, memory
-from nipype_interfaces.labels import Place
-from nipype_interfaces.monitor import Monitor
+from nipype_interfaces.engines import memory
+from nipype_interfaces.running import logs
+from nipype_interfaces.running.labels import Place
+from nipype_interfaces.running.monitor import Monitor
 
 HEAD = ("node", "interface", "mem_gb", "threads", "GPU", "parts", "state")
 COLOURS = {"#B4B4FF": "#F1F4F9", "#FFB4B4": "#FBF6EA", "#E6E6FF": "#FFFFFF", "#FFE6E6": "#FFFFFF"}

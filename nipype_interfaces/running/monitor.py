@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from nipype_interfaces import progress
-from nipype_interfaces.labels import Place
+from nipype_interfaces.running import progress
+from nipype_interfaces.running.labels import Place
 
 POLL = 1.0
 """Seconds between two looks at the running nodes."""

@@ -10,10 +10,10 @@ from typing import Any
 from nipype import logging
 from nipype.pipeline.plugins.slurm import SLURMPlugin
 
-from nipype_interfaces import slurm_jobs
-from nipype_interfaces.resources import batch_args
-from nipype_interfaces.slurm_jobs import GONE, SlurmError, SlurmJobError, State
-from nipype_interfaces.slurm_results import Task, failure, read, without_result
+from nipype_interfaces.engines.resources import batch_args
+from nipype_interfaces.slurm import commands as slurm_jobs
+from nipype_interfaces.slurm.commands import GONE, SlurmError, SlurmJobError, State
+from nipype_interfaces.slurm.results import Task, failure, read, without_result
 
 logger = logging.getLogger("nipype.workflow")
 POLL_S = 5.0

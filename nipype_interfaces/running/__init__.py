@@ -1,0 +1,1 @@
+"""Running a workflow for the command line: progress, dry run, what failed and why."""

@@ -1,0 +1,1 @@
+"""The SLURM engine: its loop, SLURM's commands, and what jobs left."""
