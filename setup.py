@@ -14,7 +14,7 @@ from build_kernels import Build, BuildKernels, extensions  # noqa: E402
 from build_tools import SettingError, read_settings  # noqa: E402
 
 # An entry point cannot point outside its package, so the one manifest at the root is copied at every build
-# (editable, wheel and sdist alike); tests/test_package.py holds the two equal.
+# (editable, wheel and sdist alike); tests/package/test_package.py holds the two equal.
 shutil.copyfile(ROOT / "napari.yaml", ROOT / "napari_neuraldiffuser" / "napari.yaml")
 
 try:

@@ -41,7 +41,7 @@ PYTHON
 sanitize() {
     # uncached: each tensor is an allocation of its own, so that a byte beyond it belongs to nobody
     PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$1" --target-processes all --error-exitcode 86 \
-        "$python" -m pytest -q -p no:cacheprovider tests/core/test_gpu_kernels.py
+        "$python" -m pytest -q -p no:cacheprovider tests/gpu/test_gpu_kernels.py
 }
 
 find_sanitizer() {

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import ROOT
+
 pytestmark = pytest.mark.slow
-SOURCE = Path(__file__).parents[2] / "csrc" / "kernels.cu"
+SOURCE = ROOT / "csrc" / "kernels.cu"
 TARGETS = {"80": "sm_80", "90": "sm_90,compute_90"}
 KERNELS = {  # instantiations of each kernel
     "feature_loss_kernel": 7,  # four types, and float32 targets beside three of them

@@ -10,8 +10,8 @@ from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.networks import models as core_models
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.params import LAYERS
-from tests.nipype_interfaces.small import IDS
-from tests.study_cases import write_inputs
+from tests.support.study_cases import write_inputs
+from tests.support.workflows.small import IDS
 
 
 @pytest.fixture(autouse=True)

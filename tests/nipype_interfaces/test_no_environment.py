@@ -15,9 +15,9 @@ from nipype.pipeline import engine as pe
 from nipype.pipeline.plugins.tools import create_pyscript
 
 from nipype_interfaces.no_environment import Function, IdentityInterface, Merge, NoEnvironment
-from tests.find_text import files_with
+from tests.support import ROOT
+from tests.support.find_text import files_with
 
-ROOT = Path(__file__).parents[2]
 NAME = "HF_TOKEN"
 
 

@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from tests.widgets.fake_engine import FakeEngine
+from tests.support.window.fake_engine import FakeEngine
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -65,7 +65,7 @@ def files(tmp_path_factory):
     """A folder with a small simulated subject in `nsd` and small random models in `models`."""
     from napari_neuraldiffuser.core.nsd import simulate
     from napari_neuraldiffuser.core.params import SimulationParams
-    from tests.small_models import save_small_models
+    from tests.support.small_models import save_small_models
 
     folder = tmp_path_factory.mktemp("files")
     params = SimulationParams(n_sessions=1, n_test=8, train_repeats=3, image_size=32)

@@ -6,7 +6,7 @@ import pytest
 
 from napari_neuraldiffuser.core.decoding import DecodingError, RidgeDecoder, join_decoders, read_accuracy
 from napari_neuraldiffuser.core.params import DecodingParams
-from tests.core.decoding.stand_ins import linear_data, make_betas, make_targets
+from tests.support.stand_ins import linear_data, make_betas, make_targets
 
 # few scored columns: which ones are drawn depends on the seed and on the target's place
 PARAMS = DecodingParams(cv_targets=3, align="train", seed=4)

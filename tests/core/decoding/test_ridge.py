@@ -10,7 +10,7 @@ from sklearn.linear_model import RidgeCV
 from napari_neuraldiffuser.core.decoding import DecodingError, RidgeDecoder
 from napari_neuraldiffuser.core.networks.embeddings import TargetFile
 from napari_neuraldiffuser.core.params import DecodingParams, ParamError
-from tests.core.decoding.stand_ins import linear_data, make_betas, make_targets, primal_ridge
+from tests.support.stand_ins import linear_data, make_betas, make_targets, primal_ridge
 
 NAMES = ("z", "c", "g02")
 

@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import RidgeCV
 
 from napari_neuraldiffuser.core.decoding import DecodingError, solver
-from tests.core.decoding.stand_ins import linear_data, primal_ridge
+from tests.support.stand_ins import linear_data, primal_ridge
 
 ALPHAS = (1e-6, 0.1, 3.0, 100.0, 1e5)
 SHAPES = [(17, 40), (40, 17), (23, 22), (22, 23), (5, 1)]

@@ -6,7 +6,7 @@ import pytest
 
 from napari_neuraldiffuser.core.decoding import DecodingError, targets
 from napari_neuraldiffuser.core.networks.embeddings import TargetFile
-from tests.core.decoding.stand_ins import make_targets
+from tests.support.stand_ins import make_targets
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.core.nsd.tree import Tree, make_tree
+from tests.support.nsd.tree import Tree, make_tree
 
 
 @pytest.fixture

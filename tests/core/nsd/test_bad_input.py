@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from napari_neuraldiffuser.core import nsd
-from tests.core.nsd.tree import AFFINE, SHAPE, N, hdf5, volume
+from tests.support.nsd.tree import AFFINE, SHAPE, N, hdf5, volume
 
 
 def test_a_folder_that_is_not_nsd_names_the_file(tmp_path):

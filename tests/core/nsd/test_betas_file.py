@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from napari_neuraldiffuser.core import nsd
-from tests.core.decoding.stand_ins import make_betas
+from tests.support.stand_ins import make_betas
 
 
 def some_betas(**changes):

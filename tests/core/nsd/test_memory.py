@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 
 from napari_neuraldiffuser.core import nsd
-from tests.core.nsd.tree import N, hdf5, make_tree, volume
+from tests.support.nsd.tree import N, hdf5, make_tree, volume
 
 
 def peak(tree, n_voxels):

@@ -11,7 +11,7 @@ from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.nsd.own import family_name, read_dseg_table
 from napari_neuraldiffuser.core.nsd.simulation import brain
 from napari_neuraldiffuser.core.params import BetasParams, SimulationParams
-from tests.core.nsd.own_files import FAMILY, corner, export
+from tests.support.nsd.own_files import FAMILY, corner, export
 
 PARAMS = SimulationParams(n_sessions=2, n_test=8, train_repeats=3, image_size=32, seed=5)
 OWN_FAMILY = FAMILY.replace("-", "")

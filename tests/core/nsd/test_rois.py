@@ -5,7 +5,7 @@ import pytest
 
 from napari_neuraldiffuser.core import nsd
 from napari_neuraldiffuser.core.nsd.rois import parse_label_table
-from tests.core.nsd.tree import SHAPE, volume
+from tests.support.nsd.tree import SHAPE, volume
 
 
 def test_hemispheres_merge_and_float64_is_accepted(tree):

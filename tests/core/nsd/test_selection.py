@@ -7,7 +7,7 @@ import pytest
 from napari_neuraldiffuser.core import nsd
 from napari_neuraldiffuser.core.nsd.selection import Term, as_term, chosen_sessions, listed, parse, select
 from napari_neuraldiffuser.core.params import BetasParams
-from tests.core.nsd.tree import AFFINE, SHAPE, expected, volume
+from tests.support.nsd.tree import AFFINE, SHAPE, expected, volume
 
 PRF, FACES, ATLAS = "prf-visualrois", "floc-faces", "Kastner2015"
 TABLES = {

@@ -7,7 +7,7 @@ import pytest
 
 from napari_neuraldiffuser.core import nsd
 from napari_neuraldiffuser.core.params import BetasParams
-from tests.core.nsd.tree import AFFINE, SHAPE, N, expected, hdf5, volume
+from tests.support.nsd.tree import AFFINE, SHAPE, N, expected, hdf5, volume
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,201 @@
+"""What blocks the window while the plugin works: `python -m tests.support.window.responsive_story`, in a real window.
+
+A timer ticks every 5 ms.  Of each gap between two ticks it is known how long it took, for how much of it the window's
+thread computed, and both without drawing: a virtual display has no graphics card, so that drawing the window takes a
+processor tens of milliseconds, whatever the plugin does.  Another process that only sleeps says how long the system
+made it wait for a processor at the same time.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from qtpy.QtCore import QEvent, Qt, QTimer
+
+from tests.support.window.real_window import PLUGIN, Window, errors, small_sample, tell
+
+TICK = 5
+"""Milliseconds."""
+LIMIT = 0.1
+"""Seconds for which the window may be blocked."""
+SLEEPER = """
+import select, sys, time
+worst = 0.0
+print("ready", flush=True)
+while not select.select([sys.stdin], [], [], 0)[0]:
+    began = time.monotonic()
+    time.sleep(0.005)
+    worst = max(worst, time.monotonic() - began - 0.005)
+print(worst)
+"""
+
+
+class Drawing:
+    """Seconds that the main window spent drawing, on the clock and of its thread; made before the window."""
+
+    EVENTS = (QEvent.Type.UpdateRequest, QEvent.Type.Paint)
+
+    def __init__(self) -> None:
+        from napari._qt.qt_main_window import _QtMainWindow
+
+        self.spent, original = np.zeros(2), _QtMainWindow.event
+
+        def event(window: Any, event: QEvent) -> bool:
+            if event.type() not in self.EVENTS:
+                return original(window, event)
+            began = clocks()
+            try:
+                return original(window, event)
+            finally:
+                self.spent += clocks() - began
+
+        _QtMainWindow.event = event
+
+
+def clocks() -> np.ndarray:
+    """Seconds on the clock, and of this thread."""
+    return np.array([time.monotonic(), time.thread_time()])
+
+
+class Ticker:
+    """Gaps between the ticks of a timer: clock, thread, and both without drawing."""
+
+    def __init__(self, drawing: Drawing) -> None:
+        self.drawing, self.gaps = drawing, []
+        self.timer = QTimer(interval=TICK, timerType=Qt.TimerType.PreciseTimer)
+        self.timer.timeout.connect(self._tick)
+
+    def _now(self) -> np.ndarray:
+        now = clocks()
+        return np.concatenate([now, now - self.drawing.spent])
+
+    def start(self) -> None:
+        """Forget what was, and tick."""
+        self.gaps, self.last = [], self._now()
+        self.timer.start()
+
+    def _tick(self) -> None:
+        now = self._now()
+        self.gaps.append(now - self.last)
+        self.last = now
+
+    def stop(self) -> dict[str, Any]:
+        """The longest gap by each measure."""
+        self._tick()
+        self.timer.stop()
+        longest = np.max(self.gaps, axis=0).tolist()
+        return {"ticks": len(self.gaps), **dict(zip(("wall", "busy", "own_wall", "own_busy"), longest, strict=True))}
+
+
+@contextmanager
+def sleeper() -> Iterator[dict[str, float]]:
+    """Another process that sleeps: `worst` is its longest oversleep in seconds."""
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, "-c", SLEEPER], stdin=pipe, stdout=pipe, text=True)
+    found: dict[str, float] = {}
+    process.stdout.readline()
+    try:
+        yield found
+    finally:
+        found["worst"] = float(process.communicate("\n", timeout=30)[0])
+
+
+def measured(ticker: Ticker, step: str, act: Callable[[], Any]) -> bool:
+    """Tell what the window's thread and the sleeping process went through; whether no gap was over the limit."""
+    with sleeper() as other:
+        ticker.start()
+        act()
+        found = ticker.stop()
+    tell(step, **found, control=other["worst"])
+    return found["own_wall"] <= LIMIT
+
+
+def main(tries: str) -> None:
+    """Dock, layers, first decoding, then every phase until it went without a long gap, or as often as it may."""
+    from napari.utils.notifications import notification_manager
+
+    small_sample()
+    with notification_manager:
+        ticker = Ticker(Drawing())  # before there is a window
+        window = Window()
+        open_dock(window)
+        measured(ticker, "show layers", lambda: show_layers(window))
+        window.panels["Reconstruct"].beside.setChecked(False)
+        for page in window.panels:
+            window.dock.show_page(page)
+            window.settle(0.5)
+        measured(ticker, "decode", lambda: run(window, "Decode"))
+        window.panels["Reconstruct"].every.setValue(1)
+        for phase in (decode_again, reconstruct_alone, reconstruct_beside):
+            repeat(window, ticker, phase, int(tries))
+        assert not errors(), errors()
+        tell("modules", heavy=[name for name in ("torch", "diffusers", "transformers") if name in sys.modules])
+        window.viewer.close()
+        window.settle(0.2)
+
+
+def open_dock(window: Window) -> None:
+    """Until it is drawn."""
+    from qtpy.QtWidgets import QApplication
+
+    before, wall, busy = set(sys.modules), time.monotonic(), time.thread_time()
+    window.open_dock()
+    QApplication.processEvents()
+    imported = sorted(set(sys.modules) - before)
+    tell("dock", wall=time.monotonic() - wall, busy=time.thread_time() - busy, imported=imported)
+    window.settle(1.0)
+
+
+def show_layers(window: Window) -> None:
+    """Write the sample, and add its layers: napari's own time."""
+    window.viewer.open_sample(PLUGIN, "simulated_subject")
+    window.wait(lambda: window.session.described is not None, "description")
+    window.settle(1.0)
+
+
+def run(window: Window, page: str) -> None:
+    """Press Run, wait, and let everybody take up the result."""
+    window.run(page)
+    window.settle(0.5)
+
+
+def repeat(window: Window, ticker: Ticker, phase: Callable[[Window, int], Any], tries: int) -> None:
+    """Measure a phase until it went without a long gap."""
+    for one in range(tries):
+        act = phase(window, one)
+        window.settle(1.0)
+        if measured(ticker, f"{phase.__name__} {one}", act):
+            break
+
+
+def decode_again(window: Window, one: int) -> Callable[[], Any]:
+    """With the decoder that is there."""
+    window.ready("Decode")
+    return lambda: run(window, "Decode")
+
+
+def reconstruct_alone(window: Window, one: int) -> Callable[[], Any]:
+    """A preview with every step, in the panel."""
+    return reconstruct(window, 100 + one, False)
+
+
+def reconstruct_beside(window: Window, one: int) -> Callable[[], Any]:
+    """The same, and in the viewer; the layers are there already, as making them is napari's own time."""
+    return reconstruct(window, 200 + one, True)
+
+
+def reconstruct(window: Window, seed: int, beside: bool) -> Callable[[], Any]:
+    """Another seed, so that everything is computed."""
+    window.panels["Reconstruct"].beside.setChecked(beside)
+    window.settle(2.0)
+    window.session.change_stage("diffusion", window.session.recipe.settings.diffusion.but(seed=seed))
+    window.ready("Reconstruct")
+    return lambda: run(window, "Reconstruct")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

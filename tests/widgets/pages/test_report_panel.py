@@ -1,0 +1,216 @@
+"""The report panel: what it asks the engine for, what it shows at the end, and what it says before and after."""
+
+import os
+
+import pytest
+
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.recipe import Source
+from napari_neuraldiffuser.widgets.files.places import cache_folder
+from napari_neuraldiffuser.widgets.pages import report as panels
+from napari_neuraldiffuser.widgets.pages.report import ReportPanel, folder_problems
+from napari_neuraldiffuser.widgets.pages.report_outcome import mean_se, read_outcome, score_rows
+from napari_neuraldiffuser.widgets.session.engine import Cancelled
+from tests.support.window.output_folder import write_output
+from tests.support.window.viewers import dock
+
+SUMMARY = {
+    "protocol": {"metrics": {"pixcorr": "Pearson correlation."}},
+    "arms": {
+        "unguided": {"pixcorr": {"mean": 0.5, "se": 0.02, "n": 4}, "ssim": {"mean": 0.7, "se": None, "n": 4}},
+        "guided": {"pixcorr": {"mean": 0.54, "se": 0.03, "n": 4}, "ssim": {"mean": None, "se": None, "n": 0}},
+    },
+    "paired": {"pixcorr": {"mean": 0.04, "se": 0.01, "worse": 0.25}},
+}
+
+
+@pytest.fixture
+def panel(viewer, session, qtbot, tmp_path):
+    made = ReportPanel(viewer)
+    dock(viewer, made, qtbot)
+    made.folder.setText(str(tmp_path / "out"))
+    return made
+
+
+@pytest.fixture
+def ready(panel, session):
+    session.choose(Source(nsd_dir="somewhere"))
+    session.set_described({"test_ids": list(range(12))})
+    return panel
+
+
+@pytest.fixture
+def result(tmp_path):
+    out = write_output(tmp_path / "out")
+    (out / "sub-01.html").write_text("<html></html>")
+    return {"page": str(out / "sub-01.html"), "summary": SUMMARY, "failed": [], "out_dir": str(out)}
+
+
+def finish(panel, result, qtbot):
+    panel.run.click()
+    panel.session.engine.answer("report", result)
+    qtbot.waitUntil(lambda: panel.outcome is not None, timeout=20_000)
+
+
+def cells(panel, row):
+    return [panel.scores.item(row, j).text() for j in range(4)]
+
+
+def test_default_folder_is_below_the_cache(viewer, session, qtbot):
+    made = ReportPanel(viewer, session)
+    qtbot.addWidget(made)
+    assert made.folder.text() == str(cache_folder() / "output")
+
+
+def test_what_is_missing_is_said_before_the_run(panel, session, tmp_path):
+    assert "Data must be chosen" in panel.hint.text()
+    session.choose(Source(nsd_dir="somewhere"))
+    assert panel.hint.text() == ""
+    assert panel.run.isEnabled()
+    session.set_described({"test_ids": [1]})
+    assert "at least 2 test stimuli, got 1" in panel.hint.text()
+    session.set_described({"test_ids": [1, 2, 3]})
+    assert panel.run.isEnabled()
+    assert panel.all.text() == "all 3"
+    assert panel.n_stimuli.maximum() == 3
+    panel.folder.setText(" ")
+    assert "Output folder must be chosen" in panel.hint.text()
+
+
+def test_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    assert folder_problems(tmp_path / "new" / "deeper") == []
+    assert not (tmp_path / "new").exists()  # asked, not made
+    (tmp_path / "file").write_text("")
+    assert "got the file" in folder_problems(tmp_path / "file")[0]
+    assert "can be written" in folder_problems(tmp_path / "file" / "below")[0]
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert "can be written" in folder_problems(tmp_path / "new")[0]
+
+
+def test_run_asks_for_both_arms_of_the_recipe(ready, session, tmp_path):
+    session.change(arms=("guided",), stimulus_ids=(5,), device="cuda:1")
+    ready.run.click()
+    args, _ = session.engine.last("report")
+    assert args["recipe"]["arms"] == ["unguided", "guided"]
+    assert args["recipe"]["stimulus_ids"] == []
+    assert args["recipe"]["device"] == "cuda:1"
+    assert args["out_dir"] == str(tmp_path / "out")
+    assert args["n_stimuli"] is None
+    assert session.recipe.arms == ("guided",)  # what Reconstruct does next stays its own affair
+
+
+def test_first_n_stimuli(ready, session):
+    assert not ready.n_stimuli.isEnabled()
+    ready.all.setChecked(False)
+    ready.n_stimuli.setValue(1)
+    assert ready.n_stimuli.value() == 2
+    ready.run.click()
+    assert session.engine.last("report")[0]["n_stimuli"] == 2
+
+
+def test_progress_names_the_stage(ready, session):
+    ready.run.click()
+    session.engine.tell("report", 3, 60, "images, guided")
+    assert ready.message.text() == "images, guided (3 of 60)"
+    assert ready.bar.value() == 3
+
+
+def test_results_are_shown(ready, session, result, qtbot):
+    assert not ready.results.isVisibleTo(ready)
+    finish(ready, result, qtbot)
+    assert ready.results.isVisibleTo(ready)
+    assert cells(ready, 0) == ["PixCorr", "0.500", "0.540", "+0.040 ± 0.010"]
+    assert ready.scores.item(0, 1).toolTip() == "Unguided: 0.500 ± 0.020"
+    assert ready.scores.item(0, 0).toolTip() == "Pearson correlation."
+    assert ready.scores.item(0, 3).font().bold()
+    assert cells(ready, 1) == ["SSIM", "0.700", "n/a", "n/a"]
+    assert not ready.scores.item(1, 3).font().bold()
+    text = ready.written.text()
+    assert "page: sub-01.html" in text
+    assert "contribution maps (2): sub-01" in text
+    assert "anatomy and regions (2): sub-01/anat" in text
+    assert "reconstructions" not in text
+    assert not ready.failed.isVisibleTo(ready)
+    assert session.output == result["out_dir"]
+
+
+def test_failed_stimuli_are_listed(ready, result, qtbot):
+    finish(ready, result | {"failed": list(range(100, 113))}, qtbot)
+    assert ready.failed.isVisibleTo(ready)
+    assert ready.failed.text().startswith("13 stimuli failed and are left out: 100, 101")
+    assert "112" not in ready.failed.text()
+
+
+def test_cancel_says_that_it_goes_on_later(ready, session):
+    ready.run.click()
+    ready.cancel.click()
+    session.engine.answer("report", Cancelled())
+    assert "Run continues where it stopped" in ready.message.text()
+    assert ready.run.isEnabled()
+
+
+def test_an_error_is_said_and_former_results_are_gone(ready, session, result, qtbot):
+    finish(ready, result, qtbot)
+    ready.run.click()
+    assert not ready.results.isVisibleTo(ready)
+    session.engine.answer("report", UserError("betas must be there, got none. Copy them."))
+    assert ready.message.text() == "betas must be there, got none. Copy them."
+    assert not ready.results.isVisibleTo(ready)
+
+
+def test_page_and_folder_are_opened_by_the_system(ready, result, qtbot, monkeypatch):
+    opened, answer = [], [True]
+    services = type("Services", (), {"openUrl": lambda url: opened.append(url.toLocalFile()) or answer[0]})
+    monkeypatch.setattr(panels, "QDesktopServices", services)
+    finish(ready, result, qtbot)
+    ready.open_page()
+    ready.open_folder()
+    assert opened == [result["page"], result["out_dir"]]
+    answer[0] = False
+    ready.open_page()
+    assert "Open it by hand" in ready.message.text()
+    os.unlink(result["page"])
+    ready.open_page()
+    assert "is gone" in ready.message.text()
+    assert len(opened) == 3
+
+
+def test_results_as_layers(ready, viewer, result, qtbot):
+    finish(ready, result, qtbot)
+    ready.show_layers()
+    assert len(viewer.layers) == 0  # read in a thread
+    qtbot.waitUntil(lambda: "contribution g02" in viewer.layers, timeout=20_000)
+    assert "ROI prf-visualrois" in viewer.layers
+
+
+def test_controls_are_remembered(ready, viewer, session, tmp_path, qtbot):
+    ready.all.setChecked(False)
+    ready.n_stimuli.setValue(7)
+    ready._store()
+    again = ReportPanel(viewer, session)
+    qtbot.addWidget(again)
+    assert again.folder.text() == str(tmp_path / "out")
+    assert (again.all.isChecked(), again.n_stimuli.value()) == (False, 7)
+    again.restore({"folder": None, "n_stimuli": "many"})
+    assert again.folder.text() == str(cache_folder() / "output")
+
+
+def test_scores_of_a_summary():
+    assert mean_se({}) == "n/a"
+    assert mean_se({"mean": 0.1234, "se": 0.01}, "+") == "+0.123 ± 0.010"
+    assert [row.name for row in score_rows(SUMMARY)] == ["PixCorr", "SSIM"]
+    assert score_rows({}) == []
+
+
+def test_outcome_lists_what_is_there(result):
+    outcome = read_outcome(result)
+    assert dict(outcome.written)["page"] == [outcome.page]
+    assert "failed stimuli" not in dict(outcome.written)
+
+
+def test_every_control_has_a_tooltip(ready):
+    from qtpy.QtWidgets import QAbstractSpinBox, QCheckBox, QPushButton
+
+    for kind in (QAbstractSpinBox, QCheckBox, QPushButton):
+        for widget in ready.findChildren(kind):
+            assert widget.toolTip() or not widget.isVisibleTo(ready) or widget is ready.run, widget
