@@ -173,6 +173,20 @@ class DiffusionParams(Params):
     seed: int = param(0, "Noise depends on (seed, stimulus, repeat) only.", low=0)
     batch_size: int = param(10, "Most images denoised at once; whole stimuli are kept together.", unit="images", low=1)
 
+    @property
+    def executed_steps(self) -> int:
+        """DDIM steps that are run of every batch: the last `int(strength * n_steps)` of the schedule."""
+        return int(self.strength * self.n_steps)
+
+    @property
+    def stimuli_per_batch(self) -> int:
+        """Whole stimuli, as many as fit `batch_size` images with all their repeats; at least one."""
+        return max(1, self.batch_size // self.repeats)
+
+    def n_batches(self, n_stimuli: int) -> int:
+        """Batches that some stimuli are cut into."""
+        return -(-n_stimuli // self.stimuli_per_batch)
+
 
 @dataclass(frozen=True)
 class GuidanceParams(Params):

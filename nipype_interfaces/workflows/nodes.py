@@ -87,7 +87,7 @@ def set_inputs(node: pe.Node, *params: Params) -> pe.Node:
 
 def whole_batches(chunk_size: int, diffusion: DiffusionParams) -> int:
     """`chunk_size` rounded up to whole batches of stimuli: then chunks give the bits of one run over all."""
-    batch = max(1, diffusion.batch_size // diffusion.repeats)
+    batch = diffusion.stimuli_per_batch
     return -(-chunk_size // batch) * batch
 
 

@@ -112,4 +112,18 @@ def test_params_need_the_standard_library_only():
     tree = ast.parse(pathlib.Path(params.__file__).read_text())
     roots = {n.module.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level == 0}
     roots |= {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
-    assert roots <= sys.stdlib_module_names
+    assert roots - {"napari_neuraldiffuser"} <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "repeats", "stimuli", "batches"), [(10, 5, 2, 4), (12, 5, 2, 4), (3, 5, 1, 7), (70, 5, 14, 1)]
+)
+def test_a_batch_has_whole_stimuli(batch_size, repeats, stimuli, batches):
+    params = DiffusionParams(batch_size=batch_size, repeats=repeats)
+    assert params.stimuli_per_batch == stimuli
+    assert params.n_batches(7) == batches and params.n_batches(0) == 0
+
+
+@pytest.mark.parametrize(("n_steps", "strength", "n_run"), [(50, 0.75, 37), (50, 0.0, 0), (50, 1.0, 50), (1, 0.99, 0)])
+def test_the_share_of_the_schedule_is_rounded_down(n_steps, strength, n_run):
+    assert DiffusionParams(n_steps=n_steps, strength=strength).executed_steps == n_run

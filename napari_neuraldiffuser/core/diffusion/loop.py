@@ -97,7 +97,7 @@ class Schedule:
 
 
 def schedule(scheduler: Any, params: DiffusionParams) -> Schedule:
-    """Last `int(strength * n_steps)` steps of the DDIM schedule (METHOD: starting point).
+    """Last `executed_steps` steps of the DDIM schedule (METHOD: starting point).
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def schedule(scheduler: Any, params: DiffusionParams) -> Schedule:
         Gives timesteps (with its `steps_offset`), `alphas_cumprod` and `final_alpha_cumprod`.
     """
     scheduler.set_timesteps(params.n_steps)
-    n_run = int(params.strength * params.n_steps)
+    n_run = params.executed_steps
     timesteps = scheduler.timesteps.tolist()[params.n_steps - n_run :]
     stride = scheduler.config.num_train_timesteps // params.n_steps
     abar = [float(a) for a in scheduler.alphas_cumprod]

@@ -105,8 +105,8 @@ def reconstruct(
 
 
 def batches(decoded: Embeddings, diffusion: DiffusionParams) -> Iterator[Embeddings]:
-    """Whole stimuli, as many as fit `batch_size` images with all their repeats; at least one."""
-    size = max(1, diffusion.batch_size // diffusion.repeats)
+    """`stimuli_per_batch` whole stimuli at a time."""
+    size = diffusion.stimuli_per_batch
     for start in range(0, len(decoded), size):
         yield decoded.subset(decoded.stimulus_ids[start : start + size])
 
@@ -173,7 +173,7 @@ def build_denoiser(
     denoiser: Denoiser = ClassifierFree(models.unet, condition, models.encode_text([""]), diffusion.cfg_scale)
     if diffusion.sag_scale > 0:
         denoiser = SelfAttentionGuided(denoiser, diffusion.sag_scale)
-    if n_guided_steps(int(diffusion.strength * diffusion.n_steps), guidance) == 0:
+    if n_guided_steps(diffusion.executed_steps, guidance) == 0:
         return denoiser
     targets = [repeated(models, decoded[layer], diffusion.repeats) for layer in guidance.layers]
     normalisation = decoded.attrs.get("feature_normalisation", "imagenet")
@@ -213,7 +213,7 @@ def check_fit(decoded: Embeddings, models: Models, diffusion: DiffusionParams, g
     width = models.unet.config.cross_attention_dim
     if decoded.c.shape[-1] != width:
         raise EmbeddingError(f"c must have width {width} for {models.name}, got {decoded.c.shape[-1]}.")
-    if n_guided_steps(int(diffusion.strength * diffusion.n_steps), guidance):
+    if n_guided_steps(diffusion.executed_steps, guidance):
         _check_layers(decoded, models, guidance.layers)
 
 

@@ -25,7 +25,7 @@ from napari_neuraldiffuser.core.job.run import ALGORITHM_VERSION
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.networks.kernels.ops import backend_info
 from napari_neuraldiffuser.core.networks.machine import machine
-from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams
+from napari_neuraldiffuser.core.params import GuidanceParams
 
 KEPT_ARMS = 200
 """Arms that stay in the cache: a few megabytes each."""
@@ -61,16 +61,6 @@ def guidance_of(recipe: Recipe, name: str) -> GuidanceParams:
     return guidance if name == "guided" else guidance.but(guidance_scale=0.0)
 
 
-def executed_steps(diffusion: DiffusionParams) -> int:
-    """DDIM steps of one batch."""
-    return int(diffusion.strength * diffusion.n_steps)
-
-
-def n_batches(n_stimuli: int, diffusion: DiffusionParams) -> int:
-    """How many batches `pipeline.batches` makes of some stimuli."""
-    return -(-n_stimuli // max(1, diffusion.batch_size // diffusion.repeats))
-
-
 class ArmRun:
     """Computes one arm and knows, when it is stopped, what there is.
 
@@ -99,7 +89,7 @@ class ArmRun:
             self.losses.clear()
             self.parts.append(reconstruct_batch(batch, self.models, diffusion, self.guidance, self._after_step))
             self.last = None
-        return self._arm(executed_steps(diffusion) * len(self.parts), complete=True)
+        return self._arm(diffusion.executed_steps * len(self.parts), complete=True)
 
     def _after_step(self, event: StepEvent) -> None:
         self.last = event
@@ -109,7 +99,7 @@ class ArmRun:
 
     def rescue(self) -> Arm | None:
         """The arm as far as it came: its last latents decoded; None where no step was done."""
-        steps = executed_steps(self.recipe.settings.diffusion) * len(self.parts)
+        steps = self.recipe.settings.diffusion.executed_steps * len(self.parts)
         if self.last is not None:
             self.parts.append(self._present(self.last))
             steps += self.last.done
@@ -154,7 +144,7 @@ class Shown:
     def __init__(self, recipe: Recipe, events: Events, preview_every: int, start: np.ndarray) -> None:
         self.recipe, self.events, self.preview_every, self.start = recipe, events, preview_every, start
         diffusion = recipe.settings.diffusion
-        self.per_arm = executed_steps(diffusion) * n_batches(len(start), diffusion)
+        self.per_arm = diffusion.executed_steps * diffusion.n_batches(len(start))
         self.done_before = 0
         self.clock = time.perf_counter()
         self.images = np.empty(0)
@@ -206,7 +196,7 @@ class ArmCache:
     def path(self, name: str, recipe: Recipe, rows: Embeddings, models: Any) -> Path:
         """Where an arm of these inputs is, or would be."""
         diffusion, guidance = recipe.settings.diffusion, guidance_of(recipe, name)
-        guided = n_guided_steps(executed_steps(diffusion), guidance) > 0
+        guided = n_guided_steps(diffusion.executed_steps, guidance) > 0
         # no guided step: neither g nor any parameter of the guidance matters
         used = ["z", "c", *(guidance.layers if guided else ())]
         embedded = [array_digest(rows[target]) for target in used]

@@ -176,7 +176,7 @@ def memory_message(args: dict[str, Any], error: BaseException) -> str:
         return f"memory must suffice for this, got: {error}. Close other programs and try again."
     recipe = Recipe.from_dict(args["recipe"])
     diffusion, guidance = recipe.settings.diffusion, recipe.settings.guidance
-    images = max(1, diffusion.batch_size // diffusion.repeats) * diffusion.repeats
+    images = diffusion.stimuli_per_batch * diffusion.repeats
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return (
         f"{recipe.device} must have memory for {images} images at once (repeats {diffusion.repeats}, batch_size "
