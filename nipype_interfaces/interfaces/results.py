@@ -128,6 +128,7 @@ class SubjectReportInputSpec(SourceSpec, ModelsSpec):
     decoder = File(exists=True, mandatory=True, desc="Fitted decoder, HDF5: cross-validated accuracy.")
     images = InputMultiObject(File(exists=True), mandatory=True, desc="PNG files of both arms.")
     stimulus_ids = traits.List(traits.Int, mandatory=True, desc="0-based 73k ids of the stimuli that are shown.")
+    failed = traits.List(traits.Int, desc="Stimuli that were left out, of CollectImages: the page names them.")
     n_stimuli = traits.Range(low=0, value=0, usedefault=True, desc="Test stimuli that were asked for; 0 for all.")
     scores = File(exists=True, mandatory=True, desc="Of EvaluateReconstruction.")
     summary = File(exists=True, mandatory=True, desc="Of EvaluateReconstruction.")
@@ -207,6 +208,7 @@ class SubjectReport(CoreInterface):
             facts=page_facts(source_of(inputs).subject, models, about),
             notes=[*counted["notes"], *(subject.stimuli.notes if source_of(inputs).own else [])],
             command=inputs.command,
+            failed=list(inputs.failed),
         )
 
 

@@ -117,6 +117,7 @@ def init_report_wf(plan: Plan = Plan(), space: str = "", name: str = "report_wf"
     ------
     source, stamp, models, guide, betas : as above
     embeddings, decoder, images, stimulus_ids, scores, summary, maps, table : of the other workflows
+    failed : of `init_reconstruct_wf`; stimuli that the page names as left out
     n_stimuli : test stimuli that were asked for; 0 for all
     command : what the user typed, for the page
 
@@ -127,8 +128,8 @@ def init_report_wf(plan: Plan = Plan(), space: str = "", name: str = "report_wf"
     notes : what was left out while betas and stimuli were read
     """
     wf = pe.Workflow(name=name)
-    names = (*SOURCE, "stamp", *SHOWN, "n_stimuli", "command")
-    values = {"stamp": "", "models": "demo", "guide": "", "n_stimuli": 0, "command": ""}
+    names = (*SOURCE, "stamp", *SHOWN, "failed", "n_stimuli", "command")
+    values = {"stamp": "", "models": "demo", "guide": "", "failed": [], "n_stimuli": 0, "command": ""}
     inputnode, outputnode = ends(wf, names, ("page", "files", "notes"), **values)
     check = quick_node(CheckModels(), "check", plan)
     about = {"settings": plan.settings.to_dict(), "space": space or plan.settings.betas.space}

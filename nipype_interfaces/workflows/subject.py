@@ -90,7 +90,7 @@ def init_subject_wf(job: Job, cut: WorkflowParams = WorkflowParams(), name: str 
             (inputnode, report, into("models", "guide", "n_stimuli")),
             (decode, report, into("embeddings")),
             (fit, report, across("decoder")),
-            (recon, report, across("images", "stimulus_ids")),
+            (recon, report, across("images", "stimulus_ids", "failed")),
             (evaluate, report, across("scores", "summary")),
             (maps, report, across("maps", "table")),
             (inputnode, check, same("models", "guide")),

@@ -46,6 +46,8 @@ class PageParts:
         `page_facts`: what was computed from what.
     notes : list of str
     command : str
+    failed : list of int
+        Stimuli that were left out.
     """
 
     subject: Any
@@ -61,6 +63,7 @@ class PageParts:
     facts: dict[str, Any]
     notes: list[str] = field(default_factory=list)
     command: str = ""
+    failed: list[int] = field(default_factory=list)
 
 
 def write_page(parts: PageParts, stages: Stages, progress: Any) -> ReportData:
@@ -86,7 +89,7 @@ def write_page(parts: PageParts, stages: Stages, progress: Any) -> ReportData:
         versions={**versions(), "kernel backend": backend_info()["backend"]},
         command=parts.command,
         notes=notes,
-        failed=None,
+        failed=parts.failed,
     )
     progress(0, 1, "page")
     write_report(parts.places.page, data)

@@ -79,7 +79,7 @@ def run_subject(job: Job, progress: Progress = lambda done, total, what: None) -
     summary, table = score(run, decoded.stimulus_ids)
     maps = contributions(run, decoder, decoded.stimulus_ids)
     write_failed(run.places.failed, failed)
-    shown = page(run, decoder, decoded, (summary, table, maps))
+    shown = page(run, decoder, decoded, (summary, table, maps, failed))
     remove_stale(run.places, names_of(run.places, maps.volumes, asked, job.settings.diffusion.repeats))
     write_sidecars(run.places, Facts.of(job, run.models.digest, run.notes))
     return JobResult(run.places.page, run.places.summary, failed, shown)
@@ -177,7 +177,7 @@ def contributions(run: Run, decoder: RidgeDecoder, stimulus_ids: np.ndarray) -> 
 
 def page(run: Run, decoder: RidgeDecoder, decoded: embeddings.Embeddings, found: tuple) -> ReportData:
     """`sub-01.html` from what the stages found."""
-    summary, table, maps = found
+    summary, table, maps, failed = found
     about = {
         "training images": len(run.train.stimulus_ids),
         "test images": len(run.test.stimulus_ids),
@@ -198,5 +198,6 @@ def page(run: Run, decoder: RidgeDecoder, decoded: embeddings.Embeddings, found:
         facts=page_facts(run.job.subject, run.models, about),
         notes=run.notes,
         command=run.job.command,
+        failed=failed,
     )
     return write_page(parts, run.stages, run.progress)

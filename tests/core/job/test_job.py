@@ -166,6 +166,8 @@ def test_failed_stimuli_are_listed_and_the_rest_is_written(command, tmp_path, mo
     scores = pd.read_csv(tmp_path / "b" / "sub-01" / "sub-01_desc-recon_scores.tsv", sep="\t")
     assert scores.stim.nunique() == 2
     assert "failed_stimuli.tsv" in capsys.readouterr().out
+    page = (tmp_path / "b" / "sub-01.html").read_text(encoding="utf-8")
+    assert f"Failed and left out: {failing[0]}." in page
 
 
 def first_stimulus(command, out, failing):

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from napari_neuraldiffuser.core.job import images as recon_files
 from napari_neuraldiffuser.core.job.run import run_subject
 from napari_neuraldiffuser.core.nsd import Subject
 from napari_neuraldiffuser.core.outputs import validate as bids
@@ -123,6 +124,24 @@ def test_other_weights_and_other_betas_are_seen(finished):
     again = executed(finished)
     assert {"betas", "_fit0", "decoder", "decode", "_recon0"} <= again
     assert not again & {"targets", "test_targets"}, "target embeddings come from the stimuli alone"
+
+
+@pytest.mark.slow
+def test_the_page_names_the_stimuli_that_failed(job, tmp_path, monkeypatch):
+    failing = []
+
+    def overflow(batch, *args):
+        result = reconstruct_batch(batch, *args)
+        failing.extend(batch.stimulus_ids[: 1 - len(failing)])
+        result.finite[:] = ~np.isin(batch.stimulus_ids, failing)
+        return result
+
+    reconstruct_batch = recon_files.reconstruct_batch
+    monkeypatch.setattr(recon_files, "reconstruct_batch", overflow)
+    run_job(job, tmp_path / "work")
+    rows = job.places.failed.read_text().splitlines()
+    assert [row.split("\t")[0] for row in rows[1:]] == [str(failing[0])]
+    assert f"Failed and left out: {failing[0]}." in job.places.page.read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -57,7 +57,7 @@ class ReportData:
     versions : dict
     command : str
     notes : list of str
-    failed : list of int or None
+    failed : list of int
         Stimuli that were left out.
     """
 
@@ -76,7 +76,7 @@ class ReportData:
     versions: dict[str, str]
     command: str = ""
     notes: list[str] = field(default_factory=list)
-    failed: list[int] | None = None
+    failed: list[int] = field(default_factory=list)
 
 
 def write_report(path: str | Path, data: ReportData) -> None:
