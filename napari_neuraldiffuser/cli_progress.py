@@ -4,6 +4,8 @@ import sys
 import time
 from typing import TextIO
 
+from napari_neuraldiffuser.core.base.progress import Countdown, duration, stage_of
+
 LINE_EVERY = 5.0
 """Seconds between lines where stderr is no terminal (a log file)."""
 
@@ -13,27 +15,18 @@ class ConsoleProgress:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self.stream = stream or sys.stderr
-        self._stage, self._began, self._last, self._first = "", 0.0, 0.0, 0
-        self._open_line = False
+        self._countdown, self._last, self._open_line = Countdown(), 0.0, False
 
     def __call__(self, done: int, total: int, what: str) -> None:
-        now, stage = time.monotonic(), what.split(",")[0]
-        if stage != self._stage:
+        if stage_of(what) != self._countdown.stage:
             self.close()
-            self._stage, self._began, self._last, self._first = stage, now, 0.0, done
-        terminal = self.stream.isatty()
+            self._last = 0.0
+        now, terminal = time.monotonic(), self.stream.isatty()
+        left = self._countdown.left(done, total, what, now)
         if done < total and now - self._last < (0.1 if terminal else LINE_EVERY):
             return
-        self._last = now
-        self._write(f"{what}: {done}/{total}{self._left(done, total, now)}", terminal)
-
-    def _left(self, done: int, total: int, now: float) -> str:
-        spent, made = now - self._began, done - self._first
-        if done >= total:
-            return f", {spent:.0f} s"
-        if made < 1 or spent < 1:
-            return ""
-        return f", {spent:.0f} s, about {spent / made * (total - done):.0f} s left"
+        self._last, spent = now, duration(now - self._countdown.began)
+        self._write(f"{what}: {done}/{total}{f', {spent}{left}' if left or done >= total else ''}", terminal)
 
     def _write(self, text: str, terminal: bool) -> None:
         self.stream.write(f"\r\x1b[K{text}" if terminal else f"{text}\n")

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from napari_neuraldiffuser.core.base.progress import Countdown, duration
+
 from nipype_interfaces.running import progress
 from nipype_interfaces.running.labels import Place
 
@@ -32,14 +34,7 @@ class Running:
     began: float = field(default_factory=time.time)
     stale: progress.Step | None = None
     told: bool = False
-    first: tuple[str, float, float] = ("", 0.0, 0.0)
-
-    def left(self, stage: str, share: float, now: float) -> str:
-        """How long the rest of `stage` takes at the speed since it was first seen."""
-        if self.first[0] != stage:
-            self.first = (stage, share, now)
-        made, spent = share - self.first[1], now - self.first[2]
-        return f", about {duration(spent / made * (1 - share))} left" if made > 0 and spent >= 1 and share < 1 else ""
+    countdown: Countdown = field(default_factory=Countdown)
 
 
 class Monitor:
@@ -185,10 +180,10 @@ class Monitor:
         part = f", part {item + 1} of {total}" if total > 1 else ""
         if step is None:
             return f"{running.place.label}{part}"
-        stage, share = step.what.split(",")[0], step.share
+        stage, share = step.what, step.share
         if total > 1:
             stage, share = "parts", (item + share) / total
-        return f"{running.place.label}{part}: {_said(step)}{running.left(stage, share, now)}"
+        return f"{running.place.label}{part}: {_said(step)}{running.countdown.left(share, 1.0, stage, now)}"
 
     def _together(self, folder: str, group: list[Running], now: float) -> str:
         """Items of a MapNode that run at the same time."""
@@ -199,7 +194,7 @@ class Monitor:
         said = f"{group[0].place.node_label}, {done} of {total} parts done, {len(group)} under way"
         if steps:
             said += f": {_said(steps[0])}"
-        return said + group[0].left("parts", share, now)
+        return said + group[0].countdown.left(share, 1.0, "parts", now)
 
     def _line(self, text: str) -> None:
         self._clear()
@@ -251,10 +246,3 @@ def _said(step: progress.Step) -> str:
     """The count behind what is counted: `images 3/24, guided step 5/18`."""
     what, comma, rest = step.what.partition(",")
     return f"{what} {step.done}/{step.total}{comma}{rest}" if step.total else step.what
-
-
-def duration(seconds: float) -> str:
-    """`12 s`, `3 min` or `2.5 h`."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from napari_neuraldiffuser.core.base.progress import stage_of
+
 FILE = "progress.json"
 EVERY = 1.0
 """Seconds between two writes."""
@@ -25,7 +27,7 @@ class NodeProgress:
 
     def __call__(self, done: int, total: int, what: str) -> None:
         # a stage that only says "all done" again and again, batch after batch, is written once
-        finished = what.split(",")[0] if done >= total else ""
+        finished = stage_of(what) if done >= total else ""
         now = self.clock()
         if now - self._last < EVERY and (not finished or finished == self._finished):
             return

@@ -13,7 +13,7 @@ alignment gives to z comes from no voxel.  Negative shares are real: such a voxe
 Product measure: Pratt 1987; himalaya's `r2_score_split`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,12 @@ import numpy as np
 from napari_neuraldiffuser.core.attribution import tables
 from napari_neuraldiffuser.core.attribution.tables import ContributionError
 from napari_neuraldiffuser.core.base.files import atomic_path
+from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.decoding.targets import gather, match_rows
 from napari_neuraldiffuser.core.params import ContributionParams
 
 __all__ = ["ContributionError", "ContributionMaps", "map"]
 
-Progress = Callable[[int, int, str], None]
 PRODUCT, PREDICTION = "product-measure", "prediction-share"
 
 

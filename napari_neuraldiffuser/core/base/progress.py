@@ -1,8 +1,45 @@
 """What a long call says while it runs, and how it learns that the user wants it to stop.  Standard library only."""
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
+
+Progress = Callable[[int, int, str], None]
+"""Called as progress(done, total, what): `what` names the stage up to its first comma; a total of 0 is unknown."""
+
+
+def silent(done: int, total: int, what: str) -> None:
+    """The progress function of who does not listen."""
+
+
+def stage_of(what: str) -> str:
+    """What a progress message counts, without the detail behind the first comma."""
+    return what.split(",")[0]
+
+
+def duration(seconds: float) -> str:
+    """ "45 s", "3 min" or "2.5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+class Countdown:
+    """Time left of the stage under way, from its own pace since it was first told of."""
+
+    def __init__(self) -> None:
+        self.stage, self.began, self.first = "", 0.0, 0.0
+
+    def left(self, done: float, total: float, what: str, now: float | None = None) -> str:
+        """ ", about 12 s left", or nothing while the pace is unknown; `now` in s, of any clock."""
+        stage, now = stage_of(what), time.monotonic() if now is None else now
+        if stage != self.stage or done < self.first:
+            self.stage, self.began, self.first = stage, now, done
+        made, spent = done - self.first, now - self.began
+        if made <= 0 or spent < 1 or done >= total:
+            return ""
+        return f", about {duration(spent / made * (total - done))} left"
 
 
 class Cancelled(Exception):

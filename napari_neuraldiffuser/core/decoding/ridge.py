@@ -1,12 +1,13 @@
 """RidgeDecoder: betas to embeddings by ridge regression, one penalty per target group."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.decoding import solver
 from napari_neuraldiffuser.core.decoding.align import Alignment, align_to_test, align_to_train, measure
 from napari_neuraldiffuser.core.decoding.errors import DecodingError
@@ -15,7 +16,6 @@ from napari_neuraldiffuser.core.decoding.targets import Rows, blocks, match_rows
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.params import DecodingParams
 
-Progress = Callable[[int, int, str], None]
 FEWEST_STIMULI = 3
 
 

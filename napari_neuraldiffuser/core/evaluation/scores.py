@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from napari_neuraldiffuser.core.base.progress import Progress, silent
 from napari_neuraldiffuser.core.evaluation import metrics
 from napari_neuraldiffuser.core.evaluation.metrics import MetricError
 from napari_neuraldiffuser.core.params import EvaluationParams
 
-Progress = Callable[[int, int, str], None]
 Encoder = Callable[[np.ndarray], np.ndarray]
 
 DEFINITIONS = {
@@ -103,7 +103,7 @@ def evaluate(
     params = params or EvaluationParams()
     images, seen = _checked(images, seen)
     encoders = _named(encoder)
-    report = progress or (lambda done, total, what: None)
+    report = progress or silent
     values = _image_scores(images, seen, params, report)
     for position, (name, encode) in enumerate(encoders.items()):
         report(len(seen), len(seen), f"{name} features")

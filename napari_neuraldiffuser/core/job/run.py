@@ -1,7 +1,6 @@
 """The whole job for one subject: NSD files in; images, scores, contribution maps and a page out."""
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pandas as pd
 
 from napari_neuraldiffuser.core import attribution, nsd
 from napari_neuraldiffuser.core.base.files import fingerprint, make_folder
+from napari_neuraldiffuser.core.base.progress import Progress, silent
 from napari_neuraldiffuser.core.decoding import RidgeDecoder
 from napari_neuraldiffuser.core.job.images import ReconJob, reconstruct_arms, write_failed
 from napari_neuraldiffuser.core.job.page import PageParts, page_facts, write_page
@@ -27,7 +27,6 @@ from napari_neuraldiffuser.core.params import TARGETS
 
 __all__ = ["ALGORITHM_VERSION", "Job", "JobResult", "ROI_FAMILIES", "map_families", "run_subject"]
 
-Progress = Callable[[int, int, str], None]
 ALGORITHM_VERSION = 1
 """Counted up when a change of the code changes results, so that old stages are not taken for new ones."""
 
@@ -61,7 +60,7 @@ class Run:
         return self.job.places
 
 
-def run_subject(job: Job, progress: Progress = lambda done, total, what: None) -> JobResult:
+def run_subject(job: Job, progress: Progress = silent) -> JobResult:
     """Run every stage of one subject that is not complete already.
 
     Raises

@@ -1,6 +1,6 @@
 """Stages that read and write whole files: shared by the plain run of a subject and by the workflow's nodes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,11 +9,11 @@ import pandas as pd
 from napari_neuraldiffuser.core import evaluation, nsd
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import atomic_path, write_json
+from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.job.images import read_arm
 from napari_neuraldiffuser.core.outputs.names import ARMS, Derivatives
 from napari_neuraldiffuser.core.params import Settings
 
-Progress = Callable[[int, int, str], None]
 ROI_FAMILIES = ("prf-visualrois", "floc-faces", "floc-bodies", "floc-places", "floc-words")
 
 

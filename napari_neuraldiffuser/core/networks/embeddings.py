@@ -1,6 +1,6 @@
 """Embeddings z, c and g of images: the decoder's targets and its output, in memory and in HDF5."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +11,9 @@ import numpy as np
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import OutputError, atomic_path, fingerprint, make_folder
+from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.params import LAYERS, FeatureParams
 
-Progress = Callable[[int, int, str], None]
 FEATURE_DTYPE = np.float16
 """c and g are stored in half precision: they are regression targets, and 305,920 of them per image at full size."""
 

@@ -5,9 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
+from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.nsd.errors import NSDError
-
-Progress = Callable[[int, int, str], None]
 
 
 class Assembler:

@@ -8,8 +8,8 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
+from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import Source
-from napari_neuraldiffuser.core.nsd.assemble import Progress
 from napari_neuraldiffuser.core.nsd.betas import Betas
 from napari_neuraldiffuser.core.nsd.errors import NSDError
 from napari_neuraldiffuser.core.nsd.own_stimuli import OwnStimuli

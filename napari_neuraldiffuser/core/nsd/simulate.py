@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from napari_neuraldiffuser.core.base.files import file_digest, fingerprint, make_folder, read_json, write_json
-from napari_neuraldiffuser.core.nsd.assemble import Progress
+from napari_neuraldiffuser.core.base.progress import Progress, silent
 from napari_neuraldiffuser.core.nsd.design import TRIALS_PER_SESSION
 from napari_neuraldiffuser.core.nsd.layout import Layout
 from napari_neuraldiffuser.core.nsd.simulation import atlas, brain, experiment, features, files, noise, responses
@@ -75,7 +75,7 @@ def write_subject(
         `simulation_truth.json`.
     """
     params = params or SimulationParams()
-    report = progress or (lambda done, total, what: None)
+    report = progress or silent
     layout = Layout(make_folder(nsd_dir), f"subj{number:02d}", version=VERSION)
     recipe = fingerprint({"params": params.but(n_subjects=1).to_dict(), "subject": number, "code": code_digest()})
     design = experiment.make_experiment(params)

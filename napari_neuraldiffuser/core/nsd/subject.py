@@ -7,7 +7,8 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from napari_neuraldiffuser.core.nsd.assemble import Assembler, Progress, assemble, shared_rows
+from napari_neuraldiffuser.core.base.progress import Progress
+from napari_neuraldiffuser.core.nsd.assemble import Assembler, assemble, shared_rows
 from napari_neuraldiffuser.core.nsd.betas import Betas
 from napari_neuraldiffuser.core.nsd.design import TRIALS_PER_SESSION, read_trials
 from napari_neuraldiffuser.core.nsd.errors import NSDError

@@ -7,8 +7,9 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
+from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import OWN_SPACE
-from napari_neuraldiffuser.core.nsd.assemble import Assembler, Progress, assemble, shared_rows
+from napari_neuraldiffuser.core.nsd.assemble import Assembler, assemble, shared_rows
 from napari_neuraldiffuser.core.nsd.betas import Betas, mask_voxels
 from napari_neuraldiffuser.core.nsd.errors import NSDError
 from napari_neuraldiffuser.core.nsd.selection import chosen_sessions, listed

@@ -5,7 +5,7 @@ Needs neither Qt nor napari, so that a thread can read them.  Places are (R, A, 
 
 import csv
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +15,11 @@ import nibabel as nib
 import numpy as np
 from nibabel.affines import apply_affine
 
+from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.params import TARGETS
 from napari_neuraldiffuser.widgets.files.outputs import OutputFolderError, SubjectOutputs, region_names
 from napari_neuraldiffuser.widgets.files.reader import ReadError, read_volume, volume_layer
 
-Progress = Callable[[int, int, str], None]
 OUTSIDE = "outside "
 """Begins the name of the row with a family's remaining voxels."""
 REVERSED = [2, 1, 0, 3]

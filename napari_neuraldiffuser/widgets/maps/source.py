@@ -7,9 +7,10 @@ from typing import Any
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QHBoxLayout, QLineEdit, QPushButton, QWidget
 
+from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.widgets.files.outputs import find_subjects
 from napari_neuraldiffuser.widgets.files.reader import LayerData, ReadError, read_volume
-from napari_neuraldiffuser.widgets.maps.files import Progress, SubjectMaps, read_subject
+from napari_neuraldiffuser.widgets.maps.files import SubjectMaps, read_subject
 from napari_neuraldiffuser.widgets.session.worker import CoreWorker
 
 Found = tuple[list[str], SubjectMaps, LayerData | None]

@@ -8,6 +8,7 @@ from qtpy.compat import isalive
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QSpinBox
 
+from napari_neuraldiffuser.core.base.progress import duration
 from napari_neuraldiffuser.core.base.recipe import Recipe
 from napari_neuraldiffuser.widgets.run.beside import BesideBrain
 from napari_neuraldiffuser.widgets.run.form import ReconForm
@@ -15,7 +16,7 @@ from napari_neuraldiffuser.widgets.run.gallery import SIDE
 from napari_neuraldiffuser.widgets.run.live import LiveRerun
 from napari_neuraldiffuser.widgets.run.record import Run
 from napari_neuraldiffuser.widgets.run.view import RunView
-from napari_neuraldiffuser.widgets.session.panel import Panel, duration
+from napari_neuraldiffuser.widgets.session.panel import Panel
 from napari_neuraldiffuser.widgets.session.session import decoding_part, default_recipe
 from napari_neuraldiffuser.widgets.session.state import preferences
 

@@ -22,12 +22,13 @@ from qtpy.QtWidgets import (
 )
 
 from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.widgets.run.gallery import Gallery
 from napari_neuraldiffuser.widgets.run.pictures import qimage
 from napari_neuraldiffuser.widgets.run.record import History, Run
 from napari_neuraldiffuser.widgets.run.score_table import LossCurve, ScoreTable
-from napari_neuraldiffuser.widgets.session.worker import CoreWorker, Progress
+from napari_neuraldiffuser.widgets.session.worker import CoreWorker
 
 
 class RunView(QWidget):

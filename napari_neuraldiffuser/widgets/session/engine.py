@@ -17,20 +17,13 @@ from typing import Any
 from qtpy.QtCore import QObject, Signal
 
 from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.progress import Cancelled
 from napari_neuraldiffuser.core.engine import wire
 
 SERVER = ("-P", "-m", "napari_neuraldiffuser.core.engine.server")
 """-P: a file of the user's folder that is called like a module must not be taken for it."""
 LOG_LINES = 12
 KILLED = -9
-
-
-class Cancelled(Exception):
-    """The user asked to stop; `result` is what the call had until then (empty where there is nothing)."""
-
-    def __init__(self, result: dict[str, Any] | None = None) -> None:
-        super().__init__("cancelled")
-        self.result = result or {}
 
 
 class EngineError(RuntimeError):

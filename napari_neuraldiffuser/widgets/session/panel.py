@@ -1,6 +1,5 @@
 """The base of every panel: a run row, progress with time left, one place for messages, and a memory."""
 
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -8,8 +7,9 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.progress import Cancelled, Countdown
 from napari_neuraldiffuser.widgets.session.activity import ActivityBar
-from napari_neuraldiffuser.widgets.session.engine import Cancelled, EngineError, Task
+from napari_neuraldiffuser.widgets.session.engine import EngineError, Task
 from napari_neuraldiffuser.widgets.session.session import Session
 from napari_neuraldiffuser.widgets.session.state import remember, remembered
 
@@ -213,28 +213,3 @@ class Panel(QWidget):
 
     def _copy_details(self) -> None:
         QApplication.clipboard().setText(f"{self.message.text()}\n\n{self._details}")
-
-
-class Countdown:
-    """Time left of the stage under way, from its own pace."""
-
-    def __init__(self) -> None:
-        self.what, self.began, self.first = "", 0.0, 0
-
-    def left(self, done: int, total: int, what: str) -> str:
-        """ ", 12 s left", or nothing while the pace is unknown; a stage is what stands before the first comma."""
-        stage, now = what.split(",")[0], time.monotonic()
-        if stage != self.what or done < self.first:
-            self.what, self.began, self.first = stage, now, done
-        steps = done - self.first
-        if steps < 1 or done >= total:
-            return ""
-        seconds = (now - self.began) / steps * (total - done)
-        return f", {duration(seconds)} left"
-
-
-def duration(seconds: float) -> str:
-    """ "45 s", "3 min", "2.5 h"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -6,11 +6,7 @@ from typing import Any
 from qtpy.QtCore import QObject, Signal
 from superqt.utils import WorkerBase
 
-Progress = Callable[[int, int, str], None]
-
-
-class Cancelled(Exception):
-    """The user asked to stop; what is complete on disk is kept, so the same run continues from there."""
+from napari_neuraldiffuser.core.base.progress import Cancelled, Progress
 
 
 class News(QObject):

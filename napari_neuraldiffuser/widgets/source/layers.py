@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QObject, Signal
 
 from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.widgets.files.about import KEY, about
 from napari_neuraldiffuser.widgets.files.folders import nsd_layers
 from napari_neuraldiffuser.widgets.files.layers import anatomy_layer, roi_layer
 from napari_neuraldiffuser.widgets.files.reader import LayerData
-from napari_neuraldiffuser.widgets.session.engine import Cancelled
-from napari_neuraldiffuser.widgets.session.worker import Cancelled as Stopped
-from napari_neuraldiffuser.widgets.session.worker import CoreWorker, Progress
+from napari_neuraldiffuser.widgets.session.worker import CoreWorker
 
 if TYPE_CHECKING:
     import napari
@@ -40,7 +39,7 @@ class ThreadTask(QObject):
         self.cancelling = False
         self._worker = CoreWorker(work)
         self._worker.news.told.connect(self.told.emit)
-        self._worker.news.ended.connect(self._end)
+        self._worker.news.ended.connect(self.ended.emit)
 
     def start(self) -> None:
         """Begin."""
@@ -50,9 +49,6 @@ class ThreadTask(QObject):
         """Stop at the next message."""
         self.cancelling = True
         self._worker.quit()
-
-    def _end(self, result: Any) -> None:
-        self.ended.emit(Cancelled() if isinstance(result, Stopped) else result)
 
 
 def read_source(source: Source, space: str, progress: Progress) -> Read:

@@ -7,7 +7,8 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QLabel
 
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.widgets.session.engine import Cancelled, EngineError, Task
+from napari_neuraldiffuser.core.base.progress import Cancelled
+from napari_neuraldiffuser.widgets.session.engine import EngineError, Task
 from napari_neuraldiffuser.widgets.session.panel import ERROR_STYLE
 from napari_neuraldiffuser.widgets.session.session import Session
 

@@ -8,7 +8,7 @@ import pytest
 
 from nipype_interfaces.running import progress
 from nipype_interfaces.running.labels import Place
-from nipype_interfaces.running.monitor import Monitor, duration
+from nipype_interfaces.running.monitor import Monitor
 from nipype_interfaces.running.progress import NodeProgress, Step
 
 
@@ -73,10 +73,6 @@ def test_share_is_between_nothing_and_all():
 def test_a_node_is_named_by_its_folder(tmp_path, folder, subject, node, item):
     place = Place.of(tmp_path / folder, tmp_path / "wf")
     assert (place.subject, place.node, place.item) == (subject, node, item)
-
-
-def test_duration_is_said_in_what_fits():
-    assert [duration(s) for s in (0.4, 99, 600, 9000)] == ["0 s", "99 s", "10 min", "2.5 h"]
 
 
 class FakeNode:

@@ -4,7 +4,8 @@ from typing import Any
 
 from qtpy.QtCore import QObject, Signal
 
-from napari_neuraldiffuser.widgets.session.engine import Cancelled, Task
+from napari_neuraldiffuser.core.base.progress import Cancelled
+from napari_neuraldiffuser.widgets.session.engine import Task
 
 
 class FakeEngine(QObject):

@@ -9,11 +9,12 @@ from PIL import Image
 from qtpy.QtWidgets import QFileDialog
 
 from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.progress import Cancelled
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.params import BetasParams, DecodingParams, FeatureParams, SimulationParams
 from napari_neuraldiffuser.widgets.pages.decode import GONE, DecodePanel, differences
 from napari_neuraldiffuser.widgets.session.alphas_line import brief
-from napari_neuraldiffuser.widgets.session.engine import Cancelled, EngineError
+from napari_neuraldiffuser.widgets.session.engine import EngineError
 from napari_neuraldiffuser.widgets.session.models_form import PARTS
 
 

@@ -8,6 +8,7 @@ from qtpy.compat import isalive
 from qtpy.QtWidgets import QApplication, QMessageBox
 
 from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.progress import Cancelled
 from napari_neuraldiffuser.core.base.recipe import Recipe, Source
 from napari_neuraldiffuser.core.params import PRESETS, DiffusionParams, GuidanceParams
 from napari_neuraldiffuser.widgets.files.about import KEY, about
@@ -15,7 +16,7 @@ from napari_neuraldiffuser.widgets.files.layers import PICTURES, TITLES
 from napari_neuraldiffuser.widgets.pages.reconstruct import KEYS, ReconstructPanel
 from napari_neuraldiffuser.widgets.run import live
 from napari_neuraldiffuser.widgets.run.gallery import SIDE
-from napari_neuraldiffuser.widgets.session.engine import Cancelled, Engine, EngineError
+from napari_neuraldiffuser.widgets.session.engine import Engine, EngineError
 from napari_neuraldiffuser.widgets.session.session import Session
 from napari_neuraldiffuser.widgets.session.state import params_of_preset, presets
 from tests.support.window.viewers import dock

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.widgets.session.engine import Cancelled, Engine, EngineError, outcome
+from napari_neuraldiffuser.core.base.progress import Cancelled
+from napari_neuraldiffuser.widgets.session.engine import Engine, EngineError, outcome
 from tests.support import ROOT
 
 PATIENCE = 30_000  # ms

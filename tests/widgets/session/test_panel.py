@@ -5,9 +5,10 @@ from napari.utils import progress
 from qtpy.QtWidgets import QApplication, QCheckBox, QMainWindow
 
 from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.progress import Cancelled
 from napari_neuraldiffuser.widgets.session import panel as panels
-from napari_neuraldiffuser.widgets.session.engine import Cancelled, EngineError
-from napari_neuraldiffuser.widgets.session.panel import Countdown, Panel, duration
+from napari_neuraldiffuser.widgets.session.engine import EngineError
+from napari_neuraldiffuser.widgets.session.panel import Panel
 
 
 class Example(Panel):
@@ -179,23 +180,3 @@ def test_a_refused_close_ends_nothing(panel, session, qtbot):
     qtbot.wait(50)
     assert session.engine.stopped == 0
     window.takeCentralWidget()
-
-
-def test_countdown_takes_the_pace_of_the_stage(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(panels.time, "monotonic", lambda: now[0])
-    countdown = Countdown()
-    assert countdown.left(0, 10, "images, step 0") == ""
-    now[0] = 6.0
-    assert countdown.left(2, 10, "images, step 2") == ", 24 s left"
-    assert countdown.left(0, 4, "scores") == "", "another stage has another pace"
-    now[0] = 7.0
-    assert countdown.left(1, 4, "scores") == ", 3 s left"
-    assert countdown.left(4, 4, "scores") == ""
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.2, "0 s"), (89.9, "90 s"), (90, "2 min"), (5399, "90 min"), (9000, "2.5 h")]
-)
-def test_duration(seconds, text):
-    assert duration(seconds) == text

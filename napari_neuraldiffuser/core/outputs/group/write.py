@@ -1,6 +1,6 @@
 """The group level: means over subjects, how sure they are, and one page; from the files of finished subjects alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from napari_neuraldiffuser.core.base.files import atomic_path, make_folder, write_json
+from napari_neuraldiffuser.core.base.progress import Progress, silent
 from napari_neuraldiffuser.core.outputs.columns import columns
 from napari_neuraldiffuser.core.outputs.group.inputs import (
     GroupError,
@@ -23,7 +24,6 @@ from napari_neuraldiffuser.core.outputs.names import ARMS, generated_by, version
 
 __all__ = ["GroupError", "GroupResult", "write_group"]
 
-Progress = Callable[[int, int, str], None]
 REMEDY = "Run them again with the same command, or name those that agree with --participant-label."
 
 
@@ -41,7 +41,7 @@ class GroupResult:
 def write_group(
     out_dir: str | Path,
     labels: Sequence[str] | None = None,
-    progress: Progress = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> GroupResult:
     """Put the subjects of an output folder together.
 
