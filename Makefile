@@ -41,12 +41,15 @@ gpu-day: install ## on a machine with a GPU: tests, compute-sanitizer, demo, ben
 	@$(PY) scripts/require_gpu.py
 	sh scripts/gpu_day.sh build/gpu-day
 
-lint: install ## style and import rules
+lint: install ## style, import rules, formatting, types, and what the docs name
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(PY) scripts/check_docs.py
 
-format: install ## sort imports and apply what ruff can fix
+format: install ## sort imports, apply what ruff can fix, and format
 	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 bench: install ## every script of benchmarks/, tables on stdout, rows in build/bench
 	$(PY) scripts/run_benchmarks.py --out $(BENCH_OUT) $(BENCH_ARGS)
@@ -71,5 +74,5 @@ audit: install ## dependency consistency and security rules (no pickle, eval, ex
 	$(BIN)/ruff check --select S --ignore S603,S607,S106 napari_neuraldiffuser nipype_interfaces scripts csrc setup.py
 
 clean: ## remove build products; .venv and demo_output stay
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	rm -f napari_neuraldiffuser/_kernels*.so napari_neuraldiffuser/_build_report.json .venv/.installed-*

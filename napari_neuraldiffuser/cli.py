@@ -8,16 +8,20 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from napari_neuraldiffuser import __version__
 from napari_neuraldiffuser.cli_options import add_params, given
 from napari_neuraldiffuser.cli_progress import ConsoleProgress
 from napari_neuraldiffuser.cli_run import OWN_FILES as OWN_FILES
-from napari_neuraldiffuser.cli_run import add_run, add_run_options, command, job_of
+from napari_neuraldiffuser.cli_run import Commands, add_run, add_run_options, command, job_of
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.params import EvaluationParams, SimulationParams
+
+if TYPE_CHECKING:
+    from napari_neuraldiffuser.core.job.spec import Job
 
 SIMULATION_OPTIONS = ("n_subjects", "seed", "grid", "n_sessions", "n_test", "noise")
 
@@ -55,20 +59,20 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_demo(commands) -> None:
+def _add_demo(commands: Commands) -> None:
     parser = command(commands, "demo", demo, "the whole job on a simulated subject with the bundled models")
     parser.add_argument("out_dir", nargs="?", type=Path, default=Path("demo_output"), help="default: %(default)s")
     add_run_options(parser, "demo")
 
 
-def _add_simulate(commands) -> None:
+def _add_simulate(commands: Commands) -> None:
     parser = command(commands, "simulate", simulate, "write simulated subjects in NSD's own formats")
     parser.add_argument("nsd_dir", type=Path)
     parser.add_argument("--subjects", type=int, dest="n_subjects", default=argparse.SUPPRESS, help="how many subjects")
     add_params(parser, SimulationParams, SIMULATION_OPTIONS[1:])
 
 
-def _add_evaluate(commands) -> None:
+def _add_evaluate(commands: Commands) -> None:
     parser = command(commands, "evaluate", evaluate, "score any folder of reconstructions, from any tool")
     parser.add_argument("recon_dir", type=Path)
     parser.add_argument("seen_dir", type=Path)
@@ -76,13 +80,13 @@ def _add_evaluate(commands) -> None:
     add_params(parser, EvaluationParams, ("size",))
 
 
-def _add_doctor(commands) -> None:
+def _add_doctor(commands: Commands) -> None:
     parser = command(commands, "doctor", doctor, "versions, kernel backend and why, GPU, model folder")
     parser.add_argument("--json", action="store_true", help="for machines")
     parser.add_argument("--models", default="demo", help="model folder to check (default: %(default)s)")
 
 
-def _run_jobs(jobs) -> int:
+def _run_jobs(jobs: Iterable["Job"]) -> int:
     from napari_neuraldiffuser.core.job.run import run_subject
 
     progress, failed = ConsoleProgress(), 0

@@ -5,7 +5,7 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from napari_neuraldiffuser.cli_options import STAGES, add_params, given, settings_from
 from napari_neuraldiffuser.core.base.errors import UserError
@@ -19,10 +19,13 @@ OWN_FILES = {
     "captions": "JSON of stimulus label to captions",
     "anatomy": "T1 in the betas' space",
 }
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 CUT = tuple(f.name for f in fields(WorkflowParams))
 
 
-def command(commands: Any, name: str, function: Callable, help: str) -> argparse.ArgumentParser:
+def command(
+    commands: Commands, name: str, function: Callable[[argparse.Namespace], int], help: str
+) -> argparse.ArgumentParser:
     """Add a command that `function(args)` runs."""
     parser = commands.add_parser(name, help=help, description=help)
     parser.add_argument(
@@ -45,7 +48,7 @@ def add_run_options(parser: argparse.ArgumentParser, preset: str) -> None:
         add_params(parser, cls, names)
 
 
-def add_run(commands: Any) -> None:
+def add_run(commands: Commands) -> None:
     """Add the command `run`."""
     about = "decode, reconstruct, score and map subjects of an NSD tree, or own scans"
     parser = command(commands, "run", run, about)

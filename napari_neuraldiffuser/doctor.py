@@ -47,7 +47,7 @@ def doctor(models: str | Path | None = None) -> dict[str, Any]:
         problems : list of sentences, empty when everything that the command line needs is there
     """
     packages = {name: _version(name) for name in (*REQUIRED, *OPTIONAL)}
-    report = {
+    report: dict[str, Any] = {
         "neuraldiffuser": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),

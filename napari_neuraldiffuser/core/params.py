@@ -5,8 +5,9 @@ written here, so a default stands in this file and nowhere else.  Standard libra
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Self, TypeVar
 
 from napari_neuraldiffuser.core.base.errors import UserError
 
@@ -23,12 +24,24 @@ class ParamError(UserError):
     """A parameter is outside what its field allows; the message names it, the rule and the value."""
 
 
-def param(default: Any, help: str, *, unit: str = "", low=None, high=None, choices=None) -> Any:
+Value = TypeVar("Value")
+
+
+def param(
+    default: Value,
+    help: str,
+    *,
+    unit: str = "",
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Value:
     """A dataclass field that carries its help text, unit, inclusive limits and choices as metadata."""
     meta = {"help": help, "unit": unit, "low": low, "high": high, "choices": choices}
     return field(default=default, metadata=meta)
 
 
+@dataclass(frozen=True)
 class Params:
     """Base of the parameter classes: checks every field when an object is made."""
 
@@ -37,7 +50,7 @@ class Params:
             _check_type(f"{type(self).__name__}.{f.name}", getattr(self, f.name), f.default)
             _check(f"{type(self).__name__}.{f.name}", getattr(self, f.name), f.metadata)
 
-    def but(self, **changes: Any):
+    def but(self, **changes: Any) -> Self:
         """A copy with `changes`, checked again."""
         return replace(self, **changes)
 
@@ -46,7 +59,7 @@ class Params:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]):
+    def from_dict(cls, values: dict[str, Any]) -> Self:
         """The object that `to_dict` described; an unknown name is an error, not silently dropped."""
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(values) - known)
@@ -68,7 +81,7 @@ def _check_type(name: str, value: Any, default: Any) -> None:
             raise ParamError(f"{name} must be {KINDS[type(sample)]}, got {item!r}.")
 
 
-def _check(name: str, value: Any, meta: Any) -> None:
+def _check(name: str, value: Any, meta: Mapping[str, Any]) -> None:
     for item in value if isinstance(value, tuple) else (value,):
         if meta.get("choices") is not None and item not in meta["choices"]:
             raise ParamError(f"{name} must be one of {list(meta['choices'])}, got {item!r}.")
@@ -77,7 +90,7 @@ def _check(name: str, value: Any, meta: Any) -> None:
         _check_limits(name, item, meta)
 
 
-def _check_limits(name: str, item: Any, meta: Any) -> None:
+def _check_limits(name: str, item: Any, meta: Mapping[str, Any]) -> None:
     low, high = meta.get("low"), meta.get("high")
     if low is not None and item < low:
         raise ParamError(f"{name} must be at least {low}, got {item}.")
@@ -130,7 +143,7 @@ class BetasParams(Params):
 class FeatureParams(Params):
     """How target embeddings are computed from images and captions."""
 
-    layers: tuple = param(LAYERS, "Guidance layers to extract.", choices=LAYERS)
+    layers: tuple[str, ...] = param(LAYERS, "Guidance layers to extract.", choices=LAYERS)
     feature_normalisation: str = param(
         "imagenet",
         "Mean and standard deviation applied to images before the guide network (published code: imagenet).",
@@ -143,7 +156,7 @@ class FeatureParams(Params):
 class DecodingParams(Params):
     """Ridge regression from betas to embeddings."""
 
-    alphas: tuple = param(
+    alphas: tuple[float, ...] = param(
         tuple(10.0**k for k in range(0, 8)), "Ridge penalties tried, for voxels of unit variance.", low=1e-12
     )
     cv_targets: int = param(1024, "Target columns per group that the cross-validation scores.", low=1)
@@ -194,8 +207,8 @@ class GuidanceParams(Params):
 
     guidance_scale: float = param(300000.0, "Weight kappa of the feature gradient; 0 turns guidance off.", low=0.0)
     guidance_strength: float = param(0.2, "Share eta of the executed steps that are guided.", low=0.0, high=1.0)
-    layers: tuple = param(LAYERS, "Guidance layers whose features are compared.", choices=LAYERS)
-    layer_weights: tuple = param(
+    layers: tuple[str, ...] = param(LAYERS, "Guidance layers whose features are compared.", choices=LAYERS)
+    layer_weights: tuple[float, ...] = param(
         (1.5, 1.2, 1.0, 1.0, 1.0, 1.0), "Weight a_l of each layer, in the order of layers.", low=0.0
     )
     x0_estimate: str = param(
@@ -286,7 +299,7 @@ class Settings:
 
 def settings_from_dict(values: dict[str, dict[str, Any]]) -> Settings:
     """The Settings that `to_dict` described; a stage that is left out has its defaults, an unknown one is an error."""
-    stages = {f.name: f.type for f in fields(Settings)}
+    stages = {name: type(default) for name, default in vars(Settings()).items()}
     if not isinstance(values, dict) or not all(isinstance(params, dict) for params in values.values()):
         raise ParamError(f"Settings must have a dict for every stage, got {values!r}.")
     unknown = sorted(set(values) - set(stages))

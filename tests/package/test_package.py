@@ -142,7 +142,7 @@ def test_wheel_and_sdist_hold_what_they_need(tmp_path):
     data = [f for name in ("demo_models", "sample_result") for f in (ROOT / "napari_neuraldiffuser" / name).rglob("*")]
     shipped = {str(f.relative_to(ROOT)) for f in data if f.is_file()}
     assert {"napari_neuraldiffuser/napari.yaml", "napari_neuraldiffuser/core/nsd/__init__.py"} | shipped <= wheel
-    assert "nipype_interfaces/__init__.py" in wheel
+    assert {"nipype_interfaces/__init__.py", "nipype_interfaces/py.typed", "napari_neuraldiffuser/py.typed"} <= wheel
     assert not any(name.startswith(("tests/", "scripts/", "benchmarks/")) for name in wheel)
     with tarfile.open(next((tmp_path / "dist").glob("*.tar.gz"))) as archive:
         sdist = {name.split("/", 1)[-1] for name in archive.getnames()}
