@@ -25,6 +25,15 @@ def _cuda() -> bool:
     return torch.cuda.is_available()
 
 
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory):
+    """Recipe of a small simulated subject and small models, written once and only to be read: change a copy."""
+    from tests.support.shared import shared
+    from tests.support.study_cases import recipe_of, write_inputs
+
+    return recipe_of(shared(tmp_path_factory, "inputs", write_inputs))
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     """Random test data are the same in every run and in every order of tests."""
