@@ -171,7 +171,7 @@ class DecodingParams(Params):
 
 @dataclass(frozen=True)
 class DiffusionParams(Params):
-    """The image-to-image DDIM run (METHOD: starting point, one step)."""
+    """The image-to-image DDIM run (method.md eq. 14-21, 29)."""
 
     n_steps: int = param(50, "DDIM steps of the full schedule.", unit="steps", low=1, high=1000)
     strength: float = param(0.75, "Share of the schedule that is run from the noised z.", low=0.0, high=1.0)
@@ -188,7 +188,7 @@ class DiffusionParams(Params):
 
     @property
     def executed_steps(self) -> int:
-        """DDIM steps that are run of every batch: the last `int(strength * n_steps)` of the schedule."""
+        """DDIM steps that are run of every batch: the last of the schedule (method.md eq. 15)."""
         return int(self.strength * self.n_steps)
 
     @property
@@ -203,7 +203,7 @@ class DiffusionParams(Params):
 
 @dataclass(frozen=True)
 class GuidanceParams(Params):
-    """The pull toward the decoded guidance features g (METHOD: one step)."""
+    """The pull toward the decoded guidance features g (method.md eq. 22-28)."""
 
     guidance_scale: float = param(300000.0, "Weight kappa of the feature gradient; 0 turns guidance off.", low=0.0)
     guidance_strength: float = param(0.2, "Share eta of the executed steps that are guided.", low=0.0, high=1.0)

@@ -102,7 +102,7 @@ class LoadNSDBetasInputSpec(SourceSpec, params_spec(BetasParams)):
 
 
 class LoadNSDBetas(CoreInterface):
-    """Betas of a subject and ROI: scaled, z-scored within session, repeats averaged (DATA: betas).
+    """Betas of a subject and ROI: scaled, z-scored within session, repeats averaged (method.md eq. 1-3).
 
     Raises
     ------

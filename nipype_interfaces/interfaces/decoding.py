@@ -69,7 +69,7 @@ class FitDecoderOutputSpec(TraitedSpec):
 
 
 class FitDecoder(CoreInterface):
-    """Ridge regression from a subject's training betas to target embeddings (METHOD: decoding).
+    """Ridge regression from a subject's training betas to target embeddings (method.md eq. 9-13).
 
     Raises
     ------

@@ -44,7 +44,7 @@ class ContributionMapOutputSpec(TraitedSpec):
 
 
 class ContributionMap(CoreInterface):
-    """Which voxels and ROIs carried each decoded target (METHOD: attribution; Pratt 1987).
+    """Which voxels and ROIs carried each decoded target (method.md eq. 31-34).
 
     Raises
     ------
@@ -92,7 +92,7 @@ class EvaluateReconstructionOutputSpec(TraitedSpec):
 
 
 class EvaluateReconstruction(CoreInterface):
-    """Scores of both arms against the seen images, and between repeats (DATA: scores).
+    """Scores of both arms against the seen images, and between repeats (method.md eq. 35-42).
 
     Raises
     ------

@@ -2,11 +2,11 @@
 
 The prediction is a sum over voxels, ŷ'_i = Σ_v x_iv W_v (primes: minus the training mean; x likewise).  So
 
-- where the true target y is known, voxel v's share is the product measure
+- where the true target y is known, voxel v's share is the product measure (method.md eq. 31)
   Σ_i x_iv W_v · (2 y'_i - ŷ'_i) / Σ_i ‖y'_i‖², and all shares sum to R² = 1 - Σ ‖y_i - ŷ_i‖² / Σ ‖y'_i‖²,
   whose baseline is the training mean;
-- where it is not (a new scan), it is x_iv W_v · ŷ'_i / ‖ŷ'_i‖², which sums to 1 for every stimulus, and the
-  map is the mean over stimuli.
+- where it is not (a new scan), it is x_iv W_v · ŷ'_i / ‖ŷ'_i‖² (method.md eq. 32), which sums to 1 for every
+  stimulus, and the map is the mean over stimuli.
 
 The weights W (voxels x targets) are never formed.  The un-aligned prediction is split: the spread that
 alignment gives to z comes from no voxel.  Negative shares are real: such a voxel cancels what others add.

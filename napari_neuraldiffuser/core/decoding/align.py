@@ -45,7 +45,7 @@ def measure(decoder: Any, left: solver.LeaveOut) -> Alignment:
 
 
 def align_to_train(z: np.ndarray, stats: Alignment) -> np.ndarray:
-    """(z - mean_left_out) / sd_left_out * sd_train + mean_train per column, for z (m, T)."""
+    """(z - mean_left_out) / sd_left_out * sd_train + mean_train per column, for z (m, T) (method.md eq. 13)."""
     return (z - stats.decoded_mean) * _gain(stats.sd, stats.decoded_sd) + stats.mean
 
 

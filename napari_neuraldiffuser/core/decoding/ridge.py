@@ -48,7 +48,7 @@ class TargetFit:
 
 
 class RidgeDecoder:
-    """Linear decoder from betas to the embeddings z, c and g (METHOD: decoding; ridge in dual form).
+    """Linear decoder from betas to the embeddings z, c and g (method.md eq. 9-13).
 
     The weights (voxels x targets) are never formed.  The decoder keeps the centred betas (n, p), the
     eigendecomposition of their Gram matrix and a reference to the training targets, which it streams when it
@@ -163,7 +163,7 @@ class RidgeDecoder:
         return x @ self.x.T
 
     def deviations(self, name: str, similarity: np.ndarray) -> np.ndarray:
-        """Prediction minus training mean, K_test (K + αI)⁻¹ Y, (m, T), before any alignment."""
+        """Prediction minus training mean, K_test (K + αI)⁻¹ Y, (m, T), before any alignment (method.md eq. 10)."""
         smoother = solver.apply_inverse(self.spectrum, self.accuracy[name].alpha, similarity.T).T
         out = np.zeros((len(similarity), self.accuracy[name].mean.size), self.x.dtype)
         for positions, y in self._centred_targets(name):

@@ -37,7 +37,7 @@ class Spectrum:
 
 
 def decompose(x: np.ndarray) -> Spectrum:
-    """Eigendecomposition of X Xᵀ for centred X (n, p), through the smaller of X Xᵀ and XᵀX, in float64.
+    """Eigendecomposition of X Xᵀ (method.md eq. 9) for centred X (n, p), in float64, by the smaller of X Xᵀ and XᵀX.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def _gram(x: np.ndarray) -> np.ndarray:
 
 
 def apply_inverse(spectrum: Spectrum, alpha: float, right: np.ndarray) -> np.ndarray:
-    """U (S + αI)⁻¹ Uᵀ right, (n, k) for right (n, k): what of (K + αI)⁻¹ survives a product with Xᵀ."""
+    """U (S + αI)⁻¹ Uᵀ right, (n, k) for right (n, k): all of (K + αI)⁻¹ that Xᵀ leaves (method.md eq. 10)."""
     u, s = spectrum.u.astype(right.dtype, copy=False), spectrum.s
     return u @ ((u.T @ right) / (s + alpha)[:, None].astype(right.dtype))
 
@@ -106,7 +106,7 @@ class LeaveOut:
 
 
 def leave_out(spectrum: Spectrum, groups: list[np.ndarray], alpha: float) -> LeaveOut:
-    """Exact leave-one-stimulus-out for a ridge with unpenalised intercept (PRESS; Allen 1974, by blocks).
+    """Exact leave-one-stimulus-out (method.md eq. 11; PRESS, Allen 1974, by blocks).
 
     With one row per stimulus this is leave-one-out.  Repeats of an image are left out together, because a
     repeat in training would give its image away.
@@ -157,7 +157,7 @@ def leave_out_residuals(spectrum: Spectrum, rotated: Rotated, left: LeaveOut) ->
 
 
 def leave_out_r2(spectrum: Spectrum, y: np.ndarray, leaves: list[LeaveOut]) -> np.ndarray:
-    """R² = 1 - Σ held-out residuals² / Σ y² pooled over columns, for centred y (n, t), per penalty."""
+    """R² per penalty, of left-out residuals, pooled over columns, for centred y (n, t) (method.md eq. 12)."""
     rotated = rotate(spectrum, y)
     total = _energy(y)
     if total == 0:

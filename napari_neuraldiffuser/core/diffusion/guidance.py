@@ -1,9 +1,9 @@
-"""Guidance: a wrapper around a denoiser that pulls it toward the decoded features g (METHOD: one step, 2).
+"""Guidance: a wrapper around a denoiser that pulls it toward the decoded features g (method.md eq. 22-28).
 
     loop  ->  Guided( SelfAttentionGuided( ClassifierFree( UNet ) ) )
 
-A rule says where the gradient enters; `RULES` maps `GuidanceParams.rule` to a function, so that the other members of
-the family (METHOD: the family of guidance rules) are one function each.
+A rule says where the gradient enters; `RULES` maps `GuidanceParams.rule` to a function, so that another rule is one
+function more.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ class Critic(Protocol):
 class FeatureCritic:
     """Feature loss of decoded latents against the target features g.
 
-    L_b = sum_l w_bl mean((f_bl - g_bl)^2) with w_bl = a_l (1/|g_bl|) / sum_k (1/|g_bk|).
+    L_b = sum_l w_bl mean((f_bl - g_bl)^2) (method.md eq. 26) with the weights w of `layer_loss_weights`.
 
     Attributes
     ----------
@@ -76,7 +76,7 @@ class FeatureCritic:
         return Pull(loss, gradient, scale)
 
     def features(self, clean: torch.Tensor) -> list[torch.Tensor]:
-        """Features of each layer, (B, tokens, width), of the picture that clean latents decode to; differentiable."""
+        """Features of each layer, (B, tokens, width), of what clean latents decode to (method.md eq. 24)."""
         mean, std = self.models.normalisation(self.feature_normalisation)
         image = self.models.decode_latents(clean)
         pixels = ops.prepare_image(image, self.models.guide_size(), mean, std)
@@ -84,7 +84,7 @@ class FeatureCritic:
 
 
 def layer_loss_weights(targets: Sequence[torch.Tensor], layer_weights: Sequence[float]) -> torch.Tensor:
-    """Weights w (B, L) of the layer losses: a_l times the normalised inverse norms of the targets, per image.
+    """Weights w (B, L) of the layer losses: a_l times the normalised inverse norms of the targets (method.md eq. 25).
 
     In float32 at least: the norm of a layer does not fit float16.
     """
@@ -115,12 +115,12 @@ class Guided:
 
 
 def n_guided_steps(n_steps: int, params: GuidanceParams) -> int:
-    """`int(eta * executed steps)` (7 of 37 at the defaults); none when kappa is 0."""
+    """`int(eta * executed steps)` (7 of 37 at the defaults); none when kappa is 0 (method.md eq. 22)."""
     return int(n_steps * params.guidance_strength) if params.guidance_scale > 0 else 0
 
 
 def clean_estimate(latents: torch.Tensor, noise: torch.Tensor, step: Step, params: GuidanceParams) -> torch.Tensor:
-    """The latents that the critic sees: x0 from the noise prediction, blended with z_t if `x0_blend`.
+    """The latents that the critic sees: x0 (method.md eq. 18), blended with z_t if `x0_blend` (method.md eq. 23).
 
     x0 = (z_t - sqrt(1-abar) eps) / sqrt(abar); the published code has (1-abar) in place of its root.
     """
@@ -133,7 +133,7 @@ def clean_estimate(latents: torch.Tensor, noise: torch.Tensor, step: Step, param
 
 
 def noise_rule(prediction: Prediction, pull: Pull, step: Step, params: GuidanceParams) -> Prediction:
-    """eps += sqrt(1-abar) kappa gradient, or scaled to kappa times the rms of (eps_c - eps_u)."""
+    """eps += sqrt(1-abar) kappa gradient, or kappa times the rms of (eps_c - eps_u) (method.md eq. 27, 28)."""
     if params.normalise == "rms":
         spread, size = rms(prediction.noise_cond - prediction.noise_uncond), rms(pull.gradient)
         # no gradient, no pull; where something overflowed, the tensors themselves carry it on

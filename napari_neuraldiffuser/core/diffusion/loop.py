@@ -97,7 +97,7 @@ class Schedule:
 
 
 def schedule(scheduler: Any, params: DiffusionParams) -> Schedule:
-    """Last `executed_steps` steps of the DDIM schedule (METHOD: starting point).
+    """Last `executed_steps` steps of the DDIM schedule (method.md eq. 15).
 
     Parameters
     ----------
@@ -124,13 +124,13 @@ def _start_abar(abar: Sequence[float], steps: Sequence[Step], params: DiffusionP
 
 
 def noise_for(seed: int, stimulus_id: int, repeat: int, shape: Sequence[int]) -> np.ndarray:
-    """Standard normal noise (float32) that depends on (seed, stimulus, repeat) and on nothing else."""
+    """Standard normal noise (float32) that depends on (seed, stimulus, repeat) alone (method.md eq. 14)."""
     bits = np.random.Philox(np.random.SeedSequence([seed, stimulus_id, repeat]))
     return np.random.Generator(bits).standard_normal(tuple(shape), dtype=np.float32)
 
 
 def add_noise(latents: torch.Tensor, noise: torch.Tensor, abar: float) -> torch.Tensor:
-    """z_t = sqrt(abar) z + sqrt(1 - abar) noise."""
+    """z_t = sqrt(abar) z + sqrt(1 - abar) noise (method.md eq. 16)."""
     return ops.guided_step([latents, noise], [abar**0.5, (1 - abar) ** 0.5])
 
 
@@ -158,7 +158,7 @@ def sample(
 
 
 def ddim_step(prediction: Prediction, step: Step) -> torch.Tensor:
-    """z_{t-1}, with everything that the step adds up in one linear combination."""
+    """z_{t-1}, with everything that the step adds up in one linear combination (method.md eq. 29)."""
     factors = ops.step_coefficients(step.abar, step.abar_prev)
     terms = [(factors.latents, prediction.latents)]
     terms += [(factors.noise_cond * c, tensor) for c, tensor in prediction.terms]
@@ -169,7 +169,7 @@ def ddim_step(prediction: Prediction, step: Step) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class ClassifierFree:
-    """Denoiser: a UNet with classifier-free guidance, eps = eps_u + s (eps_c - eps_u) (METHOD: one step, 1).
+    """Denoiser: a UNet with classifier-free guidance, eps = eps_u + s (eps_c - eps_u) (method.md eq. 17).
 
     Attributes
     ----------

@@ -52,7 +52,7 @@ def tapped(unet: Any) -> Iterator[AttentionTap]:
 
 @dataclass(frozen=True)
 class SelfAttentionGuided:
-    """Denoiser that adds sag_scale (eps_u - eps_u(degraded z_t))."""
+    """Denoiser that adds sag_scale (eps_u - eps_u(degraded z_t)) (method.md eq. 21)."""
 
     denoiser: ClassifierFree
     sag_scale: float
@@ -72,7 +72,7 @@ class SelfAttentionGuided:
 
 
 def degrade(latents: torch.Tensor, noise: torch.Tensor, attention: torch.Tensor, step: Step) -> torch.Tensor:
-    """z_t whose clean estimate is blurred where the self-attention (B, heads, hw, hw) is above average."""
+    """z_t whose clean estimate is blurred where the self-attention (B, heads, hw, hw) is high (method.md eq. 20)."""
     root = step.abar**0.5
     x0 = ops.guided_step([latents, noise], [1 / root, -((1 - step.abar) ** 0.5) / root])
     mask = attention_mask(attention, latents.shape[-2:]).to(latents.dtype)
@@ -81,7 +81,9 @@ def degrade(latents: torch.Tensor, noise: torch.Tensor, attention: torch.Tensor,
 
 
 def attention_mask(attention: torch.Tensor, size: torch.Size) -> torch.Tensor:
-    """Places (B, 1, h, w) that receive more attention than an even share, summed over queries, mean over heads."""
+    """Places (B, 1, h, w) that receive more attention than an even share, summed over queries, mean over heads
+    (method.md eq. 19).
+    """
     received = attention.mean(dim=1).sum(dim=1)
     # the middle block works on the latents' grid, 2^k times coarser, rounded up
     shrink = (size[0] * size[1] / received.shape[1]) ** 0.5

@@ -90,7 +90,7 @@ def correlations(a: np.ndarray, b: np.ndarray, dtype=np.float64) -> np.ndarray:
 
 
 def pixcorr_matrix(images: np.ndarray) -> np.ndarray:
-    """PixCorr between all pairs of images (m, H, W, 3): Pearson over pixels and channels, (m, m)."""
+    """PixCorr between all pairs of images (m, H, W, 3): Pearson over pixels and channels, (m, m) (method.md eq. 35)."""
     flat = images.reshape(len(images), -1)
     return correlations(flat, flat)
 
@@ -128,7 +128,7 @@ def _blur(image: np.ndarray) -> np.ndarray:
 
 
 def _ssim(mean_a, mean_b, var_a, var_b, covariance) -> float:
-    """Mean of the SSIM map (Wang et al. 2004, eq. 13) without the border where the window leaves the image."""
+    """Mean of the SSIM map (method.md eq. 36) without the border where the window leaves the image."""
     c1, c2 = 0.01**2, 0.03**2
     product = mean_a * mean_b
     numerator = (2 * product + c1) * (2 * covariance + c2)
@@ -138,7 +138,7 @@ def _ssim(mean_a, mean_b, var_a, var_b, covariance) -> float:
 
 
 def hog_edges(images: np.ndarray) -> np.ndarray:
-    """Histogram-of-oriented-gradients features (Dalal and Triggs 2005): edges and layout without colour.
+    """HOG features (Dalal and Triggs 2005): edges and layout without colour (method.md eq. 37).
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def hog_edges(images: np.ndarray) -> np.ndarray:
 
 
 def two_way(seen: np.ndarray, recon: np.ndarray) -> np.ndarray:
-    """Two-way identification: how often a reconstruction's own image beats another one (chance 0.5).
+    """Two-way identification: how often a reconstruction's own image beats another (method.md eq. 38).
 
     r_ij = corr(seen_i, recon_j); for each j, the share of i != j with r_ij < r_jj.
 
@@ -199,7 +199,7 @@ def _share(wins: np.ndarray, of: np.ndarray, own: np.ndarray) -> np.ndarray:
 
 
 def repeat_identification(features: np.ndarray) -> np.ndarray:
-    """Are two repeats of a stimulus closer to each other than to repeats of other stimuli (chance 0.5)?
+    """Are two repeats of a stimulus closer to each other than to those of other stimuli (method.md eq. 40)?
 
     A decoder that always gives the same picture has perfectly consistent repeats; this is what it fails.
 
@@ -236,7 +236,7 @@ def _share_below(own: np.ndarray, others: np.ndarray) -> float:
 
 
 def with_first_and_between(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Split an (1 + repeats)-square agreement matrix whose first row is the seen image.
+    """Split an (1 + repeats)-square agreement matrix whose first row is the seen image (method.md eq. 39).
 
     Returns
     -------
@@ -262,7 +262,7 @@ def nanmean_rows(values: np.ndarray) -> np.ndarray:
 
 
 def repeat_sd(images: np.ndarray) -> np.ndarray:
-    """Standard deviation between repeats at every pixel, averaged over the colour channels.
+    """Standard deviation between repeats at every pixel, averaged over the colour channels (method.md eq. 41).
 
     Parameters
     ----------

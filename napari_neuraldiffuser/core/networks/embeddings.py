@@ -168,7 +168,7 @@ def encode(models: Any, images: np.ndarray, captions: Sequence[Sequence[str]], p
 
 
 def mean_text(models: Any, captions: Sequence[Sequence[str]]) -> np.ndarray:
-    """Mean text embedding (n, tokens, width) float32 over the captions of each image."""
+    """Mean text embedding (n, tokens, width) float32 over the captions of each image (method.md eq. 6)."""
     flat = models.encode_text([text for texts in captions for text in texts]).float().cpu().numpy()
     ends = np.cumsum([len(texts) for texts in captions])
     return np.stack([part.mean(axis=0) for part in np.split(flat, ends[:-1])])

@@ -83,7 +83,7 @@ class Models:
         return self
 
     def encode_images(self, images: np.ndarray) -> torch.Tensor:
-        """Images (n, H, W, 3) uint8 to latents z (n, 4, h, w), times the VAE's scaling factor; the posterior's mean."""
+        """Images (n, H, W, 3) uint8 to latents z (n, 4, h, w), times the VAE's scaling factor (method.md eq. 5)."""
         pixels = to_tensor(images, self.device, self.dtype)
         pixels = resize(pixels, self.image_size) * 2 - 1
         with torch.no_grad():
@@ -109,7 +109,7 @@ class Models:
         """Guidance features of normalised pixels (n, 3, S, S): one (n, tokens, width) tensor per layer; differentiable.
 
         The output of the second MLP linear, before the residual addition, of the block that each layer names
-        (METHOD: guidance features).  Blocks behind the last layer that is asked for are not run.
+        (method.md eq. 8).  Blocks behind the last layer that is asked for are not run.
         """
         vision = vision_model(self.image_encoder)
         blocks = [layer_block(layer) for layer in layers]

@@ -34,6 +34,6 @@ def resize(pixels: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def normalise(pixels: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """(pixels - mean) / std per channel."""
+    """(pixels - mean) / std per channel (method.md eq. 7)."""
     shape = (1, -1, 1, 1)
     return (pixels - pixels.new_tensor(mean).view(shape)) / pixels.new_tensor(std).view(shape)

@@ -35,8 +35,8 @@ class Assembler:
         self._bad = {reason: np.zeros(n_voxels, dtype=bool) for reason in ("invalid", "nan", "constant")}
 
     def add(self, session: np.ndarray, valid: np.ndarray | None = None) -> None:
-        """Add one session, (trials, n_voxels) float32, which is overwritten; `valid` (n_voxels,) marks
-        usable voxels."""
+        """Add one session (method.md eq. 2, 3), (trials, n_voxels) float32, which is overwritten; `valid`
+        (n_voxels,) marks usable voxels."""
         if valid is not None:
             self._bad["invalid"] |= ~valid
         mean = session.mean(axis=0, dtype=np.float64)

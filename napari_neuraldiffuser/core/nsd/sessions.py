@@ -182,7 +182,7 @@ def _check_trials(path: Path, got: int, wanted: int) -> None:
 
 
 def _to_percent(data: np.ndarray, stored: np.dtype) -> np.ndarray:
-    """float32 copy in trial-major order; the division comes after the cast, integers would round."""
+    """float32 copy in trial-major order (method.md eq. 1); the division comes after the cast, integers would round."""
     values = np.ascontiguousarray(data, dtype=np.float32)
     if np.issubdtype(stored, np.integer):
         values /= INT16_SCALE

@@ -101,8 +101,7 @@ class Subject(Selectable):
         return open_volume(self.layout.anatomy, "anatomy") if self.layout.anatomy.is_file() else None
 
     def noise_ceiling(self, repeats: int = 3) -> nib.Nifti1Image:
-        """Noise ceiling in percent of variance for the average of `repeats` trials: 100 s^2 / (s^2 +
-        1/repeats).
+        """Noise ceiling in percent of variance for the average of `repeats` trials (method.md eq. 4).
 
         The published ncsnr was computed with the test images too: choosing voxels by it is mildly circular.
         """

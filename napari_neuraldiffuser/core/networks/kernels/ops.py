@@ -55,7 +55,7 @@ def kernels_run(tensor: Tensor) -> bool:
 def feature_loss_grad(
     features: Sequence[Tensor], targets: Sequence[Tensor], weights: Tensor, grad_scale: float = 1.0
 ) -> tuple[Tensor, list[Tensor]]:
-    """Per-image weighted feature distance and its gradient with respect to every feature.
+    """Per-image weighted feature distance and its gradient with respect to every feature (method.md eq. 26).
 
     L_b = sum_l w_bl mean((f_bl - g_bl)^2),   dL_b / df_bl = 2 w_bl (f_bl - g_bl) / n_l,
 
