@@ -12,9 +12,9 @@ from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.progress import Cancelled
 from napari_neuraldiffuser.core.params import SimulationParams
 from napari_neuraldiffuser.widgets.files.folders import read_nsd, read_output
-from napari_neuraldiffuser.widgets.files.places import cache_folder
 from napari_neuraldiffuser.widgets.files.reader import LayerData
 from napari_neuraldiffuser.widgets.session.engine import Engine, Task
+from napari_neuraldiffuser.widgets.session.state import cache_folder
 
 SIMULATION = SimulationParams()
 TRUTH = "nsddata/ppdata/subj01/simulation_truth.json"

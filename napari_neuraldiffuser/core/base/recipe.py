@@ -113,6 +113,30 @@ class Recipe:
         return cls(**made)
 
 
+def decoding_part(recipe: Recipe) -> tuple:
+    """What decides the decoded embeddings: another value means that they have to be decoded again."""
+    stages = recipe.settings
+    networks = recipe.models, recipe.guide, recipe.device
+    return recipe.source, stages.betas, stages.features, stages.decoding, *networks
+
+
+def differences(former: Recipe, recipe: Recipe) -> str:
+    """Which choices that decide the decoder differ, in words."""
+    was, now = former.settings, recipe.settings
+    named = {
+        "the data": (former.source, recipe.source),
+        "the ROI": (was.betas.roi, now.betas.roi),
+        "the sessions": (was.betas.sessions, now.betas.sessions),
+        "the preparation of the betas": (was.betas.but(roi="", sessions=""), now.betas.but(roi="", sessions="")),
+        "the models": ((former.models, former.guide), (recipe.models, recipe.guide)),
+        "the device": (former.device, recipe.device),
+        "the features": (was.features, now.features),
+        "the ridge regression": (was.decoding, now.decoding),
+    }
+    found = [name for name, (before, after) in named.items() if before != after]
+    return " and ".join(filter(None, [", ".join(found[:-1]), *found[-1:]]))
+
+
 def _check_names(cls: type, values: dict[str, Any]) -> None:
     if not isinstance(values, dict):
         raise ParamError(f"{cls.__name__} must be a dict of its fields, got {values!r}.")

@@ -6,18 +6,18 @@ from pathlib import Path
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.params import TARGETS
-from napari_neuraldiffuser.widgets.files.about import about, nsd_source
+from napari_neuraldiffuser.widgets.files.layer_info import about, nsd_source
 from napari_neuraldiffuser.widgets.files.layers import (
     SHOWN_FAMILY,
     anatomy_layer,
     contribution_layer,
     picture_layers,
-    prepare,
     regions_layer,
     roi_layer,
 )
 from napari_neuraldiffuser.widgets.files.outputs import SubjectOutputs, find_outputs, region_names, subject_folders
 from napari_neuraldiffuser.widgets.files.reader import LayerData
+from napari_neuraldiffuser.widgets.files.view import prepare_current_viewer
 
 SPACES = ("func1pt8mm", "func1mm")
 OWN_FILES = ("*_contribution.nii.gz", "anat/*_dseg.nii.gz", "recon/*_recon.png")
@@ -82,7 +82,7 @@ def read_nsd(path: str | list[str]) -> list[LayerData]:
     layers, notes = nsd_layers(sources[0], _space(path, sources[0]), FIRST_FAMILIES)
     _tell_others(sources[0].subject, [source.subject for source in sources[1:]])
     _tell(notes)
-    _prepare_viewer()
+    prepare_current_viewer()
     return layers
 
 
@@ -131,7 +131,7 @@ def read_output(path: str | list[str]) -> list[LayerData]:
     first, *others = subjects
     layers = output_layers(subjects[first])
     _tell_others(first, others)
-    _prepare_viewer()
+    prepare_current_viewer()
     return layers
 
 
@@ -161,9 +161,3 @@ def _tell(notes: list[str]) -> None:
 
     for note in notes:
         show_info(note)
-
-
-def _prepare_viewer() -> None:
-    from napari import current_viewer
-
-    prepare(current_viewer())

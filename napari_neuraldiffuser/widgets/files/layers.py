@@ -8,10 +8,10 @@ import numpy as np
 from nibabel.affines import apply_affine
 
 from napari_neuraldiffuser.core.outputs.report.slices import POSITIVE
-from napari_neuraldiffuser.widgets.files.about import KEY, about, kind_of
+from napari_neuraldiffuser.widgets.files.layer_info import KEY, about
 from napari_neuraldiffuser.widgets.files.outputs import SubjectOutputs
 from napari_neuraldiffuser.widgets.files.reader import AXIS_LABELS, LayerData, ReadError, read_volume, volume_layer
-from napari_neuraldiffuser.widgets.files.view import place_camera, show_all_soon
+from napari_neuraldiffuser.widgets.files.view import finish, place_camera
 
 if TYPE_CHECKING:
     import napari
@@ -75,32 +75,6 @@ def transparent_below() -> Any:
 
     colours = np.concatenate([transform_color(colour) for colour in POSITIVE])
     return Colormap(colours, name="red above threshold", low_color=(0, 0, 0, 0))
-
-
-def finish(layer: Any) -> None:
-    """What a layer of ours can be told only when it exists: outlines of regions, the colour bar of a contribution."""
-    from napari.layers import Image, Labels
-
-    kind = kind_of(layer)
-    if kind == "roi" and isinstance(layer, Labels):
-        layer.contour = 1
-    elif kind == "contribution" and isinstance(layer, Image):
-        layer.colorbar.visible = True
-
-
-def _finish_inserted(event: Any) -> None:
-    finish(event.value)
-
-
-def prepare(viewer: "napari.Viewer | None") -> None:
-    """Have layers of ours finished as they arrive; turn the camera unless other layers are shown already."""
-    if viewer is None:
-        return
-    viewer.layers.events.inserted.connect(_finish_inserted)
-    if all(kind_of(layer) for layer in viewer.layers):
-        place_camera(viewer)
-    if not viewer.layers:
-        show_all_soon(viewer)
 
 
 def add_layers(viewer: "napari.Viewer", layers: list[LayerData]) -> list[Any]:

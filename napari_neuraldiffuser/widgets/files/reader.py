@@ -15,7 +15,8 @@ from nibabel.spaces import vox2out_vox
 from nibabel.spatialimages import HeaderDataError, ImageDataError
 
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.widgets.files.about import about_file
+from napari_neuraldiffuser.widgets.files.layer_info import about_file
+from napari_neuraldiffuser.widgets.files.view import prepare_current_viewer
 
 AXIS_LABELS = ("S", "A", "R")
 """napari's axes after the transpose: superior, anterior and right are the positive directions."""
@@ -50,17 +51,8 @@ def read_volumes(path: str | list[str]) -> list[LayerData]:
     """One layer for each path."""
     paths = [path] if isinstance(path, (str, Path)) else path
     layers = [read_volume(p) for p in paths]
-    _prepare_viewer()
+    prepare_current_viewer()
     return layers
-
-
-def _prepare_viewer() -> None:
-    """Upright, and with outlines and colour bars: if a viewer asked, and not a script."""
-    from napari import current_viewer
-
-    from napari_neuraldiffuser.widgets.files.layers import prepare
-
-    prepare(current_viewer())
 
 
 def read_volume(path: str | Path) -> LayerData:
@@ -115,8 +107,6 @@ def _shown(data: np.ndarray, affine: np.ndarray, kind: str, path: Any) -> tuple[
 
 def _lazy_layer(image: nib.spatialimages.SpatialImage, path: str | Path) -> LayerData:
     """A large 4D file: nothing but the first volume is read now."""
-    from napari_neuraldiffuser.widgets.files.lazy import lazy_volumes
-
     compressed = str(path).endswith(".gz")
     if compressed:
         image = _open(path, keep_file_open=True)  # or stepping forward unpacks from the start every time
@@ -132,6 +122,27 @@ def _lazy_layer(image: nib.spatialimages.SpatialImage, path: str | Path) -> Laye
     if high > low:
         keywords["contrast_limits"] = (low, high)
     return data, keywords, "image"
+
+
+def lazy_volumes(read: Callable[[int], np.ndarray], n: int, like: np.ndarray) -> Any:
+    """A dask array (n, Z, Y, X) whose chunk `t` is `read(t)`.
+
+    Parameters
+    ----------
+    read : callable
+        Volume number to array (Z, Y, X).
+    n : int
+        Number of volumes.
+    like : ndarray (Z, Y, X)
+        Has the shape and dtype of every volume.
+    """
+    import dask.array as da
+
+    def block(block_info: dict | None = None) -> np.ndarray:
+        return read(block_info[None]["chunk-location"][0])[None]
+
+    chunks = ((1,) * n, *((size,) for size in like.shape))
+    return da.map_blocks(block, chunks=chunks, dtype=like.dtype, meta=np.empty((0,) * 4, like.dtype))
 
 
 def _one_volume(image: nib.spatialimages.SpatialImage, path: Any, t: int) -> tuple[np.ndarray, np.ndarray, list[str]]:

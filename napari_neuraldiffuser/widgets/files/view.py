@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.widgets.files.about import KEY, kind_of
+from napari_neuraldiffuser.widgets.files.layer_info import KEY, kind_of
 from napari_neuraldiffuser.widgets.session.state import preferences
 
 if TYPE_CHECKING:
@@ -164,6 +164,39 @@ def show_all_soon(viewer: "napari.Viewer") -> None:
 def place_camera(viewer: "napari.Viewer") -> None:
     """Anatomical view in the user's convention, with a scale bar."""
     AnatomicalView.of(viewer)
+
+
+def finish(layer: Any) -> None:
+    """What a layer of ours can be told only when it exists: outlines of regions, the colour bar of a contribution."""
+    from napari.layers import Image, Labels
+
+    kind = kind_of(layer)
+    if kind == "roi" and isinstance(layer, Labels):
+        layer.contour = 1
+    elif kind == "contribution" and isinstance(layer, Image):
+        layer.colorbar.visible = True
+
+
+def _finish_inserted(event: Any) -> None:
+    finish(event.value)
+
+
+def prepare(viewer: "napari.Viewer | None") -> None:
+    """Have layers of ours finished as they arrive; turn the camera unless other layers are shown already."""
+    if viewer is None:
+        return
+    viewer.layers.events.inserted.connect(_finish_inserted)
+    if all(kind_of(layer) for layer in viewer.layers):
+        place_camera(viewer)
+    if not viewer.layers:
+        show_all_soon(viewer)
+
+
+def prepare_current_viewer() -> None:
+    """Prepare the viewer that asked for layers; does nothing in a script without one."""
+    from napari import current_viewer
+
+    prepare(current_viewer())
 
 
 def show_plane(viewer: "napari.Viewer", plane: str) -> None:

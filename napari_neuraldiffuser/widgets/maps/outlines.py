@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_neuraldiffuser.widgets.maps.files import Family, family_of_layer, plain
-from napari_neuraldiffuser.widgets.maps.own_layers import OWN, own_layer, own_layers
+from napari_neuraldiffuser.widgets.files.layer_info import OWN, own_layer, own_layers
+from napari_neuraldiffuser.widgets.maps.subject_maps import Family, family_of_layer, plain
 
 if TYPE_CHECKING:
     import napari

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_neuraldiffuser.widgets.files.layer_info import OWN, own_layer
 from napari_neuraldiffuser.widgets.files.layers import transparent_below
 from napari_neuraldiffuser.widgets.files.view import place_camera
-from napari_neuraldiffuser.widgets.maps.files import Volume
-from napari_neuraldiffuser.widgets.maps.own_layers import OWN, own_layer
+from napari_neuraldiffuser.widgets.maps.subject_maps import Volume
 
 if TYPE_CHECKING:
     import napari

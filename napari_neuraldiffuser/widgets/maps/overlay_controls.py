@@ -5,8 +5,8 @@ from typing import Any
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QFormLayout, QHBoxLayout, QSlider, QSpinBox, QWidget
 
-from napari_neuraldiffuser.widgets.maps.files import SIGNS
 from napari_neuraldiffuser.widgets.maps.overlay import Look, clipped
+from napari_neuraldiffuser.widgets.maps.subject_maps import SIGNS
 
 SIGN_TEXT = {"positive": "positive shares", "negative": "negative shares", "both": "both signs"}
 PERCENT, THOUSANDTHS = "% of the largest", "‰ share"

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_neuraldiffuser.widgets.maps.files import Family, SubjectMaps, Volume
-from napari_neuraldiffuser.widgets.maps.own_layers import OWN, own_layer
+from napari_neuraldiffuser.widgets.files.layer_info import OWN, own_layer
+from napari_neuraldiffuser.widgets.maps.subject_maps import Family, SubjectMaps, Volume
 
 if TYPE_CHECKING:
     import napari

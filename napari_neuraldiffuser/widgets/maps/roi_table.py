@@ -8,7 +8,7 @@ from qtpy.QtCore import QRectF, Qt, Signal
 from qtpy.QtGui import QColor, QPainter
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QStyledItemDelegate, QTableWidget, QTableWidgetItem
 
-from napari_neuraldiffuser.widgets.maps.files import Row
+from napari_neuraldiffuser.widgets.maps.subject_maps import Row
 
 COLUMNS = ("Region", "Share ± se", "Voxels")
 ROI, SHARE, VOXELS = range(3)

@@ -1,16 +1,19 @@
-"""Where contribution maps come from: an output folder, typed, browsed or dropped, read in a thread."""
+"""Where contribution maps come from: an output folder, read in a thread; and whether they still fit the recipe."""
 
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QHBoxLayout, QLineEdit, QPushButton, QWidget
+from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QHBoxLayout, QLabel, QLineEdit, QPushButton, QWidget
 
 from napari_neuraldiffuser.core.base.progress import Progress
+from napari_neuraldiffuser.core.base.recipe import Recipe, decoding_part, differences
 from napari_neuraldiffuser.widgets.files.outputs import find_subjects
 from napari_neuraldiffuser.widgets.files.reader import LayerData, ReadError, read_volume
-from napari_neuraldiffuser.widgets.maps.files import SubjectMaps, read_subject
+from napari_neuraldiffuser.widgets.maps.subject_maps import SubjectMaps, read_subject
+from napari_neuraldiffuser.widgets.session.panel import ERROR_STYLE
+from napari_neuraldiffuser.widgets.session.session import Session
 from napari_neuraldiffuser.widgets.session.worker import CoreWorker
 
 Found = tuple[list[str], SubjectMaps, LayerData | None]
@@ -137,3 +140,38 @@ def read_folder(folder: str, label: str, progress: Progress) -> Found:
         except ReadError as error:
             maps.notes.append(str(error))
     return list(subjects), maps, anatomy
+
+
+LATE = "The data changed meanwhile; compute again."
+
+
+class MapAge(QLabel):
+    """Says what changed since the maps that are shown were computed; nothing of folders that were only opened.
+
+    Parameters
+    ----------
+    session : Session
+    """
+
+    def __init__(self, session: Session) -> None:
+        super().__init__("", wordWrap=True, visible=False)
+        self.setStyleSheet(ERROR_STYLE)
+        self.session = session
+        self.made: tuple[Recipe, str] | None = None
+        session.recipe_changed.connect(self._judge)
+        session.output_changed.connect(self._judge)
+
+    def fits(self, started: Recipe) -> bool:
+        """Whether what was computed for a recipe is what the session's recipe would give."""
+        return decoding_part(started) == decoding_part(self.session.recipe)
+
+    def take(self, started: Recipe, folder: str) -> None:
+        """Maps of this recipe were written to a folder."""
+        self.made = started, str(folder)
+        self._judge()
+
+    def _judge(self, *_: Any) -> None:
+        stale = self.made is not None and self.made[1] == self.session.output and not self.fits(self.made[0])
+        what = differences(self.made[0], self.session.recipe) if stale else ""
+        self.setText(f"Compute again: {what or 'the decoder'} changed since." if stale else "")
+        self.setVisible(stale)

@@ -9,16 +9,15 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel
 
 from napari_neuraldiffuser.core.base.recipe import Recipe
-from napari_neuraldiffuser.widgets.maps.age import LATE, MapAge
-from napari_neuraldiffuser.widgets.maps.files import Family, SubjectMaps, plain, target_name
+from napari_neuraldiffuser.widgets.files.layer_info import add_anatomy, hide_other_maps
 from napari_neuraldiffuser.widgets.maps.outlines import Outlines, families_in
 from napari_neuraldiffuser.widgets.maps.overlay import Overlay
 from napari_neuraldiffuser.widgets.maps.overlay_controls import LookControls, RegionControls
-from napari_neuraldiffuser.widgets.maps.own_layers import add_anatomy, hide_other_maps
 from napari_neuraldiffuser.widgets.maps.probe import Probe, describe, look_up
 from napari_neuraldiffuser.widgets.maps.roi_table import RoiTable
 from napari_neuraldiffuser.widgets.maps.save_row import SaveRow
-from napari_neuraldiffuser.widgets.maps.source import MapSource
+from napari_neuraldiffuser.widgets.maps.source import LATE, MapAge, MapSource
+from napari_neuraldiffuser.widgets.maps.subject_maps import Family, SubjectMaps, plain, target_name
 from napari_neuraldiffuser.widgets.session.panel import Panel
 
 MARK_AFTER = 60

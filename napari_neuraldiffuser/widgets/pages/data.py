@@ -8,24 +8,18 @@ from qtpy.QtWidgets import QLabel
 
 from napari_neuraldiffuser.core.base.recipe import Recipe, Source
 from napari_neuraldiffuser.core.params import BetasParams, ParamError, default_of
-from napari_neuraldiffuser.widgets.files.about import KEY
+from napari_neuraldiffuser.widgets.files.layer_info import KEY
 from napari_neuraldiffuser.widgets.files.layers import add_layers
 from napari_neuraldiffuser.widgets.files.reader import LayerData
-from napari_neuraldiffuser.widgets.session.controls import ParamControls
+from napari_neuraldiffuser.widgets.session.controls import Fold, ParamControls
 from napari_neuraldiffuser.widgets.session.engine import Task
-from napari_neuraldiffuser.widgets.session.fold import Fold
 from napari_neuraldiffuser.widgets.session.panel import Panel
 from napari_neuraldiffuser.widgets.session.path_field import dropped
 from napari_neuraldiffuser.widgets.session.worker import CoreWorker
-from napari_neuraldiffuser.widgets.source.facts import facts, place
-from napari_neuraldiffuser.widgets.source.form import SourceForm
+from napari_neuraldiffuser.widgets.source.form import SampleButton, SourceForm, facts, place
 from napari_neuraldiffuser.widgets.source.layers import Read, ThreadTask, missing_layers, read_source
-from napari_neuraldiffuser.widgets.source.mask_box import MaskBox
-from napari_neuraldiffuser.widgets.source.roi_box import RoiBox
-from napari_neuraldiffuser.widgets.source.roi_paths import absolute_masks
-from napari_neuraldiffuser.widgets.source.sample_button import SampleButton
-from napari_neuraldiffuser.widgets.source.sessions import SessionsLine
-from napari_neuraldiffuser.widgets.source.voxel_count import VoxelCount, reason
+from napari_neuraldiffuser.widgets.source.mask import MaskBox
+from napari_neuraldiffuser.widgets.source.selection import RoiBox, SessionsLine, VoxelCount, absolute_masks, reason
 
 ADD_EVERY = 20
 """Milliseconds between layers, in which the window draws itself."""

@@ -6,15 +6,13 @@ from typing import Any
 
 from qtpy.QtWidgets import QFileDialog, QGroupBox, QHBoxLayout, QLabel, QPushButton, QVBoxLayout
 
-from napari_neuraldiffuser.core.base.recipe import Recipe
+from napari_neuraldiffuser.core.base.recipe import Recipe, decoding_part, differences
 from napari_neuraldiffuser.core.params import DecodingParams, FeatureParams, ParamError
 from napari_neuraldiffuser.widgets.pages.decode_result import DecodeResult
-from napari_neuraldiffuser.widgets.session.alphas_line import AlphasLine
-from napari_neuraldiffuser.widgets.session.controls import ParamControls
-from napari_neuraldiffuser.widgets.session.fold import Fold
-from napari_neuraldiffuser.widgets.session.models_form import ModelsForm
+from napari_neuraldiffuser.widgets.pages.models_form import ModelsForm
+from napari_neuraldiffuser.widgets.session.controls import AlphasLine, Fold, ParamControls
 from napari_neuraldiffuser.widgets.session.panel import ERROR_STYLE, Panel
-from napari_neuraldiffuser.widgets.session.session import decoding_part, default_recipe
+from napari_neuraldiffuser.widgets.session.session import default_recipe
 
 FEATURES, DECODING = ("feature_normalisation",), ("align", "cv_targets", "seed")
 LABELS = {
@@ -250,20 +248,3 @@ class DecodePanel(Panel):
         self.session.change_stage("decoding", DecodingParams())
         self.alphas.setText("")
         self._show_recipe(self.session.recipe)
-
-
-def differences(former: Recipe, recipe: Recipe) -> str:
-    """Which choices that decide the decoder differ, in words."""
-    was, now = former.settings, recipe.settings
-    named = {
-        "the data": (former.source, recipe.source),
-        "the ROI": (was.betas.roi, now.betas.roi),
-        "the sessions": (was.betas.sessions, now.betas.sessions),
-        "the preparation of the betas": (was.betas.but(roi="", sessions=""), now.betas.but(roi="", sessions="")),
-        "the models": ((former.models, former.guide), (recipe.models, recipe.guide)),
-        "the device": (former.device, recipe.device),
-        "the features": (was.features, now.features),
-        "the ridge regression": (was.decoding, now.decoding),
-    }
-    found = [name for name, (before, after) in named.items() if before != after]
-    return " and ".join(filter(None, [", ".join(found[:-1]), *found[-1:]]))

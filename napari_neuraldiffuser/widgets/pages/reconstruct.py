@@ -9,15 +9,14 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QSpinBox
 
 from napari_neuraldiffuser.core.base.progress import duration
-from napari_neuraldiffuser.core.base.recipe import Recipe
+from napari_neuraldiffuser.core.base.recipe import Recipe, decoding_part
 from napari_neuraldiffuser.widgets.run.beside import BesideBrain
-from napari_neuraldiffuser.widgets.run.form import ReconForm
+from napari_neuraldiffuser.widgets.run.form import LiveRerun, ReconForm
 from napari_neuraldiffuser.widgets.run.gallery import SIDE
-from napari_neuraldiffuser.widgets.run.live import LiveRerun
 from napari_neuraldiffuser.widgets.run.record import Run
 from napari_neuraldiffuser.widgets.run.view import RunView
 from napari_neuraldiffuser.widgets.session.panel import Panel
-from napari_neuraldiffuser.widgets.session.session import decoding_part, default_recipe
+from napari_neuraldiffuser.widgets.session.session import default_recipe
 from napari_neuraldiffuser.widgets.session.state import preferences
 
 KEYS = {

@@ -24,9 +24,9 @@ from qtpy.QtWidgets import (
 )
 
 from napari_neuraldiffuser.core.base.recipe import ARMS
-from napari_neuraldiffuser.widgets.files.places import cache_folder
-from napari_neuraldiffuser.widgets.pages.report_outcome import Outcome, ScoreRow, read_layers, read_outcome
+from napari_neuraldiffuser.widgets.pages.report_result import Outcome, ScoreRow, read_layers, read_outcome
 from napari_neuraldiffuser.widgets.session.panel import Panel
+from napari_neuraldiffuser.widgets.session.state import cache_folder
 from napari_neuraldiffuser.widgets.session.worker import CoreWorker
 
 COLUMNS = ("Score", "Unguided", "Guided", "Difference")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, QTimer
 
-from napari_neuraldiffuser.widgets.files.about import kind_of
+from napari_neuraldiffuser.widgets.files.layer_info import kind_of
 from napari_neuraldiffuser.widgets.files.layers import PICTURES, TITLES, frames, picture_layer, titles_layer
 from napari_neuraldiffuser.widgets.run.record import Run
 

@@ -17,8 +17,7 @@ from qtpy.QtWidgets import (
 from superqt.utils import signals_blocked
 
 from napari_neuraldiffuser.core.params import PRESETS, DiffusionParams, GuidanceParams, ParamError
-from napari_neuraldiffuser.widgets.session.controls import ParamControls
-from napari_neuraldiffuser.widgets.session.fold import Fold
+from napari_neuraldiffuser.widgets.session.controls import Fold, ParamControls
 from napari_neuraldiffuser.widgets.session.session import Session
 from napari_neuraldiffuser.widgets.session.state import (
     PresetError,

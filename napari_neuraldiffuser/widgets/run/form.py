@@ -1,9 +1,9 @@
-"""What the Reconstruct panel asks for: stimuli, parameters, device and arms, kept equal to the session's recipe."""
+"""What the Reconstruct panel asks for: stimuli, parameters, device, arms, and whether to run live."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
-from qtpy.QtCore import Signal
+from qtpy.QtCore import QObject, QTimer, Signal
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_neuraldiffuser.core.base.recipe import Recipe
@@ -115,3 +115,68 @@ class ReconForm(QWidget):
         elif "more" in values:
             self.controls.more.collapse(animate=False)
         self.preset.show_name(str(values.get("preset")))
+
+
+REST = 600
+"""Milliseconds without a change after which the run begins."""
+
+
+class Rerunnable(Protocol):
+    """What live runs need of a panel."""
+
+    session: Session
+
+    def problems(self) -> list[str]: ...
+    def is_current(self) -> bool: ...
+    def start(self) -> None: ...
+    def drop_run(self) -> None: ...
+
+
+class LiveRerun(QObject):
+    """Starts a panel's run once the recipe has been at rest, and ends the one in progress first.
+
+    Parameters
+    ----------
+    panel : Rerunnable
+        A QObject, which this one belongs to.
+    """
+
+    def __init__(self, panel: Rerunnable) -> None:
+        super().__init__(panel)
+        self.panel = panel
+        self.waiting = False
+        self.tick = QCheckBox("live")
+        self.tick.setToolTip(
+            "Runs again 0.6 s after a parameter or the stimulus changed, and drops the run in progress; "
+            "not while the data still has to be decoded"
+        )
+        self.tick.toggled.connect(self.forget)
+        self.timer = QTimer(self, singleShot=True, interval=REST)
+        self.timer.timeout.connect(self._rested)
+        panel.session.recipe_changed.connect(self._changed)
+        panel.session.busy_changed.connect(self._free)
+
+    def _changed(self, recipe: Any) -> None:
+        if self.tick.isChecked():
+            self.timer.start()
+
+    def forget(self, *_: Any) -> None:
+        """Do not run by itself what was asked for until now."""
+        self.timer.stop()
+        self.waiting = False
+
+    def _rested(self) -> None:
+        panel = self.panel
+        if panel.session.decoded is None or panel.problems() or panel.is_current():
+            return
+        if not panel.session.busy:
+            self.waiting = False
+            panel.start()
+            return
+        self.waiting = True
+        panel.drop_run()
+
+    def _free(self, busy: bool) -> None:
+        """The engine is free again: go on, after everybody else has heard of it."""
+        if not busy and self.waiting:
+            QTimer.singleShot(0, self._rested)

@@ -4,6 +4,7 @@ from dataclasses import Field, fields
 from typing import Any
 
 from qtpy.QtCore import Signal
+from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import (
     QAbstractSpinBox,
     QCheckBox,
@@ -15,8 +16,9 @@ from qtpy.QtWidgets import (
     QSpinBox,
     QWidget,
 )
+from superqt import QCollapsible
 
-from napari_neuraldiffuser.core.params import GuidanceParams, ParamError, Params
+from napari_neuraldiffuser.core.params import DecodingParams, GuidanceParams, ParamError, Params
 
 UNLIMITED = 10**9
 """What a spin box takes for the limit that a field does not have."""
@@ -184,3 +186,67 @@ def on_change(widget: QWidget, call: Any) -> None:
         widget.textChanged.connect(lambda _: call())
     else:
         widget.valueChanged.connect(lambda _: call())
+
+
+class AlphasLine(QLineEdit):
+    """Numbers between spaces or commas; `changed(text)` as it is typed."""
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setToolTip("Ridge penalties tried, for voxels of unit variance: numbers such as 1 10 1e3")
+        self.textEdited.connect(lambda _: self.changed.emit())
+
+    def show_alphas(self, alphas: tuple[float, ...]) -> None:
+        """Show penalties, unless the line says the same already."""
+        try:
+            same = self.alphas() == tuple(alphas)
+        except ParamError:
+            same = False
+        if not same:
+            self.setText(" ".join(brief(alpha) for alpha in alphas))
+            self.setCursorPosition(0)
+
+    def alphas(self) -> tuple[float, ...]:
+        """The penalties; ParamError where the line has anything else."""
+        words = self.text().replace(",", " ").split()
+        try:
+            found = tuple(float(word) for word in words)
+        except ValueError:
+            found = ()
+        if not found:
+            raise ParamError(f"alphas must be numbers above 0, got {self.text()!r}. Write some, such as 1 10 100.")
+        DecodingParams(alphas=found)
+        return found
+
+    def problem(self) -> str:
+        """Why the line cannot be used, or nothing."""
+        try:
+            self.alphas()
+        except ParamError as error:
+            return str(error)
+        return ""
+
+
+def brief(number: float) -> str:
+    """The shortest way to write a number: 10, 1e4."""
+    plain, power = f"{number:.17g}", f"{number:.16e}"
+    digits, exponent = power.split("e")
+    short = f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
+    return min(plain, repr(number).removesuffix(".0"), short, key=len)
+
+
+class Fold(QCollapsible):
+    """A QCollapsible whose arrow has the colour of its text, and which opens at once."""
+
+    def __init__(self, title: str, tip: str) -> None:
+        super().__init__(title, expandedIcon=QIcon(), collapsedIcon=QIcon())
+        self.title = title
+        self.setDuration(0)
+        self.toggleButton().setToolTip(tip)
+        self.toggled.connect(self._show_arrow)
+        self._show_arrow(False)
+
+    def _show_arrow(self, expanded: bool) -> None:
+        self.setText(f"{'▾' if expanded else '▸'} {self.title}")

@@ -6,11 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, QObject, QTimer, Signal
 
-from napari_neuraldiffuser.core.base.recipe import Recipe, Source
+from napari_neuraldiffuser.core.base.recipe import Recipe, Source, decoding_part
 from napari_neuraldiffuser.core.params import ParamError, Settings
-from napari_neuraldiffuser.widgets.files.places import cache_folder
 from napari_neuraldiffuser.widgets.session.engine import Engine, Task
-from napari_neuraldiffuser.widgets.session.state import PresetError, params_of_preset, preferences, remember, remembered
+from napari_neuraldiffuser.widgets.session.state import (
+    PresetError,
+    cache_folder,
+    params_of_preset,
+    preferences,
+    remember,
+    remembered,
+)
 
 if TYPE_CHECKING:
     import napari
@@ -189,13 +195,6 @@ class Session(QObject):
             self.choose(Source.from_dict(about["source"]))
         if about.get("output") and about["output"] != self.output:
             self.show_output(about["output"])
-
-
-def decoding_part(recipe: Recipe) -> tuple:
-    """What decides the decoded embeddings: another value means that they have to be decoded again."""
-    stages = recipe.settings
-    networks = recipe.models, recipe.guide, recipe.device
-    return recipe.source, stages.betas, stages.features, stages.decoding, *networks
 
 
 def first_recipe() -> Recipe:

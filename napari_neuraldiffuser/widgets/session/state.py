@@ -1,4 +1,4 @@
-"""What the panels remember between sessions: their controls, the user's presets, and napari's Preferences page."""
+"""What is remembered between sessions (controls, presets), napari's Preferences page, and where files are kept."""
 
 import json
 from pathlib import Path
@@ -118,3 +118,15 @@ def delete_preset(name: str) -> None:
         raise PresetError(f"preset must be one of your own ({', '.join(own) or 'none yet'}), got {name!r}.")
     del own[name]
     write_json(config_folder() / "presets.json", own)
+
+
+def cache_folder() -> Path:
+    """Folder of the simulated subject, targets, decoders and runs.
+
+    The one of the Preferences page; where that is empty, `napari-neuraldiffuser` below the user's cache folder.
+    """
+    chosen = preferences()["cache_folder"].strip()
+    if chosen:
+        return Path(chosen).expanduser()
+    place = QStandardPaths.writableLocation(QStandardPaths.StandardLocation.GenericCacheLocation)
+    return Path(place) / PLUGIN

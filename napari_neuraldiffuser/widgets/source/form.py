@@ -1,8 +1,10 @@
-"""Where the data are: an NSD folder and its subject, or the files of own scans."""
+"""Where the data are: an NSD folder and its subject, the files of own scans, or the simulated subject."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
+from qtpy.compat import isalive
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import (
     QComboBox,
@@ -17,9 +19,12 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.recipe import Source
+from napari_neuraldiffuser.widgets.session.engine import EngineError
 from napari_neuraldiffuser.widgets.session.panel import ERROR_STYLE
 from napari_neuraldiffuser.widgets.session.path_field import FILE, FILES, FOLDER, NIFTI, TYPING, PathField, located
+from napari_neuraldiffuser.widgets.session.state import PLUGIN
 
 RECENT = 8
 """Folders that are remembered."""
@@ -248,3 +253,62 @@ class SourceForm(QWidget):
         self.nsd.setVisible(not own)
         self.own.setVisible(own)
         self.changed.emit()
+
+
+def place(source: Source) -> str:
+    """Subject and where it is."""
+    return f"{source.subject} of {source.betas or source.nsd_dir}"
+
+
+def facts(found: dict[str, Any]) -> str:
+    """What a source holds, in a few lines."""
+    sizes = " × ".join(f"{size:.3g}" for size in found["voxel_sizes_mm"])
+    lines = [
+        f"{found['trials']:,} trials in {len(found['sessions'])} sessions",
+        f"{len(found['test_ids'])} test stimuli, {found['n_train']:,} for training",
+        f"{sizes} mm voxels, {found['space']}",
+    ]
+    return "\n".join([*lines, *found["notes"]])
+
+
+SAMPLE = "simulated_subject"
+OPENING = "opening the simulated subject; the first time it is written, see the activity dock"
+
+
+class SampleButton(QPushButton):
+    """Opens the sample; `said` with what happens, `failed` with why it could not be.
+
+    Parameters
+    ----------
+    viewer : callable
+        Gives the napari viewer.
+    """
+
+    said = Signal(str)
+    failed = Signal(object)
+
+    def __init__(self, viewer: Callable[[], Any]) -> None:
+        super().__init__("Simulated subject")
+        self.setToolTip("Opens a subject simulated in NSD's formats; it is written to the cache the first time")
+        self._viewer = viewer
+        self.clicked.connect(self._open)
+
+    def _open(self) -> None:
+        self.setEnabled(False)
+        self.said.emit(OPENING)
+        failure: Exception | None = None
+        try:
+            self._viewer().open_sample(PLUGIN, SAMPLE)
+        except (KeyError, UserError, EngineError, OSError) as error:
+            failure = error
+        finally:
+            # the sample has an event loop of its own while it is written, in which the panel can be closed
+            alive = isalive(self)
+            if alive:
+                self.setEnabled(True)
+        if not alive:
+            return
+        if failure is None:
+            self.said.emit("")
+        else:
+            self.failed.emit(failure)

@@ -29,10 +29,10 @@ def has_display() -> bool:
 
 
 def play(story: str, home: Path, timeout: float, *arguments: str) -> tuple[dict[str, dict[str, Any]], int, str]:
-    """Run a module of tests.widgets in a window; what it told by step, its exit status, and its standard error."""
+    """Run a module beside this one in a window; what it told by step, its exit status, and its standard error."""
     env = {**os.environ, "QT_QPA_PLATFORM": "xcb", "PYTHONPATH": str(ROOT)}
     env |= {"XDG_CONFIG_HOME": str(home / "config"), "XDG_CACHE_HOME": str(home / "cache")}
-    command = ["xvfb-run", "-a", "-s", SCREEN, sys.executable, "-m", f"tests.widgets.{story}", *arguments]
+    command = ["xvfb-run", "-a", "-s", SCREEN, sys.executable, "-m", f"tests.support.window.{story}", *arguments]
     done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
     told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     return {one.pop("step"): one for one in told}, done.returncode, done.stderr

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from napari_neuraldiffuser.widgets.files import view
-from napari_neuraldiffuser.widgets.files.about import about
+from napari_neuraldiffuser.widgets.files.layer_info import about
 from napari_neuraldiffuser.widgets.files.view import AnatomicalView, PlaceError
 from napari_neuraldiffuser.widgets.session.state import DEFAULTS
 

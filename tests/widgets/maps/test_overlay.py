@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from nibabel.affines import apply_affine
 
-from napari_neuraldiffuser.widgets.maps import files as maps
+from napari_neuraldiffuser.widgets.maps import subject_maps as maps
 from napari_neuraldiffuser.widgets.maps.overlay import LAYER_NAME, LEAST, Look, Overlay, both_signs, colormap_of
 from tests.support.window.output_folder import AFFINE, LOWEST, PEAK, write_map
 

@@ -8,7 +8,7 @@ import pytest
 from nibabel.affines import apply_affine
 
 from napari_neuraldiffuser.widgets.files import outputs
-from napari_neuraldiffuser.widgets.maps import files as maps
+from napari_neuraldiffuser.widgets.maps import subject_maps as maps
 from napari_neuraldiffuser.widgets.maps.probe import LAYER_NAME, Probe, describe, look_up, place_of
 from napari_neuraldiffuser.widgets.pages.contribution import IN_3D, ContributionPanel
 from tests.support.window.output_folder import AFFINE, PEAK, PLACES, SHAPE, write_output

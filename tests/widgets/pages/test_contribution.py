@@ -11,13 +11,13 @@ from qtpy.QtCore import QMimeData, QUrl
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.params import BetasParams
 from napari_neuraldiffuser.widgets.files import outputs
-from napari_neuraldiffuser.widgets.maps import files as maps
 from napari_neuraldiffuser.widgets.maps import source as map_source
-from napari_neuraldiffuser.widgets.maps.age import LATE
+from napari_neuraldiffuser.widgets.maps import subject_maps as maps
 from napari_neuraldiffuser.widgets.maps.outlines import SELECTED, fine
 from napari_neuraldiffuser.widgets.maps.overlay_controls import ALL, PERCENT, THOUSANDTHS
 from napari_neuraldiffuser.widgets.maps.roi_table import FRACTION, SHARE
 from napari_neuraldiffuser.widgets.maps.save_row import copy_file
+from napari_neuraldiffuser.widgets.maps.source import LATE
 from napari_neuraldiffuser.widgets.pages.contribution import ContributionPanel
 from napari_neuraldiffuser.widgets.session.worker import CoreWorker
 from tests.support.window.output_folder import AFFINE, LOWEST, PEAK, PLACES, REGIONS, write_output

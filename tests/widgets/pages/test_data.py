@@ -14,13 +14,13 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.params import BetasParams, SimulationParams
-from napari_neuraldiffuser.widgets.files.about import KEY
+from napari_neuraldiffuser.widgets.files.layer_info import KEY
 from napari_neuraldiffuser.widgets.pages.data import DataPanel
 from napari_neuraldiffuser.widgets.session.engine import EngineError
 from napari_neuraldiffuser.widgets.session.worker import CoreWorker
 from napari_neuraldiffuser.widgets.source.form import DESIGN, nsd_root
-from napari_neuraldiffuser.widgets.source.roi_paths import absolute_masks
 from napari_neuraldiffuser.widgets.source.roi_tree import USE, WITHOUT
+from napari_neuraldiffuser.widgets.source.selection import absolute_masks
 from tests.support import ROOT
 from tests.support.window.fake_engine import FakeEngine
 
@@ -272,11 +272,11 @@ def test_the_sample_of_the_button_is_in_the_manifest():
 
     import yaml
 
-    from napari_neuraldiffuser.widgets.source import sample_button
+    from napari_neuraldiffuser.widgets.source.form import PLUGIN, SAMPLE
 
     manifest = yaml.safe_load((ROOT / "napari.yaml").read_text())
-    assert manifest["name"] == sample_button.PLUGIN
-    assert sample_button.SAMPLE in [sample["key"] for sample in manifest["contributions"]["sample_data"]]
+    assert manifest["name"] == PLUGIN
+    assert SAMPLE in [sample["key"] for sample in manifest["contributions"]["sample_data"]]
 
 
 # paths

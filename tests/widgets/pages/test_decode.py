@@ -10,12 +10,12 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.progress import Cancelled
-from napari_neuraldiffuser.core.base.recipe import Source
+from napari_neuraldiffuser.core.base.recipe import Source, differences
 from napari_neuraldiffuser.core.params import BetasParams, DecodingParams, FeatureParams, SimulationParams
-from napari_neuraldiffuser.widgets.pages.decode import GONE, DecodePanel, differences
-from napari_neuraldiffuser.widgets.session.alphas_line import brief
+from napari_neuraldiffuser.widgets.pages.decode import GONE, DecodePanel
+from napari_neuraldiffuser.widgets.pages.models_form import PARTS
+from napari_neuraldiffuser.widgets.session.controls import brief
 from napari_neuraldiffuser.widgets.session.engine import EngineError
-from napari_neuraldiffuser.widgets.session.models_form import PARTS
 
 
 @pytest.fixture

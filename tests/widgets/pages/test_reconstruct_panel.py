@@ -11,10 +11,10 @@ from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.progress import Cancelled
 from napari_neuraldiffuser.core.base.recipe import Recipe, Source
 from napari_neuraldiffuser.core.params import PRESETS, DiffusionParams, GuidanceParams
-from napari_neuraldiffuser.widgets.files.about import KEY, about
+from napari_neuraldiffuser.widgets.files.layer_info import KEY, about
 from napari_neuraldiffuser.widgets.files.layers import PICTURES, TITLES
 from napari_neuraldiffuser.widgets.pages.reconstruct import KEYS, ReconstructPanel
-from napari_neuraldiffuser.widgets.run import live
+from napari_neuraldiffuser.widgets.run.form import REST
 from napari_neuraldiffuser.widgets.run.gallery import SIDE
 from napari_neuraldiffuser.widgets.session.engine import Engine, EngineError
 from napari_neuraldiffuser.widgets.session.session import Session
@@ -356,7 +356,7 @@ def lively(ready, session, monkeypatch):
 
 def test_live_runs_once_after_a_burst_of_changes(lively, session, qtbot):
     kappa = lively.form.controls.groups[0].controls["guidance_scale"]
-    assert live.REST == 600
+    assert REST == 600
     for value in (6, 7, 8):
         kappa.setValue(value)
     assert runs(session) == 0

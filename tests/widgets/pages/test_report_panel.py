@@ -7,10 +7,10 @@ import pytest
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.progress import Cancelled
 from napari_neuraldiffuser.core.base.recipe import Source
-from napari_neuraldiffuser.widgets.files.places import cache_folder
 from napari_neuraldiffuser.widgets.pages import report as panels
 from napari_neuraldiffuser.widgets.pages.report import ReportPanel, folder_problems
-from napari_neuraldiffuser.widgets.pages.report_outcome import mean_se, read_outcome, score_rows
+from napari_neuraldiffuser.widgets.pages.report_result import mean_se, read_outcome, score_rows
+from napari_neuraldiffuser.widgets.session.state import cache_folder
 from tests.support.window.output_folder import write_output
 from tests.support.window.viewers import dock
 

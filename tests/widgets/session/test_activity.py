@@ -1,6 +1,6 @@
 """napari's activity dock."""
 
-from napari_neuraldiffuser.widgets.session.activity import ActivityBar
+from napari_neuraldiffuser.widgets.session.panel import ActivityBar
 
 
 def test_news_during_the_making_of_a_bar_do_not_recurse(monkeypatch):

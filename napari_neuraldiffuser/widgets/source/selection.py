@@ -1,14 +1,30 @@
-"""Which voxels are used: ticks, quick choices and the ROI expression that they stand for."""
+"""Which voxels and sessions are used: ticks, quick choices, the ROI expression that they stand for, and its size."""
 
 from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QGroupBox, QHBoxLayout, QLabel, QLineEdit, QPushButton, QSizePolicy, QVBoxLayout
+from qtpy.QtCore import QTimer, Signal
+from qtpy.QtWidgets import (
+    QFormLayout,
+    QGroupBox,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.progress import Cancelled
 from napari_neuraldiffuser.core.params import BetasParams, default_of
+from napari_neuraldiffuser.widgets.session.engine import EngineError, Task
 from napari_neuraldiffuser.widgets.session.panel import ERROR_STYLE
+from napari_neuraldiffuser.widgets.session.path_field import located
+from napari_neuraldiffuser.widgets.session.session import Session
 from napari_neuraldiffuser.widgets.source.roi_tree import RoiTree
 
 if TYPE_CHECKING:
@@ -164,3 +180,151 @@ class RoiBox(QGroupBox):
         self.error.setText(problem)
         self.error.setVisible(bool(problem))
         self.judged.emit()
+
+
+def absolute_masks(expression: str) -> str:
+    """An expression whose masks, where they exist, do not depend on the current folder or the user.
+
+    One that cannot be read comes back as it is.
+    """
+    if ".nii" not in expression.lower():
+        return expression  # pandas comes with the grammar
+    from napari_neuraldiffuser.core.base.errors import UserError
+    from napari_neuraldiffuser.widgets.source.roi_terms import as_term, parse
+
+    try:
+        terms = parse(expression)
+        names = [_absolute(term.name) if term.is_mask else term.name for term in terms]
+        if names == [term.name for term in terms]:
+            return expression
+        joined = [f" {term.operator} {as_term(name)}" for term, name in zip(terms, names, strict=True)]
+    except UserError:
+        return expression
+    return "".join(joined).removeprefix(" + ")
+
+
+def _absolute(name: str) -> str:
+    return located(name) if Path(located(name)).is_file() else name
+
+
+COUNT_AFTER = 300
+"""Milliseconds of quiet after which voxels are counted."""
+
+
+class VoxelCount(QLabel):
+    """Counts again some time after `ask`; of several answers only the last counts."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__("", wordWrap=True, visible=False)
+        self.setToolTip("Voxels that the expression selects; betas have fewer where a voxel has no signal")
+        self.session = session
+        self._task: Task | None = None
+        self._asked: Any = None
+        self._timer = QTimer(self, singleShot=True, interval=COUNT_AFTER)
+        self._timer.timeout.connect(self._count)
+
+    def ask(self) -> None:
+        """The expression or the data may have changed."""
+        self._timer.start()
+
+    def _count(self) -> None:
+        session = self.session
+        betas = session.recipe.settings.betas
+        asked = (session.recipe.source, betas.roi, betas.space) if session.described else None
+        if asked == self._asked:
+            return
+        self._asked = asked
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        self._say("")
+        if asked is not None:
+            self._say("counted after the present run" if session.busy else "counting …")
+            self._task = task = session.call("voxels", quiet=True)
+            task.ended.connect(partial(self._counted, task))
+
+    def _counted(self, task: Task, result: Any) -> None:
+        if task is not self._task:
+            return
+        self._task = None
+        if isinstance(result, dict):
+            n_voxels = result["n_voxels"]
+            self._say(f"{n_voxels:,} voxel{'' if n_voxels == 1 else 's'} selected")
+        else:
+            self._asked = None  # asked again with the next change
+            self._say(reason(result), error=True)
+
+    def _say(self, text: str, error: bool = False) -> None:
+        self.setStyleSheet(ERROR_STYLE if error else "")
+        self.setText(text)
+        self.setVisible(bool(text))
+
+
+def reason(error: Exception) -> str:
+    """What to tell of the end of a call."""
+    if isinstance(error, Cancelled):
+        return ""
+    return str(error) if isinstance(error, (UserError, EngineError)) else f"{type(error).__name__}: {error}"
+
+
+class SessionsLine(QWidget):
+    """A line such as 1-4,7; `changed(text)` for every one that can be read."""
+
+    changed = Signal(str)
+    judged = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.labels: list[str] = []
+        self.line = QLineEdit(default_of(BetasParams, "sessions"))
+        self.line.setToolTip("Sessions that are read: all, or numbers and ranges such as 1-4,7")
+        self.note = QLabel("", wordWrap=True, visible=False)
+        form = QFormLayout(self)
+        form.setContentsMargins(0, 0, 0, 0)
+        form.addRow("Sessions", self.line)
+        form.addRow(self.note)
+        self.line.textEdited.connect(self._typed)
+
+    @property
+    def text(self) -> str:
+        """What the line says."""
+        return self.line.text().strip()
+
+    def show_text(self, text: str) -> None:
+        """Show which sessions are read; says nothing but `judged`."""
+        if self.text != text:
+            self.line.setText(text)
+        self._judge()
+
+    def show_labels(self, labels: list[Any]) -> None:
+        """The sessions that are there."""
+        self.labels = [str(label) for label in labels]
+        self._judge()
+
+    def problem(self) -> str:
+        """Why these sessions cannot be read, or nothing."""
+        if not self.labels:
+            return "" if self.text else "sessions must be all, or numbers such as 1-4,7, got nothing. Write all."
+        from napari_neuraldiffuser.widgets.source.roi_terms import chosen_sessions
+
+        try:
+            chosen_sessions(self.text, self.labels)
+        except UserError as error:
+            return str(error)
+        return ""
+
+    def _judge(self) -> str:
+        problem, there = self.problem(), ""
+        if self.labels:
+            from napari_neuraldiffuser.widgets.source.roi_terms import listed
+
+            there = f"on disk: {listed(self.labels)}"
+        self.note.setStyleSheet(ERROR_STYLE if problem else "")
+        self.note.setText(problem or there)
+        self.note.setVisible(bool(problem or there))
+        self.judged.emit()
+        return problem
+
+    def _typed(self) -> None:
+        if not self._judge():
+            self.changed.emit(self.text)
