@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.files import located
 from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.params import Settings, WorkflowParams
 
@@ -130,22 +131,18 @@ def _end(outcome: Outcome) -> int:
 def absolute(job: Job) -> Job:
     """The job with every path absolute: a node works in a folder of its own, maybe on another machine."""
     source = job.scans
-    files = {name: _absolute(getattr(source, name)) for name in ("nsd_dir", "betas", "mask", "trials", "anatomy")}
-    files |= {name: _absolute(getattr(source, name)) for name in ("images", "captions")}
-    source = replace(source, **files, rois=tuple(map(_absolute, source.rois)))
+    files = {name: located(getattr(source, name)) for name in ("nsd_dir", "betas", "mask", "trials", "anatomy")}
+    files |= {name: located(getattr(source, name)) for name in ("images", "captions")}
+    source = replace(source, **files, rois=tuple(map(located, source.rois)))
     return replace(
         job,
         source=source,
         out_dir=Path(job.out_dir).absolute(),
         work_dir=Path(job.work_dir).absolute() if job.work_dir else None,
-        models=_absolute(job.models) if Path(job.models).is_dir() else job.models,
-        guide=_absolute(job.guide) if job.guide and Path(job.guide).is_dir() else job.guide,
+        models=located(job.models) if Path(job.models).is_dir() else job.models,
+        guide=located(job.guide) if job.guide and Path(job.guide).is_dir() else job.guide,
         settings=_absolute_masks(job.settings),
     )
-
-
-def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().absolute()) if path else ""
 
 
 def _absolute_masks(settings: Settings) -> Settings:
@@ -153,8 +150,6 @@ def _absolute_masks(settings: Settings) -> Settings:
     roi = settings.betas.roi
     if ".nii" not in roi.lower():
         return settings
-    from napari_neuraldiffuser.core.nsd.selection import as_term, parse
+    from napari_neuraldiffuser.core.nsd.selection import with_masks
 
-    terms = [(t.operator, as_term(_absolute(t.name) if t.is_mask else t.name)) for t in parse(roi)]
-    text = " ".join(f"{operator} {name}" for operator, name in terms).removeprefix("+ ")
-    return replace(settings, betas=settings.betas.but(roi=text))
+    return replace(settings, betas=settings.betas.but(roi=with_masks(roi, located)))

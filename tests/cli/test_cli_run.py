@@ -232,6 +232,12 @@ def test_a_node_gets_absolute_paths(tmp_path, monkeypatch):
     assert made == replace(own, **want, rois=(f"{here}/x.nii",))
 
 
+def test_a_path_may_begin_with_a_tilde_that_is_nobodys_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    job = Job(Path("nsd"), Path("out"), settings=Settings(betas=BetasParams(roi="~nobody-here/a.nii")))
+    assert front.absolute(job).settings.betas.roi == f"{tmp_path}/~nobody-here/a.nii"
+
+
 def test_names_that_are_no_folders_are_left_alone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made = front.absolute(Job(Path("nsd"), Path("out")))

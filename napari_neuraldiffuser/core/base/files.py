@@ -59,6 +59,12 @@ def make_folder(folder: str | Path) -> Path:
         ) from error
 
 
+def located(path: str | Path) -> str:
+    """A path that means the same in every folder, and for `~` too; nothing stays nothing."""
+    # pathlib raises where nobody has the name after ~
+    return str(Path(os.path.expanduser(path)).absolute()) if str(path) else ""
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     with atomic_path(path) as temporary:

@@ -7,7 +7,9 @@ or .nii.gz.  A term that contains an operator with its spaces goes between doubl
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -81,12 +83,32 @@ class Selectable:
         return mask_voxels(select(self, expression), f"ROI {expression}")
 
 
-def as_term(path: str | Path) -> str:
-    """The path of a mask as a term: between double quotes where it contains an operator."""
-    text = str(path)
-    if '"' in text:
-        raise NSDError(f"mask path must be without double quotes to be part of an ROI, got {text}. Rename the file.")
-    return f'"{text}"' if OPERATOR.search(text) or text != text.strip() else text
+def as_term(name: str | Path) -> str:
+    """A family, a region or the path of a mask as it stands in an expression: in double quotes where it needs them.
+
+    Raises
+    ------
+    NSDError
+        If no way of writing it is read as that name.
+    """
+    text = str(name)
+    for written in (text, f'"{text}"'):
+        with suppress(NSDError):
+            if parse(written) == [Term(text)]:
+                return written
+    raise NSDError(f"roi must have terms that can be written in it, got {text!r}. Rename it without double quotes.")
+
+
+def unparse(terms: Sequence[Term]) -> str:
+    """The expression that `parse` reads as these terms, of which the first joins by "+"."""
+    return "".join(f" {term.operator} {as_term(term.name)}" for term in terms).removeprefix(" + ")
+
+
+def with_masks(expression: str, change: Callable[[str], str]) -> str:
+    """The expression with `change(path)` for the path of every mask; as it was written where that changes none."""
+    terms = parse(expression)
+    changed = [replace(term, name=change(term.name)) if term.is_mask else term for term in terms]
+    return expression if changed == terms else unparse(changed)
 
 
 def parse(expression: str) -> list[Term]:

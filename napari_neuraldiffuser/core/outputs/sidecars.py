@@ -73,10 +73,9 @@ class Facts:
 
 def without_folders(roi: str) -> str:
     """An ROI expression with the names of mask files in place of their paths."""
-    from napari_neuraldiffuser.core.nsd.selection import as_term, parse
+    from napari_neuraldiffuser.core.nsd.selection import with_masks
 
-    terms = [(t.operator, as_term(re.split(r"[/\\]", t.name)[-1]) if t.is_mask else t.name) for t in parse(roi)]
-    return "".join(f" {operator} {name}" for operator, name in terms)[3:]
+    return with_masks(roi, lambda path: re.split(r"[/\\]", path)[-1])
 
 
 def write_sidecars(places: Derivatives, facts: Facts) -> list[Path]:

@@ -6,8 +6,9 @@ from pathlib import Path
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QHBoxLayout, QLabel, QLineEdit, QPushButton, QWidget
 
+from napari_neuraldiffuser.core.base.files import located
 from napari_neuraldiffuser.widgets.session.panel import ERROR_STYLE
-from napari_neuraldiffuser.widgets.session.path_field import TYPING, located
+from napari_neuraldiffuser.widgets.session.path_field import TYPING
 
 DEMO = "demo"
 PARTS = ("vae", "unet", "scheduler", "text_encoder", "tokenizer", "image_encoder")

@@ -1,12 +1,12 @@
 """A line for a file or folder: typed, browsed or dropped, and checked as it is typed."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
+from napari_neuraldiffuser.core.base.files import located
 from napari_neuraldiffuser.widgets.session.panel import ERROR_STYLE
 
 TYPING = 400
@@ -123,12 +123,6 @@ class PathField(QWidget):
         paths = dropped(event)
         event.acceptProposedAction()
         self.choose(f"{SEPARATOR} ".join(paths) if self.kind == FILES else paths[0])
-
-
-def located(path: str | Path) -> str:
-    """A path that means the same in every folder, and for `~` too; nothing stays nothing."""
-    # pathlib raises where nobody has the name after ~
-    return str(Path(os.path.expanduser(path)).absolute()) if str(path) else ""
 
 
 def dropped(event: Any) -> list[str]:

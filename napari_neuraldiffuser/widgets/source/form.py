@@ -20,10 +20,11 @@ from qtpy.QtWidgets import (
 )
 
 from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.files import located
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.widgets.session.engine import EngineError
 from napari_neuraldiffuser.widgets.session.panel import ERROR_STYLE
-from napari_neuraldiffuser.widgets.session.path_field import FILE, FILES, FOLDER, NIFTI, TYPING, PathField, located
+from napari_neuraldiffuser.widgets.session.path_field import FILE, FILES, FOLDER, NIFTI, TYPING, PathField
 from napari_neuraldiffuser.widgets.session.state import PLUGIN
 
 RECENT = 8

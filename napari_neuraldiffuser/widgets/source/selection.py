@@ -19,11 +19,11 @@ from qtpy.QtWidgets import (
 )
 
 from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.files import located
 from napari_neuraldiffuser.core.base.progress import Cancelled
 from napari_neuraldiffuser.core.params import BetasParams, default_of
 from napari_neuraldiffuser.widgets.session.engine import EngineError, Task
 from napari_neuraldiffuser.widgets.session.panel import ERROR_STYLE
-from napari_neuraldiffuser.widgets.session.path_field import located
 from napari_neuraldiffuser.widgets.session.session import Session
 from napari_neuraldiffuser.widgets.source.roi_tree import RoiTree
 
@@ -189,18 +189,12 @@ def absolute_masks(expression: str) -> str:
     """
     if ".nii" not in expression.lower():
         return expression  # pandas comes with the grammar
-    from napari_neuraldiffuser.core.base.errors import UserError
-    from napari_neuraldiffuser.widgets.source.roi_terms import as_term, parse
+    from napari_neuraldiffuser.core.nsd.selection import with_masks
 
     try:
-        terms = parse(expression)
-        names = [_absolute(term.name) if term.is_mask else term.name for term in terms]
-        if names == [term.name for term in terms]:
-            return expression
-        joined = [f" {term.operator} {as_term(name)}" for term, name in zip(terms, names, strict=True)]
+        return with_masks(expression, _absolute)
     except UserError:
         return expression
-    return "".join(joined).removeprefix(" + ")
 
 
 def _absolute(name: str) -> str:

@@ -1,11 +1,22 @@
 """ROI expressions against boolean algebra on the volumes, and lists of sessions."""
 
+import itertools
+
 import nibabel as nib
 import numpy as np
 import pytest
 
 from napari_neuraldiffuser.core import nsd
-from napari_neuraldiffuser.core.nsd.selection import Term, as_term, chosen_sessions, listed, parse, select
+from napari_neuraldiffuser.core.nsd.selection import (
+    Term,
+    as_term,
+    chosen_sessions,
+    listed,
+    parse,
+    select,
+    unparse,
+    with_masks,
+)
 from napari_neuraldiffuser.core.params import BetasParams
 from tests.support.nsd.tree import AFFINE, SHAPE, expected, volume
 
@@ -57,9 +68,31 @@ def test_quoted_paths_are_one_term(path):
     assert parse(f"V1 + {as_term(path)} & V2") == [Term("V1"), Term(path, "+"), Term("V2", "&")]
 
 
-def test_a_path_with_a_double_quote_cannot_be_a_term():
+@pytest.mark.parametrize("name", ['a"b.nii', "V1 -", "+ V1", ""])
+def test_a_name_that_no_expression_can_hold_is_refused(name):
     with pytest.raises(nsd.NSDError, match="without double quotes"):
-        as_term('a"b.nii')
+        as_term(name)
+
+
+def test_unparse_is_the_inverse_of_parse():
+    """On every text of a few awkward pieces that is an expression, and 2,000 longer ones."""
+    pieces = ["V1", "a b", "é\u00a0ü", '"', " - ", " + ", " & ", "-", " ", "/x.nii", "\\", "'"]
+    rng, read = np.random.default_rng(11), 0
+    texts = ["".join(some) for n in (1, 2, 3) for some in itertools.product(pieces, repeat=n)]
+    for text in [*texts, *("".join(rng.choice(pieces, n)) for n in rng.integers(4, 12, 2000))]:
+        try:
+            terms = parse(text)
+        except nsd.NSDError:
+            continue
+        assert parse(unparse(terms)) == terms, text
+        read += 1
+    assert read > 1000
+
+
+def test_masks_get_other_paths_and_the_rest_stays():
+    text = ' V1 +  "early - late" - "a - b.nii" & c.nii.gz'
+    assert with_masks(text, lambda path: f"/x/{path}") == ('V1 + "early - late" - "/x/a - b.nii" & /x/c.nii.gz')
+    assert with_masks(text, str) == text
 
 
 @pytest.mark.parametrize("bad", ["", "  ", "V1 +", "+ V1", "V1 + & V2", "V1 + + V2", "- V1", "-", 'V1 + ""'])

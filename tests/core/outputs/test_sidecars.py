@@ -234,6 +234,7 @@ def test_links_of_several_datasets_add_up(tmp_path):
         ('"/home/me/a - b.nii" & V1', '"a - b.nii" & V1'),
         ("V1 - /home/my files/b.nii.gz", "V1 - b.nii.gz"),
         ("C:\\me\\a.nii", "a.nii"),
+        ('"early - late" & /home/me/a.nii', '"early - late" & a.nii'),
     ],
 )
 def test_masks_are_named_without_their_folders(roi, without):
