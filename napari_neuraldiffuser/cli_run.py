@@ -93,7 +93,7 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
 
 
 def _settings(args: argparse.Namespace) -> Settings:
-    # as core.guidance.preset does, which would import torch
+    # as core.diffusion.guidance.preset does, which would import torch
     changes = PRESETS[args.guidance]
     base = Settings(
         diffusion=DiffusionParams().but(**changes["diffusion"]), guidance=GuidanceParams().but(**changes["guidance"])

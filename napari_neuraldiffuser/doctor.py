@@ -41,7 +41,7 @@ def doctor(models: str | Path | None = None) -> dict[str, Any]:
     dict
         neuraldiffuser, python, platform : versions
         packages : {name: version or None}
-        kernels : `core.ops.backend_info()`, or {"backend": None, "reason": sentence}
+        kernels : `core.networks.kernels.ops.backend_info()`, or {"backend": None, "reason": sentence}
         models : {"folder", "complete", "missing": [file, ...], "megabytes"}
         cpu_count : int
         problems : list of sentences, empty when everything that the command line needs is there

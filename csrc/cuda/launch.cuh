@@ -60,7 +60,7 @@ inline const char* launch_sentence(cudaError_t error) {
   static thread_local char text[320];
   snprintf(text, sizeof(text),
            "the kernel must be accepted by the CUDA device, got \"%s\". Compare the GPU with the architectures in "
-           "core.ops.backend_info(), or use the reference path (NEURALDIFFUSER_KERNELS=reference).",
+           "core.networks.kernels.ops.backend_info(), or use the reference path (NEURALDIFFUSER_KERNELS=reference).",
            cudaGetErrorString(error));
   return text;
 }

@@ -42,7 +42,7 @@ class SourceSpec(VersionedSpec):
     nsd_dir = Directory(exists=True, xor=["source"], mandatory=True, desc="Folder of nsddata and nsddata_betas.")
     subject = traits.Str("subj01", usedefault=True, desc="Subject, subj01 to subj08.")
     source = traits.Dict(
-        xor=["nsd_dir"], mandatory=True, desc="An NSD folder or own scans: the fields of core.recipe.Source."
+        xor=["nsd_dir"], mandatory=True, desc="An NSD folder or own scans: the fields of core.base.recipe.Source."
     )
     stamp = traits.Str("", usedefault=True, desc="Of the source's files, from NSDIndex: they changed if it does.")
 

@@ -24,7 +24,7 @@ def init_load_wf(plan: Plan = Plan(), own: bool = False, name: str = "load_wf") 
     Inputs
     ------
     source : dict
-        Fields of `core.recipe.Source`: an NSD folder with its subject, or own files (not with `own`).
+        Fields of `core.base.recipe.Source`: an NSD folder with its subject, or own files (not with `own`).
     n_stimuli : int
         The first so many test stimuli; 0 for all (not with `own`).
     betas, mask, trials, images, captions, anatomy, rois, subject

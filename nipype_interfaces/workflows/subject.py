@@ -40,7 +40,7 @@ def init_subject_wf(job: Job, cut: WorkflowParams = WorkflowParams(), name: str 
     Inputs
     ------
     source, models, guide, n_stimuli, label
-        Set from the job; `source` has the fields of `core.recipe.Source`.
+        Set from the job; `source` has the fields of `core.base.recipe.Source`.
 
     Outputs
     -------

@@ -111,7 +111,7 @@ def test_docs_checker_finds_what_leads_nowhere(tmp_path):
     (tmp_path / "Makefile").write_text("demo: ## x\n")
     readme = tmp_path / "README.md"
     readme.write_text("[ok](docs/a.md#part) [web](https://example.org) `make demo`\n")
-    (tmp_path / "docs" / "a.md").write_text("![no](no.png)\n\n    make nothing\n")
+    (tmp_path / "docs" / "a.md").write_text("# Part\n\n![no](no.png)\n\n    make nothing\n")
     done = subprocess.run(
         [sys.executable, tmp_path / "scripts" / "check_docs.py"], capture_output=True, text=True, timeout=60
     )

@@ -1,4 +1,4 @@
-"""The engine's main loop: `python -m napari_neuraldiffuser.core.engine.server CACHE_DIR`, spoken to with `core.wire`.
+"""The engine's main loop: `python -m napari_neuraldiffuser.core.engine.server CACHE_DIR`, spoken to with `wire`.
 
     in    {"id", "call", "args"}          start a call; calls run one after another
           {"cancel": id}                  stop a call at its next message, also one that waits

@@ -35,7 +35,7 @@ class Facts:
     model, model_digest : str
         Name without a path, and SHA-256 of the model's files.
     raw : dict of str to tuple of str
-        BIDS URIs of the raw files, as `sidecar_sources.raw_sources` gives them.
+        BIDS URIs of the raw files, as `raw.raw_sources` gives them.
     links : dict of str to str
         BIDS `DatasetLinks` of those URIs.
     notes : tuple of str

@@ -1,7 +1,7 @@
 """The engine: a child process that computes, so that nothing blocks the window and torch never enters napari.
 
-A child that runs out of memory takes neither the viewer nor unsaved layers with it.  Messages are those of `core.wire`;
-the calls are listed in `core.study`.
+A child that runs out of memory takes neither the viewer nor unsaved layers with it.  Messages are those of
+`core.engine.wire`; the calls are listed in `core.engine.calls`.
 """
 
 import atexit

@@ -37,7 +37,7 @@ class GroupData:
     shares : DataFrame
         `group.group_shares`.
     differing : dict of str to list
-        `group_inputs.differing`.
+        `inputs.differing`.
     notes : list of str
     versions : dict
         Of what made this page.
