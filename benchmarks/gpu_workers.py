@@ -3,7 +3,7 @@
     python benchmarks/gpu_workers.py [--json FILE] [--quick] [--device cuda] [--models NAME] [--guide NAME] [--rounds N]
 
 The same guided images, made by one process or by two with half of them each; models are opened and one image is made
-before the clock starts.  Rows: seconds of one worker over those of two.  The lease of `engines.gpu_lease`
+before the clock starts.  Rows: seconds of one worker over those of two.  The lease of `gpu_lease`
 keeps workers from sharing a device by accident; this says what it would gain on purpose.  Embeddings are noise, which
 costs what decoded ones cost.
 """

@@ -50,7 +50,7 @@ def workflow_picture(target: Path) -> None:
         return
     import nipype_interfaces  # noqa: F401  before nipype, which would ask a server for its newest version
     from napari_neuraldiffuser.core.job.spec import Job
-    from nipype_interfaces.running.plan import write_graph
+    from nipype_interfaces.running.dry_run import write_graph
     from nipype_interfaces.workflows import init_subject_wf
 
     with tempfile.TemporaryDirectory() as folder:

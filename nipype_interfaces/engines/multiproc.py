@@ -18,7 +18,7 @@ from typing import Any
 from napari_neuraldiffuser.core.base.errors import UserError
 from nipype.pipeline.plugins import multiproc
 
-from nipype_interfaces.engines.gpu_lease import visible_gpus
+from nipype_interfaces.gpu_lease import visible_gpus
 
 TRIES = 2
 """How often a node is started whose workers are ended by nobody knows whom."""

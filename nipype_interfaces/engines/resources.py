@@ -1,9 +1,9 @@
 """What nodes need, as the options with which a batch system is asked for it."""
 
 import math
-from typing import Any
 
 from napari_neuraldiffuser.core.base.errors import UserError
+from nipype.pipeline import engine as pe
 
 from nipype_interfaces.engines import memory
 
@@ -15,7 +15,7 @@ class ResourceError(UserError):
     """There is no such batch system."""
 
 
-def for_batch(wf: Any, scheduler: str = "slurm", extra: str = "") -> Any:
+def for_batch(wf: pe.Workflow, scheduler: str = "slurm", extra: str = "") -> pe.Workflow:
     """Let every node of a workflow ask a batch system for its memory, processors and GPU.
 
     Nipype does not pass `mem_gb` and `n_procs` on.  Items of a MapNode ask for the same as it does.  Memory of nodes
@@ -53,7 +53,7 @@ def for_batch(wf: Any, scheduler: str = "slurm", extra: str = "") -> Any:
     return wf
 
 
-def batch_args(node: Any, scheduler: str = "slurm", mem_gb: float | None = None) -> str:
+def batch_args(node: pe.Node, scheduler: str = "slurm", mem_gb: float | None = None) -> str:
     """Options for what a node needs: `--mem=24576M --cpus-per-task=4 --gres=gpu:1`.
 
     Parameters

@@ -11,7 +11,7 @@ from nipype.external.due import BibTeX
 from nipype.interfaces.base import BaseInterfaceInputSpec, Directory, SimpleInterface, isdefined, traits
 
 from nipype_interfaces.no_environment import NoEnvironment
-from nipype_interfaces.running.progress import NodeProgress
+from nipype_interfaces.node_progress import NodeProgress
 from nipype_interfaces.spec import params_of
 
 ALGORITHM_VERSION = f"{__version__}-1"
@@ -126,7 +126,7 @@ def opened_models(inputs: Any) -> Iterator[Any]:
     from napari_neuraldiffuser.core.engine.warm import free_memory
     from napari_neuraldiffuser.core.networks import models
 
-    from nipype_interfaces.engines import gpu_lease
+    from nipype_interfaces import gpu_lease
 
     with gpu_lease.leased(inputs.device) as device:
         loaded = models.load(inputs.models, inputs.guide or None, device)

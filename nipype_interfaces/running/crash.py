@@ -11,7 +11,7 @@ from typing import Any
 
 from napari_neuraldiffuser.core.base.errors import UserError
 
-from nipype_interfaces.running.labels import Place
+from nipype_interfaces.engines.labels import NodeLabel
 
 OURS = ("napari_neuraldiffuser.", "nipype_interfaces.")
 ENGINES = ("nipype_interfaces.engines.multiproc.", "nipype_interfaces.slurm.")
@@ -48,7 +48,7 @@ class Failure:
 
     Attributes
     ----------
-    place : Place
+    label : NodeLabel
         Subject, node and number of the item.
     error : str
         Last line of the traceback, with the type of the error.
@@ -64,7 +64,7 @@ class Failure:
         The full crash report.
     """
 
-    place: Place
+    label: NodeLabel
     error: str
     message: str = ""
     explained: bool = False
@@ -103,19 +103,19 @@ def read_crash(path: str | Path, root: str | Path) -> list[Failure]:
     items = re.split(r"(?m)^Subnode (\d+) failed\nError: ", trace)
     if len(items) == 1:
         inputs = {**inputs, **_recorded(folder)}
-        return [_failure(Place.of(folder, root), trace, inputs, path)]
+        return [_failure(NodeLabel.of(folder, root), trace, inputs, path)]
     failures = []
     for number, part in zip(items[1::2], items[2::2], strict=True):
         item = folder / "mapflow" / f"_{folder.name}{number}"
-        failures.append(_failure(Place.of(item, root), part, _recorded(item), path))
+        failures.append(_failure(NodeLabel.of(item, root), part, _recorded(item), path))
     return failures
 
 
-def _failure(place: Place, trace: str, inputs: dict[str, Any], path: Path) -> Failure:
+def _failure(label: NodeLabel, trace: str, inputs: dict[str, Any], path: Path) -> Failure:
     kind, message = last_error(trace)
     error = f"{kind}: {message}" if kind and message else kind or message
     explained = is_user_error(kind)
-    return Failure(place, error, message, explained, explained and not kind.startswith(ENGINES), inputs, path)
+    return Failure(label, error, message, explained, explained and not kind.startswith(ENGINES), inputs, path)
 
 
 def _header(text: str, name: str) -> str:
@@ -194,7 +194,7 @@ def report(failures: Sequence[Failure], note: str = "") -> str:
     """
     groups: dict[tuple, list[Failure]] = {}
     for failure in failures:
-        groups.setdefault((failure.place.node_label, failure.error), []).append(failure)
+        groups.setdefault((failure.label.without_item, failure.error), []).append(failure)
     lines = [f"{len(failures)} {'node' if len(failures) == 1 else 'nodes'} failed{note}."]
     for number, group in enumerate(groups.values()):
         lines += ["", *(_full(group) if number < SHOWN else _short(group))]
@@ -220,8 +220,8 @@ def _short(group: Sequence[Failure]) -> list[str]:
 
 
 def _title(group: Sequence[Failure]) -> str:
-    numbers = [str(f.place.item + 1) for f in group if f.place.item is not None]
-    title = group[0].place.node_label
+    numbers = [str(f.label.item + 1) for f in group if f.label.item is not None]
+    title = group[0].label.without_item
     if numbers:
         title += f", part {', '.join(numbers)}" if len(numbers) == 1 else f", parts {', '.join(numbers)}"
     stimuli = sorted({s for f in group for s in f.stimuli})
@@ -246,5 +246,5 @@ def collect(crash_dir: str | Path, root: str | Path, failed: Iterable[str], erro
             found[folder] = read_crash(path, root)
     kind, message = last_error(str(error)) if error else ("", "no message")
     for folder in wanted - set(found):
-        found[folder] = [Failure(Place.of(folder, root), f"{kind}: {message}".removeprefix(": "), message)]
+        found[folder] = [Failure(NodeLabel.of(folder, root), f"{kind}: {message}".removeprefix(": "), message)]
     return [failure for folder in sorted(found) for failure in found[folder]]

@@ -9,12 +9,18 @@ from typing import Any
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import located
 from napari_neuraldiffuser.core.job.spec import Job
+from napari_neuraldiffuser.core.nsd import open_source
+from napari_neuraldiffuser.core.nsd.describe import stimuli_used
+from napari_neuraldiffuser.core.nsd.selection import with_masks
 from napari_neuraldiffuser.core.params import Settings, WorkflowParams
+from nipype.pipeline import engine as pe
 
+from nipype_interfaces import workflows
 from nipype_interfaces.engines import memory, resources
-from nipype_interfaces.running import plan
-from nipype_interfaces.running.run import Outcome, configure
-from nipype_interfaces.running.run import run as run_workflow
+from nipype_interfaces.interfaces import GroupReport
+from nipype_interfaces.running import dry_run
+from nipype_interfaces.running.run import WorkflowEnd, configure, run
+from nipype_interfaces.workflows.nodes import whole_batches
 
 BATCH = ("SLURM", "SGE", "PBS")
 """Engines whose jobs ask for memory, processors and GPUs when they are submitted."""
@@ -34,25 +40,19 @@ class How:
 
 def run_participants(jobs: Sequence[Job], cut: WorkflowParams, how: How) -> int:
     """Run the subjects of `jobs` and print the paths of what was written; returns the exit status."""
-    from nipype_interfaces.workflows import init_neuraldiffuser_wf
-
     jobs_there = [absolute(job) for job in jobs]
-    wf = init_neuraldiffuser_wf(jobs_there, cut)
+    wf = workflows.init_neuraldiffuser_wf(jobs_there, cut)
     if how.dry_run:
         return _show(wf, how, dict(_chunks(job, cut) for job in jobs_there))
-    outcome, failed = _run(wf, how), 0
+    end, failed = _run(wf, how), 0
     for job in jobs:
-        if not outcome.failed_subjects & {job.places.label, ""}:
+        if not end.failed_subjects & {job.places.label, ""}:
             failed += _print_results(job)
-    return _end(outcome) or (1 if failed else 0)
+    return _exit_status(end) or (1 if failed else 0)
 
 
 def run_group(out_dir: Path, labels: list[str], how: How) -> int:
-    """Table and page over the subjects of `out_dir`; returns the exit status."""
-    from nipype.pipeline import engine as pe
-
-    from nipype_interfaces.interfaces import GroupReport
-
+    """Make the table and the page over the subjects of `out_dir`; returns the exit status."""
     if not out_dir.is_dir():
         raise UserError(
             f"OUT_DIR must be a folder with finished subjects, got {out_dir}. Run the participant level first."
@@ -64,33 +64,33 @@ def run_group(out_dir: Path, labels: list[str], how: How) -> int:
     wf.add_nodes([node])
     if how.dry_run:
         return _show(wf, how, {})
-    outcome = _run(wf, how)
-    if not outcome.failures:
-        (done,) = outcome.graph.nodes()
+    end = _run(wf, how)
+    if end.graph is not None:
+        (done,) = end.graph.nodes()
         outputs = done.result.outputs
         print(*(out_dir / Path(path).name for path in (outputs.page, outputs.table, outputs.summary)), sep="\n")
-    return _end(outcome)
+    return _exit_status(end)
 
 
-def _run(wf: Any, how: How) -> Outcome:
+def _run(wf: pe.Workflow, how: How) -> WorkflowEnd:
     """Run the workflow and say on stderr how it went."""
     _prepare(wf, how)
-    outcome = run_workflow(wf, how.plugin, how.plugin_args, how.resume, how.debug)
-    print(outcome.summary, file=sys.stderr)
-    return outcome
+    end = run(wf, how.plugin, how.plugin_args, how.resume, how.debug)
+    print(end.summary, file=sys.stderr)
+    return end
 
 
-def _show(wf: Any, how: How, parts: dict[str, int]) -> int:
+def _show(wf: pe.Workflow, how: How, parts: dict[str, int]) -> int:
     """Print what would run, and draw it."""
     _prepare(wf, how)
     configure(wf)
-    print(plan.table(plan.rows(wf, parts)))
-    print(plan.write_graph(wf, how.work_dir / "graph.dot"))
+    print(dry_run.table(dry_run.preview(wf, parts)))
+    print(dry_run.write_graph(wf, how.work_dir / "graph.dot"))
     return 0
 
 
-def _prepare(wf: Any, how: How) -> None:
-    """Give the workflow its folder, and its nodes what the engine wants to be told of their memory."""
+def _prepare(wf: pe.Workflow, how: How) -> None:
+    """Give the workflow its folder, and its nodes what the engine must know of their memory."""
     wf.base_dir = str(how.work_dir.absolute())
     if how.plugin in BATCH:
         resources.for_batch(wf, scheduler=how.plugin.lower())
@@ -100,11 +100,6 @@ def _prepare(wf: Any, how: How) -> None:
 
 def _chunks(job: Job, cut: WorkflowParams) -> tuple[str, int]:
     """The node that reconstructs a subject's stimuli, and how many parts it will have."""
-    from napari_neuraldiffuser.core.nsd import open_source
-    from napari_neuraldiffuser.core.nsd.describe import stimuli_used
-
-    from nipype_interfaces.workflows.nodes import whole_batches
-
     test = stimuli_used(open_source(job.scans, job.settings.betas), job.settings.betas)[1][: job.n_stimuli]
     size = whole_batches(cut.chunk_size, job.settings.diffusion)
     return f"{job.places.label} reconstruct/recon", -(-len(test) // size)
@@ -119,24 +114,20 @@ def _print_results(job: Job) -> int:
     return len(job.places.failed.read_text(encoding="utf-8").splitlines()) - 1
 
 
-def _end(outcome: Outcome) -> int:
+def _exit_status(end: WorkflowEnd) -> int:
     """Tell of failures: those that need a report with one, those that say what to do as any bad input."""
-    if outcome.report():
-        print(f"neuraldiffuser: {outcome.report()}", file=sys.stderr)
-    if outcome.user_errors():
-        raise UserError("\nneuraldiffuser: ".join(outcome.user_errors())) from outcome.error
-    return 1 if outcome.failures else 0
+    if end.report():
+        print(f"neuraldiffuser: {end.report()}", file=sys.stderr)
+    if end.user_errors():
+        raise UserError("\nneuraldiffuser: ".join(end.user_errors())) from end.error
+    return 1 if end.failures else 0
 
 
 def absolute(job: Job) -> Job:
     """The job with every path absolute: a node works in a folder of its own, maybe on another machine."""
-    source = job.scans
-    files = {name: located(getattr(source, name)) for name in ("nsd_dir", "betas", "mask", "trials", "anatomy")}
-    files |= {name: located(getattr(source, name)) for name in ("images", "captions")}
-    source = replace(source, **files, rois=tuple(map(located, source.rois)))
     return replace(
         job,
-        source=source,
+        source=job.scans.absolute(),
         out_dir=Path(job.out_dir).absolute(),
         work_dir=Path(job.work_dir).absolute() if job.work_dir else None,
         models=located(job.models) if Path(job.models).is_dir() else job.models,
@@ -150,6 +141,4 @@ def _absolute_masks(settings: Settings) -> Settings:
     roi = settings.betas.roi
     if ".nii" not in roi.lower():
         return settings
-    from napari_neuraldiffuser.core.nsd.selection import with_masks
-
     return replace(settings, betas=settings.betas.but(roi=with_masks(roi, located)))

@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+import networkx
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import make_folder
+from nipype.pipeline import engine as pe
 
-from nipype_interfaces.engines import choice as engines
-from nipype_interfaces.engines import workers
-from nipype_interfaces.running import crash, logs
+from nipype_interfaces.engines import choice
+from nipype_interfaces.running import control, crash, logs
 from nipype_interfaces.running.monitor import Monitor
 
 EXECUTION = {
-    # a name of Nipype's [execution] section -> value
+    # option of Nipype's [execution] section -> value
     "hash_method": "timestamp",  # betas are hundreds of gigabytes: their contents cannot be read to know them again
     "poll_sleep_duration": "0.1",
     "remove_unnecessary_outputs": "false",  # else an output vanishes when nothing is connected to it
@@ -40,8 +41,8 @@ class RunError(UserError):
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a run ended.
+class WorkflowEnd:
+    """How the run of a workflow ended.
 
     Attributes
     ----------
@@ -56,13 +57,13 @@ class Outcome:
 
     failures: list[crash.Failure]
     summary: str
-    graph: Any = None
+    graph: networkx.DiGraph | None = None
     error: Exception | None = None
 
     @property
     def failed_subjects(self) -> set[str]:
         """`sub-01` ... of the nodes that failed; "" where a node of no subject did."""
-        return {failure.place.subject for failure in self.failures}
+        return {failure.label.subject for failure in self.failures}
 
     def user_errors(self) -> list[str]:
         """Messages that say by themselves what to do, each once."""
@@ -74,7 +75,7 @@ class Outcome:
         return crash.report(others, f" ({self.summary})") if others else ""
 
 
-def configure(wf: Any, local: bool = True) -> None:
+def configure(wf: pe.Workflow, local: bool = True) -> None:
     """Set Nipype's options for this workflow only: what the user has set for others stays."""
     work = make_folder(wf.base_dir)
     execution = {**EXECUTION, "crashdump_dir": str(work / "crash"), "job_finished_timeout": TIMEOUT[local]}
@@ -83,13 +84,13 @@ def configure(wf: Any, local: bool = True) -> None:
 
 
 def run(
-    wf: Any,
+    wf: pe.Workflow,
     plugin: str = "Linear",
     plugin_args: dict[str, Any] | None = None,
     resume: bool = True,
     debug: bool = False,
     stream: TextIO | None = None,
-) -> Outcome:
+) -> WorkflowEnd:
     """Run `wf` in its `base_dir`, and say how it went.
 
     Parameters
@@ -97,7 +98,7 @@ def run(
     wf : Workflow
         With `base_dir` set: nodes, log and crash reports go there.
     plugin, plugin_args
-        As for `engines.engine`.
+        As for `engines.choice.engine`.
     resume : bool
         False runs every node again.
     debug : bool
@@ -107,7 +108,7 @@ def run(
 
     Returns
     -------
-    Outcome
+    WorkflowEnd
         Failures of nodes are in it, not raised.
 
     Raises
@@ -117,41 +118,39 @@ def run(
     KeyboardInterrupt
         After what the engine had under way on this machine was ended.
     """
-    engine = engines.engine(plugin, plugin_args)
-    configure(wf, engines.is_local(engine))
-    with locked(wf):
-        return _run(wf, engine, resume, debug, stream)
-
-
-def _run(wf: Any, engine: Any, resume: bool, debug: bool, stream: TextIO | None) -> Outcome:
-    """Run a workflow that nobody else runs."""
+    engine = choice.engine(plugin, plugin_args)
+    local = choice.is_local(engine)
+    configure(wf, local)
     work = Path(wf.base_dir)
-    root = work / wf.name
-    monitor = Monitor(root, stream, "started" if engines.is_local(engine) else "submitted")
+    root, log = work / wf.name, work / "nipype.log"
+    monitor = Monitor(root, stream, "started" if local else "submitted")
 
-    def begin(graph):
+    def begin(graph: networkx.DiGraph) -> None:
         monitor.begin(graph)
         if not resume:
             forget(graph)
 
-    engines.watch(engine, monitor, begin)
-    workers.prepare(engine, work / "nipype.log")
-    try:
-        with logs.to_file(work / "nipype.log", debug), engines.interruptible(), monitor:
-            graph = wf.run(plugin=engine)
-    except Exception as error:
-        if not monitor.failed:
-            raise _readable(error) from error
-        failures = crash.collect(work / "crash", root, monitor.failed, error)
-        return Outcome(failures, monitor.summary(), error=error)
-    except BaseException:
-        engines.stop(engine)
-        raise
-    return Outcome([], monitor.summary(), graph)
+    control.watch(engine, monitor, begin)
+    control.prepare_workers(engine, log)
+    with locked(wf):
+        try:
+            with logs.to_file(log, debug), control.interruptible(), monitor:
+                graph = wf.run(plugin=engine)
+        except Exception as error:
+            if not monitor.failed:
+                _explain(error)
+                raise
+            return WorkflowEnd(
+                crash.collect(work / "crash", root, monitor.failed, error), monitor.summary(), None, error
+            )
+        except BaseException:
+            control.stop(engine)
+            raise
+    return WorkflowEnd([], monitor.summary(), graph)
 
 
 @contextmanager
-def locked(wf: Any) -> Iterator[None]:
+def locked(wf: pe.Workflow) -> Iterator[None]:
     """Keep another run out of the folders of these subjects: both would write there, and one cancels the other's jobs.
 
     Raises
@@ -186,7 +185,7 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def forget(graph: Any) -> None:
+def forget(graph: networkx.DiGraph) -> None:
     """Remove the folder of every node, so that it is run again.
 
     `overwrite` of the nodes would not do: a MapNode that other processes ran the items of runs them all once more.
@@ -195,11 +194,10 @@ def forget(graph: Any) -> None:
         shutil.rmtree(node.output_dir(), ignore_errors=True)
 
 
-def _readable(error: Exception) -> Exception:
+def _explain(error: Exception) -> None:
     """MultiProc's one sentence about resources says neither what is short nor what to do."""
-    if not str(error).startswith("Insufficient"):
-        return error
-    return engines.EngineError(
-        f"the engine must have what each node asks for, and has not: {error}. The log in the work folder names it; "
-        "raise --nprocs or memory_gb of the plugin file, or lower --num-threads or --gpu-mem-gb."
-    )
+    if str(error).startswith("Insufficient"):
+        raise choice.EngineError(
+            f"the engine must have what each node asks for, and has not: {error}. The log in the work folder names it; "
+            "raise --nprocs or memory_gb of the plugin file, or lower --num-threads or --gpu-mem-gb."
+        ) from error

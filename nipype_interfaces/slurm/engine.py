@@ -7,13 +7,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import networkx
 from nipype import logging
+from nipype.pipeline import engine as pe
 from nipype.pipeline.plugins.slurm import SLURMPlugin
 
 from nipype_interfaces.engines.resources import batch_args
-from nipype_interfaces.slurm import commands as slurm_jobs
+from nipype_interfaces.slurm import commands
 from nipype_interfaces.slurm.commands import GONE, SlurmError, SlurmJobError, State
-from nipype_interfaces.slurm.results import Task, failure, read, without_result
+from nipype_interfaces.slurm.results import NodeJob, failure, read, without_result
 
 logger = logging.getLogger("nipype.workflow")
 POLL_S = 5.0
@@ -54,14 +56,14 @@ class WatchedSLURMPlugin(SLURMPlugin):
         self._poll_s = float(self.plugin_args.get("poll_seconds", POLL_S))
         self._patience_s = float(self.plugin_args.get("patience_seconds", PATIENCE_S))
         self._gpu_args = self.plugin_args.get("gpu_sbatch_args", "")
-        self._tasks: dict[int, Task] = {}
+        self._jobs: dict[int, NodeJob] = {}
         self._given_up: set[int] = set()
         self._states: dict[int, State] = {}
         self._looked = self._answered = 0.0
         self._submitting = ""
         self._root, self._subjects = Path(), set[str]()
 
-    def run(self, graph: Any, config: Any, updatehash: bool = False) -> None:
+    def run(self, graph: networkx.DiGraph, config: dict[str, Any], updatehash: bool = False) -> None:
         """Run the graph; whatever ends it, no job of it is left."""
         self.end_left_over(graph)
         self._answered = time.monotonic()
@@ -72,42 +74,42 @@ class WatchedSLURMPlugin(SLURMPlugin):
 
     # -- submitting
 
-    def _local_hash_check(self, jobid: int, graph: Any) -> bool:
+    def _local_hash_check(self, jobid: int, graph: networkx.DiGraph) -> bool:
         items = [self.procs[item] for item, parent in self.mapnodesubids.items() if parent == jobid]
         if items and all(map(_is_complete, items)):
             # only lists of results are left to be made: not worth a job, least of all one with a GPU
             self.procs[jobid].run_without_submitting = True
         return super()._local_hash_check(jobid, graph)
 
-    def _submit_job(self, node: Any, updatehash: bool = False) -> int:
+    def _submit_job(self, node: pe.Node, updatehash: bool = False) -> int:
         try:
             return super()._submit_job(node, updatehash=updatehash)
         except Exception as error:
             # Nipype would end the whole workflow here, and leave its other jobs running
-            task = Task.of(node, self._root / "batch" / "none.sh", self._root)
-            task.job = min([0, *self._tasks]) - 1
-            task.lost = SlurmJobError(
-                f"{task.label}: no job could be submitted: {str(error).rstrip('.')}. {_submit_remedy(str(error))}"
+            job = NodeJob.of(node, self._root / "batch" / "none.sh", self._root)
+            job.number = min([0, *self._jobs]) - 1
+            job.lost = SlurmJobError(
+                f"{job.label}: no job could be submitted: {str(error).rstrip('.')}. {_submit_remedy(str(error))}"
             )
-            self._tasks[task.job] = task
-            return task.job
+            self._jobs[job.number] = job
+            return job.number
 
-    def _submit_batchtask(self, scriptfile: str, node: Any) -> int:
-        task = Task.of(node, Path(scriptfile), self._root)
-        name = f"{re.sub('[^A-Za-z0-9_.-]+', '.', task.label)}.{secrets.token_hex(4)}"
+    def _submit_batchtask(self, scriptfile: str, node: pe.Node) -> int:
+        job = NodeJob.of(node, Path(scriptfile), self._root)
+        name = f"{re.sub('[^A-Za-z0-9_.-]+', '.', job.label)}.{secrets.token_hex(4)}"
         arguments = self._arguments(node)
         if not _has(arguments, "-o", "--output"):
-            arguments += ["-o", str(task.log)]
+            arguments += ["-o", str(job.log)]
         self._note(name, node)
         self._submitting = name
-        task.job = self._sbatch([*arguments, "-J", name, str(scriptfile)], name)
-        task.submitted, task.log = time.monotonic(), Path(str(task.log).replace("%j", str(task.job)))
-        self._tasks[task.job], self._submitting = task, ""
-        logger.debug("submitted %s as SLURM job %s", task.label, task.job)
-        return task.job
+        job.number = self._sbatch([*arguments, "-J", name, str(scriptfile)], name)
+        job.submitted, job.log = time.monotonic(), Path(str(job.log).replace("%j", str(job.number)))
+        self._jobs[job.number], self._submitting = job, ""
+        logger.debug("submitted %s as SLURM job %s", job.label, job.number)
+        return job.number
 
-    def _arguments(self, node: Any) -> list[str]:
-        """Of sbatch, the last counting: what the node needs, the plugin file's for all and for GPUs, the node's own."""
+    def _arguments(self, node: pe.Node) -> list[str]:
+        """Options of sbatch, the last counting: what the node needs, the plugin file's for all and GPUs, its own."""
         own, asked = node.plugin_args.get("sbatch_args", ""), node.plugin_args.get("generated", "")
         if node.plugin_args.get("overwrite"):
             return shlex.split(own)
@@ -118,43 +120,42 @@ class WatchedSLURMPlugin(SLURMPlugin):
         return shlex.split(f"{asked} {self._sbatch_args or ''} {gpu} {own}")
 
     def _sbatch(self, arguments: list[str], name: str) -> int:
-        """Number of the job; tried again where SLURM is busy."""
+        """Submit a job, again where SLURM is busy; returns its number."""
         for attempt in range(self._max_tries + 1):
             try:
-                said = slurm_jobs.command("sbatch", *arguments)
+                said = commands.command("sbatch", *arguments)
                 break
             except SlurmError as error:
-                if attempt == self._max_tries or not slurm_jobs.is_transient(error):
+                if attempt == self._max_tries or not commands.is_transient(error):
                     raise
                 time.sleep(self._retry_timeout)
                 # the controller may have taken the job although its answer did not come
-                known = slurm_jobs.newest(name)
-                if known:
-                    return known
-        found = re.search(self._jobid_re, said)
-        if not found or not found.group(1):
+                if number := commands.newest(name):
+                    return number
+        match = re.search(self._jobid_re, said)
+        if not match or not match.group(1):
             raise SlurmError(f"sbatch must name the job it submitted, got {said.strip()!r}; set jobid_re")
-        return int(found.group(1))
+        return int(match.group(1))
 
     # -- waiting
 
     def _is_pending(self, taskid: int) -> bool:
-        return self._get_state(self._tasks[taskid]).runs
+        return self._get_state(self._jobs[taskid]).runs
 
     def _get_result(self, taskid: int) -> dict[str, Any] | None:
-        task = self._tasks[taskid]
-        state = State() if task.lost else self._get_state(task)
-        if task.lost is None and state.runs:
-            task.ended = None
-            self._look_why_waiting(task, state)
-        if task.lost is not None:
-            return failure(task.lost)
+        job = self._jobs[taskid]
+        state = State() if job.lost else self._get_state(job)
+        if job.lost is None and state.runs:
+            job.ended = None
+            self._look_why_waiting(job, state)
+        if job.lost is not None:
+            return failure(job.lost)
         if state.runs:
             return None
-        task.ended = task.ended or time.monotonic()
-        late = time.monotonic() - task.ended >= self._late_s(state)
-        found = read(task, state, late)
-        return without_result(task, state) if found is None and late else found
+        job.ended = job.ended or time.monotonic()
+        late = time.monotonic() - job.ended >= self._late_s(state)
+        result = read(job, state, late)
+        return without_result(job, state) if result is None and late else result
 
     def _late_s(self, state: State) -> float:
         """How long a result is waited for after the job ended."""
@@ -163,22 +164,22 @@ class WatchedSLURMPlugin(SLURMPlugin):
             return timeout + COMPLETING_S
         return timeout if state.name in ("COMPLETED", GONE.name) else min(timeout, GRACE_S)
 
-    def _get_state(self, task: Task) -> State:
+    def _get_state(self, job: NodeJob) -> State:
         self._look()
-        return State() if self._looked <= task.submitted else self._states.get(task.job, GONE)
+        return State() if self._looked <= job.submitted else self._states.get(job.number, GONE)
 
     def _look(self) -> None:
         """Ask for the state of all jobs, not more often than every `poll_seconds`."""
         now = time.monotonic()
         if now - self._looked < self._poll_s:
             return
-        jobs = [job for job, task in self._tasks.items() if task.lost is None]
+        numbers = [number for number, job in self._jobs.items() if job.lost is None]
         try:
-            self._states = slurm_jobs.states(jobs)
+            self._states = commands.states(numbers)
             self._answered = time.monotonic()
         except SlurmError as error:
             self._bear(error)
-            self._states |= {job: State() for job in jobs if job not in self._states}
+            self._states = {number: State() for number in numbers} | self._states
         self._looked = now
 
     def _bear(self, error: SlurmError) -> None:
@@ -187,74 +188,76 @@ class WatchedSLURMPlugin(SLURMPlugin):
         logger.warning("SLURM does not say how the jobs are, and is asked again: %s", error)
         if silent < self._patience_s:
             return
-        for task in self._tasks.values():
-            if task.job > 0:
-                self._given_up.add(task.job)
-            task.lost = task.lost or SlurmJobError(
-                f"{task.label}: SLURM must answer within {silent:.0f} s, got: {error} Job {task.job} may still run. "
+        for job in self._jobs.values():
+            if job.number > 0:
+                self._given_up.add(job.number)
+            job.lost = job.lost or SlurmJobError(
+                f"{job.label}: SLURM must answer within {silent:.0f} s, got: {error} Job {job.number} may still run. "
                 "When squeue works again, the same command continues: it cancels such jobs and keeps finished nodes."
             )
 
-    def _look_why_waiting(self, task: Task, state: State) -> None:
-        if state.reason.startswith(slurm_jobs.NEVER):
-            slurm_jobs.cancel(task.job)
-            task.lost = SlurmJobError(
-                f"{task.label}: SLURM job {task.job} would never run ({state.reason}) and was cancelled. Change what "
+    def _look_why_waiting(self, job: NodeJob, state: State) -> None:
+        if state.reason.startswith(commands.NEVER):
+            commands.cancel(job.number)
+            job.lost = SlurmJobError(
+                f"{job.label}: SLURM job {job.number} would never run ({state.reason}) and was cancelled. Change what "
                 "it asks for: sbatch_args of the node or of the plugin file."
             )
-        elif state.reason.startswith(slurm_jobs.HELD) and state.reason != task.told:
-            task.told = state.reason
-            logger.warning("%s: SLURM job %s waits until somebody acts: %s", task.label, task.job, state.reason)
+        elif state.reason.startswith(commands.HELD) and state.reason != job.told:
+            job.told = state.reason
+            logger.warning("%s: SLURM job %s waits until somebody acts: %s", job.label, job.number, state.reason)
 
     def _clear_task(self, taskid: int) -> None:
-        self._tasks.pop(taskid, None)
+        self._jobs.pop(taskid, None)
 
     # -- leaving nothing behind
 
-    def _note(self, name: str, node: Any) -> None:
+    def _note(self, name: str, node: pe.Node) -> None:
         """Write down a job before it is submitted, for a later run to find should this one be killed."""
         with self._journal(node).open("a", encoding="utf-8") as file:
             file.write(f"{name}\n")
 
-    def _journal(self, node: Any) -> Path:
+    def _journal(self, node: pe.Node) -> Path:
         part = Path(node.output_dir()).resolve().relative_to(self._root.resolve()).parts[0]
         return self._root / (f"{part}-{JOURNAL}" if part in self._subjects else JOURNAL)
 
     def _journals(self) -> list[Path]:
         return [self._root / name for name in (JOURNAL, *(f"{subject}-{JOURNAL}" for subject in self._subjects))]
 
-    def end_left_over(self, graph: Any) -> None:
+    def end_left_over(self, graph: networkx.DiGraph) -> None:
         """Cancel jobs of an earlier run of these subjects that still wait or run, and wait for their end."""
-        places = [(node, (node._hierarchy or "").split(".")) for node in graph.nodes()]
-        self._root = Path(places[0][0].base_dir) / places[0][1][0]
+        nodes = list(graph.nodes())
+        paths = [(node._hierarchy or "").split(".") for node in nodes]
+        self._root = Path(nodes[0].base_dir) / paths[0][0]
         self._root.mkdir(parents=True, exist_ok=True)
-        self._subjects = {place[1] for _, place in places if len(place) > 1}
+        self._subjects = {path[1] for path in paths if len(path) > 1}
         journals = [path for path in self._journals() if path.is_file()]
         names = {name for path in journals for name in path.read_text(encoding="utf-8").split()}
         if not names:
             return
         end = time.monotonic() + self._patience_s
-        while left := slurm_jobs.named(names):
+        while left := commands.named(names):
             if time.monotonic() > end:
                 raise SlurmError(f"jobs of an earlier run must end first: {left}. Cancel them with scancel.")
             logger.warning("cancelling jobs that an earlier run left: %s", left)
-            slurm_jobs.cancel(*left)
+            commands.cancel(*left)
             time.sleep(min(self._poll_s, 1.0))
         for path in journals:
             path.unlink()
 
     def _cancel(self) -> None:
         """Cancel what still waits or runs; where that fails, the journal stays for the next run."""
-        jobs = {*(job for job in self._tasks if job > 0), *self._given_up}
-        unsure = {slurm_jobs.newest(self._submitting)} if self._submitting else set()
-        if slurm_jobs.cancel(*sorted((jobs | unsure) - {0})):
+        numbers = {number for number in self._jobs if number > 0} | self._given_up
+        if self._submitting:  # SLURM may have taken the job although its answer did not come
+            numbers |= {commands.newest(self._submitting)} - {0}
+        if commands.cancel(*sorted(numbers)):
             for path in self._journals():
                 path.unlink(missing_ok=True)
-        self._tasks.clear()
+        self._jobs.clear()
         self._given_up.clear()
 
 
-def _is_complete(node: Any) -> bool:
+def _is_complete(node: pe.Node) -> bool:
     """Whether a node would not run; False where that cannot be told yet, as on a slow shared disk."""
     try:
         return all(node.is_cached())

@@ -2,24 +2,26 @@
 
 import glob
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from traceback import format_exception
+from traceback import format_exception_only
 from typing import Any
 
 from nipype import logging
+from nipype.pipeline import engine as pe
 from nipype.pipeline.engine.utils import load_resultfile
 
-from nipype_interfaces.running.labels import Place
-from nipype_interfaces.slurm import commands as slurm_jobs
+from nipype_interfaces.engines.labels import NodeLabel
+from nipype_interfaces.slurm import commands
 from nipype_interfaces.slurm.commands import SlurmJobError, State
 
 logger = logging.getLogger("nipype.workflow")
 
 
 @dataclass
-class Task:
-    """A node that was submitted.
+class NodeJob:
+    """A node that was submitted as a job of SLURM.
 
     Attributes
     ----------
@@ -31,10 +33,10 @@ class Task:
         Where the job tells of it if it could not even begin.
     log : Path
         stdout and stderr of the job.
-    before : tuple or None
-        Stamp of a result that an earlier run left.
-    job : int
-        Number of SLURM's job, negative if there is none.
+    earlier : tuple or None
+        Version of a result that an earlier run left.
+    number : int
+        SLURM's number of the job, negative if there is none.
     submitted : float
         On the monotonic clock.
     ended : float or None
@@ -49,96 +51,90 @@ class Task:
     result: Path
     crash: Path
     log: Path
-    before: tuple | None = None
-    job: int = -1
+    earlier: tuple[int, ...] | None = None
+    number: int = -1
     submitted: float = 0.0
     ended: float | None = None
     lost: Exception | None = None
     told: str = ""
 
     @classmethod
-    def of(cls, node: Any, script: Path, root: Path) -> "Task":
-        """The task of a node of the workflow in `root`, whose job will run `script`."""
-        folder, place = Path(node.output_dir()), Place.of(node.output_dir(), root)
-        label = place.node_label + ("" if place.item is None else f", part {place.item + 1}")
-        result, suffix = folder / f"result_{node.name}.pklz", script.stem.removeprefix("batchscript_pyscript_")
-        crash, log = script.with_name(f"crashdump_{suffix}.pklz"), script.with_name("slurm-%j.out")
-        return cls(label, result, crash, log, stamp(result))
+    def of(cls, node: pe.Node, script: Path, root: Path) -> "NodeJob":
+        """The job of a node of the workflow in `root`; it will run `script`."""
+        folder, name = Path(node.output_dir()), script.stem.removeprefix("batchscript_pyscript_")
+        result = folder / f"result_{node.name}.pklz"
+        crash, log = script.with_name(f"crashdump_{name}.pklz"), script.with_name("slurm-%j.out")
+        return cls(str(NodeLabel.of(folder, root)), result, crash, log, file_version(result))
 
 
-def stamp(path: Path) -> tuple | None:
+def file_version(path: Path) -> tuple[int, ...] | None:
     """Which file it is, and of when; None if it is not there."""
     try:
         # a look into the folder makes NFS forget that a file was not there
         os.listdir(path.parent)
-        found = path.stat()
+        about = path.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    return about.st_ino, about.st_mtime_ns, about.st_size
 
 
-def read(task: Task, state: State, late: bool) -> dict[str, Any] | None:
+def read(job: NodeJob, state: State, late: bool) -> dict[str, Any] | None:
     """What a job that ended has written; None if that is nothing, or not whole yet.
 
     Parameters
     ----------
-    task : Task
+    job : NodeJob
     state : State
         What SLURM says of the job.
     late : bool
         Whether the time is over in which a file may come late on a shared disk.
     """
-    if task.crash.is_file():
-        return _loaded(task.crash)
-    found = stamp(task.result)
-    if found is None:
-        return None
+    if job.crash.is_file():
+        return _loaded(job.crash)
+    version = file_version(job.result)
     # an unchanged file is of an earlier run, unless the job found that it need not run
-    if found == task.before and not (late and state.name == "COMPLETED"):
+    if version is None or (version == job.earlier and not (late and state.name == "COMPLETED")):
         return None
-    result = _loaded(task.result)
+    result = _loaded(job.result)
     if result is None or result["traceback"] or state.name == "COMPLETED":
         return result
-    # a job that was killed after the result was written and before its node was done is to be run again
-    return None if glob.glob(f"{glob.escape(str(task.result.parent))}/_0x*_unfinished.json") else result
+    # a job that was killed after the result was written and before its node was done must be run again
+    return None if glob.glob(f"{glob.escape(str(job.result.parent))}/_0x*_unfinished.json") else result
 
 
 def _loaded(path: Path) -> dict[str, Any] | None:
     """Result and traceback of a result file; None while it cannot be read."""
     try:
-        found = load_resultfile(str(path))
+        result = load_resultfile(str(path))
     except Exception as error:  # half of a file, on a disk that is slow to show the rest
         logger.debug("%s cannot be read yet: %s", path, error)
         return None
-    if not isinstance(found, dict):
-        return {"result": found, "traceback": None}
+    if not isinstance(result, dict):
+        return {"result": result, "traceback": None}
     # as Nipype does: a failure must not be taken for the result of the next run
     path.rename(path.with_name("crashstore.pklz"))
-    return {"result": found.get("result"), "traceback": found.get("traceback"), "hostname": found.get("hostname")}
+    return {name: result.get(name) for name in ("result", "traceback", "hostname")}
 
 
-def failure(error: Exception, before: list[str] | None = None) -> dict[str, Any]:
+def failure(error: Exception, before: Sequence[str] = ()) -> dict[str, Any]:
     """A result as Nipype's engines give it for a node that raised `error`; lines `before` precede its traceback."""
-    try:
-        raise error
-    except Exception as raised:
-        trace = format_exception(type(raised), raised, raised.__traceback__)
-    return {"result": None, "traceback": [*(before or []), *trace], "hostname": "unknown"}
+    trace = ["Traceback (most recent call last):\n", *format_exception_only(error)]
+    return {"result": None, "traceback": [*before, *trace], "hostname": "unknown"}
 
 
-def without_result(task: Task, state: State) -> dict[str, Any]:
+def without_result(job: NodeJob, state: State) -> dict[str, Any]:
     """The failure of a job that ended without a result."""
-    facts = slurm_jobs.details(task.job)
+    facts = commands.details(job.number)
     name = state.name if state.ended else facts.get("JobState", state.name)
-    log = Path(facts.get("StdErr") or task.log)
-    lines = slurm_jobs.tail(log)
-    why, what = slurm_jobs.remedy(name, facts, lines)
+    log = Path(facts.get("StdErr") or job.log)
+    lines = commands.tail(log)
+    why, what = commands.remedy(name, facts, lines)
     code, where = facts.get("ExitCode", "unknown"), facts.get("NodeList") or "unknown"
     error = SlurmJobError(
-        f"{task.label}: SLURM job {task.job} ended without a result: {why} (state {name}, exit code {code}, computer "
+        f"{job.label}: SLURM job {job.number} ended without a result: {why} (state {name}, exit code {code}, computer "
         f"{where}, after {facts.get('RunTime', 'an unknown time')}). {what}. Log: {log}. The same command continues: "
         "finished nodes are kept."
     )
     # before the traceback, where the last line of a crash report is not looked for; a log may have one itself
     quoted = [f"  | {line.replace('Traceback (most recent call last)', 'Traceback')}\n" for line in lines]
-    return failure(error, [f"Last lines of the log of job {task.job}:\n", *quoted] if quoted else [])
+    return failure(error, [f"Last lines of the log of job {job.number}:\n", *quoted] if quoted else [])

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from napari_neuraldiffuser.core.base.files import located
 from napari_neuraldiffuser.core.params import ParamError, Settings, settings_from_dict
 
 OWN_SPACE = "native"
@@ -48,6 +49,12 @@ class Source:
     def given(self) -> bool:
         """Whether anything was chosen."""
         return bool(self.nsd_dir or self.betas)
+
+    def absolute(self) -> "Source":
+        """A copy whose paths are absolute; every field but `subject` is a path, or several."""
+        paths = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "subject"}
+        rois = tuple(map(located, paths.pop("rois")))
+        return replace(self, **{name: located(path) for name, path in paths.items()}, rois=rois)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

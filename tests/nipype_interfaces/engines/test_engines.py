@@ -7,6 +7,7 @@ import pytest
 
 from nipype_interfaces.engines import choice as engines
 from nipype_interfaces.engines.choice import EngineError
+from nipype_interfaces.running import control
 from tests.support.workflows.small_workflows import node, ok
 
 
@@ -30,7 +31,7 @@ def test_multiproc_and_slurm_are_the_mended_ones(monkeypatch):
     multiproc = engines.engine("MultiProc", {"n_procs": 2})
     assert type(multiproc).__name__ == "WatchedMultiProcPlugin"
     assert multiproc.processors == 2 and engines.is_local(multiproc)
-    engines.stop(multiproc)
+    control.stop(multiproc)
     monkeypatch.setattr(engines.shutil, "which", lambda name: f"/usr/bin/{name}")
     slurm = engines.engine("SLURM", {"sbatch_args": "--mem=1G"})
     assert type(slurm).__name__ == "WatchedSLURMPlugin"
@@ -125,7 +126,7 @@ def terminated(x):
 def test_an_interrupt_leaves_the_interface_that_nipype_runs(function, tmp_path):
     stopping = node(function, "stopping", x=1)
     stopping.base_dir = str(tmp_path)
-    with engines.interruptible(), pytest.raises(KeyboardInterrupt):
+    with control.interruptible(), pytest.raises(KeyboardInterrupt):
         stopping.run()
     # the file that marks it as unfinished stays, as after a kill
     assert list((tmp_path / "stopping").glob("_0x*_unfinished.json"))
@@ -138,6 +139,6 @@ def test_an_error_is_still_nipypes_and_everything_is_put_back(tmp_path):
     before = RuntimeContext.__exit__, signal.getsignal(signal.SIGTERM), os.getcwd()
     stopping = node(ok, "stopping")
     stopping.base_dir = str(tmp_path)
-    with engines.interruptible(), pytest.raises(NodeExecutionError):
+    with control.interruptible(), pytest.raises(NodeExecutionError):
         stopping.run()
     assert (RuntimeContext.__exit__, signal.getsignal(signal.SIGTERM), os.getcwd()) == before

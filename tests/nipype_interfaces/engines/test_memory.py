@@ -19,19 +19,19 @@ from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.nsd.rois import Rois
 from napari_neuraldiffuser.core.params import LAYERS, DecodingParams
 from nipype_interfaces.engines import memory
-from nipype_interfaces.engines.memory import GB, SAFETY, Study
+from nipype_interfaces.engines.memory import GB, SAFETY, Sizes
 
 MB = 2**20
 CUBE = 16
 """Voxels lie in a cube of CUBE^3."""
 PARAMS = DecodingParams(alphas=(100.0, 1000.0), cv_targets=512)
-STUDIES = {
+SIZES = {
     # many targets; more voxels than stimuli, whose Gram matrix decides; fewer; many test stimuli; z above all
-    "targets": Study(600, 50, 500, (16_384, 3_000, 8_000, 8_000), z=16_384),
-    "gram": Study(1800, 50, 2_500, (64, 32, 32), z=64),
-    "voxels": Study(3500, 100, 1_000, (64, 32, 32), z=64),
-    "test": Study(300, 900, 500, (16_384, 2_000, 20_000), z=16_384),
-    "align": Study(100, 600, 300, (16_384, 64, 64), z=16_384),
+    "targets": Sizes(600, 50, 500, (16_384, 3_000, 8_000, 8_000), z=16_384),
+    "gram": Sizes(1800, 50, 2_500, (64, 32, 32), z=64),
+    "voxels": Sizes(3500, 100, 1_000, (64, 32, 32), z=64),
+    "test": Sizes(300, 900, 500, (16_384, 2_000, 20_000), z=16_384),
+    "align": Sizes(100, 600, 300, (16_384, 64, 64), z=16_384),
 }
 
 
@@ -45,15 +45,15 @@ def peak(function) -> int:
         tracemalloc.stop()
 
 
-def write(study: Study, folder):
-    """Files of betas and of targets with the sizes of a study, of noise."""
-    rng, n = np.random.default_rng(0), study.train + study.test
+def write(sizes: Sizes, folder):
+    """Files of betas and of targets with the given sizes, of noise."""
+    rng, n = np.random.default_rng(0), sizes.train + sizes.test
     ids = np.arange(n)
-    voxels = np.stack(np.unravel_index(np.arange(study.voxels), (CUBE,) * 3), 1)
-    data = rng.normal(size=(n, study.voxels)).astype(np.float32)
+    voxels = np.stack(np.unravel_index(np.arange(sizes.voxels), (CUBE,) * 3), 1)
+    data = rng.normal(size=(n, sizes.voxels)).astype(np.float32)
     shape = {"voxels": voxels, "affine": np.eye(4), "shape": (CUBE,) * 3}
-    nsd.save_betas(nsd.Betas(data, ids, ids >= study.train, np.ones(n, int), **shape), folder / "betas.h5")
-    z, c, *g = (rng.normal(size=(n, columns)).astype(np.float32) for columns in study.columns)
+    nsd.save_betas(nsd.Betas(data, ids, ids >= sizes.train, np.ones(n, int), **shape), folder / "betas.h5")
+    z, c, *g = (rng.normal(size=(n, columns)).astype(np.float32) for columns in sizes.columns)
     Embeddings(z, c, dict(zip(LAYERS, g, strict=False)), ids).save(folder / "targets.h5")
     return folder / "betas.h5", folder / "targets.h5"
 
@@ -64,9 +64,9 @@ def fit(betas, targets, path, names=None):
         decoding.RidgeDecoder(PARAMS).fit(train, file, names=names).save(path)
 
 
-def study_of(betas, targets, names=()):
-    """The study that files describe."""
-    return memory._study(SimpleNamespace(betas=betas), targets, names)
+def sizes_of(betas, targets, names=()):
+    """The sizes that files describe."""
+    return memory._sizes(SimpleNamespace(betas=betas), targets, names)
 
 
 def decode(betas, decoder):
@@ -88,24 +88,24 @@ def check(estimated: float, measured: int, most: float = 3.0):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", SIZES)
 def test_fitting_decoding_and_mapping_take_what_is_expected(name, tmp_path):
-    study = STUDIES[name]
-    betas, targets = write(study, tmp_path)
+    sizes = SIZES[name]
+    betas, targets = write(sizes, tmp_path)
     decoder = tmp_path / "decoder.h5"
     # what the estimates know is what the files say
-    assert study_of(betas, targets) == study
-    check(memory.fit_bytes(study, PARAMS.cv_targets), peak(lambda: fit(betas, targets, decoder)))
-    assert study_of(betas, decoder) == study
-    check(memory.decode_bytes(study), peak(lambda: decode(betas, decoder)))
-    check(memory.contribution_bytes(study), peak(lambda: maps(betas, targets, decoder)))
+    assert sizes_of(betas, targets) == sizes
+    check(memory.fit_bytes(sizes, PARAMS.cv_targets), peak(lambda: fit(betas, targets, decoder)))
+    assert sizes_of(betas, decoder) == sizes
+    check(memory.decode_bytes(sizes), peak(lambda: decode(betas, decoder)))
+    check(memory.contribution_bytes(sizes), peak(lambda: maps(betas, targets, decoder)))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("names", [["z"], ["c"], list(LAYERS[:2])])
 def test_a_part_of_the_decoder_takes_what_its_targets_do(names, tmp_path):
-    betas, targets = write(Study(500, 50, 400, (12_000, 30_000, 40_000, 8_000)), tmp_path)
-    part = study_of(betas, targets, names)
+    betas, targets = write(Sizes(500, 50, 400, (12_000, 30_000, 40_000, 8_000)), tmp_path)
+    part = sizes_of(betas, targets, names)
     check(memory.fit_bytes(part, PARAMS.cv_targets), peak(lambda: fit(betas, targets, tmp_path / "part.h5", names)))
 
 
@@ -115,9 +115,9 @@ def test_reading_betas_takes_what_is_expected(recipe, average):
     params = recipe.settings.betas.but(average_repeats=average)
     subject = nsd.open_source(recipe.source, params)
     found = subject.betas()
-    study = Study(len(found), 0, len(subject.voxels(params.roi)))
-    assert study.voxels * study.trials * 4 > MB, "too small to tell"
-    check(memory.load_bytes(study), peak(subject.betas))
+    sizes = Sizes(len(found), 0, len(subject.voxels(params.roi)))
+    assert sizes.voxels * sizes.trials * 4 > MB, "too small to tell"
+    check(memory.load_bytes(sizes), peak(subject.betas))
 
 
 SCRIPT = r"""
@@ -134,11 +134,11 @@ print(int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
 
 @pytest.mark.slow
 def test_a_node_in_a_process_of_its_own_stays_below_what_it_asks_for(tmp_path):
-    study = STUDIES["gram"]
-    betas, targets = write(study, tmp_path)
+    sizes = SIZES["gram"]
+    betas, targets = write(sizes, tmp_path)
     words = [sys.executable, "-c", SCRIPT, str(betas), str(targets), str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
-    measured, asked = int(done.stdout.split()[-1]) / GB, memory.with_safety(memory.fit_bytes(study, 512))
+    measured, asked = int(done.stdout.split()[-1]) / GB, memory.with_safety(memory.fit_bytes(sizes, 512))
     assert measured <= asked <= 3 * measured, f"took {measured:.2f} GB, asked for {asked:.2f}"
 
 
@@ -158,8 +158,8 @@ FUNCTIONS = {
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("field", ["train", "test", "voxels"])
-def test_a_larger_study_never_asks_for_less(name, field):
-    small = Study(500, 100, 700, (2000, 3000, 4000))
+def test_a_larger_subject_never_asks_for_less(name, field):
+    small = Sizes(500, 100, 700, (2000, 3000, 4000))
     for factor in (1, 2, 10, 30):
         large = replace(small, **{field: factor * getattr(small, field)})
         assert FUNCTIONS[name](large) >= FUNCTIONS[name](small)
@@ -184,12 +184,12 @@ def node_of(interface, name="one", **inputs):
 def test_an_estimate_follows_the_files_and_falls_back_on_a_whole_subject(tmp_path):
     from nipype_interfaces.interfaces import FitDecoder
 
-    study = Study(30, 5, 40, (16, 8, 4), z=16)
-    betas, targets = write(study, tmp_path)
+    sizes = Sizes(30, 5, 40, (16, 8, 4), z=16)
+    betas, targets = write(sizes, tmp_path)
     estimator = memory.FromShapes("FitDecoder")
     one = node_of(FitDecoder(), betas=str(betas), targets=str(targets))
     gb, why = estimator(one.inputs)
-    assert gb == memory.with_safety(memory.fit_bytes(study)) and "from the shapes" in why
+    assert gb == memory.with_safety(memory.fit_bytes(sizes)) and "from the shapes" in why
     full = memory.with_safety(memory.fit_bytes(memory.FULL))
     betas.write_bytes(b"damaged")
     gb, why = estimator(one.inputs)
@@ -234,6 +234,6 @@ def test_reading_betas_is_estimated_from_the_trials(recipe):
     gb, why = memory.FromShapes("LoadNSDBetas")(one.inputs)
     params = recipe.settings.betas
     found = nsd.open_source(recipe.source, params).betas()
-    exact = memory.with_safety(memory.load_bytes(Study(len(found), 0, found.n_voxels)))
+    exact = memory.with_safety(memory.load_bytes(Sizes(len(found), 0, found.n_voxels)))
     # voxels that are dropped for having no signal are counted, too
     assert "from the shapes" in why and exact <= gb <= 1.2 * exact

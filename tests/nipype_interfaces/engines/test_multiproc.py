@@ -7,7 +7,7 @@ from nipype.interfaces.utility import Function
 from nipype.pipeline import engine as pe
 
 import nipype_interfaces  # noqa: F401  before nipype
-from nipype_interfaces.engines import gpu_lease
+from nipype_interfaces import gpu_lease
 from nipype_interfaces.engines.multiproc import NoGpu, WatchedMultiProcPlugin
 from tests.support.workflows.mortal import end_once, sum_of, work
 from tests.support.workflows.small import prepared, times

@@ -15,7 +15,7 @@ from nipype_interfaces.engines import choice as engines
 from nipype_interfaces.engines import memory, resources
 from nipype_interfaces.engines.resources import ResourceError, batch_args, for_batch
 from nipype_interfaces.interfaces import FitDecoder, GuidedReconstruct
-from nipype_interfaces.running import front
+from nipype_interfaces.running import control, front
 from nipype_interfaces.slurm.engine import WatchedSLURMPlugin
 from nipype_interfaces.workflows import init_neuraldiffuser_wf
 from tests.support import ROOT
@@ -185,7 +185,7 @@ def test_a_plugin_file_makes_its_engine(name, programs):
     plugin, plugin_args = engines.choose(PLUGINS / name, None)
     made = engines.engine(plugin, plugin_args)
     assert type(made).__name__ == cls and {key: getattr(made, key) for key in given} == given
-    engines.stop(made)
+    control.stop(made)
     assert plugin_args == yaml.safe_load((PLUGINS / name).read_text())["plugin_args"]
 
 

@@ -4,9 +4,9 @@ import os
 
 import pytest
 
+from nipype_interfaces.engines.labels import NodeLabel
 from nipype_interfaces.running import crash
 from nipype_interfaces.running.crash import Failure, last_error
-from nipype_interfaces.running.labels import Place
 from nipype_interfaces.running.run import run
 from tests.support.workflows.small_workflows import fails, map_node, node, ok, workflow
 
@@ -20,7 +20,7 @@ def failing(tmp_path, what):
 
 def test_a_library_error_is_told_with_node_error_inputs_and_file(tmp_path, capsys):
     failure, outcome = failing(tmp_path, "library")
-    assert failure.place.label == "sub-01 fit"
+    assert str(failure.label) == "sub-01 fit"
     assert failure.error == "ValueError: first line second line"
     assert not failure.user_error
     assert failure.inputs["x"] == "library"
@@ -51,7 +51,7 @@ def test_items_of_a_mapnode_are_told_with_their_stimuli(tmp_path, plugin):
     recon = wf.get_node("sub_01_wf.recon")
     recon.inputs.trait_set(x=[1, "library", "library", "disk", 1], stimulus_ids=[[1], [3, 4], [5], [6, 7], [8]])
     outcome = run(wf, plugin, {"n_procs": 2} if plugin == "MultiProc" else None)
-    assert [(f.place.item, f.error, f.stimuli) for f in sorted(outcome.failures, key=lambda f: f.place.item)] == [
+    assert [(f.label.item, f.error, f.stimuli) for f in sorted(outcome.failures, key=lambda f: f.label.item)] == [
         (1, "ValueError: first line second line", [3, 4]),
         (2, "ValueError: first line second line", [5]),
         (3, "OSError: [Errno 28] No space left on device", [6, 7]),
@@ -102,7 +102,7 @@ def test_a_damaged_crash_file_is_still_a_failure(tmp_path, text):
 def test_a_failure_without_a_crash_file_is_told_with_what_the_engine_said(tmp_path):
     error = RuntimeError(f"{BEGIN}OSError: [Errno 28] No space left on device")
     (failure,) = crash.collect(tmp_path / "crash", tmp_path / "wf", [str(tmp_path / "wf" / "fit")], error)
-    assert failure.place.label == "fit"
+    assert str(failure.label) == "fit"
     assert failure.hint.startswith("the disk is full")
     assert "no crash report could be written" in crash.report([failure])
 
@@ -136,7 +136,7 @@ def test_the_newest_crash_file_of_a_node_counts(tmp_path):
     ],
 )
 def test_hints_by_kind(error, hint):
-    assert Failure(Place("sub-01", "fit", None, "fit"), error).hint.startswith(hint)
+    assert Failure(NodeLabel("sub-01", "fit", None, "fit"), error).hint.startswith(hint)
 
 
 def test_a_killed_worker_is_explained_but_no_bad_input(tmp_path):
@@ -175,7 +175,7 @@ def test_which_errors_a_user_can_mend(kind, expected):
 
 
 def test_many_failures_are_short():
-    failures = [Failure(Place("sub-01", f"n{k}", None, f"n{k}"), "ValueError: x" * 40) for k in range(40)]
+    failures = [Failure(NodeLabel("sub-01", f"n{k}", None, f"n{k}"), "ValueError: x" * 40) for k in range(40)]
     text = crash.report(failures)
     assert text.startswith("40 nodes failed.")
     assert text.count("  inputs  ") == crash.SHOWN

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from nipype_interfaces.running import progress
-from nipype_interfaces.running.labels import Place
+from nipype_interfaces import node_progress
+from nipype_interfaces.engines.labels import NodeLabel
+from nipype_interfaces.node_progress import NodeProgress, ProgressRecord
 from nipype_interfaces.running.monitor import Monitor
-from nipype_interfaces.running.progress import NodeProgress, Step
 
 
 def test_written_at_most_once_a_second_and_at_the_end(tmp_path):
@@ -18,7 +18,7 @@ def test_written_at_most_once_a_second_and_at_the_end(tmp_path):
     for done in range(31):
         clock[0] = done * 0.1
         tell(done, 30, "images, step")
-        seen.append(progress.read(tmp_path).done)
+        seen.append(node_progress.read(tmp_path).done)
     assert seen == [0] * 10 + [10] * 10 + [20] * 10 + [30]
 
 
@@ -26,12 +26,12 @@ def test_a_stage_that_ends_again_and_again_is_not_written_every_time(tmp_path):
     clock = [0.0]
     tell = NodeProgress(tmp_path, clock=lambda: clock[0])
     tell(1, 1, "reading")
-    first = progress.read(tmp_path).time
+    first = node_progress.read(tmp_path).time
     for _ in range(50):
         tell(1, 1, "reading")
-    assert progress.read(tmp_path).time == first
+    assert node_progress.read(tmp_path).time == first
     tell(2, 2, "writing")
-    assert progress.read(tmp_path).what == "writing"
+    assert node_progress.read(tmp_path).what == "writing"
 
 
 def test_the_file_is_json_and_no_temporary_one_is_left(tmp_path):
@@ -48,17 +48,22 @@ def test_the_file_is_json_and_no_temporary_one_is_left(tmp_path):
 
 def test_a_folder_that_takes_no_file_does_not_stop_the_computation(tmp_path):
     NodeProgress(tmp_path / "gone")(1, 2, "images")
-    assert progress.read(tmp_path / "gone") is None
+    assert node_progress.read(tmp_path / "gone") is None
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"what": "x"}', '{"what": "x", "done": "y", "total": 1, "time": 0}'])
 def test_a_file_that_cannot_be_read_is_no_progress(tmp_path, text):
     (tmp_path / "progress.json").write_text(text)
-    assert progress.read(tmp_path) is None
+    assert node_progress.read(tmp_path) is None
 
 
 def test_share_is_between_nothing_and_all():
-    assert [Step("x", done, total, 0).share for done, total in ((0, 0), (1, 4), (9, 4), (-1, 4))] == [0, 0.25, 1, 0]
+    assert [ProgressRecord("x", done, total, 0).share for done, total in ((0, 0), (1, 4), (9, 4), (-1, 4))] == [
+        0,
+        0.25,
+        1,
+        0,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +76,7 @@ def test_share_is_between_nothing_and_all():
     ],
 )
 def test_a_node_is_named_by_its_folder(tmp_path, folder, subject, node, item):
-    place = Place.of(tmp_path / folder, tmp_path / "wf")
+    place = NodeLabel.of(tmp_path / folder, tmp_path / "wf")
     assert (place.subject, place.node, place.item) == (subject, node, item)
 
 

@@ -12,7 +12,7 @@ import pytest
 from nipype.pipeline import engine as pe
 
 from nipype_interfaces.engines.choice import EngineError
-from nipype_interfaces.running import plan
+from nipype_interfaces.running import dry_run
 from nipype_interfaces.running.run import RunError, configure, locked, run
 from tests.support import ROOT
 from tests.support.workflows.small_workflows import counts, fails, map_node, node, ok, workflow
@@ -225,7 +225,7 @@ def test_a_killed_worker_is_told_as_a_failure_of_its_item(tmp_path, capfd):
     wf = workflow(tmp_path, map_node(kills, "recon", ["x"], x=[1, 2, 3]))
     outcome = run(wf, "MultiProc", {"n_procs": 2})
     (failure,) = outcome.failures
-    assert (failure.place.label, failure.explained, failure.user_error) == ("sub-01 recon 2", True, False)
+    assert (str(failure.label), failure.explained, failure.user_error) == ("sub-01 recon, part 2", True, False)
     assert "was killed by signal 9" in outcome.report() and outcome.user_errors() == []
     # the pool that took the place of the broken one is as quiet
     assert capfd.readouterr().out == ""
@@ -255,20 +255,20 @@ def test_a_plan_lists_the_nodes_in_order_and_runs_none(tmp_path):
     wf.get_node("sub_01_wf.last")._mem_gb = 3.5
     run(counted(tmp_path, 1, 2))
     configure(wf)
-    found = {row.place.node: row for row in plan.rows(wf)}
+    found = {node.label.node: node for node in dry_run.preview(wf)}
     assert [found[name].state for name in ("recon", "last", "end")] == ["cached", "cached", "to run"]
     assert list(found).index("last") < list(found).index("end")
     assert found["recon"].parts == "2" and found["end"].parts == "-"
     assert lines(tmp_path) == ["0", "1", "2"]
-    text = plan.table(list(found.values()))
+    text = dry_run.table(list(found.values()))
     assert "sub-01 last   Function   3.5" in text
     assert text.endswith("3 nodes, 1 to run; 0 on a GPU; at most 3.5 GB each")
 
 
 def test_the_graph_is_drawn_where_graphviz_is(tmp_path, monkeypatch):
     wf = counted(tmp_path, 1, 2)
-    monkeypatch.setattr(plan.shutil, "which", lambda name: None)
-    dot = plan.write_graph(wf, tmp_path / "sub" / "graph")
+    monkeypatch.setattr(dry_run.shutil, "which", lambda name: None)
+    dot = dry_run.write_graph(wf, tmp_path / "sub" / "graph")
     assert dot.name == "graph.dot" and dot.read_text().startswith("strict digraph")
     assert "recon" in dot.read_text()
     asked, status = [], iter([0, 1])
@@ -277,11 +277,11 @@ def test_the_graph_is_drawn_where_graphviz_is(tmp_path, monkeypatch):
         asked.append(command)
         return subprocess.CompletedProcess(command, next(status))
 
-    monkeypatch.setattr(plan.shutil, "which", lambda name: "/usr/bin/dot")
-    monkeypatch.setattr(plan.subprocess, "run", draws)
-    assert plan.write_graph(wf, tmp_path / "graph").name == "graph.png"
+    monkeypatch.setattr(dry_run.shutil, "which", lambda name: "/usr/bin/dot")
+    monkeypatch.setattr(dry_run.subprocess, "run", draws)
+    assert dry_run.write_graph(wf, tmp_path / "graph").name == "graph.png"
     assert asked[0][:2] == ["dot", "-Tpng"]
-    assert plan.write_graph(wf, tmp_path / "graph").name == "graph.dot"
+    assert dry_run.write_graph(wf, tmp_path / "graph").name == "graph.dot"
 
 
 def test_a_second_run_of_the_same_subject_is_refused_and_one_of_another_is_not(tmp_path):

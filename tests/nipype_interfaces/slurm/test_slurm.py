@@ -90,7 +90,7 @@ def failed_run(wf, base):
         run_slurm(wf)
     found = [one for path in (base / "crash").glob("crash*.txt") for one in crash.read_crash(path, base / wf.name)]
     assert all(one.explained for one in found), found
-    return {one.place.label: one for one in found}
+    return {str(one.label): one for one in found}
 
 
 def ran(folder):

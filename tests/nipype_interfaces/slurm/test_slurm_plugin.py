@@ -13,7 +13,7 @@ from nipype_interfaces.running import crash
 from nipype_interfaces.slurm import commands as slurm_jobs
 from nipype_interfaces.slurm.commands import GONE, SlurmError, State
 from nipype_interfaces.slurm.engine import JOURNAL, WatchedSLURMPlugin
-from nipype_interfaces.slurm.results import Task, stamp
+from nipype_interfaces.slurm.results import NodeJob, file_version
 from tests.support.workflows.fake_slurm import FakeSlurm
 from tests.support.workflows.small import prepared
 from tests.support.workflows.small_workflows import ok
@@ -55,9 +55,9 @@ def task(plugin, clock, tmp_path):
     """Job 7 of node `one`, submitted just now."""
     folder = tmp_path / "one"
     folder.mkdir()
-    made = Task("one", folder / "result_one.pklz", tmp_path / "crashdump_one.pklz", tmp_path / "slurm-7.out")
-    made.job, made.submitted = 7, clock.now
-    plugin._tasks[7] = made
+    made = NodeJob("one", folder / "result_one.pklz", tmp_path / "crashdump_one.pklz", tmp_path / "slurm-7.out")
+    made.number, made.submitted = 7, clock.now
+    plugin._jobs[7] = made
     clock.go(1.5)
     return made
 
@@ -236,7 +236,7 @@ def test_squeue_that_never_answers_again_ends_the_wait(plugin, task, fake, clock
 
 
 def test_many_jobs_are_one_question_and_not_more_often_than_asked(plugin, task, fake, clock):
-    plugin._tasks[8] = Task("two", task.result, task.crash, task.log, job=8, submitted=task.submitted)
+    plugin._jobs[8] = NodeJob("two", task.result, task.crash, task.log, number=8, submitted=task.submitted)
     fake.answer(states="7|RUNNING|None\n8|RUNNING|None\n")
     for _ in range(5):
         assert plugin._get_result(7) is None and plugin._get_result(8) is None
@@ -262,8 +262,8 @@ def test_a_job_that_vanished_after_it_wrote_its_result_is_done(plugin, task):
 
 def test_a_job_that_was_just_submitted_is_not_taken_for_a_vanished_one(plugin, task, clock):
     plugin._get_result(7)
-    plugin._tasks[8] = Task("two", task.result, task.crash, task.log, job=8, submitted=clock.now)
-    assert plugin._get_state(plugin._tasks[8]).runs and plugin._get_state(task) == GONE
+    plugin._jobs[8] = NodeJob("two", task.result, task.crash, task.log, number=8, submitted=clock.now)
+    assert plugin._get_state(plugin._jobs[8]).runs and plugin._get_state(task) == GONE
 
 
 def test_a_result_may_come_late_and_in_pieces(plugin, task, fake, clock):
@@ -303,7 +303,7 @@ def test_a_killed_job_is_told_sooner_and_with_the_end_of_its_log(plugin, task, f
 
 def test_a_result_of_an_earlier_run_is_not_that_of_a_failed_job(plugin, task, fake, clock):
     savepkl(str(task.result), {"result": "old", "traceback": None, "hostname": "n0"})
-    task.before = stamp(task.result)
+    task.earlier = file_version(task.result)
     fake.answer(states="7|FAILED|None\n")
     assert plugin._get_result(7) is None
     clock.go(slurm.GRACE_S + 1)
@@ -312,7 +312,7 @@ def test_a_result_of_an_earlier_run_is_not_that_of_a_failed_job(plugin, task, fa
 
 def test_an_unchanged_result_is_good_if_the_job_found_nothing_to_do(plugin, task, fake, clock):
     write_result(task, "old")
-    task.before = stamp(task.result)
+    task.earlier = file_version(task.result)
     fake.answer(states="7|COMPLETED|None\n")
     assert plugin._get_result(7) is None
     clock.go(TIMEOUT + 1)
@@ -376,7 +376,7 @@ def test_a_node_that_sbatch_refuses_fails_alone_and_is_named(fake, tmp_path):
         run(workflow(tmp_path, fine, connect=[(wrong, after)]))
     (report,) = (tmp_path / "crash").glob("crash*.txt")
     (failed,) = crash.read_crash(report, tmp_path / "wf")
-    assert failed.place.label == "wrong" and failed.explained
+    assert str(failed.label) == "wrong" and failed.explained
     assert (tmp_path / "wf/fine/result_fine.pklz").is_file() and not (tmp_path / "wf/after").exists()
     assert not (tmp_path / "wf" / JOURNAL).exists()
     # the name says which node it is; the log is kept beside the script

@@ -7,27 +7,44 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import networkx
+from nipype.pipeline import engine as pe
+from nipype.pipeline.engine.utils import topological_sort
 from nipype.pipeline.plugins.base import PluginBase
 
 from nipype_interfaces.engines import memory
+from nipype_interfaces.engines.labels import NodeLabel
 from nipype_interfaces.running import logs
-from nipype_interfaces.running.labels import Place
-from nipype_interfaces.running.monitor import Monitor
+from nipype_interfaces.running.monitor import n_items
 
 HEAD = ("node", "interface", "mem_gb", "threads", "GPU", "parts", "state")
-COLOURS = {"#B4B4FF": "#F1F4F9", "#FFB4B4": "#FBF6EA", "#E6E6FF": "#FFFFFF", "#FFE6E6": "#FFFFFF"}
-COLOURS |= {"#0000FF": "#4A5A78", "#FF0000": "#9A6B2F"}
-"""What Nipype draws workflows, nodes and arrows in -> what can be looked at for longer."""
+COLOURS = {
+    "#B4B4FF": "#F1F4F9", "#FFB4B4": "#FBF6EA", "#E6E6FF": "#FFFFFF", "#FFE6E6": "#FFFFFF",
+    "#0000FF": "#4A5A78", "#FF0000": "#9A6B2F",
+}  # fmt: skip
+"""Colours in which Nipype draws workflows, nodes and arrows -> paler ones, which can be looked at for longer."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """One node: what it needs, how many parts it has ("?" until the node before it ran), whether it would run.
+class NodePreview:
+    """What one node needs and whether it would run.
 
-    A node that runs `always` takes no time.
+    Attributes
+    ----------
+    label : NodeLabel
+    interface : str
+        Name of its class.
+    mem_gb : float
+    threads : int
+    gpu : bool
+        Whether it takes a GPU.
+    parts : str
+        Items of a MapNode, "?" until the node before it ran; "-" for other nodes.
+    state : str
+        "cached", "to run", or "always" for a node that runs every time and takes no time.
     """
 
-    place: Place
+    label: NodeLabel
     interface: str
     mem_gb: float
     threads: int
@@ -38,10 +55,10 @@ class Row:
     def cells(self) -> tuple[str, ...]:
         """As text, one for each of `HEAD`."""
         needs = (f"{self.mem_gb:.1f}", str(self.threads), "1" if self.gpu else "-")
-        return (self.place.label, self.interface, *needs, self.parts, self.state)
+        return (str(self.label), self.interface, *needs, self.parts, self.state)
 
 
-class DryPlugin(PluginBase):
+class DryRunPlugin(PluginBase):
     """A Nipype engine that runs nothing and takes note of what it would run.
 
     Parameters
@@ -54,26 +71,25 @@ class DryPlugin(PluginBase):
 
     def __init__(self, root: str | Path, parts: dict[str, int]) -> None:
         super().__init__()
-        self.root, self.parts, self.rows = Path(root), parts, []
+        self.root, self.parts = Path(root), parts
+        self.previews: list[NodePreview] = []
 
-    def run(self, graph: Any, config: Any, updatehash: bool = False) -> None:
-        from nipype.pipeline.engine.utils import topological_sort
-
-        states: dict[Any, str] = {}
+    def run(self, graph: networkx.DiGraph, config: dict[str, Any], updatehash: bool = False) -> None:
+        states: dict[pe.Node, str] = {}
         for node in topological_sort(graph)[0]:
             ready = all(states[before] in ("cached", "always") for before in graph.predecessors(node))
             states[node] = _state(node) if ready else "to run"
-            self.rows.append(self._row(node, states[node], _memory(node, ready)))
+            self.previews.append(self._preview(node, states[node], _memory(node, ready)))
 
-    def _row(self, node: Any, state: str, mem_gb: float) -> Row:
-        place, name = Place.of(node.output_dir(), self.root), type(node.interface).__name__
-        items = Monitor.n_items(node) or self.parts.get(place.node_label, "?")
+    def _preview(self, node: pe.Node, state: str, mem_gb: float) -> NodePreview:
+        label, name = NodeLabel.of(node.output_dir(), self.root), type(node.interface).__name__
+        items = n_items(node) or self.parts.get(label.without_item, "?")
         parts = str(items) if hasattr(node, "iterfield") else "-"
-        return Row(place, name, mem_gb, max(1, node.n_procs), node.is_gpu_node(), parts, state)
+        return NodePreview(label, name, mem_gb, max(1, node.n_procs), node.is_gpu_node(), parts, state)
 
 
-def _state(node: Any) -> str:
-    """Whether a node whose predecessors are complete is; one that runs every time takes no time."""
+def _state(node: pe.Node) -> str:
+    """State of a node whose predecessors are complete."""
     try:
         cached, updated = node.is_cached()
     except Exception:  # a result of an earlier version that cannot be read any more will be made anew
@@ -83,7 +99,7 @@ def _state(node: Any) -> str:
     return "to run"
 
 
-def _memory(node: Any, ready: bool) -> float:
+def _memory(node: pe.Node, ready: bool) -> float:
     """GB from the files of a node whose predecessors are complete, else what a whole NSD subject needs."""
     name = type(node.interface).__name__
     if node.run_without_submitting:
@@ -94,35 +110,35 @@ def _memory(node: Any, ready: bool) -> float:
     return memory.default_gb(node)
 
 
-def rows(wf: Any, parts: dict[str, int] | None = None) -> list[Row]:
-    """The nodes of `wf`, in an order in which they could run; `parts` as in DryPlugin."""
-    engine = DryPlugin(Path(wf.base_dir) / wf.name, parts or {})
+def preview(wf: pe.Workflow, parts: dict[str, int] | None = None) -> list[NodePreview]:
+    """The nodes of `wf`, in an order in which they could run; `parts` as in DryRunPlugin."""
+    engine = DryRunPlugin(Path(wf.base_dir) / wf.name, parts or {})
     with logs.to_file(Path(wf.base_dir) / "nipype.log"):
         wf.run(plugin=engine)
-    return engine.rows
+    return engine.previews
 
 
-def table(found: list[Row]) -> str:
-    """The rows as text in columns, and what they come to."""
-    cells = [HEAD, *(row.cells() for row in found)]
-    widths = [max(len(line[k]) for line in cells) for k in range(len(HEAD))]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in cells]
-    due = sum(row.state == "to run" for row in found)
-    most = max((row.mem_gb for row in found), default=0.0)
-    gpus = sum(row.gpu for row in found)
-    nodes = "node" if len(found) == 1 else "nodes"
-    return "\n".join([*lines, f"{len(found)} {nodes}, {due} to run; {gpus} on a GPU; at most {most:.1f} GB each"])
+def table(previews: list[NodePreview]) -> str:
+    """The nodes as text in columns, and what they come to."""
+    lines = [HEAD, *(node.cells() for node in previews)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in lines]
+    due = sum(node.state == "to run" for node in previews)
+    most = max((node.mem_gb for node in previews), default=0.0)
+    gpus = sum(node.gpu for node in previews)
+    nodes = "node" if len(previews) == 1 else "nodes"
+    return "\n".join([*text, f"{len(previews)} {nodes}, {due} to run; {gpus} on a GPU; at most {most:.1f} GB each"])
 
 
-def write_graph(wf: Any, path: str | Path) -> Path:
+def write_graph(wf: pe.Workflow, path: str | Path) -> Path:
     """The graph as `path`.png where graphviz is installed, as `path`.dot else; returns what was written."""
     dot = Path(path).with_suffix(".dot")
     dot.parent.mkdir(parents=True, exist_ok=True)
     wf.write_hierarchical_dotfile(dotfilename=str(dot), colored=True, simple_form=True)
     dot.write_text(_readable(dot.read_text(encoding="utf-8")), encoding="utf-8")
-    picture = dot.with_suffix(".png")
     if shutil.which("dot") is None:
         return dot
+    picture = dot.with_suffix(".png")
     drawn = subprocess.run(["dot", "-Tpng", "-o", picture, dot], check=False, capture_output=True)
     return dot if drawn.returncode else picture
 

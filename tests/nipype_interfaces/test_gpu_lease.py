@@ -12,14 +12,14 @@ import pytest
 
 from napari_neuraldiffuser.core.engine import warm as study_inputs
 from napari_neuraldiffuser.core.networks import models
-from nipype_interfaces.engines import gpu_lease
-from nipype_interfaces.engines.gpu_lease import FAKE, LeaseError, leased, visible_gpus
+from nipype_interfaces import gpu_lease
+from nipype_interfaces.gpu_lease import FAKE, LeaseError, leased, visible_gpus
 from nipype_interfaces.interfaces import ExtractFeatures
 from nipype_interfaces.interfaces.base import opened_models
 
 HOLD = """
 import sys, time
-from nipype_interfaces.engines.gpu_lease import leased
+from nipype_interfaces.gpu_lease import leased
 with leased(sys.argv[1], float(sys.argv[3]), sys.argv[2]) as device:
     print(device, flush=True)
     sys.stdin.readline()

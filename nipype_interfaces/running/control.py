@@ -1,0 +1,108 @@
+"""What a run does to its engine: it lets it report, lets its workers start quietly, and ends it when interrupted."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import networkx
+from nipype.interfaces.base.support import RuntimeContext
+from nipype.pipeline import engine as pe
+from nipype.pipeline.plugins.base import PluginBase
+
+from nipype_interfaces.running import logs
+
+
+def watch(
+    engine: PluginBase, monitor: Callable[[pe.Node, str], None], begin: Callable[[networkx.DiGraph], None]
+) -> None:
+    """Let `engine` tell `monitor` of every node, after `begin` was given the graph that it runs.
+
+    The callback does not travel in plugin_args, because Nipype pickles those into every MapNode.
+    """
+    run = engine.run
+
+    def watched(graph: networkx.DiGraph, config: dict[str, Any], updatehash: bool = False) -> None:
+        if hasattr(engine, "end_left_over"):  # before folders that its jobs write to may be removed
+            engine.end_left_over(graph)
+        begin(graph)
+        run(graph, config, updatehash=updatehash)
+
+    engine.run, engine._status_callback = watched, monitor
+
+
+def prepare_workers(engine: PluginBase, log_file: str | Path) -> None:
+    """Let the pool of `engine`, and every pool that replaces it, start its workers with `start_worker`."""
+
+    def prepared(pool: ProcessPoolExecutor) -> ProcessPoolExecutor:
+        pool._initargs = (str(log_file), pool._initializer, pool._initargs)
+        pool._initializer = start_worker
+        return pool
+
+    if getattr(engine, "pool", None) is not None:
+        prepared(engine.pool)
+    if hasattr(engine, "_new_pool"):
+        new_pool = engine._new_pool
+        engine._new_pool = lambda: prepared(new_pool())
+
+
+def start_worker(log_file: str, initializer: Callable[..., None] | None, initargs: tuple) -> None:
+    """Begin a worker: its log goes to the file, Ctrl-C is left to the parent, and it ends when the parent does."""
+    if initializer is not None:
+        initializer(*initargs)
+    logs.send(log_file)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process once the one that began the pool has: a node that goes on would write where the next run works.
+
+    The parent in the sense of the operating system may be a fork server, which lives as long as its workers.
+    """
+    multiprocessing.parent_process().join()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stop(engine: PluginBase) -> None:
+    """End what an interrupted engine has under way, as far as it runs in processes of this machine."""
+    pool = getattr(engine, "pool", None)
+    if pool is None:
+        return
+    for process in list((pool._processes or {}).values()):
+        process.kill()
+    pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end a node that runs in this process.
+
+    Nipype takes a KeyboardInterrupt inside an interface for a failure of that node and goes on with the next one.
+    Inside the block it swallows errors only, so that an interrupt ends the run as a kill would.
+    """
+    swallow = RuntimeContext.__exit__
+
+    def errors_only(self, kind, error, traceback):
+        swallowed = swallow(self, kind, error, traceback)
+        return swallowed and (kind is None or issubclass(kind, Exception))
+
+    RuntimeContext.__exit__ = errors_only
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _interrupt) if main else None
+    try:
+        yield
+    finally:
+        RuntimeContext.__exit__ = swallow
+        if main:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
