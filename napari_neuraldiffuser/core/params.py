@@ -179,7 +179,7 @@ class DiffusionParams(Params):
     sag_scale: float = param(0.0, "Self-attention guidance scale (published code: 0.75).", low=0.0)
     start_noise: str = param(
         "executed",
-        "Noise level of the start: that of the first executed timestep, or the published int(executed / n_steps * 1000).",
+        "Noise level of the start: of the first executed timestep, or the published int(executed / n_steps * 1000).",
         choices=("executed", "published"),
     )
     repeats: int = param(5, "Reconstructions per stimulus, each from its own noise.", low=1)
