@@ -65,7 +65,7 @@ def located(path: str | Path) -> str:
     return str(Path(os.path.expanduser(path)).absolute()) if str(path) else ""
 
 
-def write_json(path: str | Path, value: Any) -> None:
+def write_json(path: str | Path, value: object) -> None:
     """Write `value` as indented JSON, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, default=_plain) + "\n", encoding="utf-8")
@@ -76,7 +76,7 @@ def read_json(path: str | Path) -> Any:
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
-def fingerprint(value: Any) -> str:
+def fingerprint(value: object) -> str:
     """SHA-256 of the canonical JSON of `value`: equal inputs and parameters give equal fingerprints."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()

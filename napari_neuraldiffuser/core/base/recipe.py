@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from napari_neuraldiffuser.core.base.files import located
-from napari_neuraldiffuser.core.params import ParamError, Settings, settings_from_dict
+from napari_neuraldiffuser.core.params import ParamError, Params, Settings, settings_from_dict
 
 OWN_SPACE = "native"
 """Name of the volume space of own scans."""
@@ -95,9 +95,10 @@ class Recipe:
         """A copy with `changes`."""
         return replace(self, **changes)
 
-    def with_stage(self, stage: str, params: Any) -> "Recipe":
+    def with_stage(self, stage: str, params: Params) -> "Recipe":
         """A copy whose settings have other params for one stage, such as "guidance"."""
-        return replace(self, settings=replace(self.settings, **{stage: params}))
+        changed: dict[str, Any] = {stage: params}
+        return replace(self, settings=replace(self.settings, **changed))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -4,15 +4,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import h5py
 import numpy as np
 
+from napari_neuraldiffuser.core.base.contracts import SeenImages, StimulusIds
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import OutputError, atomic_path, fingerprint, make_folder
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.params import LAYERS, FeatureParams
+
+if TYPE_CHECKING:
+    from napari_neuraldiffuser.core.networks.models import Models
 
 FEATURE_DTYPE = np.float16
 """c and g are stored in half precision: they are regression targets, and 305,920 of them per image at full size."""
@@ -20,6 +24,31 @@ FEATURE_DTYPE = np.float16
 
 class EmbeddingError(UserError):
     """Embeddings are missing, inconsistent or unreadable; the message names them and the remedy."""
+
+
+class Targets(Protocol):
+    """Embeddings by target: `Embeddings` has them in memory, `TargetFile` reads the rows that are asked for.
+
+    Attributes
+    ----------
+    stimulus_ids : (n,) int
+        Stimulus of every row.
+    attrs : dict
+        What they were made from.
+    """
+
+    stimulus_ids: np.ndarray
+    attrs: dict[str, Any]
+
+    def __getitem__(self, target: str) -> Any:
+        """The array, or the dataset, (n, ...) of one target."""
+        ...
+
+    def __iter__(self) -> Iterator[str]:
+        """Names of the targets that are there."""
+        ...
+
+    def __len__(self) -> int: ...
 
 
 @dataclass
@@ -65,7 +94,7 @@ class Embeddings:
     def __len__(self) -> int:
         return len(self.stimulus_ids)
 
-    def subset(self, stimulus_ids: Sequence[int]) -> "Embeddings":
+    def subset(self, stimulus_ids: StimulusIds) -> "Embeddings":
         """Rows of `stimulus_ids`, in that order; EmbeddingError if one is missing."""
         rows = rows_of(self.stimulus_ids, stimulus_ids)
         g = {layer: values[rows] for layer, values in self.g.items()}
@@ -91,7 +120,7 @@ class Embeddings:
             return cls(z, c, g, file.stimulus_ids, dict(file.attrs))
 
 
-def rows_of(have: Sequence[int], wanted: Sequence[int]) -> np.ndarray:
+def rows_of(have: StimulusIds, wanted: StimulusIds) -> np.ndarray:
     """Row of each wanted stimulus id."""
     index = {int(s): row for row, s in enumerate(have)}
     missing = [int(s) for s in wanted if int(s) not in index]
@@ -140,7 +169,9 @@ class TargetFile:
         self.close()
 
 
-def encode(models: Any, images: np.ndarray, captions: Sequence[Sequence[str]], params: FeatureParams) -> dict:
+def encode(
+    models: "Models", images: np.ndarray, captions: Sequence[Sequence[str]], params: FeatureParams
+) -> dict[str, np.ndarray]:
     """Target embeddings of some images.
 
     Parameters
@@ -167,7 +198,7 @@ def encode(models: Any, images: np.ndarray, captions: Sequence[Sequence[str]], p
     return out | {layer: f.float().cpu().numpy() for layer, f in zip(params.layers, g, strict=True)}
 
 
-def mean_text(models: Any, captions: Sequence[Sequence[str]]) -> np.ndarray:
+def mean_text(models: "Models", captions: Sequence[Sequence[str]]) -> np.ndarray:
     """Mean text embedding (n, tokens, width) float32 over the captions of each image (method.md eq. 6)."""
     flat = models.encode_text([text for texts in captions for text in texts]).float().cpu().numpy()
     ends = np.cumsum([len(texts) for texts in captions])
@@ -175,9 +206,9 @@ def mean_text(models: Any, captions: Sequence[Sequence[str]]) -> np.ndarray:
 
 
 def extract(
-    models: Any,
-    stimuli: Any,
-    stimulus_ids: Sequence[int],
+    models: "Models",
+    stimuli: SeenImages,
+    stimulus_ids: StimulusIds,
     path: str | Path,
     params: FeatureParams | None = None,
     progress: Progress | None = None,
@@ -187,8 +218,7 @@ def extract(
     Parameters
     ----------
     models : Models
-    stimuli : Stimuli
-        `stimuli[ids]` gives images (n, H, W, 3) uint8, `stimuli.captions(id)` the captions.
+    stimuli : SeenImages
     path : str or Path
         Finished file; while it grows it is called `<path>.partial`.
 
@@ -200,8 +230,8 @@ def extract(
     path, params = Path(path), params or FeatureParams()
     ids = np.asarray(stimulus_ids, dtype=np.int64)
     # indices of own scans' stimuli do not say, as 73k ids do, which images they are
-    seen = [stimuli.fingerprint(ids)] if hasattr(stimuli, "fingerprint") else []
-    made_from = fingerprint([models.digest, ids, params, *seen])
+    seen = stimuli.fingerprint(ids)
+    made_from = fingerprint([models.digest, ids, params, *([seen] if seen else [])])
     if not _is_made_from(path, made_from):
         partial = path.with_name(path.name + ".partial")
         make_folder(path.parent)
@@ -216,7 +246,12 @@ def _is_made_from(path: Path, made_from: str) -> bool:
     return False
 
 
-def _grow(partial: Path, made_from: str, source: tuple, progress: Progress | None) -> None:
+def _grow(
+    partial: Path,
+    made_from: str,
+    source: tuple["Models", SeenImages, np.ndarray, FeatureParams],
+    progress: Progress | None,
+) -> None:
     """Encode batch after batch into the partial file, from where it stopped."""
     models, stimuli, ids, params = source
     if not _is_made_from(partial, made_from):
@@ -244,7 +279,7 @@ def _grow(partial: Path, made_from: str, source: tuple, progress: Progress | Non
                 progress(start + len(batch), len(ids), "target embeddings")
 
 
-def _captions(stimuli: Any, ids: np.ndarray) -> list[list[str]]:
+def _captions(stimuli: SeenImages, ids: np.ndarray) -> list[list[str]]:
     captions = [stimuli.captions(int(s)) for s in ids]
     for s, texts in zip(ids, captions, strict=True):
         if not texts:

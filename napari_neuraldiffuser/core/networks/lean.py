@@ -16,12 +16,16 @@ from napari_neuraldiffuser.core.networks.kernels.ops import OpsError
 
 __all__ = ["frozen_conv2d", "lean", "restore"]
 
+Pair = tuple[int, int]
+Settings = tuple[Pair, Pair, Pair, int]
+"""Stride, padding, dilation and groups of a convolution."""
+
 
 class _FrozenConv2d(torch.autograd.Function):
     """A convolution that is differentiable in its input and does not save it: backward needs no more than its shape."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, settings):
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, settings: Settings) -> Tensor:
         ctx.save_for_backward(weight)
         ctx.settings, ctx.shape, ctx.layout = settings, x.shape, _layout(x)
         stride, padding, dilation, groups = settings
@@ -29,7 +33,7 @@ class _FrozenConv2d(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, upstream):
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
         (weight,) = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.settings
         # never read: it tells shape and memory format
@@ -76,8 +80,8 @@ def frozen_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, **setti
     return _FrozenConv2d.apply(x, weight, bias, (*pairs, settings.get("groups", 1)))
 
 
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)
+def _pair(value: int | Pair) -> Pair:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
 # ---- networks ------------------------------------------------------------------------------------

@@ -1,10 +1,15 @@
 """What computes: another device, precision or library rounds differently, so all of it is part of what is cached."""
 
 import platform
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from napari_neuraldiffuser.core.networks.models import Models
 
 
-def device_name(device: Any) -> str:
+def device_name(device: "torch.device") -> str:
     """`cpu (x86_64)`, or the GPU's name."""
     import torch
 
@@ -13,9 +18,9 @@ def device_name(device: Any) -> str:
     return f"{device.type} ({platform.machine()})"
 
 
-def machine(models: Any) -> list[str | int]:
+def machine(models: "Models") -> list[str | int]:
     """Device, precision, threads and version of torch that the networks run with."""
     import torch
 
-    place = [device_name(models.device), str(models.device), str(models.dtype)]
-    return [*place, torch.get_num_threads(), torch.__version__]
+    names = [device_name(models.device), str(models.device), str(models.dtype)]
+    return [*names, torch.get_num_threads(), torch.__version__]

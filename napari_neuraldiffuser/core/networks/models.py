@@ -17,6 +17,7 @@ from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import read_json
 from napari_neuraldiffuser.core.networks.digest import folder_digest, model_source
 from napari_neuraldiffuser.core.networks.lean import lean
+from napari_neuraldiffuser.core.networks.parts import VAE, ImageEncoder, NoiseSchedule, TextEncoder, UNet
 from napari_neuraldiffuser.core.networks.pixels import NORMALISATION, normalise, resize, to_tensor
 from napari_neuraldiffuser.core.params import LAYERS
 
@@ -35,20 +36,21 @@ class Models:
 
     Attributes
     ----------
-    vae, unet, text_encoder, image_encoder : torch.nn.Module
+    vae, unet, text_encoder, image_encoder : Network
         Frozen, in evaluation mode.
-    scheduler : diffusers.DDIMScheduler
+    scheduler : NoiseSchedule
+        diffusers.DDIMScheduler.
     tokenizer : transformers tokenizer
     name, digest : str
         Folder or hub id, and the SHA-256 over every weight and configuration file.
     """
 
-    vae: Any
-    unet: Any
-    scheduler: Any
-    text_encoder: Any
+    vae: VAE
+    unet: UNet
+    scheduler: NoiseSchedule
+    text_encoder: TextEncoder
     tokenizer: Any
-    image_encoder: Any
+    image_encoder: ImageEncoder
     name: str = "in memory"
     digest: str = ""
 
@@ -152,7 +154,7 @@ class Models:
         return np.concatenate(out)
 
 
-def vision_model(encoder: Any) -> Any:
+def vision_model(encoder: ImageEncoder) -> Any:
     """The transformer inside a CLIP vision model, with or without its projection."""
     return getattr(encoder, "vision_model", encoder)
 
@@ -174,7 +176,9 @@ def check_layers(layers: Sequence[str], n_blocks: int) -> None:
             )
 
 
-def load(path: str | Path, guide: str | Path | None = None, device: str = "cpu", dtype=torch.float32) -> Models:
+def load(
+    path: str | Path, guide: str | Path | None = None, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> Models:
     """Open a model folder, the bundled models (`"demo"`), or a hub id.
 
     Parameters

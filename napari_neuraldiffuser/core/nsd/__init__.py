@@ -6,9 +6,10 @@
 import importlib
 from typing import Any
 
-from napari_neuraldiffuser.core.base.recipe import Source
+from napari_neuraldiffuser.core.base.recipe import OWN_SPACE, Source
 from napari_neuraldiffuser.core.nsd.betas import Betas
 from napari_neuraldiffuser.core.nsd.betas_file import betas_facts, dropped_notes, load_betas, save_betas
+from napari_neuraldiffuser.core.nsd.brain_source import BrainSource
 from napari_neuraldiffuser.core.nsd.errors import NSDError
 from napari_neuraldiffuser.core.nsd.mindeye import mindeye_betas
 from napari_neuraldiffuser.core.nsd.own import MASK, OwnScans
@@ -17,11 +18,12 @@ from napari_neuraldiffuser.core.nsd.rois import Rois
 from napari_neuraldiffuser.core.nsd.sessions import read_surface_session
 from napari_neuraldiffuser.core.nsd.stimuli import Stimuli
 from napari_neuraldiffuser.core.nsd.subject import Subject
-from napari_neuraldiffuser.core.nsd.user import OWN_SPACE, user_betas
+from napari_neuraldiffuser.core.nsd.user import user_betas
 from napari_neuraldiffuser.core.params import BetasParams
 
 __all__ = [
     "Betas",
+    "BrainSource",
     "MASK",
     "NSDError",
     "OWN_SPACE",
@@ -42,7 +44,7 @@ __all__ = [
 ]
 
 
-def open_source(source: Source, params: BetasParams | None = None) -> Subject | OwnScans:
+def open_source(source: Source, params: BetasParams | None = None) -> BrainSource:
     """The subject of an NSD folder, or own scans; opens no large file.
 
     Raises

@@ -8,6 +8,9 @@ import pandas as pd
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.nsd.errors import NSDError
 
+Session = tuple[np.ndarray, np.ndarray | None]
+"""Betas (trials, n_voxels) float32 of a session, and which voxels are valid in it, (n_voxels,) bool."""
+
 
 class Assembler:
     """Adds up sessions, one at a time, into one row per image (or per trial).
@@ -83,11 +86,10 @@ def _compact(data: np.ndarray, keep: np.ndarray) -> np.ndarray:
     return flat[: len(data) * width].reshape(len(data), width)
 
 
-def assemble(readers: Sequence[Callable], assembler: Assembler, progress: Progress | None = None) -> None:
+def assemble(readers: Sequence[Callable[[], Session]], assembler: Assembler, progress: Progress | None = None) -> None:
     """Read and add sessions one after another, reporting progress per session.
 
-    `readers` are functions and not arrays, so that nothing keeps a session alive while the next one is read; each
-    returns (betas (trials, n_voxels) float32, valid (n_voxels,) bool or None).
+    `readers` are functions and not arrays, so that nothing keeps a session alive while the next one is read.
     """
     for number, read in enumerate(readers, 1):
         assembler.add(*read())

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 import nibabel as nib
 import numpy as np
 
+from napari_neuraldiffuser.core.base.contracts import StimulusIds
 from napari_neuraldiffuser.core.nsd.errors import NSDError
 
 
@@ -74,11 +75,11 @@ class Betas:
             raise NSDError("betas must hold training stimuli, got test stimuli (shared images) only.")
         return self._rows(~self.shared), self._rows(self.shared)
 
-    def subset(self, stimulus_ids) -> "Betas":
+    def subset(self, stimulus_ids: StimulusIds) -> "Betas":
         """The rows of some images, in the order asked for; an unknown image is an NSDError."""
         wanted = np.atleast_1d(np.asarray(stimulus_ids, dtype=np.int64))
         rows = [np.flatnonzero(self.stimulus_ids == one) for one in wanted]
-        absent = [int(one) for one, found in zip(wanted, rows, strict=True) if not len(found)]
+        absent = [int(one) for one, where in zip(wanted, rows, strict=True) if not len(where)]
         if absent:
             raise NSDError(f"stimulus_ids must be among the {len(self)} rows of these betas, got {absent[:10]}.")
         return self._rows(np.concatenate(rows) if rows else np.empty(0, dtype=np.int64))
@@ -94,7 +95,7 @@ class Betas:
             dropped=dict(self.dropped),
         )
 
-    def to_volume(self, values, outside: float = 0.0) -> nib.Nifti1Image:
+    def to_volume(self, values: np.ndarray, outside: float = 0.0) -> nib.Nifti1Image:
         """Values per voxel as a NIfTI image in the betas' space.
 
         Parameters
@@ -110,7 +111,7 @@ class Betas:
             float32, shape (X, Y, Z) or (X, Y, Z, n).
         """
         values = np.asarray(values, dtype=np.float32)
-        if self.voxels is None:
+        if self.voxels is None or self.shape is None:
             raise NSDError("betas must have voxel positions to make a volume, got none (MindEye2 file).")
         if values.ndim not in (1, 2) or values.shape[-1] != len(self.voxels):
             raise NSDError(f"values must have {len(self.voxels)} entries on the last axis, got shape {values.shape}.")

@@ -1,15 +1,18 @@
 """What a source holds, for front ends that let the user choose: read without betas and without torch."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from napari_neuraldiffuser.core.base.contracts import SeenImages
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.progress import Events
 from napari_neuraldiffuser.core.base.recipe import Source
-from napari_neuraldiffuser.core.nsd import OWN_SPACE, open_source
+from napari_neuraldiffuser.core.nsd import OWN_SPACE, BrainSource, Rois, Subject, open_source
 from napari_neuraldiffuser.core.nsd.selection import chosen_sessions
 from napari_neuraldiffuser.core.params import BetasParams
 
@@ -44,26 +47,23 @@ def describe(source: Source, events: Events) -> dict[str, Any]:
     }
 
 
-def _open(source: Source) -> Any:
+def _open(source: Source) -> BrainSource:
     """In the space that is on disk: the first of `SPACES` whose betas are there."""
-    if source.own:
-        return open_source(source)
-    found = [open_source(source, BetasParams(space=space)) for space in SPACES]
-    there = [subject for subject in found if subject.layout.beta_folder.is_dir()]
-    return (there or found)[0]
+    for space in SPACES:
+        subject = open_source(source, BetasParams(space=space))
+        if not isinstance(subject, Subject) or subject.layout.beta_folder.is_dir():
+            return subject
+    return open_source(source)
 
 
-def trials_used(subject: Any, params: BetasParams) -> Any:
+def trials_used(subject: BrainSource, params: BetasParams) -> pd.DataFrame:
     """The trials of the sessions that betas of `params` are read from: chosen, and on disk."""
     trials = subject.trials
-    shown = list(dict.fromkeys(trials["session"].tolist()))
-    if hasattr(subject, "layout"):
-        shown = [k for k in subject.layout.sessions() if k in set(shown)]
-    chosen = set(chosen_sessions(params.sessions, [str(k) for k in shown]))
+    chosen = set(chosen_sessions(params.sessions, [str(session) for session in subject.sessions()]))
     return trials[trials["session"].astype(str).isin(chosen)]
 
 
-def stimuli_used(subject: Any, params: BetasParams) -> tuple[list[int], list[int]]:
+def stimuli_used(subject: BrainSource, params: BetasParams) -> tuple[list[int], list[int]]:
     """Training and test stimuli of those trials, sorted."""
     trials = trials_used(subject, params)
     shared = trials["shared"].astype(bool)
@@ -73,7 +73,7 @@ def stimuli_used(subject: Any, params: BetasParams) -> tuple[list[int], list[int
     return sorted(train - test if params.average_repeats else train), sorted(test)
 
 
-def _notes(subject: Any, sessions: Sequence[Any]) -> list[str]:
+def _notes(subject: BrainSource, sessions: Sequence[int | str]) -> list[str]:
     absent = [k for k in dict.fromkeys(subject.trials["session"].tolist()) if k not in sessions]
     return [f"sessions without betas on disk: {', '.join(map(str, absent))}"] if absent else []
 
@@ -86,7 +86,7 @@ def subjects(source: Source) -> list[str]:
     return sorted(path.name for path in folder.glob("subj*") if path.is_dir())
 
 
-def region_sizes(rois: Any) -> dict[str, int]:
+def region_sizes(rois: Rois) -> dict[str, int]:
     """Region name to number of voxels, regions without one included."""
     numbers, counts = np.unique(rois.labels, return_counts=True)
     sizes = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
@@ -106,12 +106,12 @@ def thumbnails(source: Source, ids: Sequence[int], size: int, events: Events) ->
     return {"images": images, "captions": captions(stimuli, ids)}
 
 
-def captions(stimuli: Any, ids: Sequence[int]) -> list[str]:
+def captions(stimuli: SeenImages, ids: Sequence[int]) -> list[str]:
     """First caption of every stimulus, empty where there is none."""
-    found = []
-    for stimulus in ids:
-        try:
-            found.append((stimuli.captions(int(stimulus)) or [""])[0])
-        except UserError:
-            found.append("")
-    return found
+    return [_first_caption(stimuli, int(stimulus)) for stimulus in ids]
+
+
+def _first_caption(stimuli: SeenImages, stimulus_id: int) -> str:
+    with suppress(UserError):
+        return (stimuli.captions(stimulus_id) or [""])[0]
+    return ""

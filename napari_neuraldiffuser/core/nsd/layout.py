@@ -101,17 +101,17 @@ class Layout:
         NSDError
             If there is none.
         """
-        found: dict[int, Path] = {}
+        ranked: dict[int, tuple[int, Path]] = {}
         for path in sorted(self.beta_folder.glob("betas_session*")):
-            match = SESSION_FILE.fullmatch(path.name)
-            if match and _preferred(path, found.get(int(match.group(1)))):
-                found[int(match.group(1))] = path
-        if not found:
+            if match := SESSION_FILE.fullmatch(path.name):
+                session, candidate = int(match[1]), (SUFFIX_ORDER.index(match[2]), path)
+                ranked[session] = min(candidate, ranked.get(session, candidate))
+        if not ranked:
             raise NSDError(
                 f"{self.beta_folder} must hold betas_sessionNN.hdf5, .nii or .nii.gz, got none. "
                 "Download the betas of this subject, space and version, or choose another version."
             )
-        return dict(sorted(found.items()))
+        return {session: path for session, (_, path) in sorted(ranked.items())}
 
     def check(self) -> None:
         """Raise NSDError unless this looks like an NSD tree with this subject in it."""
@@ -126,10 +126,3 @@ class Layout:
         if not self.ppdata.is_dir():
             have = sorted(p.name for p in self.ppdata.parent.glob("subj*"))
             raise NSDError(f"subject must be one of {have} in {self.ppdata.parent}, got {self.subject!r}.")
-
-
-def _preferred(path: Path, other: Path | None) -> bool:
-    def rank(p: Path) -> int:
-        return SUFFIX_ORDER.index(SESSION_FILE.fullmatch(p.name).group(2))
-
-    return other is None or rank(path) < rank(other)

@@ -11,10 +11,10 @@ import pandas as pd
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.nsd.betas import Betas
+from napari_neuraldiffuser.core.nsd.brain_source import BrainSource
 from napari_neuraldiffuser.core.nsd.errors import NSDError
 from napari_neuraldiffuser.core.nsd.own_stimuli import OwnStimuli
 from napari_neuraldiffuser.core.nsd.rois import Rois, label_names, parse_label_table, read_labels
-from napari_neuraldiffuser.core.nsd.selection import Selectable
 from napari_neuraldiffuser.core.nsd.user import assemble_betas, open_betas, read_mask, read_user_trials
 from napari_neuraldiffuser.core.nsd.volumes import check_grid, open_volume
 from napari_neuraldiffuser.core.params import BetasParams, default_of
@@ -29,7 +29,7 @@ NEEDED = {
 OPTIONAL = ("images", "captions", "anatomy")
 
 
-class OwnScans(Selectable):
+class OwnScans(BrainSource):
     """Scans of any experiment; making one opens no large file.
 
     Parameters
@@ -48,26 +48,27 @@ class OwnScans(Selectable):
     def __init__(self, source: Source, params: BetasParams | None = None) -> None:
         self.source, self.params, self.name = source, params or BetasParams(), source.subject
         _check_files(source)
-        self._grid = _grid(source.betas)
+        image = open_betas(source.betas)
+        x, y, z, self._n_trials = (int(n) for n in image.shape)
+        self._shape, self._affine = (x, y, z), image.affine
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Volume shape (X, Y, Z) of the betas."""
-        return self._grid[0][:3]
+        return self._shape
 
     @property
     def affine(self) -> np.ndarray:
         """4x4 voxel to mm of the betas' space."""
-        return self._grid[1]
+        return self._affine
 
     @cached_property
     def _table(self) -> tuple[pd.DataFrame, list[str]]:
-        return read_user_trials(self.source.trials, self._grid[0][3])
+        return read_user_trials(self.source.trials, self._n_trials)
 
     @cached_property
     def trials(self) -> pd.DataFrame:
-        """One row per trial: trial (0-based volume), session (text), trial_in_session, stimulus (label),
-        stimulus_id (index of the label), shared (a test image), repeat (0-based showing)."""
+        """As of `BrainSource`; session is text, stimulus_id the index of the label, which `stimulus` is."""
         table = self._table[0].copy()
         table["trial_in_session"] = table.groupby("session").cumcount()
         table["repeat"] = table.groupby("stimulus_id").cumcount()
@@ -113,6 +114,11 @@ class OwnScans(Selectable):
         inside = np.nan_to_num(read_mask(self.source.mask, open_betas(self.source.betas))) > 0
         return Rois(MASK, inside.astype(np.int32), {1: MASK}, self.affine)
 
+    @property
+    def anatomy_file(self) -> Path | None:
+        """The anatomy, if one was given."""
+        return Path(self.source.anatomy) if self.source.anatomy else None
+
     def anatomy(self) -> nib.spatialimages.SpatialImage | None:
         """The anatomy, or None where none was given."""
         if not self.source.anatomy:
@@ -125,8 +131,8 @@ class OwnScans(Selectable):
         return image
 
     def voxels(self, expression: str | None = None) -> np.ndarray:
-        """As `Selectable.voxels`; the default, a family of NSD's, stands for the mask where there is none."""
-        expression = expression or self.default_roi()
+        """As of `BrainSource`; the default, a family of NSD's, stands for the mask where there is none."""
+        expression = expression or self.params.roi
         nsds_own = expression == default_of(BetasParams, "roi") and expression not in self._families
         return super().voxels(MASK if nsds_own else expression)
 
@@ -143,13 +149,7 @@ def family_name(path: str | Path) -> str:
     """Family of a label volume: BIDS's seg- or atlas- entity, else the file's name."""
     stem = NIFTI.sub("", Path(path).name)
     entity = re.search(r"(?:^|_)(?:seg|atlas)-([0-9a-zA-Z]+)", stem)
-    return entity.group(1) if entity else stem
-
-
-def _grid(path: str) -> tuple[tuple[int, ...], np.ndarray]:
-    """(X, Y, Z, trials) and the affine of the betas."""
-    image = open_betas(path)
-    return tuple(int(n) for n in image.shape), image.affine
+    return entity[1] if entity else stem
 
 
 def _check_files(source: Source) -> None:

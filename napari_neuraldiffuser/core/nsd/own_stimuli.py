@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from napari_neuraldiffuser.core.base.contracts import SeenImages, StimulusIds
 from napari_neuraldiffuser.core.base.files import file_digest
 from napari_neuraldiffuser.core.nsd.errors import NSDError
 
@@ -21,7 +22,7 @@ WITH_ALPHA = {"LA", "PA", "RGBA"}
 READ_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
-class OwnStimuli:
+class OwnStimuli(SeenImages):
     """Images by index of their label: `stimuli[ids]` is uint8 (n, side, side, 3), `stimuli[id]` one of them.
 
     All come out square and of one size: the centre square of each, reduced to the smallest of them (512 px at most).
@@ -42,15 +43,15 @@ class OwnStimuli:
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, ids) -> np.ndarray:
+    def __getitem__(self, ids: Any) -> np.ndarray:
         wanted = np.asarray(ids)
         files = self.files(np.atleast_1d(wanted))
         images = np.empty((len(files), self.side, self.side, 3), dtype=np.uint8)
-        for place, path in enumerate(files):
-            images[place] = read_square(path, self.side)
+        for k, path in enumerate(files):
+            images[k] = read_square(path, self.side)
         return images if wanted.ndim else images[0]
 
-    def files(self, ids: Sequence[int]) -> list[Path]:
+    def files(self, ids: StimulusIds) -> list[Path]:
         """Image file of each index.
 
         Raises
@@ -58,26 +59,26 @@ class OwnStimuli:
         NSDError
             If an index has no label, or a label not exactly one file.
         """
-        found = [self._index.get(name, []) for name in self._labels(ids)]
-        absent = [name for name, files in zip(self._labels(ids), found, strict=True) if not files]
+        candidates = [self._index.get(name, []) for name in self._labels(ids)]
+        absent = [name for name, files in zip(self._labels(ids), candidates, strict=True) if not files]
         if absent:
             raise NSDError(
                 f"{self._folder} must hold an image <label>.png (.jpg ...) per stimulus of the trials table, "
                 f"got none for {len(absent)}: {', '.join(absent[:5])}. There are: "
                 f"{', '.join([*self._index][:3]) or 'no images'} ... Name the files by the labels."
             )
-        double = next((files for files in found if len(files) > 1), None)
+        double = next((files for files in candidates if len(files) > 1), None)
         if double:
             raise NSDError(
                 f"{self._folder} must hold one image per label, got {double[0].name} and {double[1].name}. "
                 "Remove one, or write the label with its suffix in the trials table."
             )
-        return [files[0] for files in found]
+        return [files[0] for files in candidates]
 
     @cached_property
     def side(self) -> int:
         """Side of every image that comes out, px."""
-        return min([MAX_SIDE, *(min(size) for size in self._sizes)])
+        return min([MAX_SIDE, *(side for size in self._sizes for side in size)])
 
     @property
     def notes(self) -> list[str]:
@@ -93,7 +94,7 @@ class OwnStimuli:
             raise NSDError(f"{self._captions_file} must have captions of stimulus {name}, got none. Add them.")
         return list(self._captions[name])
 
-    def fingerprint(self, ids: Sequence[int]) -> str:
+    def fingerprint(self, ids: StimulusIds) -> str:
         """Digest of the labels, images and captions of some indices: an index alone does not say what was seen."""
         digest = hashlib.sha256(str(self.side).encode())
         for stimulus_id, path in zip(ids, self.files(ids), strict=True):
@@ -103,7 +104,7 @@ class OwnStimuli:
             digest.update(json.dumps(about).encode())
         return digest.hexdigest()
 
-    def _labels(self, ids: Sequence[int]) -> list[str]:
+    def _labels(self, ids: StimulusIds) -> list[str]:
         if not all(isinstance(one, (int, np.integer)) for one in ids):
             raise NSDError(f"stimulus ids must be whole numbers, got {list(ids)[:5]}.")
         outside = [one for one in ids if not 0 <= one < len(self.names)]
@@ -186,7 +187,7 @@ def _opaque(image: Image.Image, path: Path) -> Image.Image:
         raise NSDError(f"{path} must be an image of 8 bits per channel, got mode {image.mode}. Save it as 8-bit RGB.")
     if image.mode in WITH_ALPHA or "transparency" in image.info:
         image = image.convert("RGBA")
-        if image.getchannel("A").getextrema()[0] < 255:
+        if np.asarray(image)[..., 3].min() < 255:
             raise NSDError(f"{path} must be opaque, got transparent pixels. Save it on the background that was shown.")
     return image.convert("RGB")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_neuraldiffuser.core.nsd.betas import Betas
+from napari_neuraldiffuser.core.base.contracts import Responses
 from napari_neuraldiffuser.core.nsd.errors import NSDError
 from napari_neuraldiffuser.core.nsd.layout import Layout
 from napari_neuraldiffuser.core.nsd.volumes import check_grid, read_volume
@@ -32,7 +32,7 @@ class Rois:
     names: dict[int, str]
     affine: np.ndarray
 
-    def of(self, betas: Betas) -> dict[str, np.ndarray]:
+    def of(self, betas: Responses) -> dict[str, np.ndarray]:
         """Region name -> (n_voxels,) bool over the voxels of `betas`.
 
         Raises
@@ -40,7 +40,7 @@ class Rois:
         NSDError
             If the volume has another shape or affine than the betas, or the betas have no geometry.
         """
-        if betas.voxels is None:
+        if betas.voxels is None or betas.shape is None:
             raise NSDError(f"betas must have voxel positions to apply {self.name}, got betas without geometry.")
         check_grid(f"ROI {self.name}", (self.labels.shape, self.affine), (betas.shape, betas.affine))
         x, y, z = betas.voxels.T

@@ -7,6 +7,7 @@ or .nii.gz.  A term that contains an operator with its spaces goes between doubl
 """
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_neuraldiffuser.core.nsd.betas import mask_voxels
 from napari_neuraldiffuser.core.nsd.errors import NSDError
+from napari_neuraldiffuser.core.nsd.rois import Rois
 from napari_neuraldiffuser.core.nsd.volumes import check_grid, read_volume
 
 GRAMMAR = "Join terms by ' + ' (with), ' & ' (only where also) and ' - ' (without), from left to right, no brackets"
@@ -27,11 +28,12 @@ OPERATOR = re.compile(r'\s+([+&-])\s+(?=(?:[^"]*"[^"]*")*[^"]*$)')
 PART = re.compile(r"(?:(.*\d)[vd]|(.+)-\d+)")
 """Parts of one region: ventral and dorsal (V1v, V1d), or numbered along the cortex (FFA-1, FFA-2)."""
 
-JOIN = {
+JOIN: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "+": np.logical_or,
     "&": np.logical_and,
     "-": lambda chosen, term: chosen & ~term,
 }
+"""How a term joins what stands before it."""
 
 
 @dataclass(frozen=True)
@@ -47,40 +49,36 @@ class Term:
         return self.name.lower().endswith((".nii", ".nii.gz"))
 
 
-class Selectable:
-    """What has regions on one grid; subclasses have `roi_names()`, `rois(name)`, `shape` and `affine`."""
+class Selectable(ABC):
+    """What has regions on one grid."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Of the grid."""
+
+    @property
+    @abstractmethod
+    def affine(self) -> np.ndarray:
+        """(4, 4) voxel to millimetres."""
+
+    @abstractmethod
+    def roi_names(self) -> list[str]:
+        """The families of regions."""
+
+    @abstractmethod
+    def rois(self, name: str) -> Rois:
+        """One family; an unknown name is an NSDError."""
 
     @cached_property
     def _regions(self) -> dict[str, tuple[str, ...]]:
         return {}
-
-    def default_roi(self) -> str:
-        """The expression where none is given."""
-        return self.params.roi
 
     def regions(self, family: str) -> tuple[str, ...]:
         """Names of the regions of one family; its volume is read the first time only."""
         if family not in self._regions:
             self._regions[family] = tuple(self.rois(family).names.values())
         return self._regions[family]
-
-    def voxels(self, expression: str | None = None) -> np.ndarray:
-        """Positions (n, 3) of the voxels that an ROI expression selects, in the order of the betas' columns.
-
-        Reads ROI volumes only.  Betas may have fewer voxels: those without a signal are dropped.
-
-        Parameters
-        ----------
-        expression : str, optional
-            See `selection`; default `params.roi`.
-
-        Raises
-        ------
-        NSDError
-            For an unknown or ambiguous name, an unreadable mask or one on another grid, or an empty selection.
-        """
-        expression = expression or self.default_roi()
-        return mask_voxels(select(self, expression), f"ROI {expression}")
 
 
 def as_term(name: str | Path) -> str:
@@ -149,7 +147,7 @@ def select(subject: Selectable, expression: str) -> np.ndarray:
     Raises
     ------
     NSDError
-        As `Selectable.voxels`.
+        For an unknown or ambiguous name, an unreadable mask or one on another grid, or an empty selection.
     """
     chosen, counts = np.zeros(subject.shape, dtype=bool), []
     for term in parse(expression):
@@ -184,15 +182,15 @@ def _named(subject: Selectable, term: Term) -> np.ndarray:
     family, _, region = term.name.rpartition("/")
     if family and family not in families:
         raise _unknown(subject, term.name, families)
-    found = {one: parts for one in ([family] if family else families) if (parts := _parts(subject, one, region))}
-    if not found:
+    having = {one: parts for one in ([family] if family else families) if (parts := _parts(subject, one, region))}
+    if not having:
         raise _unknown(subject, term.name, families)
-    if len(found) > 1:
+    if len(having) > 1:
         raise NSDError(
-            f"roi must name one region, got {region!r}, which {len(found)} families have: {', '.join(found)}. "
-            f"Write {' or '.join(f'{one}/{region}' for one in found)}."
+            f"roi must name one region, got {region!r}, which {len(having)} families have: {', '.join(having)}. "
+            f"Write {' or '.join(f'{one}/{region}' for one in having)}."
         )
-    ((family, parts),) = found.items()
+    ((family, parts),) = having.items()
     rois = subject.rois(family)
     return np.isin(rois.labels, [label for label, name in rois.names.items() if name in parts and label > 0])
 
@@ -211,15 +209,15 @@ def _region_names(subject: Selectable, family: str) -> set[str]:
         return set()
 
 
-def _whole(name: str) -> str | None:
-    """Region that `name` is a part of."""
+def _whole(name: str) -> str:
+    """Region that `name` is a part of, or nothing."""
     match = PART.fullmatch(name)
-    return match and (match.group(1) or match.group(2))
+    return match[1] or match[2] if match else ""
 
 
 def _unknown(subject: Selectable, name: str, families: list[str]) -> NSDError:
     regions = {family: _region_names(subject, family) for family in families}
-    known = {one for names in regions.values() for one in names | {_whole(n) for n in names} - {None}}
+    known = {one for names in regions.values() for one in names | {_whole(n) for n in names} - {""}}
     known |= {f"{family}/{one}" for family, names in regions.items() for one in names} if "/" in name else set(families)
     lower = {one.lower(): one for one in sorted(known)}
     close = [lower[one] for one in get_close_matches(name.lower(), lower, cutoff=0.55)]
@@ -263,9 +261,9 @@ def _sessions_of(item: str, labels: list[str], numbers: dict[int, str]) -> set[s
     match = re.fullmatch(r"(\d+)(?:\s*-\s*(\d+))?", item)
     if match:
         first, last = int(match.group(1)), int(match.group(2) or match.group(1))
-        found = {number: label for number, label in numbers.items() if first <= number <= last}
-        if first <= last and len(found) == last - first + 1:
-            return set(found.values())
+        named = {label for number, label in numbers.items() if first <= number <= last}
+        if first <= last and len(named) == last - first + 1:
+            return named
     raise NSDError(
         f"sessions must be all, or labels and ranges of the sessions there are ({listed(labels)}), such as 1-4,7; "
         f"got {item!r}. Name sessions that are there."
@@ -274,8 +272,11 @@ def _sessions_of(item: str, labels: list[str], numbers: dict[int, str]) -> set[s
 
 def listed(labels: list[str]) -> str:
     """Sessions as one would write them: runs of numbers as ranges."""
-    runs: list[list[str]] = []
+    ranges: list[list[str]] = []
     for label in labels:
-        follows = runs and label.isdecimal() and runs[-1][-1].isdecimal() and int(label) == int(runs[-1][-1]) + 1
-        runs[-1].append(label) if follows else runs.append([label])
-    return ", ".join(run[0] if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+        last = ranges[-1][-1] if ranges else ""
+        if label.isdecimal() and last.isdecimal() and int(label) == int(last) + 1:
+            ranges[-1].append(label)
+        else:
+            ranges.append([label])
+    return ", ".join(part[0] if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in ranges)

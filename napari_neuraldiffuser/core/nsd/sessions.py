@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 
 from napari_neuraldiffuser.core.nsd.errors import NSDError
-from napari_neuraldiffuser.core.nsd.volumes import READ_ERRORS, check_grid, open_volume, unreadable
+from napari_neuraldiffuser.core.nsd.volumes import READ_ERRORS, Grid, check_grid, open_volume, unreadable
 
 INT16_SCALE = 300.0
 """NSD stores int16(percent signal change x 300); float files (fsaverage) are not scaled."""
@@ -23,7 +23,7 @@ INT16_SCALE = 300.0
 BLOCK_BYTES = 64 * 2**20
 
 
-def read_session(path: Path, voxels: np.ndarray, n_trials: int, grid: tuple[tuple, np.ndarray | None]) -> np.ndarray:
+def read_session(path: Path, voxels: np.ndarray, n_trials: int, grid: Grid) -> np.ndarray:
     """Betas of one session at some voxels.
 
     Parameters
@@ -56,7 +56,7 @@ def read_session(path: Path, voxels: np.ndarray, n_trials: int, grid: tuple[tupl
         raise unreadable(path, "session betas", error) from error
 
 
-def session_grid(path: Path) -> tuple[tuple, np.ndarray | None]:
+def session_grid(path: Path) -> Grid:
     """(X, Y, Z) and affine of a session file; HDF5 files carry no affine (None)."""
     if path.suffix != ".hdf5":
         image = open_volume(path, "session betas")
@@ -86,7 +86,7 @@ def read_surface_session(path: str | Path) -> np.ndarray:
     return np.ascontiguousarray(values[:, 0, 0, :].T, dtype=np.float32)
 
 
-def _read_hdf5(path: Path, voxels: np.ndarray, n_trials: int, grid) -> np.ndarray:
+def _read_hdf5(path: Path, voxels: np.ndarray, n_trials: int, grid: Grid) -> np.ndarray:
     with h5py.File(path, "r") as file:
         dataset = _dataset(file, path)
         check_grid(str(path), (dataset.shape[:0:-1], None), grid)
@@ -130,8 +130,7 @@ def _blocks(dataset: h5py.Dataset, voxels: np.ndarray) -> np.ndarray:
     trial slabs."""
     data = np.empty((dataset.shape[0], len(voxels)), dtype=dataset.dtype)
     size = np.array(dataset.chunks or (_slab(dataset.shape[1:], dataset.dtype), *dataset.shape[1:]))
-    place = voxels[:, ::-1] // size[1:]
-    corners, which = np.unique(place, axis=0, return_inverse=True)
+    corners, which = np.unique(voxels[:, ::-1] // size[1:], axis=0, return_inverse=True)
     for number, corner in enumerate(corners):
         rows = np.flatnonzero(which.ravel() == number)
         start = corner * size[1:]
@@ -142,7 +141,7 @@ def _blocks(dataset: h5py.Dataset, voxels: np.ndarray) -> np.ndarray:
     return data
 
 
-def _read_nifti(path: Path, voxels: np.ndarray, n_trials: int, grid) -> np.ndarray:
+def _read_nifti(path: Path, voxels: np.ndarray, n_trials: int, grid: Grid) -> np.ndarray:
     # kept open: a gzip stream is then unpacked once, front to back, instead of once per block
     image = open_volume(path, "session betas", keep_file_open=True)
     if len(image.shape) != 4:
@@ -165,7 +164,7 @@ def iterate_nifti(
         yield trials, np.asarray(image.dataobj[..., trials])[x, y, z].T
 
 
-def _slab(shape: tuple, dtype: np.dtype) -> int:
+def _slab(shape: tuple[int, ...], dtype: np.dtype) -> int:
     return max(1, BLOCK_BYTES // (math.prod(shape) * dtype.itemsize))
 
 

@@ -35,7 +35,7 @@ MARKER = "nsddata_stimuli/simulation.json"
 
 def write_subjects(
     nsd_dir: str | Path, params: SimulationParams | None = None, progress: Progress | None = None
-) -> list:
+) -> list[Path]:
     """Write `params.n_subjects` subjects, subj01 onwards, and return their truth files.
 
     What is there already, complete and of the same parameters, is kept.
@@ -102,19 +102,9 @@ def is_complete(layout: Layout, recipe: str, params: SimulationParams) -> bool:
 
 def code_digest() -> str:
     """Digest of the code that decides the bytes: a subject of an older simulator is not reused."""
-    modules = (
-        scenes,
-        scene_backgrounds,
-        scene_captions,
-        scene_shapes,
-        atlas,
-        brain,
-        experiment,
-        features,
-        files,
-        noise,
-    )
-    return fingerprint([file_digest(module.__file__) for module in (*modules, responses)] + [file_digest(__file__)])
+    drawing = (scenes, scene_backgrounds, scene_captions, scene_shapes)
+    modules = (*drawing, atlas, brain, experiment, features, files, noise, responses)
+    return fingerprint([file_digest(str(module.__file__)) for module in modules] + [file_digest(__file__)])
 
 
 def scene_of(seed: int, stimulus_id: int) -> scenes.Scene:

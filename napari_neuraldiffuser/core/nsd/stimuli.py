@@ -3,17 +3,19 @@
 import json
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pandas as pd
 
+from napari_neuraldiffuser.core.base.contracts import SeenImages
 from napari_neuraldiffuser.core.nsd.errors import NSDError
 from napari_neuraldiffuser.core.nsd.layout import Layout
 from napari_neuraldiffuser.core.nsd.volumes import unreadable
 
 
-class Stimuli:
+class Stimuli(SeenImages):
     """NSD's 73,000 images: `stimuli[ids]` is uint8 (n, H, W, 3), `stimuli[id]` is (H, W, 3).
 
     Parameters
@@ -46,7 +48,7 @@ class Stimuli:
     def __len__(self) -> int:
         return self._shape[0]
 
-    def __getitem__(self, ids) -> np.ndarray:
+    def __getitem__(self, ids: Any) -> np.ndarray:
         wanted = np.asarray(ids)
         if wanted.size and not np.issubdtype(wanted.dtype, np.integer):
             raise NSDError(f"stimulus ids must be whole numbers, got {wanted.dtype}.")
@@ -56,8 +58,8 @@ class Stimuli:
             raise NSDError(f"stimulus ids must be 0 ... {len(self) - 1} (0-based 73k ids), got {outside[:5].tolist()}.")
         images = np.empty((len(flat), *self._shape[1:]), dtype=np.uint8)
         with self._open() as file:
-            for place, one in enumerate(flat.tolist()):
-                images[place] = file["imgBrick"][one]
+            for k, stimulus_id in enumerate(flat.tolist()):
+                images[k] = file["imgBrick"][stimulus_id]
         return images if wanted.ndim else images[0]
 
     @cached_property

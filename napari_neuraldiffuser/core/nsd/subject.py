@@ -8,20 +8,21 @@ import numpy as np
 import pandas as pd
 
 from napari_neuraldiffuser.core.base.progress import Progress
-from napari_neuraldiffuser.core.nsd.assemble import Assembler, assemble, shared_rows
+from napari_neuraldiffuser.core.nsd.assemble import Assembler, Session, assemble, shared_rows
 from napari_neuraldiffuser.core.nsd.betas import Betas
+from napari_neuraldiffuser.core.nsd.brain_source import BrainSource
 from napari_neuraldiffuser.core.nsd.design import TRIALS_PER_SESSION, read_trials
 from napari_neuraldiffuser.core.nsd.errors import NSDError
 from napari_neuraldiffuser.core.nsd.layout import Layout
 from napari_neuraldiffuser.core.nsd.rois import Rois, available, read_rois
-from napari_neuraldiffuser.core.nsd.selection import Selectable, chosen_sessions, listed, wants_all
+from napari_neuraldiffuser.core.nsd.selection import chosen_sessions, listed, wants_all
 from napari_neuraldiffuser.core.nsd.sessions import read_session, read_surface_session, session_grid
 from napari_neuraldiffuser.core.nsd.stimuli import Stimuli
 from napari_neuraldiffuser.core.nsd.volumes import check_grid, open_volume, read_volume
 from napari_neuraldiffuser.core.params import BetasParams
 
 
-class Subject(Selectable):
+class Subject(BrainSource):
     """A subject of an NSD folder; making one opens no large file.
 
     Parameters
@@ -44,13 +45,16 @@ class Subject(Selectable):
         self.layout = Layout(Path(nsd_dir), subject, self.params.space, self.params.version)
         self.layout.check()
         self.name = subject
-        self.stimuli = Stimuli(self.layout)
 
     @cached_property
     def trials(self) -> pd.DataFrame:
-        """Trials table (see `design.read_trials`): trial, session, trial_in_session, stimulus_id, shared,
-        repeat."""
+        """See `design.read_trials`."""
         return read_trials(self.layout)
+
+    @cached_property
+    def stimuli(self) -> Stimuli:
+        """NSD's images and captions by 0-based 73k id."""
+        return Stimuli(self.layout)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -72,7 +76,8 @@ class Subject(Selectable):
             image = open_volume(path, "reference volume")
             check_grid(str(path), (image.shape[:3], None), (shape, None))
             affine = image.affine
-        return tuple(int(n) for n in shape), affine
+        x, y, z = (int(n) for n in shape)
+        return (x, y, z), affine
 
     def _reference(self) -> Path:
         choices = [
@@ -96,9 +101,19 @@ class Subject(Selectable):
         check_grid(f"ROI {name}", (rois.labels.shape, rois.affine), self._grid)
         return rois
 
-    def anatomy(self) -> nib.Nifti1Image | None:
-        """T1 resampled to the betas' space, or None where the file is absent."""
-        return open_volume(self.layout.anatomy, "anatomy") if self.layout.anatomy.is_file() else None
+    @property
+    def anatomy_file(self) -> Path:
+        """T1 resampled to the betas' space."""
+        return self.layout.anatomy
+
+    def anatomy(self) -> nib.spatialimages.SpatialImage | None:
+        """That T1, or None where the file is absent."""
+        return open_volume(self.anatomy_file, "anatomy") if self.anatomy_file.is_file() else None
+
+    def sessions(self) -> list[int]:
+        """The sessions that have trials and betas on disk."""
+        shown = set(self.trials["session"].tolist())
+        return [session for session in self.layout.sessions() if session in shown]
 
     def noise_ceiling(self, repeats: int = 3) -> nib.Nifti1Image:
         """Noise ceiling in percent of variance for the average of `repeats` trials (method.md eq. 4).
@@ -170,7 +185,7 @@ class Subject(Selectable):
         notes += [f"sessions left out by choice: {left}"] if left else []
         return {k: path for k, path in files.items() if k in chosen}, notes
 
-    def _read(self, session: int, path: Path, voxels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    def _read(self, session: int, path: Path, voxels: np.ndarray) -> Session:
         """One session's betas and, where NSD says so, which voxels are valid in it."""
         valid = None
         if self.layout.valid_session(session).is_file():

@@ -9,7 +9,7 @@ import pandas as pd
 
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import OWN_SPACE
-from napari_neuraldiffuser.core.nsd.assemble import Assembler, assemble, shared_rows
+from napari_neuraldiffuser.core.nsd.assemble import Assembler, Session, assemble, shared_rows
 from napari_neuraldiffuser.core.nsd.betas import Betas, mask_voxels
 from napari_neuraldiffuser.core.nsd.errors import NSDError
 from napari_neuraldiffuser.core.nsd.selection import chosen_sessions, listed
@@ -92,10 +92,10 @@ def assemble_betas(
     except NSDError:
         raise
     except READ_ERRORS as error:
-        raise unreadable(image.get_filename(), "betas", error) from error
+        raise unreadable(str(image.get_filename()), "betas", error) from error
     data, kept, dropped = assembler.finish()
-    unnamed = image.shape[3] - len(whole)
-    if unnamed:
+    *shape, n_volumes = image.shape
+    if unnamed := n_volumes - len(whole):
         notes.append(f"{unnamed} volumes without a row in the trials table left out")
     return Betas(
         data,
@@ -104,7 +104,7 @@ def assemble_betas(
         assembler.repeats,
         voxels[kept],
         image.affine,
-        image.shape[:3],
+        (shape[0], shape[1], shape[2]),
         OWN_SPACE,
         notes,
         dropped,
@@ -140,7 +140,7 @@ def read_user_trials(path: str | Path, n_volumes: int) -> tuple[pd.DataFrame, li
     return table.sort_values(["session", "trial"], kind="stable").reset_index(drop=True), names
 
 
-def _check_volumes(trial: pd.Series, n_volumes: int, path) -> None:
+def _check_volumes(trial: pd.Series, n_volumes: int, path: str | Path) -> None:
     whole = pd.api.types.is_integer_dtype(trial)
     if not whole or trial.min() < 0 or trial.max() >= n_volumes or trial.duplicated().any():
         raise NSDError(
@@ -149,13 +149,13 @@ def _check_volumes(trial: pd.Series, n_volumes: int, path) -> None:
         )
 
 
-def _check_sessions(table: pd.DataFrame, path) -> None:
+def _check_sessions(table: pd.DataFrame, path: str | Path) -> None:
     small = table.groupby("session", dropna=False).size()
     if table["session"].isna().any() or small.min() < 2:
         raise NSDError(f"trials must have at least two trials in every session, got {small.to_dict()} in {path}.")
 
 
-def _test_column(table: pd.DataFrame, path) -> np.ndarray:
+def _test_column(table: pd.DataFrame, path: str | Path) -> np.ndarray:
     """(n,) bool from the optional column `test` or `shared`; all False without one."""
     name = next((one for one in ("test", "shared") if one in table.columns), None)
     if name is None:
@@ -166,19 +166,18 @@ def _test_column(table: pd.DataFrame, path) -> np.ndarray:
     return words.isin(["1", "true"]).to_numpy()
 
 
-def _readers(image: nib.spatialimages.SpatialImage, voxels: np.ndarray, table: pd.DataFrame) -> list:
+def _readers(image: nib.spatialimages.SpatialImage, voxels: np.ndarray, table: pd.DataFrame) -> list[partial[Session]]:
     """One reader per session, in order."""
     sessions = [rows["trial"].to_numpy() for _, rows in table.groupby("session", sort=True)]
     return [partial(_read_session, image, voxels, trials) for trials in sessions]
 
 
-def _read_session(image: nib.spatialimages.SpatialImage, voxels: np.ndarray, trials: np.ndarray) -> tuple:
-    """Masked volumes `trials` (n_trials, n_voxels), read front to back so that a .nii.gz is not unpacked
-    per volume."""
-    place = {int(trial): k for k, trial in enumerate(trials)}
+def _read_session(image: nib.spatialimages.SpatialImage, voxels: np.ndarray, trials: np.ndarray) -> Session:
+    """Masked volumes `trials` (n_trials,), read front to back so that a .nii.gz is not unpacked per volume."""
+    row_of = {int(trial): k for k, trial in enumerate(trials)}
     session = np.empty((len(trials), len(voxels)), dtype=np.float32)
     for block, values in iterate_nifti(image, voxels, int(trials.min()), int(trials.max()) + 1):
-        for trial, row in enumerate(values, block.start):
-            if trial in place:
-                session[place[trial]] = row
+        for trial, volume in enumerate(values, block.start):
+            if trial in row_of:
+                session[row_of[trial]] = volume
     return session, None

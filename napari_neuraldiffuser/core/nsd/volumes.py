@@ -2,6 +2,7 @@
 
 import zlib
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -13,8 +14,11 @@ READ_ERRORS = (OSError, EOFError, zlib.error, ValueError, nib.filebasedimages.Im
 
 AFFINE_TOLERANCE_MM = 1e-2
 
+Grid = tuple[tuple[int, ...], np.ndarray | None]
+"""Shape, and 4x4 voxel to mm; HDF5 files carry no affine."""
 
-def open_volume(path: str | Path, name: str = "volume", **options) -> nib.spatialimages.SpatialImage:
+
+def open_volume(path: str | Path, name: str = "volume", **options: Any) -> nib.spatialimages.SpatialImage:
     """Open an image without reading its data.
 
     Raises
@@ -23,11 +27,14 @@ def open_volume(path: str | Path, name: str = "volume", **options) -> nib.spatia
         If the file is missing or not an image.
     """
     try:
-        return nib.load(path, **options)
+        image = nib.load(path, **options)
     except FileNotFoundError as error:
         raise NSDError(f"{name} must be an existing file, got {path}. Check the path.") from error
     except READ_ERRORS as error:
         raise unreadable(path, name, error) from error
+    if not isinstance(image, nib.spatialimages.SpatialImage):
+        raise NSDError(f"{name} must be an image of volumes, got {type(image).__name__} in {path}.")
+    return image
 
 
 def read_volume(path: str | Path, name: str = "volume") -> tuple[np.ndarray, np.ndarray]:
@@ -52,9 +59,8 @@ def unreadable(path: str | Path, name: str, error: Exception) -> NSDError:
     )
 
 
-def check_grid(name: str, grid: tuple[tuple, np.ndarray | None], reference: tuple[tuple, np.ndarray | None]) -> None:
-    """Raise NSDError unless `grid` = (shape, affine) is the reference's; an affine of None is not
-    compared."""
+def check_grid(name: str, grid: Grid, reference: Grid) -> None:
+    """Raise NSDError unless `grid` is the reference's; an affine of None is not compared."""
     (shape, affine), (wanted_shape, wanted_affine) = grid, reference
     if tuple(shape) != tuple(wanted_shape):
         raise NSDError(

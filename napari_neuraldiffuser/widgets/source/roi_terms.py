@@ -34,10 +34,16 @@ class Regions(Selectable):
         Family to region to number of voxels, as `describe` gives them.
     """
 
+    affine = np.eye(4)
+
     def __init__(self, families: Mapping[str, Mapping[str, int]]) -> None:
         self.families = {family: tuple(regions) for family, regions in families.items()}
         self.keys: list[Key] = [(family, one) for family, regions in self.families.items() for one in regions]
-        self.shape, self.affine = (len(self.keys),), np.eye(4)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """One voxel for each region."""
+        return (len(self.keys),)
 
     def roi_names(self) -> list[str]:
         """The families."""

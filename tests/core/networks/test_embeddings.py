@@ -2,13 +2,14 @@ import h5py
 import numpy as np
 import pytest
 
+from napari_neuraldiffuser.core.base.contracts import SeenImages
 from napari_neuraldiffuser.core.networks import embeddings
 from napari_neuraldiffuser.core.networks.embeddings import EmbeddingError, Embeddings, TargetFile
 from napari_neuraldiffuser.core.params import LAYERS, TARGETS, FeatureParams
 from tests.support.small_models import small_models
 
 
-class FewStimuli:
+class FewStimuli(SeenImages):
     """Images and captions in memory; counts how many images were asked for."""
 
     def __init__(self, n=7):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from nibabel.affines import apply_affine
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial import cKDTree
@@ -48,8 +49,8 @@ class Brain:
     members: dict[Region, np.ndarray]
     general: np.ndarray
 
-    def volume(self, values: np.ndarray, dtype, outside=0) -> np.ndarray:
-        """(n,) values as a volume (X, Y, Z)."""
+    def volume(self, values: npt.ArrayLike, dtype: npt.DTypeLike, outside: int = 0) -> np.ndarray:
+        """Values (n,), or one for all, as a volume (X, Y, Z)."""
         filled = np.full(self.shape, outside, dtype=dtype)
         filled[tuple(self.voxels.T)] = values
         return filled
@@ -86,7 +87,7 @@ def make_brain(grid: str, rng: np.random.Generator) -> Brain:
     return Brain(shape, affine, voxels, mni, anatomy, members, grow_general(mni, members, size**3))
 
 
-def _template(shape: tuple, to_mni: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray]:
+def _template(shape: tuple[int, int, int], to_mni: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray]:
     """Grey fraction and T1 of the 2 mm MNI template on a grid, averaged over about a voxel."""
     from nilearn.datasets import load_mni152_gm_template, load_mni152_template
 

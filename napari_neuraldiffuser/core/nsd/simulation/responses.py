@@ -136,7 +136,9 @@ def low_level_signal(
     return out
 
 
-def receptive_fields(place: np.ndarray, sigma: np.ndarray, turn: np.ndarray, phase: np.ndarray) -> tuple:
+def receptive_fields(
+    place: np.ndarray, sigma: np.ndarray, turn: np.ndarray, phase: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Gaussian pooling weights (rows sum to 1) and Gabor filters of the same envelope, each (n, 1024)
     float32."""
     axis = (np.arange(FIELD_PX) + 0.5) / FIELD_PX - 0.5

@@ -4,21 +4,21 @@ Every painter takes ``x`` of shape (1, size) and ``y`` of shape (size, 1), fract
 centres, a generator seeded by the scene, and the horizon's height; it returns RGB (size, size, 3) in [0, 1].
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 
-def _rgb(*values):
+def _rgb(*values: float) -> np.ndarray:
     return np.array(values, np.float32)
 
 
-def _mix(first, second, amount):
+def _mix(first: np.ndarray, second: np.ndarray, amount: np.ndarray) -> np.ndarray:
     """Blend two colours (or images) by a map (size, size)."""
     return first + (second - first) * amount[..., None]
 
 
-def _waves(x, y, rng, frequency, stretch=1.0):
+def _waves(
+    x: np.ndarray, y: np.ndarray, rng: np.random.Generator, frequency: float, stretch: float = 1.0
+) -> np.ndarray:
     """Smooth noise of about unit height: six plane waves, summed as one matrix product.
 
     ``sin(a + b) = sin a cos b + cos a sin b`` makes each wave two outer products: far fewer sines.
@@ -33,18 +33,18 @@ def _waves(x, y, rng, frequency, stretch=1.0):
     return rows @ columns.T / np.float32(2.0)
 
 
-def _below(x, y, line, soft=0.0):
+def _below(x: np.ndarray, y: np.ndarray, line: np.ndarray, soft: float = 0.0) -> np.ndarray:
     """Coverage (size, size) of what lies under a curve ``line`` (1, size), its edge one pixel (or ``soft``) wide."""
     width = max(soft, 1.0 / y.shape[0])
     return np.clip(0.5 + (y - line) / width, 0, 1)
 
 
-def _sky(y, horizon, zenith, low):
+def _sky(y: np.ndarray, horizon: float, zenith: np.ndarray, low: np.ndarray) -> np.ndarray:
     ramp = np.clip(y / horizon, 0, 1)
     return _mix(zenith, low, np.broadcast_to(ramp, (y.shape[0], y.shape[0])))
 
 
-def meadow(x, y, rng, horizon):
+def meadow(x: np.ndarray, y: np.ndarray, rng: np.random.Generator, horizon: float) -> np.ndarray:
     clouds = np.clip(_waves(x, y, rng, 1.8, 2.0) - 0.35, 0, 0.8)
     sky = _mix(_sky(y, horizon, _rgb(0.32, 0.60, 0.95), _rgb(0.72, 0.87, 0.98)), _rgb(1, 1, 1), clouds)
     grass = 0.5 + 0.25 * _waves(x, y, rng, 7.0, 0.5)
@@ -53,7 +53,7 @@ def meadow(x, y, rng, horizon):
     return _mix(sky, ground, _below(x, y, hill))
 
 
-def sea(x, y, rng, horizon):
+def sea(x: np.ndarray, y: np.ndarray, rng: np.random.Generator, horizon: float) -> np.ndarray:
     sky = _sky(y, horizon, _rgb(0.45, 0.68, 0.92), _rgb(0.95, 0.90, 0.82))
     depth = np.clip((y - horizon) / (1 - horizon), 0, 1)
     swell = np.sin(2 * np.pi * (5.0 * depth**0.7 + 0.25 * _waves(x, y, rng, 2.2)) + rng.uniform(0, 6))
@@ -62,7 +62,7 @@ def sea(x, y, rng, horizon):
     return _mix(sky, water, _below(x, y, horizon + 0 * x))
 
 
-def desert(x, y, rng, horizon):
+def desert(x: np.ndarray, y: np.ndarray, rng: np.random.Generator, horizon: float) -> np.ndarray:
     image = _sky(y, horizon, _rgb(0.55, 0.75, 0.90), _rgb(0.99, 0.85, 0.62))
     for layer, tone in enumerate((0.74, 0.86, 1.0)):
         line = horizon + 0.17 * layer + 0.07 * np.sin(2 * np.pi * (x * rng.uniform(0.6, 1.1) + rng.uniform()))
@@ -72,7 +72,7 @@ def desert(x, y, rng, horizon):
     return image
 
 
-def night(x, y, rng, horizon):
+def night(x: np.ndarray, y: np.ndarray, rng: np.random.Generator, horizon: float) -> np.ndarray:
     image = _sky(y, horizon + 0.3, _rgb(0.02, 0.02, 0.11), _rgb(0.15, 0.12, 0.34))
     for _ in range(16):
         place, width = rng.uniform(0, 1, 2), rng.uniform(0.008, 0.014)
@@ -84,7 +84,7 @@ def night(x, y, rng, horizon):
     return _mix(image, _rgb(0.05, 0.08, 0.10), _below(x, y, hill))
 
 
-def bricks(x, y, rng, horizon):
+def bricks(x: np.ndarray, y: np.ndarray, rng: np.random.Generator, horizon: float) -> np.ndarray:
     rows, columns = 8, 4
     shift = rng.uniform(0, 1, 2)
     row = np.floor(y * rows + shift[0])
@@ -97,7 +97,7 @@ def bricks(x, y, rng, horizon):
     return _mix(brick, _rgb(0.78, 0.74, 0.68), mortar)
 
 
-def checker(x, y, rng, horizon):
+def checker(x: np.ndarray, y: np.ndarray, rng: np.random.Generator, horizon: float) -> np.ndarray:
     depth = np.maximum(y - horizon, 0) + 0.16
     across = (x - 0.5) / depth * 0.8 + rng.uniform()
     along = 0.55 / depth + rng.uniform()
@@ -108,7 +108,7 @@ def checker(x, y, rng, horizon):
     return _mix(wall, floor, _below(x, y, horizon + 0 * x))
 
 
-def forest(x, y, rng, horizon):
+def forest(x: np.ndarray, y: np.ndarray, rng: np.random.Generator, horizon: float) -> np.ndarray:
     leaves = np.clip(0.5 + 0.3 * _waves(x, y, rng, 5.0), 0, 1)
     image = _mix(_rgb(0.03, 0.16, 0.08), _rgb(0.16, 0.40, 0.16), leaves)
     for _ in range(5):
@@ -122,7 +122,7 @@ def forest(x, y, rng, horizon):
     return _mix(image, moss, _below(x, y, horizon + 0.25 + 0 * x, 0.04))
 
 
-def snow(x, y, rng, horizon):
+def snow(x: np.ndarray, y: np.ndarray, rng: np.random.Generator, horizon: float) -> np.ndarray:
     image = _sky(y, horizon, _rgb(0.62, 0.70, 0.80), _rgb(0.82, 0.86, 0.92))
     for layer, tone in enumerate((0.72, 0.87, 1.0)):
         line = horizon + 0.16 * layer + 0.05 * np.sin(2 * np.pi * (x * rng.uniform(0.6, 1.4) + rng.uniform()))

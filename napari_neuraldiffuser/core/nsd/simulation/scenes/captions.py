@@ -4,7 +4,10 @@ The decoder's text target is the mean embedding over an image's captions. Paraph
 slots: the mean stays close to a real caption's embedding.
 """
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from napari_neuraldiffuser.core.nsd.simulation.scenes.draw import Scene, SceneObject
 
 BRIGHTNESS = {"bright": 1.0, "soft": 0.78, "dim": 0.56}
 HORIZONTAL = ("left", "center", "right")
@@ -44,19 +47,19 @@ _SYNONYMS = {  # first the canonical word, then what the second and third captio
 _COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "white")
 
 
-def size_word(item):
+def size_word(item: "SceneObject") -> str:
     """'small', 'medium' or 'large' for a main object."""
     return "small" if item.size < 0.23 else "medium" if item.size < 0.27 else "large"
 
 
-def place_words(item):
+def place_words(item: "SceneObject") -> tuple[str, str]:
     """('top' | 'middle' | 'bottom', 'left' | 'center' | 'right') of an object's centre."""
     column = 0 if item.x < 0.42 else 1 if item.x <= 0.58 else 2
     row = 0 if item.y < 0.42 else 1 if item.y <= 0.6 else 2
     return VERTICAL[row], HORIZONTAL[column]
 
 
-def _facts(scene):
+def _facts(scene: "Scene") -> list[str]:
     """The caption in canonical words: 13, and 5 more per further object."""
     main, *others = scene.objects
     words = ["a", size_word(main), main.colour, main.kind, "at", *place_words(main), "before", scene.background]
@@ -68,7 +71,7 @@ def _facts(scene):
     return words
 
 
-def captions(scene, n=3):
+def captions(scene: "Scene", n: int = 3) -> list[str]:
     """Describe a scene in ``n`` ways.
 
     Parameters
@@ -94,13 +97,13 @@ def captions(scene, n=3):
     return [" ".join(_word(word, index, slot) for slot, word in enumerate(words)) for index in range(n)]
 
 
-def _word(word, index, slot):
+def _word(word: str, index: int, slot: int) -> str:
     """Synonym for one slot; beyond three captions the slots shift, so that further ones differ too."""
     options = _SYNONYMS.get(word, (word,))
     return options[(index + (index // 3) * slot) % len(options)]
 
 
-def scene_vocabulary():
+def scene_vocabulary() -> tuple[str, ...]:
     """Every word a caption can contain, sorted."""
     words = {option for options in _SYNONYMS.values() for option in options}
     return tuple(sorted(words | set(_COLOURS) | set(HORIZONTAL) | set(VERTICAL)))

@@ -4,9 +4,9 @@ A `Scene` is a small immutable description. `render` turns it into pixels at any
 words, `contents` into numbers. Numpy only.
 """
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +53,7 @@ class SceneObject:
     size: float
     variant: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check("kind", self.kind, OBJECT_KINDS)
         _check("colour", self.colour, COLOUR_NAMES)
         if not self.size > 0:
@@ -67,12 +67,12 @@ class Lighting:
     direction: str = "left"
     brightness: str = "bright"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check("direction", self.direction, ("left", "right"))
         _check("brightness", self.brightness, tuple(BRIGHTNESS))
 
     @property
-    def side(self):
+    def side(self) -> float:
         """-1.0 for light from the left, 1.0 from the right."""
         return -1.0 if self.direction == "left" else 1.0
 
@@ -87,28 +87,28 @@ class Scene:
     texture_seed: int = 0
     horizon: float = 0.45
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check("background", self.background, BACKGROUND_KINDS)
         if not self.objects:
             raise ValueError("objects must be one or more SceneObject, got none. Add the main object.")
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dicts, ready for JSON."""
         return {**asdict(self), "objects": [asdict(item) for item in self.objects]}
 
     @classmethod
-    def from_dict(cls, data):
+    def from_dict(cls, data: dict[str, Any]) -> "Scene":
         """Inverse of `to_dict`."""
         objects = tuple(SceneObject(**item) for item in data["objects"])
         return cls(**{**data, "lighting": Lighting(**data["lighting"]), "objects": objects})
 
 
-def _check(name, value, allowed):
+def _check(name: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}.")
 
 
-def draw_scene(rng):
+def draw_scene(rng: np.random.Generator) -> Scene:
     """Draw one scene at random.
 
     Parameters
@@ -131,20 +131,20 @@ def draw_scene(rng):
     return Scene(background, lighting, tuple(objects), seed, horizon)
 
 
-def _pick(rng, options):
+def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
     return options[int(rng.integers(len(options)))]
 
 
-def _draw_object(rng, size, box):
+def _draw_object(rng: np.random.Generator, size: float, box: tuple[float, float, float, float]) -> SceneObject:
     x, y = rng.uniform(box[0], box[1]), rng.uniform(box[2], box[3])
     kind, colour = _pick(rng, OBJECT_KINDS), _pick(rng, COLOUR_NAMES)
-    place = (round(float(value), 4) for value in (x, y, size))
-    return SceneObject(kind, colour, *place, int(rng.integers(4)))
+    x, y, size = (round(float(value), 4) for value in (x, y, size))
+    return SceneObject(kind, colour, x, y, size, int(rng.integers(4)))
 
 
-def _draw_beside(rng, others):
+def _draw_beside(rng: np.random.Generator, others: Sequence[SceneObject]) -> SceneObject:
     """A small object clear of the others: the best of 20 tries."""
-    best, clearance = None, -np.inf
+    clearance = -np.inf
     for _ in range(20):
         item = _draw_object(rng, rng.uniform(0.10, 0.135), (0.12, 0.88, 0.14, 0.86))
         gap = min(np.hypot(item.x - o.x, item.y - o.y) - item.size - 0.9 * o.size for o in others)
@@ -155,7 +155,7 @@ def _draw_beside(rng, others):
     return best
 
 
-def render(scene, size=64):
+def render(scene: Scene, size: int = 64) -> np.ndarray:
     """Draw a scene as an image.
 
     Parameters
@@ -187,7 +187,7 @@ def render(scene, size=64):
     return (np.clip(image * ramp[..., None], 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def contents(scene):
+def contents(scene: Scene) -> dict[str, float]:
     """What a scene contains, as numbers: what the simulated high-level regions respond to.
 
     Parameters

@@ -4,9 +4,16 @@ Local coordinates: ``u`` to the right and ``v`` downward, the object spanning ab
 layers ``(distance, rgb)``, painted in order; a distance is negative inside.
 """
 
-from __future__ import annotations
+from functools import reduce
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from napari_neuraldiffuser.core.nsd.simulation.scenes.draw import SceneObject
+
+Point = tuple[float, float]
+Layers = list[tuple[np.ndarray, np.ndarray]]
 
 COLOURS = {
     "red": (0.88, 0.13, 0.13),
@@ -23,18 +30,18 @@ PALE = np.array((0.98, 0.96, 0.86), np.float32)
 WOOD = np.array((0.42, 0.27, 0.14), np.float32)
 
 
-def _disc(u, v, centre, radius):
+def _disc(u: np.ndarray, v: np.ndarray, centre: Point, radius: float) -> np.ndarray:
     """Distance to a disc."""
     return np.hypot(u - centre[0], v - centre[1]) - radius
 
 
-def _rect(u, v, centre, half):
+def _rect(u: np.ndarray, v: np.ndarray, centre: Point, half: Point) -> np.ndarray:
     """Distance to an axis-aligned rectangle; exact outside, a bound inside."""
     du, dv = np.abs(u - centre[0]) - half[0], np.abs(v - centre[1]) - half[1]
     return np.hypot(np.maximum(du, 0), np.maximum(dv, 0)) + np.minimum(np.maximum(du, dv), 0)
 
 
-def _segment(u, v, ends, width):
+def _segment(u: np.ndarray, v: np.ndarray, ends: tuple[float, float, float, float], width: float) -> np.ndarray:
     """Distance to a line segment ``(u0, v0, u1, v1)`` with round ends and half-width ``width``."""
     u0, v0, u1, v1 = ends
     along_u, along_v = u1 - u0, v1 - v0
@@ -42,21 +49,20 @@ def _segment(u, v, ends, width):
     return np.hypot(u - u0 - t * along_u, v - v0 - t * along_v) - width
 
 
-def _convex(u, v, corners):
+def _convex(u: np.ndarray, v: np.ndarray, corners: list[Point]) -> np.ndarray:
     """Bound on the distance to a convex polygon (corners clockwise): its largest half-plane distance."""
-    distance = None
+    sides = []
     for (u0, v0), (u1, v1) in zip(corners, corners[1:] + corners[:1], strict=True):
         length = np.hypot(u1 - u0, v1 - v0)
-        side = ((u - u0) * (v1 - v0) - (v - v0) * (u1 - u0)) / length
-        distance = side if distance is None else np.maximum(distance, side)
-    return distance
+        sides.append(((u - u0) * (v1 - v0) - (v - v0) * (u1 - u0)) / length)
+    return reduce(np.maximum, sides)
 
 
-def _ball(u, v, rgb, variant):
+def _ball(u: np.ndarray, v: np.ndarray, rgb: np.ndarray, variant: int) -> Layers:
     return [(_disc(u, v, (0, 0), 0.95), rgb)]
 
 
-def _box(u, v, rgb, variant):
+def _box(u: np.ndarray, v: np.ndarray, rgb: np.ndarray, variant: int) -> Layers:
     top = [(-0.9, -0.45), (-0.45, -0.9), (0.9, -0.9), (0.45, -0.45)]
     side = [(0.45, -0.45), (0.9, -0.9), (0.9, 0.45), (0.45, 0.9)]
     return [
@@ -66,14 +72,14 @@ def _box(u, v, rgb, variant):
     ]
 
 
-def _cone(u, v, rgb, variant):
+def _cone(u: np.ndarray, v: np.ndarray, rgb: np.ndarray, variant: int) -> Layers:
     slope = _convex(u, v, [(-0.8, 0.65), (0, -1.0), (0.8, 0.65)])
     base = (np.hypot(u / 0.8, (v - 0.65) / 0.3) - 1) * 0.3
     shade = np.clip(1.0 - 0.45 * np.abs(u / (0.9 * (v + 1.3) / 1.95 + 0.05)), 0.5, 1)
     return [(np.minimum(slope, base), rgb * shade[..., None])]
 
 
-def _star(u, v, rgb, variant):
+def _star(u: np.ndarray, v: np.ndarray, rgb: np.ndarray, variant: int) -> Layers:
     """Five points by folding the plane into one half point, then one line."""
     angle = (np.arctan2(u, -v) + np.pi / 5) % (2 * np.pi / 5) - np.pi / 5
     radius = np.hypot(u, v)
@@ -84,7 +90,7 @@ def _star(u, v, rgb, variant):
     return [(distance, rgb)]
 
 
-def _face(u, v, rgb, variant):
+def _face(u: np.ndarray, v: np.ndarray, rgb: np.ndarray, variant: int) -> Layers:
     curve = 0.28 if variant % 2 == 0 else -0.22
     mouth = np.maximum(np.abs(v - 0.45 + curve * ((u / 0.45) ** 2 - 0.5)) - 0.09, np.abs(u) - 0.47)
     return [
@@ -95,7 +101,7 @@ def _face(u, v, rgb, variant):
     ]
 
 
-def _house(u, v, rgb, variant):
+def _house(u: np.ndarray, v: np.ndarray, rgb: np.ndarray, variant: int) -> Layers:
     door = -0.3 if variant % 2 == 0 else 0.3
     return [
         (_rect(u, v, (0, 0.4), (0.72, 0.55)), rgb),
@@ -105,7 +111,7 @@ def _house(u, v, rgb, variant):
     ]
 
 
-def _figure(u, v, rgb, variant):
+def _figure(u: np.ndarray, v: np.ndarray, rgb: np.ndarray, variant: int) -> Layers:
     lift = -0.35 if variant % 2 == 0 else 0.3
     arms = np.minimum(_segment(u, v, (0.2, -0.15, 0.62, lift), 0.12), _segment(u, v, (-0.2, -0.15, -0.62, 0.3), 0.12))
     legs = np.minimum(_segment(u, v, (0.14, 0.3, 0.28, 0.85), 0.13), _segment(u, v, (-0.14, 0.3, -0.28, 0.85), 0.13))
@@ -125,19 +131,18 @@ _GLYPHS = (  # strokes of letter-like marks, in a cell of [-1, 1]
 )
 
 
-def _sign(u, v, rgb, variant):
-    strokes = None
-    for place in range(2):
-        for u0, v0, u1, v1 in _GLYPHS[(variant + 2 * place) % len(_GLYPHS)]:
-            shift = -0.42 + 0.84 * place
+def _sign(u: np.ndarray, v: np.ndarray, rgb: np.ndarray, variant: int) -> Layers:
+    strokes = []
+    for cell in range(2):
+        for u0, v0, u1, v1 in _GLYPHS[(variant + 2 * cell) % len(_GLYPHS)]:
+            shift = -0.42 + 0.84 * cell
             ends = (shift + 0.24 * u0, -0.3 + 0.28 * v0, shift + 0.24 * u1, -0.3 + 0.28 * v1)
-            stroke = _segment(u, v, ends, 0.08)
-            strokes = stroke if strokes is None else np.minimum(strokes, stroke)
+            strokes.append(_segment(u, v, ends, 0.08))
     return [
         (_rect(u, v, (0, 0.6), (0.09, 0.4)), WOOD),
         (_rect(u, v, (0, -0.3), (0.95, 0.6)), INK),
         (_rect(u, v, (0, -0.3), (0.87, 0.52)), rgb),
-        (strokes, INK),
+        (reduce(np.minimum, strokes), INK),
     ]
 
 
@@ -153,7 +158,7 @@ SHAPES = {
 }
 
 
-def _shade(kind, u, v, side):
+def _shade(kind: str, u: np.ndarray, v: np.ndarray, side: float) -> np.ndarray:
     """Brightness of an object lit from ``side`` (-1 left, +1 right): a sphere's for balls, else a ramp."""
     if kind != "ball":
         return np.clip(1.0 + 0.28 * side * u - 0.08 * v, 0.6, 1.3)
@@ -162,7 +167,7 @@ def _shade(kind, u, v, side):
     return 0.5 + 0.65 * np.clip(lambert, 0, 1)
 
 
-def paint(canvas, item, side):
+def paint(canvas: np.ndarray, item: "SceneObject", side: float) -> None:
     """Paint one object and its soft shadow into ``canvas``, in place.
 
     Parameters

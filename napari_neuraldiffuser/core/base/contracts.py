@@ -1,0 +1,52 @@
+"""What rooms that do not import each other hand over: seen images, responses and the regions they lie in."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+StimulusIds = Sequence[int] | np.ndarray
+
+
+class SeenImages(Protocol):
+    """The images that a person saw, by stimulus id, with their captions; a class that names it as base has `notes`."""
+
+    def __getitem__(self, ids: Any) -> np.ndarray:
+        """Images (n, H, W, 3) uint8 of ids (n,); one image (H, W, 3) of one id."""
+        ...
+
+    def captions(self, stimulus_id: int) -> list[str]:
+        """The captions of one image."""
+        ...
+
+    @property
+    def notes(self) -> list[str]:
+        """What was done to the images, for the page."""
+        return []
+
+    def fingerprint(self, ids: StimulusIds) -> str:
+        """Digest of images and captions where the ids alone do not say what they are, else nothing."""
+        return ""
+
+
+class Responses(Protocol):
+    """Responses of one subject, one row per image; `nsd.Betas` has and explains these attributes."""
+
+    data: np.ndarray
+    stimulus_ids: np.ndarray
+    voxels: np.ndarray | None
+    affine: np.ndarray | None
+    shape: tuple[int, int, int] | None
+    space: str
+
+    def __len__(self) -> int: ...
+
+
+class RegionFamily(Protocol):
+    """Regions of one family, such as prf-visualrois; `nsd.Rois` is one."""
+
+    name: str
+
+    def of(self, betas: Responses) -> dict[str, np.ndarray]:
+        """Region name to (n_voxels,) bool over the voxels of `betas`."""
+        ...

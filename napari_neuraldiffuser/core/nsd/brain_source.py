@@ -1,0 +1,87 @@
+"""What every subject offers, whatever files it comes from: NSD's (`Subject`) or others (`OwnScans`)."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+
+from napari_neuraldiffuser.core.base.contracts import SeenImages
+from napari_neuraldiffuser.core.base.progress import Progress
+from napari_neuraldiffuser.core.nsd.betas import Betas, mask_voxels
+from napari_neuraldiffuser.core.nsd.selection import Selectable, select
+from napari_neuraldiffuser.core.params import BetasParams
+
+
+class BrainSource(Selectable):
+    """One subject's betas, regions, stimuli and anatomy, on one grid; making one opens no large file.
+
+    Attributes
+    ----------
+    name : str
+        Names the output.
+    params : BetasParams
+        Which betas are read and how they are prepared.
+    """
+
+    name: str
+    params: BetasParams
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int, int]:
+        """Volume shape (X, Y, Z) of the betas."""
+
+    @property
+    @abstractmethod
+    def trials(self) -> pd.DataFrame:
+        """One row per trial: trial (0-based volume), session, trial_in_session (0-based), stimulus_id, shared (a test
+        image) and repeat (0-based showing of that image)."""
+
+    @property
+    @abstractmethod
+    def stimuli(self) -> SeenImages:
+        """Images and captions by stimulus id."""
+
+    @property
+    @abstractmethod
+    def anatomy_file(self) -> Path | None:
+        """Where the anatomy is, or would be."""
+
+    @abstractmethod
+    def anatomy(self) -> nib.spatialimages.SpatialImage | None:
+        """The T1 in the betas' space, or None where there is none."""
+
+    @abstractmethod
+    def betas(self, roi: str | None = None, progress: Progress | None = None) -> Betas:
+        """Betas of the voxels of an ROI expression (default `params.roi`), one row per image.
+
+        Raises
+        ------
+        NSDError
+            For an unknown or empty ROI, unknown or unreadable sessions, or mismatched grids.
+        """
+
+    def sessions(self) -> Sequence[int | str]:
+        """The sessions that have trials and betas on disk, in order."""
+        return list(dict.fromkeys(self.trials["session"].tolist()))
+
+    def voxels(self, expression: str | None = None) -> np.ndarray:
+        """Positions (n, 3) of the voxels that an ROI expression selects, in the order of the betas' columns.
+
+        Reads ROI volumes only.  Betas may have fewer voxels: those without a signal are dropped.
+
+        Parameters
+        ----------
+        expression : str, optional
+            See `selection`; default `params.roi`.
+
+        Raises
+        ------
+        NSDError
+            For an unknown or ambiguous name, an unreadable mask or one on another grid, or an empty selection.
+        """
+        expression = expression or self.params.roi
+        return mask_voxels(select(self, expression), f"ROI {expression}")
