@@ -121,7 +121,7 @@ class Recipe:
         return cls(**made)
 
 
-def decoding_part(recipe: Recipe) -> tuple:
+def decoding_part(recipe: Recipe) -> tuple[object, ...]:
     """What decides the decoded embeddings: another value means that they have to be decoded again."""
     stages = recipe.settings
     networks = recipe.models, recipe.guide, recipe.device
