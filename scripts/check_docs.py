@@ -16,6 +16,7 @@ METHOD = "docs/method.md"
 LINK = re.compile(r"\]\(([^)\s]+)\)|<img[^>]+src=\"([^\"]+)\"")
 TARGET = re.compile(r"`make ([a-z-]+)`|^\s*\$?\s*make ([a-z-]+)\s*(?:#.*)?$", re.MULTILINE)
 NAMED = re.compile(r"`([\w.*/-]+/[\w.*/-]*|[\w.*-]+\.(?:py|h|cuh|cpp|cu|sh|toml))`")
+COMMAND = re.compile(r"(?<![\w/.-])(?:benchmarks|plugins|scripts|tests)/[\w./*-]*[\w*]")
 MODULE = re.compile(rf"\b(?:(?:{'|'.join(PACKAGES)})|(?<=[` ])(?:core|widgets))(?:\.[A-Za-z_]\w*)+")
 EQUATION = re.compile(r"(?<=\s)\((\d+)\)$", re.MULTILINE)
 CITATION = re.compile(r"method\.md(?: eq\. (\d+(?:(?:, |-)\d+)*))?")
@@ -76,10 +77,10 @@ def _targets(root: Path, text: str) -> Iterable[str]:
 
 
 def _paths(root: Path, page: Path, text: str) -> Iterable[str]:
-    """Paths in backticks that begin with a folder of ours, and files of ours without a folder."""
+    """Paths in backticks that begin with a folder of ours, files of ours without a folder, and scripts in commands."""
     tops = {p.name for top in (root, *(root / name for name in PACKAGES)) if top.is_dir() for p in top.iterdir()}
     places = (root, page.parent, *(root / name for name in PACKAGES))
-    for name in dict.fromkeys(NAMED.findall(text)):
+    for name in dict.fromkeys([*NAMED.findall(text), *COMMAND.findall(text)]):
         if "/" not in name:
             there = any(next((root / top).rglob(name), None) for top in _folders(root)) or (root / name).exists()
         else:

@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 TREE = {
     "Makefile": "demo: ## x\n",
+    "scripts/a.py": "",
     "README.md": "[the method](docs/method.md#one-step) and `core/a.py`, `a.py`, `core/*.py`, `core/`, `make demo`\n",
     "docs/method.md": "# One step\n\n```\na = b      says why   (1)\nc = f(2)     (2)\n```\n\nNo more (3)\n",
     "napari_neuraldiffuser/core/a.py": '"""The step (method.md eq. 1, 2): `core.a.step`."""\n\ndef step(): ...\n',
@@ -81,6 +82,7 @@ def test_a_method_page_that_is_gone(checker, tmp_path):
         ("`make nothing`", "no make target nothing"),
         ("`core/gone.py`", "no file core/gone.py"),
         ("`gone.py`", "no file gone.py"),
+        ("    python scripts/gone.py --out x", "no file scripts/gone.py"),
         ("    from napari_neuraldiffuser.core.gone import step", "no module napari_neuraldiffuser.core.gone"),
         ("method.md eq. 7", "no equation 7"),
     ],
