@@ -1,5 +1,5 @@
 # Every target sets up what it needs in .venv; see scripts/install.sh. Nothing is downloaded but packages.
-.PHONY: help install install-core kernels demo test test-fast test-gpu gpu-day lint format bench bench-gpu pictures docs fuzz audit clean
+.PHONY: help install install-core kernels demo test test-slow test-gpu gpu-day lint format bench bench-gpu pictures docs fuzz audit clean
 
 BIN := .venv/bin
 PY := $(BIN)/python
@@ -8,6 +8,10 @@ export QT_QPA_PLATFORM ?= offscreen
 export OMP_WAIT_POLICY ?= passive
 export NO_ET := 1
 export NIPYPE_NO_ET := 1
+# one thread in every process and some processes beside each other, each with whole files in the order of tests/conftest.py
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
+BESIDE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 BENCH_OUT ?= build/bench
 BENCH_ARGS ?=
 
@@ -26,12 +30,13 @@ kernels: install ## compile csrc/ again, into the package; only what has changed
 demo: install-core ## simulate a subject, decode, reconstruct; the page is demo_output/sub-01.html
 	$(BIN)/neuraldiffuser demo demo_output
 
-test: ## what CI runs: the fast tests, then the slow ones
-	@sh scripts/install.sh test
-	$(PY) -m pytest
+test: install ## everything that can break for a user; minutes
+	$(PYTEST) -m "not slow" $(BESIDE)
 
-test-fast: install ## the fast tests
-	$(PY) -m pytest -m "not slow"
+test-slow: ## the rest: wheels, sanitizers, SLURM, real windows, kills, full-size models
+	@sh scripts/install.sh test
+	$(PYTEST) -m "slow and not serial" $(BESIDE)
+	$(PYTEST) -m serial
 
 test-gpu: install ## the tests that need a CUDA device
 	@$(PY) scripts/require_gpu.py

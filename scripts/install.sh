@@ -2,7 +2,7 @@
 # Sets up .venv in this checkout.  Usage: scripts/install.sh core|all|test
 #   core  what the command line and the demo need (no Qt, napari or nipype)
 #   all   core with napari, nipype and the test tools, and the system libraries of Qt
-#   test  all, a browser for the test that looks at the report page, a virtual display, SLURM, and graphviz
+#   test  what make test-slow needs: all, a browser for the test that looks at the report page, a virtual display, SLURM, and graphviz
 # Does nothing when the stamp left by the last run has the same inputs.
 set -eu
 

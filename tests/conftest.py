@@ -1,18 +1,33 @@
-"""Shared set-up: no display, no telemetry, slow tests last, GPU tests only where there is one."""
+"""Shared set-up: no display, no telemetry, long files first, GPU tests only where there is one, what all tests read."""
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
+
+from tests.support.strict import pytest_runtest_makereport  # noqa: F401
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 os.environ.setdefault("NO_ET", "1")
 os.environ.setdefault("NIPYPE_NO_ET", "1")
 
 
+# files of minutes: pytest-xdist hands out whole files in this order, and the last one should not be long
+LONGEST = (
+    *("tests/demo/test_demo.py", "tests/nipype_interfaces/workflows", "tests/core/engine", "tests/core/job"),
+    *("tests/package/test_sanitizers.py", "tests/package/test_build.py", "tests/widgets/window"),
+)
+
+
 def pytest_collection_modifyitems(items):
-    # one run, one closing line: the fast tests first, then the slow ones
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    def first(item):
+        return next((k for k, name in enumerate(LONGEST) if item.nodeid.startswith(name)), len(LONGEST))
+
+    items.sort(key=first)
+    for item in items:
+        if item.get_closest_marker("serial"):
+            item.add_marker("slow")
     gpu = [item for item in items if item.get_closest_marker("gpu")]
     if gpu and not _cuda():
         for item in gpu:
@@ -32,6 +47,18 @@ def inputs(tmp_path_factory):
     from tests.support.study_cases import recipe_of, write_inputs
 
     return recipe_of(shared(tmp_path_factory, "inputs", write_inputs))
+
+
+@pytest.fixture(scope="session")
+def nsd_dir(inputs):
+    """The NSD tree of the small subject: not to be changed."""
+    return Path(inputs.source.nsd_dir)
+
+
+@pytest.fixture(scope="session")
+def model_dir(inputs):
+    """The small models: not to be changed."""
+    return Path(inputs.models)
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,6 @@ from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.outputs.names import Derivatives
 from napari_neuraldiffuser.core.params import PRESETS, BetasParams, Settings, WorkflowParams
 from nipype_interfaces.running import front
-from tests.support.study_cases import write_inputs
 from tests.support.workflows.small_workflows import fails, node, ok, workflow
 
 
@@ -248,22 +247,14 @@ def test_names_that_are_no_folders_are_left_alone(tmp_path, monkeypatch):
 OPTIONS = "--guidance demo --n-stimuli 3 --repeats 2 --n-steps 4 --batch-size 2 --chunk-size 1".split()
 
 
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("inputs")
-    write_inputs(folder)
-    return folder
-
-
-@pytest.mark.slow
-def test_the_whole_command_in_a_process_of_its_own(inputs, tmp_path):
+def test_the_whole_command_in_a_process_of_its_own(nsd_dir, model_dir, tmp_path):
     """Relative paths, two workers, a dry run before and after, an all-cached second run without torch."""
     code = (
         "import sys; from napari_neuraldiffuser import cli; status = cli.main(sys.argv[1:]);"
         "print('torch' in sys.modules, file=sys.stderr); sys.exit(status)"
     )
-    start = [sys.executable, "-c", code, "run", os.path.relpath(inputs / "nsd", tmp_path), "out", "participant"]
-    start += ["--models", os.path.relpath(inputs / "models", tmp_path), *OPTIONS]
+    start = [sys.executable, "-c", code, "run", os.path.relpath(nsd_dir, tmp_path), "out", "participant"]
+    start += ["--models", os.path.relpath(model_dir, tmp_path), *OPTIONS]
 
     def call(*more):
         done = subprocess.run([*start, *more], cwd=tmp_path, capture_output=True, text=True, timeout=500, check=False)

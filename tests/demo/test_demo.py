@@ -34,8 +34,6 @@ def shares(out, target):
     return own[own.index.isin(early)].sum(), own[own.index.isin(ventral)].sum()
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("metric", ["pixcorr", "ssim"])
 def test_guidance_brings_images_closer_to_the_seen_ones(summary, metric):
     paired = summary["paired"][metric]
@@ -44,17 +42,14 @@ def test_guidance_brings_images_closer_to_the_seen_ones(summary, metric):
     assert paired["mean"] > 3 * paired["se"] > 0
 
 
-@pytest.mark.slow
 def test_guidance_makes_repeats_agree_in_edges(summary):
     assert summary["paired"]["repeat_edges"]["mean"] > 2 * summary["paired"]["repeat_edges"]["se"]
 
 
-@pytest.mark.slow
 def test_guided_images_are_identified(summary):
     assert summary["arms"]["guided"]["twoway_demo"]["mean"] >= 0.90
 
 
-@pytest.mark.slow
 def test_contributions_follow_the_simulators_truth(out):
     early_g02, ventral_g02 = shares(out, "g02")
     early_c, ventral_c = shares(out, "c")
@@ -62,7 +57,6 @@ def test_contributions_follow_the_simulators_truth(out):
     assert ventral_c > ventral_g02
 
 
-@pytest.mark.slow
 def test_the_simulated_subject_is_small(out):
     size = sum(p.stat().st_blocks * 512 for p in (out / "nsd").rglob("*") if p.is_file())
     assert size <= 200e6

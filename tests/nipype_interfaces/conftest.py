@@ -10,7 +10,6 @@ from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.networks import models as core_models
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.params import LAYERS
-from tests.support.study_cases import write_inputs
 from tests.support.workflows.small import IDS
 
 
@@ -27,9 +26,9 @@ def new_forkserver():
 
 
 @pytest.fixture(scope="session")
-def recipe(tmp_path_factory):
+def recipe(inputs):
     """A simulated subject, models, and settings of few steps, as a Recipe."""
-    return write_inputs(tmp_path_factory.mktemp("inputs"))
+    return inputs
 
 
 @pytest.fixture

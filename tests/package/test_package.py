@@ -17,7 +17,7 @@ from tests.support import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 TARGETS = (
-    *("install", "demo", "test", "test-fast", "lint", "bench", "bench-gpu", "test-gpu"),
+    *("install", "demo", "test", "test-slow", "lint", "bench", "bench-gpu", "test-gpu"),
     *("pictures", "docs", "fuzz", "audit", "kernels", "gpu-day"),
 )
 

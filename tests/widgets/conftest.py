@@ -61,14 +61,6 @@ def session(viewer):
 
 
 @pytest.fixture(scope="session")
-def files(tmp_path_factory):
+def files(nsd_dir):
     """A folder with a small simulated subject in `nsd` and small random models in `models`."""
-    from napari_neuraldiffuser.core.nsd import simulate
-    from napari_neuraldiffuser.core.params import SimulationParams
-    from tests.support.small_models import save_small_models
-
-    folder = tmp_path_factory.mktemp("files")
-    params = SimulationParams(n_sessions=1, n_test=8, train_repeats=3, image_size=32)
-    simulate.write_subjects(folder / "nsd", params)
-    save_small_models(folder / "models")
-    return folder
+    return nsd_dir.parent

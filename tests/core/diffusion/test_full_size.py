@@ -15,7 +15,7 @@ PARAMETERS = {"unet": 859_520_964, "vae": 83_653_863, "text_encoder": 123_060_48
 """Of Stable Diffusion 1.4 (its model card and checkpoints)."""
 
 
-@pytest.mark.slow
+@pytest.mark.serial
 @pytest.mark.timeout(1500)
 def test_one_guided_step_at_full_size(record_property):
     from tests.support.full_size import full_size_models

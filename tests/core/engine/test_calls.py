@@ -176,7 +176,6 @@ def test_contribution_is_computed_once_and_again_for_other_params(given, ready, 
     assert any(first["folder"].startswith(path) for path in kept), "the longest unused goes, not the first made"
 
 
-@pytest.mark.slow
 def test_report_runs_the_job(given, ready, tmp_path):
     log = Log()
     found = call(ready, "report", given, log, out_dir=str(tmp_path / "out"), n_stimuli=2)

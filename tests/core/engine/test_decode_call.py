@@ -127,7 +127,6 @@ def test_a_guide_that_was_written_again_is_opened_again(given, tmp_path):
     assert warm.models(recipe, Log().events).digest != first.digest
 
 
-@pytest.mark.slow
 def test_a_saved_decoder_is_used_once_loaded(given, ready, tmp_path, monkeypatch):
     path = tmp_path / "mine.h5"
     strong = given.with_stage("decoding", given.settings.decoding.but(alphas=(1e7,)))

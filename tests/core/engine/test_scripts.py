@@ -14,7 +14,7 @@ from napari_neuraldiffuser.core.base.recipe import Recipe, Source
 from napari_neuraldiffuser.core.engine import scripts, wire
 from napari_neuraldiffuser.core.params import BetasParams, FeatureParams, GuidanceParams, Settings
 from tests.support.nsd.own_files import export
-from tests.support.study_cases import DIFFUSION, write_inputs
+from tests.support.study_cases import DIFFUSION
 
 PATIENCE = 600  # s
 KINDS = {"python": scripts.python_script, "nipype": scripts.nipype_script}
@@ -106,10 +106,9 @@ def test_only_the_arms_of_the_recipe_are_computed(kind):
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    recipe = write_inputs(tmp_path_factory.mktemp("given"))
-    test = nsd.Subject(recipe.source.nsd_dir, "subj01").betas().split()[1].stimulus_ids
-    return recipe.but(stimulus_ids=(int(test[3]), int(test[0])))
+def small(inputs):
+    test = nsd.Subject(inputs.source.nsd_dir, "subj01").betas().split()[1].stimulus_ids
+    return inputs.but(stimulus_ids=(int(test[3]), int(test[0])))
 
 
 def drawn(recipe, folder):

@@ -17,7 +17,7 @@ from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.progress import Cancelled, Events
 from napari_neuraldiffuser.core.engine import server, wire
 from tests.support import ROOT
-from tests.support.study_cases import DIFFUSION, write_inputs
+from tests.support.study_cases import DIFFUSION
 
 PATIENCE = 120  # s
 
@@ -166,10 +166,9 @@ def child(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def given(tmp_path_factory):
-    recipe = write_inputs(tmp_path_factory.mktemp("given"))
-    trials = nsd.Subject(recipe.source.nsd_dir, "subj01").trials
-    return recipe.but(stimulus_ids=(int(trials[trials.shared].stimulus_id.min()),))
+def given(inputs):
+    trials = nsd.Subject(inputs.source.nsd_dir, "subj01").trials
+    return inputs.but(stimulus_ids=(int(trials[trials.shared].stimulus_id.min()),))
 
 
 @pytest.mark.slow
@@ -247,7 +246,6 @@ def _lives(pid):
         return False
 
 
-@pytest.mark.slow
 def test_a_run_over_the_wire_and_its_cancelling(child, given):
     engine = child()
     recipe = given.with_stage("diffusion", DIFFUSION.but(n_steps=60))

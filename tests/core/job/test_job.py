@@ -10,25 +10,10 @@ from skimage import io
 
 from napari_neuraldiffuser import cli
 from napari_neuraldiffuser.core.job import images as recon_files
-from napari_neuraldiffuser.core.nsd import simulate
 from napari_neuraldiffuser.core.outputs import validate as bids
-from napari_neuraldiffuser.core.params import TARGETS, SimulationParams
-from tests.support.small_models import save_small_models
+from napari_neuraldiffuser.core.params import TARGETS
 
-SMALL = SimulationParams(n_sessions=1, n_test=8, train_repeats=3, image_size=32)
 OPTIONS = "--guidance demo --n-stimuli 3 --repeats 2 --n-steps 6 --batch-size 2".split()
-
-
-@pytest.fixture(scope="module")
-def nsd_dir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("nsd")
-    simulate.write_subjects(folder, SMALL)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model_dir(tmp_path_factory):
-    return save_small_models(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +99,6 @@ def test_a_second_run_computes_nothing_again(finished, command, monkeypatch):
     assert command(finished) == 0
 
 
-@pytest.mark.slow
 def test_an_interrupted_run_continues_to_the_same_bits(finished, command, tmp_path, monkeypatch, capsys):
     real, written = recon_files.write_png, []
 
@@ -147,7 +131,6 @@ def test_a_changed_parameter_is_computed_anew(finished, command, tmp_path):
     assert any((before[n] != after[n]).any() for n in before)
 
 
-@pytest.mark.slow
 def test_failed_stimuli_are_listed_and_the_rest_is_written(command, tmp_path, monkeypatch, capsys):
     real = recon_files.reconstruct_batch
 

@@ -19,7 +19,6 @@ from napari_neuraldiffuser.core.nsd.simulation import brain
 from napari_neuraldiffuser.core.outputs import validate as bids
 from napari_neuraldiffuser.core.params import TARGETS, BetasParams, DiffusionParams, Settings, SimulationParams
 from tests.support.nsd.own_files import export
-from tests.support.small_models import save_small_models
 
 pytestmark = pytest.mark.slow
 SMALL = SimulationParams(n_sessions=1, n_test=8, train_repeats=3, image_size=32)
@@ -38,11 +37,6 @@ def subject(tmp_path_factory):
 @pytest.fixture(scope="module")
 def source(subject, tmp_path_factory):
     return export(subject, tmp_path_factory.mktemp("own") / "scans", name="subj07")
-
-
-@pytest.fixture(scope="module")
-def model_dir(tmp_path_factory):
-    return save_small_models(tmp_path_factory.mktemp("models"))
 
 
 def run(scans, out, model_dir, *more):

@@ -2,32 +2,19 @@
 
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 
 import pytest
 
-from napari_neuraldiffuser.core.nsd import simulate
-from napari_neuraldiffuser.core.params import SimulationParams
 from tests.support import ROOT
 from tests.support.find_text import files_with
-from tests.support.small_models import save_small_models
 
 pytestmark = pytest.mark.slow
 
 NAMES = ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "SOME_SERVICE_PASSWORD")
 OPTIONS = "--guidance demo --n-stimuli 3 --repeats 2 --n-steps 4 --batch-size 2".split()
-
-
-@pytest.fixture
-def nsd_dir(tmp_path):
-    simulate.write_subjects(tmp_path / "nsd", SimulationParams(n_sessions=1, n_test=8, train_repeats=3, image_size=32))
-    return tmp_path / "nsd"
-
-
-@pytest.fixture(scope="module")
-def model_dir(tmp_path_factory):
-    return save_small_models(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +49,7 @@ def test_a_run_tells_no_secret(hidden, nsd_dir, model_dir, tmp_path):
 @pytest.mark.parametrize("more", [["--debug"], ["--nprocs", "2"]], ids=["debug", "two processes"])
 def test_a_run_that_fails_tells_no_secret(hidden, nsd_dir, model_dir, tmp_path, more):
     out = tmp_path / "out"
+    nsd_dir = shutil.copytree(nsd_dir, tmp_path / "nsd")
     # found to be cut off when it is read, in the middle of the work
     stimuli = nsd_dir / "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
     stimuli.write_bytes(stimuli.read_bytes()[: stimuli.stat().st_size // 2])

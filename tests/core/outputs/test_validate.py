@@ -158,7 +158,6 @@ def test_an_empty_folder_lacks_its_description(tmp_path):
     assert bids.check(tmp_path) == ["dataset_description.json: must be there and be a JSON object."]
 
 
-@pytest.mark.slow
 def test_what_the_command_writes_is_as_declared(tmp_path):
     """A whole run of a small simulated subject with small random models."""
     from tests.support.small_models import save_small_models

@@ -21,7 +21,7 @@ from tests.support.workflows.slurm_cluster import Cluster
 from tests.support.workflows.small import CUT, contents, prepared, run_job, times
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.serial,
     pytest.mark.skipif(bool(slurm_cluster.why_not()), reason=slurm_cluster.why_not() or "runs"),
 ]
 

@@ -6,7 +6,6 @@ import sys
 import pytest
 
 from tests.support import ROOT
-from tests.support.study_cases import write_inputs
 
 pytestmark = pytest.mark.slow
 OPTIONS = "--guidance demo --n-stimuli 4 --repeats 1 --n-steps 6 --batch-size 1 --chunk-size 1".split()
@@ -24,10 +23,8 @@ def runs():
 
 
 @pytest.fixture(scope="module")
-def case(runs, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("killed")
-    write_inputs(folder)
-    return runs.Case(str(folder / "nsd"), str(folder / "models"), tuple(OPTIONS)), folder
+def case(runs, nsd_dir, model_dir, tmp_path_factory):
+    return runs.Case(str(nsd_dir), str(model_dir), tuple(OPTIONS)), tmp_path_factory.mktemp("killed")
 
 
 @pytest.fixture(scope="module")

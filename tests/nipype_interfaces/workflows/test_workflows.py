@@ -44,7 +44,6 @@ def plain(recipe, tmp_path_factory):
     return contents(out)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "plugin, cut", [("Linear", CUT), ("MultiProc", CUT.but(decoder_parts="targets", chunk_size=1))]
 )
@@ -82,7 +81,6 @@ def executed(job, **changes):
 ALWAYS = {"index", "check", "sink"}
 
 
-@pytest.mark.slow
 def test_a_rerun_executes_nothing_and_repairs_the_output_folder(finished):
     files = contents(finished.out_dir)
     (finished.out_dir / "sub-01.html").unlink()

@@ -8,7 +8,7 @@ from napari_neuraldiffuser.widgets.files import reader
 from napari_neuraldiffuser.widgets.files.reader import ReadError, read_volume
 from napari_neuraldiffuser.widgets.files.writer import layer_to_nifti
 
-pytestmark = [pytest.mark.slow, pytest.mark.fuzz]
+pytestmark = pytest.mark.fuzz
 MUTATIONS = 300
 
 

@@ -626,7 +626,6 @@ def simulated(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
 def test_showing_and_drawing_on_a_real_subject(viewer, qtbot, simulated):
     """With the real engine: described, counted, shown once, and a mask drawn where the regions are."""
     panel = DataPanel(viewer)

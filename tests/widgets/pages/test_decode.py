@@ -497,7 +497,6 @@ def test_differences_in_words(session):
     assert differences(recipe, other) == "the ROI, the sessions and the models"
 
 
-@pytest.mark.slow
 def test_a_real_decoder_is_fitted_saved_loaded_and_reused(viewer, qtbot, tmp_path, monkeypatch):
     """With the real engine on a simulated subject and small models."""
     from napari_neuraldiffuser.core.nsd import simulate

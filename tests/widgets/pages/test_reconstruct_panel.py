@@ -592,7 +592,6 @@ def test_everything_is_remembered(viewer, session, qtbot):
 # the real engine
 
 
-@pytest.mark.slow
 def test_with_the_engine(viewer, files, tmp_path, qtbot):
     from napari_neuraldiffuser.widgets.session import session as sessions
 

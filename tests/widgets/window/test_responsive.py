@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.window.real_window import MISSING, has_display, play
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not has_display(), reason=MISSING)]
+pytestmark = [pytest.mark.serial, pytest.mark.skipif(not has_display(), reason=MISSING)]
 LIMIT, CALM, TRIES = 0.1, 0.05, 3
 KINDS = ("decode_again", "reconstruct_alone", "reconstruct_beside")
 SLOW_TO_IMPORT = ["torch", "diffusers", "transformers", "scipy.ndimage", "skimage", "nilearn"]
