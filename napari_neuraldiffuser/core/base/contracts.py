@@ -1,7 +1,7 @@
 """What rooms that do not import each other hand over: seen images, responses and the regions they lie in."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -9,9 +9,9 @@ StimulusIds = Sequence[int] | np.ndarray
 
 
 class SeenImages(Protocol):
-    """The images that a person saw, by stimulus id, with their captions; a class that names it as base has `notes`."""
+    """The images that a person saw, by stimulus id, with their captions."""
 
-    def __getitem__(self, ids: Any) -> np.ndarray:
+    def __getitem__(self, ids: int | StimulusIds) -> np.ndarray:
         """Images (n, H, W, 3) uint8 of ids (n,); one image (H, W, 3) of one id."""
         ...
 

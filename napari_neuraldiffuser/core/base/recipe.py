@@ -141,8 +141,8 @@ def differences(former: Recipe, recipe: Recipe) -> str:
         "the features": (was.features, now.features),
         "the ridge regression": (was.decoding, now.decoding),
     }
-    found = [name for name, (before, after) in named.items() if before != after]
-    return " and ".join(filter(None, [", ".join(found[:-1]), *found[-1:]]))
+    differing = [name for name, (before, after) in named.items() if before != after]
+    return " and ".join(filter(None, [", ".join(differing[:-1]), *differing[-1:]]))
 
 
 def _check_names(cls: type, values: dict[str, Any]) -> None:

@@ -121,7 +121,7 @@ class Embeddings:
 
 
 def rows_of(have: StimulusIds, wanted: StimulusIds) -> np.ndarray:
-    """Row of each wanted stimulus id."""
+    """Row of each wanted stimulus id; EmbeddingError if one is missing."""
     index = {int(s): row for row, s in enumerate(have)}
     missing = [int(s) for s in wanted if int(s) not in index]
     if missing:
@@ -132,7 +132,7 @@ def rows_of(have: StimulusIds, wanted: StimulusIds) -> np.ndarray:
 
 
 def dataset_name(target: str) -> str:
-    """Place of a target in the HDF5 file."""
+    """Name of a target's dataset in the HDF5 file."""
     return target if target in ("z", "c") else f"g/{target}"
 
 

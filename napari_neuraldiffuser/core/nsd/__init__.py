@@ -1,4 +1,4 @@
-"""NSD files, MindEye2's files and own scans -> trials table, betas, ROIs, stimuli; and a simulator of the first.
+"""Reads NSD's files, MindEye2's and own scans as trials, betas, regions and stimuli; and simulates NSD's.
 
 `simulate` is imported when first used: reading real data needs nothing of it.
 """
@@ -45,7 +45,7 @@ __all__ = [
 
 
 def open_source(source: Source, params: BetasParams | None = None) -> BrainSource:
-    """The subject of an NSD folder, or own scans; opens no large file.
+    """Open the subject of an NSD folder, or own scans; no large file is read.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Sessions in, one row per image out: z-scoring, averaging, and counting the voxels that cannot be used."""
+"""Makes one row per image of the sessions: z-scores, averages, and counts the voxels that cannot be used."""
 
 from collections.abc import Callable, Sequence
 
@@ -61,8 +61,8 @@ class Assembler:
         self._done += len(session)
 
     def finish(self) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
-        """Averages (rows, kept voxels) float32, the kept-voxel mask (n_voxels,), and dropped counts by
-        first reason."""
+        """Return the averages (rows, kept voxels) float32, which voxels were kept (n_voxels,), and how many were
+        dropped for which reason, each voxel counted for its first."""
         self.data /= np.maximum(self.repeats, 1)[:, None].astype(np.float32)
         gone = np.zeros(self.data.shape[1], dtype=bool)
         dropped = {}

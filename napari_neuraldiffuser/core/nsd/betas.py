@@ -124,7 +124,7 @@ class Betas:
 
 
 def mask_voxels(mask: np.ndarray, name: str = "mask") -> np.ndarray:
-    """(n_voxels, 3) (x, y, z) indices where a volume is above 0 (ROI files: -1 other cortex, 0 unlabelled).
+    """Indices (n_voxels, 3) of the voxels where a volume is above 0; ROI files have -1 in other cortex.
 
     Raises
     ------

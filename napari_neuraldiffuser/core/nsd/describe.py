@@ -48,7 +48,7 @@ def describe(source: Source, events: Events) -> dict[str, Any]:
 
 
 def _open(source: Source) -> BrainSource:
-    """In the space that is on disk: the first of `SPACES` whose betas are there."""
+    """The subject in the first of `SPACES` whose betas are on disk."""
     for space in SPACES:
         subject = open_source(source, BetasParams(space=space))
         if not isinstance(subject, Subject) or subject.layout.beta_folder.is_dir():
@@ -87,7 +87,7 @@ def subjects(source: Source) -> list[str]:
 
 
 def region_sizes(rois: Rois) -> dict[str, int]:
-    """Region name to number of voxels, regions without one included."""
+    """Number of voxels of every region by name; a region may have none."""
     numbers, counts = np.unique(rois.labels, return_counts=True)
     sizes = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
     return {name: int(sizes.get(label, 0)) for label, name in rois.names.items() if label > 0}

@@ -1,4 +1,4 @@
-"""Which image was shown in which trial: nsd_expdesign.mat and responses.tsv as a table."""
+"""Reads which image was shown in which trial from nsd_expdesign.mat and responses.tsv."""
 
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def read_trials(layout: Layout) -> pd.DataFrame:
 
 
 def _read_design(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """masterordering (30000,) and subjectim (8, 10000), both 1-based."""
+    """Read masterordering (30000,) and subjectim (8, 10000), both 1-based."""
     try:
         design = scipy.io.loadmat(path, variable_names=["masterordering", "subjectim"])
         return design["masterordering"].ravel().astype(np.int64), design["subjectim"].astype(np.int64)
@@ -82,10 +82,10 @@ def _check_responses(table: pd.DataFrame, responses: pd.DataFrame, path: Path) -
     """A label that is off by one is worse than no label: the two records of the experiment must agree."""
     complete = responses.groupby("SESSION")["73KID"].transform("size") == TRIALS_PER_SESSION
     rows = responses[complete].sort_values(["SESSION", "RUN", "TRIAL"])
-    place = (rows["SESSION"] - 1) * TRIALS_PER_SESSION + rows.groupby("SESSION").cumcount()
-    wrong = table["stimulus_id"].to_numpy()[place] != rows["73KID"].to_numpy() - 1
+    trial = (rows["SESSION"] - 1) * TRIALS_PER_SESSION + rows.groupby("SESSION").cumcount()
+    wrong = table["stimulus_id"].to_numpy()[trial] != rows["73KID"].to_numpy() - 1
     if wrong.any():
         raise NSDError(
             f"{path} must name the same images as nsd_expdesign.mat, got {int(wrong.sum())} trials differ "
-            f"(first: trial {int(place.to_numpy()[wrong][0])}). The two files are of different data releases."
+            f"(first: trial {int(trial.to_numpy()[wrong][0])}). The two files are of different data releases."
         )

@@ -94,7 +94,7 @@ class Layout:
         return folder / f"{hemisphere}.betas_session{session:02d}.mgh"
 
     def sessions(self) -> dict[int, Path]:
-        """Session number -> file, for the sessions whose betas are on disk.
+        """File of each session whose betas are on disk, by session number.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Own scans as a subject: what `Subject` offers, from single files."""
+"""Own scans as a subject: single files that the user chooses, of any experiment."""
 
 import re
 from functools import cached_property
@@ -174,7 +174,7 @@ def _label_table(path: Path) -> dict[int, str]:
 
 
 def read_dseg_table(path: str | Path) -> dict[int, str]:
-    """Label -> name from a BIDS dseg table; an NSDError if it has no whole numbers `index` and texts `name`."""
+    """Name of each label of a BIDS dseg table; an NSDError if it has no whole numbers `index` and texts `name`."""
     try:
         table = pd.read_csv(path, sep="\t", dtype={"index": "int64", "name": str})
         return {int(index): name.strip() for index, name in zip(table["index"], table["name"], strict=True)}

@@ -4,7 +4,6 @@ import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -43,7 +42,7 @@ class OwnStimuli(SeenImages):
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, ids: Any) -> np.ndarray:
+    def __getitem__(self, ids: int | StimulusIds) -> np.ndarray:
         wanted = np.asarray(ids)
         files = self.files(np.atleast_1d(wanted))
         images = np.empty((len(files), self.side, self.side, 3), dtype=np.uint8)
@@ -147,7 +146,7 @@ class OwnStimuli(SeenImages):
 
 
 def read_label_captions(path: str | Path) -> dict[str, list[str]]:
-    """Label -> captions, from `{"label": "caption"}` or `{"label": ["caption", ...]}`."""
+    """Captions of each label, from `{"label": "caption"}` or `{"label": ["caption", ...]}`."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         table = {name: [texts] if isinstance(texts, str) else list(texts) for name, texts in content.items()}

@@ -33,7 +33,7 @@ class Rois:
     affine: np.ndarray
 
     def of(self, betas: Responses) -> dict[str, np.ndarray]:
-        """Region name -> (n_voxels,) bool over the voxels of `betas`.
+        """Which voxels of `betas` are in each region, (n_voxels,) bool by name.
 
         Raises
         ------
@@ -93,7 +93,7 @@ def read_labels(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def label_names(name: str, labels: np.ndarray, table: dict[int, str]) -> dict[int, str]:
-    """From the label table; a region without an entry gets the family's name (and its number, if several)."""
+    """Names of labels by their table; a region without an entry gets the family's name, with its number if several."""
     present = [int(k) for k in np.unique(labels[labels > 0])]
     fallback = (lambda k: name) if len(present) == 1 else (lambda k: f"{name}-{k}")
     names = {k: v for k, v in table.items() if k > 0}

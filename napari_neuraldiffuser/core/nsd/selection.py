@@ -55,12 +55,12 @@ class Selectable(ABC):
     @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
-        """Of the grid."""
+        """Shape of the grid."""
 
     @property
     @abstractmethod
     def affine(self) -> np.ndarray:
-        """(4, 4) voxel to millimetres."""
+        """Voxel to millimetres, (4, 4)."""
 
     @abstractmethod
     def roi_names(self) -> list[str]:

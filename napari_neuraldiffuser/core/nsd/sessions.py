@@ -57,7 +57,7 @@ def read_session(path: Path, voxels: np.ndarray, n_trials: int, grid: Grid) -> n
 
 
 def session_grid(path: Path) -> Grid:
-    """(X, Y, Z) and affine of a session file; HDF5 files carry no affine (None)."""
+    """Grid of a session file."""
     if path.suffix != ".hdf5":
         image = open_volume(path, "session betas")
         return image.shape[:3], image.affine
@@ -106,7 +106,7 @@ def _dataset(file: h5py.File, path: Path) -> h5py.Dataset:
 
 
 def _direct_chunks(dataset: h5py.Dataset, voxels: np.ndarray) -> np.ndarray:
-    """One raw chunk per voxel, past h5py's selection machinery; a chunk never written is the fill value."""
+    """Read one raw chunk per voxel, past h5py's selection machinery; a chunk never written is the fill value."""
     series = np.full((len(voxels), dataset.shape[0]), dataset.fillvalue, dtype=dataset.dtype)
     written = _written(dataset)
     for row, (x, y, z) in enumerate(voxels.tolist()):
@@ -126,8 +126,7 @@ def _written(dataset: h5py.Dataset) -> set[tuple[int, int, int]] | None:
 
 
 def _blocks(dataset: h5py.Dataset, voxels: np.ndarray) -> np.ndarray:
-    """Any other layout, block by block: a compressed chunk is unpacked once, a contiguous file is read in
-    trial slabs."""
+    """Read any other layout block by block: a compressed chunk is unpacked once, a contiguous file read in slabs."""
     data = np.empty((dataset.shape[0], len(voxels)), dtype=dataset.dtype)
     size = np.array(dataset.chunks or (_slab(dataset.shape[1:], dataset.dtype), *dataset.shape[1:]))
     corners, which = np.unique(voxels[:, ::-1] // size[1:], axis=0, return_inverse=True)
@@ -157,8 +156,7 @@ def _read_nifti(path: Path, voxels: np.ndarray, n_trials: int, grid: Grid) -> np
 def iterate_nifti(
     image: nib.spatialimages.SpatialImage, voxels: np.ndarray, start: int = 0, stop: int | None = None
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """Blocks of trials start ... stop of a 4-D image, front to back: (trial slice, values (trials,
-    n_voxels))."""
+    """Yield trials start ... stop of a 4-D image in blocks, in order: their slice and values (trials, n_voxels)."""
     x, y, z = voxels.T
     for trials in _spans(image.shape[3] if stop is None else stop, _slab(image.shape[:3], np.dtype(np.float64)), start):
         yield trials, np.asarray(image.dataobj[..., trials])[x, y, z].T

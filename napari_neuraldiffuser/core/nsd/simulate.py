@@ -144,8 +144,8 @@ class SimulatedSubject:
         Properties of the responding voxels.
     signal : (n_images, n_responding) float32
         Noise-free responses, percent signal change.
-    row : (n_trials,) int
-        Trial -> row of `signal`.
+    image_of : (n_trials,) int
+        Row of `signal` that belongs to each trial.
     noise : NoiseModel
     ncsnr : (n_grey,) float32
         Signal over trial-noise standard deviation of every grey voxel.
@@ -155,7 +155,7 @@ class SimulatedSubject:
     brain: brain.Brain
     people: responses.Population
     signal: np.ndarray
-    row: np.ndarray
+    image_of: np.ndarray
     noise: noise.NoiseModel
     ncsnr: np.ndarray
     number: int
@@ -164,13 +164,12 @@ class SimulatedSubject:
 def make_subject(
     layout: Layout, params: SimulationParams, design: experiment.Experiment, report: Progress
 ) -> SimulatedSubject:
-    """Draw a subject's brain and compute its noise-free responses to every image it sees (read from the
-    stimulus file)."""
+    """Draw a subject's brain and compute its noise-free responses to the images of the stimulus file that it sees."""
     number = layout.number
     head = brain.make_brain(params.grid, np.random.default_rng([params.seed, 2, number]))
     rng = np.random.default_rng([params.seed, 3, number])
     people = responses.make_population(head, rng)
-    ids, row = np.unique(design.shown(number), return_inverse=True)
+    ids, image_of = np.unique(design.shown(number), return_inverse=True)
     shown = [scene_of(params.seed, one) for one in ids.tolist()]
     stimuli = Stimuli(layout)
     images = np.concatenate([features.shrink(stimuli[part]) for part in np.array_split(ids, -(-len(ids) // 64))])
@@ -185,11 +184,11 @@ def make_subject(
     ncsnr = np.zeros(len(head.voxels), dtype=np.float32)
     ncsnr[people.rows] = people.ncsnr / max(params.noise, 1e-3)
     maps = noise.smooth_maps(head, params.grid, np.random.default_rng([params.seed, 4, number]))
-    return SimulatedSubject(head, people, signal, row, noise.NoiseModel(maps, level), ncsnr, number)
+    return SimulatedSubject(head, people, signal, image_of, noise.NoiseModel(maps, level), ncsnr, number)
 
 
 def _write_session(layout: Layout, subject: SimulatedSubject, params: SimulationParams, session: int) -> None:
-    rows = subject.row[(session - 1) * TRIALS_PER_SESSION : session * TRIALS_PER_SESSION]
+    rows = subject.image_of[(session - 1) * TRIALS_PER_SESSION : session * TRIALS_PER_SESSION]
     where = np.full(len(subject.brain.voxels), -1)
     where[subject.people.rows] = np.arange(len(subject.people.rows))
     rng = np.random.default_rng([params.seed, 6, subject.number, session])

@@ -3,13 +3,12 @@
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 import pandas as pd
 
-from napari_neuraldiffuser.core.base.contracts import SeenImages
+from napari_neuraldiffuser.core.base.contracts import SeenImages, StimulusIds
 from napari_neuraldiffuser.core.nsd.errors import NSDError
 from napari_neuraldiffuser.core.nsd.layout import Layout
 from napari_neuraldiffuser.core.nsd.volumes import unreadable
@@ -48,7 +47,7 @@ class Stimuli(SeenImages):
     def __len__(self) -> int:
         return self._shape[0]
 
-    def __getitem__(self, ids: Any) -> np.ndarray:
+    def __getitem__(self, ids: int | StimulusIds) -> np.ndarray:
         wanted = np.asarray(ids)
         if wanted.size and not np.issubdtype(wanted.dtype, np.integer):
             raise NSDError(f"stimulus ids must be whole numbers, got {wanted.dtype}.")
@@ -101,7 +100,7 @@ class Stimuli(SeenImages):
 
 
 def read_captions(path: str | Path) -> dict[int, list[str]]:
-    """COCO id -> captions, from `{"id": ["...", ...]}` or from COCO's own annotation format."""
+    """Captions of each COCO id, from `{"id": ["...", ...]}` or from COCO's own annotation format."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         if "annotations" not in content:

@@ -68,8 +68,7 @@ class Subject(BrainSource):
 
     @cached_property
     def _grid(self) -> tuple[tuple[int, int, int], np.ndarray]:
-        """Shape of the first session; its affine or, for HDF5 files (which have none), that of a volume
-        beside it."""
+        """Shape of the first session, and its affine or, as HDF5 files have none, that of a volume beside it."""
         shape, affine = session_grid(next(iter(self.layout.sessions().values())))
         if affine is None:
             path = self._reference()

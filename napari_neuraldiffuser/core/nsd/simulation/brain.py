@@ -91,11 +91,11 @@ def _template(shape: tuple[int, int, int], to_mni: np.ndarray, size: float) -> t
     """Grey fraction and T1 of the 2 mm MNI template on a grid, averaged over about a voxel."""
     from nilearn.datasets import load_mni152_gm_template, load_mni152_template
 
-    places = apply_affine(to_mni, np.moveaxis(np.indices(shape), 0, -1))
+    positions = apply_affine(to_mni, np.moveaxis(np.indices(shape), 0, -1))
     volumes = []
     for image in (load_mni152_gm_template(resolution=2), load_mni152_template(resolution=2)):
         smooth = gaussian_filter(np.asarray(image.dataobj, dtype=np.float32), 0.25 * size / 2)
-        where = np.moveaxis(apply_affine(np.linalg.inv(image.affine), places), -1, 0)
+        where = np.moveaxis(apply_affine(np.linalg.inv(image.affine), positions), -1, 0)
         volumes.append(map_coordinates(smooth, where, order=1))
     return volumes[0] / volumes[0].max(), volumes[1]
 

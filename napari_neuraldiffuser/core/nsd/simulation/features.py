@@ -11,7 +11,7 @@ from napari_neuraldiffuser.core.nsd.simulation.scenes import draw as scenes
 
 WORKING_PX = 64
 FIELD_PX = 32
-"""Images are filtered at 64 px; receptive fields are laid out on 32 x 32 places."""
+"""Images are filtered at 64 px; receptive fields are laid out on 32 x 32 positions."""
 
 ORIENTATIONS = np.deg2rad([0.0, 45.0, 90.0, 135.0])
 FREQUENCIES = (0.11, 0.22)
@@ -27,7 +27,7 @@ def shrink(images: np.ndarray) -> np.ndarray:
 
 
 def opponent_maps(images: np.ndarray) -> np.ndarray:
-    """Luminance, red-green and blue-yellow at the field's places: (3, n, 32 * 32) float32 from uint8 (n,
+    """Luminance, red-green and blue-yellow at the field's positions: (3, n, 32 * 32) float32 from uint8 (n,
     64, 64, 3)."""
     step = WORKING_PX // FIELD_PX
     small = images.reshape(-1, FIELD_PX, step, FIELD_PX, step, 3).mean(axis=(2, 4), dtype=np.float32) / 255

@@ -26,7 +26,7 @@ class Population:
     ----------
     rows : (n,) int
         Rows of the brain's voxels.
-    place : (n, 2) float
+    position : (n, 2) float
         Receptive field centre (x right, y down) as a fraction of the image's side from its centre.
     sigma : (n,) float
         Receptive field size, same unit.
@@ -41,7 +41,7 @@ class Population:
     """
 
     rows: np.ndarray
-    place: np.ndarray
+    position: np.ndarray
     sigma: np.ndarray
     low_level: np.ndarray
     preference: list[tuple[str, ...]]
@@ -76,8 +76,8 @@ def _settle(people: Population, which: np.ndarray, region: Region, brain: Brain,
     """Give a region's voxels their properties; where categories overlap, preferences add up."""
     mni = brain.mni[people.rows[which]]
     for side in (mni[:, 0] < 0, mni[:, 0] >= 0):
-        people.place[which[side]] = retinotopy(mni[side], region.field, rng)
-    eccentricity = np.hypot(*people.place[which].T)
+        people.position[which[side]] = retinotopy(mni[side], region.field, rng)
+    eccentricity = np.hypot(*people.position[which].T)
     people.sigma[which] = region.size * (0.03 + 0.06 * eccentricity)
     people.low_level[which] = region.low_level
     people.ceiling[which] = rng.uniform(*CEILINGS.get(region.family, CATEGORY_CEILING), len(which))
@@ -127,7 +127,7 @@ def low_level_signal(
     out = np.empty((opponent.shape[1], n), dtype=np.float32)
     for start in range(0, n, BLOCK_VOXELS):
         part = slice(start, start + BLOCK_VOXELS)
-        pool, gabor = receptive_fields(people.place[part], people.sigma[part], turn[part], phase[part])
+        pool, gabor = receptive_fields(people.position[part], people.sigma[part], turn[part], phase[part])
         linear = sum(w * unit(m @ pool.T) for w, m in zip(signed[:3, part], opponent, strict=True))
         linear = linear + signed[3, part] * unit(opponent[0] @ gabor.T)
         complex_cells = sum(w * (m @ pool.T) for w, m in zip(weights[:, part], energy, strict=True))
@@ -137,13 +137,13 @@ def low_level_signal(
 
 
 def receptive_fields(
-    place: np.ndarray, sigma: np.ndarray, turn: np.ndarray, phase: np.ndarray
+    position: np.ndarray, sigma: np.ndarray, turn: np.ndarray, phase: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gaussian pooling weights (rows sum to 1) and Gabor filters of the same envelope, each (n, 1024)
     float32."""
     axis = (np.arange(FIELD_PX) + 0.5) / FIELD_PX - 0.5
-    dx = axis[None, None, :] - place[:, 0, None, None]
-    dy = axis[None, :, None] - place[:, 1, None, None]
+    dx = axis[None, None, :] - position[:, 0, None, None]
+    dy = axis[None, :, None] - position[:, 1, None, None]
     width = np.maximum(sigma, 0.5 / FIELD_PX)[:, None, None]
     envelope = np.exp(-(dx**2 + dy**2) / (2 * width**2))
     along = dx * np.cos(turn)[:, None, None] + dy * np.sin(turn)[:, None, None]
@@ -151,7 +151,7 @@ def receptive_fields(
     gabor = envelope * wave
     gabor -= envelope * gabor.sum(axis=(1, 2), keepdims=True) / envelope.sum(axis=(1, 2), keepdims=True)
     pool = envelope / envelope.sum(axis=(1, 2), keepdims=True)
-    flat = (len(place), FIELD_PX * FIELD_PX)
+    flat = (len(position), FIELD_PX * FIELD_PX)
     return pool.reshape(flat).astype(np.float32), gabor.reshape(flat).astype(np.float32)
 
 

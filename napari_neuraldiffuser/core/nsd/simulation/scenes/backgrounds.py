@@ -75,8 +75,8 @@ def desert(x: np.ndarray, y: np.ndarray, rng: np.random.Generator, horizon: floa
 def night(x: np.ndarray, y: np.ndarray, rng: np.random.Generator, horizon: float) -> np.ndarray:
     image = _sky(y, horizon + 0.3, _rgb(0.02, 0.02, 0.11), _rgb(0.15, 0.12, 0.34))
     for _ in range(16):
-        place, width = rng.uniform(0, 1, 2), rng.uniform(0.008, 0.014)
-        glow = np.exp(-(((x - place[0]) / width) ** 2)) * np.exp(-(((y - 0.8 * place[1]) / width) ** 2))
+        star, width = rng.uniform(0, 1, 2), rng.uniform(0.008, 0.014)
+        glow = np.exp(-(((x - star[0]) / width) ** 2)) * np.exp(-(((y - 0.8 * star[1]) / width) ** 2))
         image += glow[..., None].astype(np.float32)
     moon = np.hypot(x - rng.uniform(0.1, 0.9), y - rng.uniform(0.1, 0.2)) - 0.07
     image = _mix(image, _rgb(0.96, 0.94, 0.80), np.clip(0.5 - moon * y.shape[0], 0, 1))

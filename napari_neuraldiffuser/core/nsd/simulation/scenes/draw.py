@@ -176,8 +176,8 @@ def render(scene: Scene, size: int = 64) -> np.ndarray:
     """
     if size < 8:
         raise ValueError(f"size must be 8 or more pixels, got {size}. Ask for 64 and shrink the result.")
-    places = (np.arange(size, dtype=np.float32) + 0.5) / size
-    x, y = places[None, :], places[:, None]
+    centres = (np.arange(size, dtype=np.float32) + 0.5) / size
+    x, y = centres[None, :], centres[:, None]
     rng = np.random.default_rng(scene.texture_seed)
     image = np.ascontiguousarray(BACKGROUNDS[scene.background](x, y, rng, scene.horizon), dtype=np.float32)
     side = scene.lighting.side
