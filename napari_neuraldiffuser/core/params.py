@@ -10,6 +10,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any, Self, TypeVar
 
 from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.registry import ATTRIBUTION_METHODS, DECODERS, GUIDANCE_RULES, METRICS
 
 LAYERS = ("g02", "g04", "g06", "g08", "g10", "g12")
 """Guidance layers: the second MLP linear of vision transformer blocks 0..5 (the authors' Linear-2 ... Linear-12)."""
@@ -88,6 +89,8 @@ def _check(name: str, value: Any, meta: Mapping[str, Any]) -> None:
         if isinstance(item, float) and not math.isfinite(item):
             raise ParamError(f"{name} must be a finite number, got {item}.")
         _check_limits(name, item, meta)
+    if isinstance(value, tuple) and meta.get("choices") is not None and (not value or len(set(value)) != len(value)):
+        raise ParamError(f"{name} must be distinct and not empty, got {value}.")
 
 
 def _check_limits(name: str, item: Any, meta: Mapping[str, Any]) -> None:
@@ -154,8 +157,9 @@ class FeatureParams(Params):
 
 @dataclass(frozen=True)
 class DecodingParams(Params):
-    """Ridge regression from betas to embeddings."""
+    """From betas to embeddings."""
 
+    decoder: str = param("ridge", "Kind of decoder that is fitted.", choices=DECODERS)
     alphas: tuple[float, ...] = param(
         tuple(10.0**k for k in range(0, 8)), "Ridge penalties tried, for voxels of unit variance.", low=1e-12
     )
@@ -223,12 +227,12 @@ class GuidanceParams(Params):
         "that of the conditional minus unconditional noise prediction.",
         choices=("none", "rms"),
     )
-    rule: str = param("noise", "Where the gradient enters: noise adds it to the noise prediction.", choices=("noise",))
+    rule: str = param(
+        "noise", "Where the gradient enters: noise adds it to the noise prediction.", choices=GUIDANCE_RULES
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.layers or len(set(self.layers)) != len(self.layers):
-            raise ParamError(f"GuidanceParams.layers must be distinct and not empty, got {self.layers}.")
         if len(self.layer_weights) != len(self.layers):
             raise ParamError(
                 f"GuidanceParams.layer_weights must have one weight per layer ({len(self.layers)}), "
@@ -240,6 +244,11 @@ class GuidanceParams(Params):
 class ContributionParams(Params):
     """ROI and voxel contribution maps."""
 
+    method: str = param(
+        "additive",
+        "How the prediction is attributed: additive is the exact additive split over voxels.",
+        choices=ATTRIBUTION_METHODS,
+    )
     bootstrap: int = param(200, "Bootstrap samples of stimuli for the standard error.", unit="samples", low=2)
     seed: int = param(0, "Seed of the bootstrap.", low=0)
 
@@ -248,6 +257,9 @@ class ContributionParams(Params):
 class EvaluationParams(Params):
     """Scores of reconstructions against seen images."""
 
+    metrics: tuple[str, ...] = param(
+        tuple(METRICS), "Scores that are computed; those of features where there is an image encoder.", choices=METRICS
+    )
     size: int = param(425, "Side at which PixCorr and SSIM compare images.", unit="px", low=16)
     batch_size: int = param(32, "Images encoded at once for two-way identification.", unit="images", low=1)
 

@@ -1,17 +1,28 @@
 """ROI tables of contribution maps: partitions of the voxels, ratios and their bootstrap standard errors."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
+import pandas as pd
 
 from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.decoding.decoder import Betas
 from napari_neuraldiffuser.core.params import ContributionParams
 
 
 class ContributionError(UserError):
     """Betas, ROIs or targets do not allow a contribution map; the message names what, rule and remedy."""
+
+
+class Rois(Protocol):
+    """What attribution uses of `nsd.Rois`, one family of regions."""
+
+    name: str
+
+    def of(self, betas: Betas) -> Mapping[str, np.ndarray]:
+        """Voxel mask (p,) of every ROI."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +41,7 @@ class RoiMasks:
         return np.stack([values[:, mask].sum(1, dtype=np.float64) for mask in self.masks], axis=1)
 
 
-def roi_masks(rois: Any, betas: Any) -> RoiMasks:
+def roi_masks(rois: Rois | Sequence[Rois], betas: Betas) -> RoiMasks:
     """Masks of one Rois or a sequence of them.
 
     Raises
@@ -51,9 +62,9 @@ def roi_masks(rois: Any, betas: Any) -> RoiMasks:
     return RoiMasks(names, np.stack(masks))
 
 
-def _partition(family: Any, betas: Any) -> dict[str, np.ndarray]:
+def _partition(family: Rois, betas: Betas) -> dict[str, np.ndarray]:
     masks = {roi: np.asarray(mask, dtype=bool) for roi, mask in family.of(betas).items()}
-    p = len(betas.voxels)
+    p = betas.data.shape[1]
     for roi, mask in masks.items():
         if mask.shape != (p,):
             raise ContributionError(f"mask of {roi!r} must have one value per voxel ({p}), got shape {mask.shape}.")
@@ -101,10 +112,8 @@ def table(
     numerators: dict[str, np.ndarray],
     denominators: dict[str, np.ndarray],
     params: ContributionParams,
-) -> Any:
+) -> pd.DataFrame:
     """DataFrame with columns roi, target, share, se, n_voxels, family; one row per target, family and ROI."""
-    import pandas as pd
-
     family, roi = zip(*groups.names, strict=True)
     blocks = []
     for target in numerators:

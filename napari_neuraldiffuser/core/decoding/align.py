@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from napari_neuraldiffuser.core.decoding import solver
-from napari_neuraldiffuser.core.decoding.errors import DecodingError
+from napari_neuraldiffuser.core.decoding.decoder import DecodingError
 from napari_neuraldiffuser.core.decoding.targets import gather
 
 COLUMNS_AT_ONCE = 2048

@@ -1,11 +1,12 @@
 """Where the voxels of some betas lie, and whether other betas are of the same voxels."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Self
 
+import h5py
 import numpy as np
 
-from napari_neuraldiffuser.core.decoding.errors import DecodingError
+from napari_neuraldiffuser.core.decoding.decoder import Betas, DecodingError
 
 AFFINE_TOLERANCE_MM = 1e-3
 
@@ -28,7 +29,7 @@ class Geometry:
     shape: tuple[int, int, int] | None = None
 
     @classmethod
-    def of(cls, betas: Any) -> "Geometry":
+    def of(cls, betas: Betas) -> Self:
         """Geometry of a Betas object."""
         n_voxels, space = betas.data.shape[1], str(betas.space)
         if betas.voxels is None:
@@ -36,7 +37,16 @@ class Geometry:
         shape = tuple(int(size) for size in betas.shape)
         return cls(n_voxels, space, np.array(betas.voxels), np.array(betas.affine, dtype=np.float64), shape)
 
-    def check(self, betas: Any) -> None:
+    @classmethod
+    def read(cls, group: h5py.Group) -> Self:
+        """Geometry of a decoder file, whose fields it has by name."""
+        n_voxels, space = int(group["n_voxels"][()]), group["space"].asstr()[()]
+        if "voxels" not in group:
+            return cls(n_voxels, space)
+        shape = tuple(int(size) for size in group["shape"][...])
+        return cls(n_voxels, space, group["voxels"][...], group["affine"][...], shape)
+
+    def check(self, betas: Betas) -> None:
         """Raise DecodingError unless `betas` are of the same voxels in the same order, space and grid."""
         n_voxels = np.shape(betas.data)[-1]
         if n_voxels != self.n_voxels:
@@ -57,7 +67,7 @@ class Geometry:
                 f"({differ.size} of {self.n_voxels} differ). {REMEDY}"
             )
 
-    def _check_grid(self, betas: Any) -> None:
+    def _check_grid(self, betas: Betas) -> None:
         same = tuple(betas.shape) == self.shape and str(betas.space) == self.space
         if not same or not np.allclose(betas.affine, self.affine, atol=AFFINE_TOLERANCE_MM):
             raise DecodingError(
@@ -66,7 +76,7 @@ class Geometry:
             )
 
 
-def checked_data(betas: Any) -> np.ndarray:
+def checked_data(betas: Betas) -> np.ndarray:
     """Betas (n, p) as float32 or float64.
 
     Raises

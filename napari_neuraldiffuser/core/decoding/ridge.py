@@ -1,50 +1,23 @@
 """RidgeDecoder: betas to embeddings by ridge regression, one penalty per target group."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import h5py
 import numpy as np
 
+from napari_neuraldiffuser.core.base.files import atomic_path
 from napari_neuraldiffuser.core.base.progress import Progress
-from napari_neuraldiffuser.core.decoding import solver
+from napari_neuraldiffuser.core.decoding import solver, store
 from napari_neuraldiffuser.core.decoding.align import Alignment, align_to_test, align_to_train, measure
-from napari_neuraldiffuser.core.decoding.errors import DecodingError
+from napari_neuraldiffuser.core.decoding.decoder import Betas, DecodingError, TargetFit, Targets
 from napari_neuraldiffuser.core.decoding.geometry import Geometry, checked_data
 from napari_neuraldiffuser.core.decoding.targets import Rows, blocks, match_rows, summary, target_names, target_shape
-from napari_neuraldiffuser.core.networks.embeddings import Embeddings
+from napari_neuraldiffuser.core.networks.embeddings import Embeddings, TargetFile, dataset_name
 from napari_neuraldiffuser.core.params import DecodingParams
 
 FEWEST_STIMULI = 3
-
-
-@dataclass(frozen=True)
-class TargetFit:
-    """What training found for one target group.
-
-    Attributes
-    ----------
-    alpha : float
-        Chosen penalty.
-    alphas, r2 : tuple of float
-        Penalties tried and the R² of each, leaving one stimulus out, pooled over the scored columns.
-    shape : tuple of int
-        Shape of one stimulus' target.
-    mean : ndarray (T,) float64
-        Training mean, the intercept.
-    """
-
-    alpha: float
-    alphas: tuple[float, ...]
-    r2: tuple[float, ...]
-    shape: tuple[int, ...]
-    mean: np.ndarray
-
-    @property
-    def best_r2(self) -> float:
-        """Leave-one-stimulus-out R² at the chosen penalty."""
-        return self.r2[self.alphas.index(self.alpha)]
 
 
 class RidgeDecoder:
@@ -73,6 +46,7 @@ class RidgeDecoder:
     def __init__(self, params: DecodingParams | None = None) -> None:
         self.params = params or DecodingParams()
         self.accuracy: dict[str, TargetFit] = {}
+        self.attrs: dict[str, Any] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -80,8 +54,8 @@ class RidgeDecoder:
         return tuple(self.accuracy)
 
     def fit(
-        self, train: Any, targets: Any, progress: Progress | None = None, names: Sequence[str] | None = None
-    ) -> "RidgeDecoder":
+        self, train: Betas, targets: Targets, progress: Progress | None = None, names: Sequence[str] | None = None
+    ) -> Self:
         """Choose a penalty per target group by leaving one stimulus out, on training data only.
 
         Parameters
@@ -114,7 +88,7 @@ class RidgeDecoder:
         self._choose_penalties(leaves, _chosen(target_names(targets), names), progress)
         return self
 
-    def use_targets(self, targets: Any) -> None:
+    def use_targets(self, targets: Targets) -> None:
         """Take the training targets from `targets`, matched to the training rows by stimulus."""
         self.targets = targets
         self.attrs = dict(getattr(targets, "attrs", {}))
@@ -145,7 +119,11 @@ class RidgeDecoder:
         alphas = tuple(left.alpha for left in leaves)
         return TargetFit(best.alpha, alphas, tuple(float(value) for value in r2), shape, mean), best
 
-    def centre(self, betas: Any) -> np.ndarray:
+    def check(self, betas: Betas) -> None:
+        """Raise DecodingError unless `betas` are of the training voxels in the same order, space and grid."""
+        self.geometry.check(betas)
+
+    def centre(self, betas: Betas) -> np.ndarray:
         """Betas (m, p) minus the training mean, checked to be of the training voxels.
 
         Raises
@@ -155,7 +133,7 @@ class RidgeDecoder:
         """
         if not self.accuracy:
             raise DecodingError("decoder must be fitted, got an unfitted one. Call fit() or RidgeDecoder.load().")
-        self.geometry.check(betas)
+        self.check(betas)
         return (checked_data(betas) - self.beta_mean).astype(self.x.dtype)
 
     def similarity(self, x: np.ndarray) -> np.ndarray:
@@ -177,12 +155,12 @@ class RidgeDecoder:
             products[positions] = y @ q.T
         return solver.apply_inverse(self.spectrum, self.accuracy[name].alpha, products).T @ self.x
 
-    def _centred_targets(self, name: str):
+    def _centred_targets(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         mean = self.accuracy[name].mean.astype(self.x.dtype)
         for positions, y in blocks(self.targets, name, self.rows, self.x.dtype):
             yield positions, y - mean
 
-    def predict(self, betas: Any, align: str | None = None, progress: Progress | None = None) -> Embeddings:
+    def predict(self, betas: Betas, align: str | None = None, progress: Progress | None = None) -> Embeddings:
         """Decode embeddings.
 
         Parameters
@@ -215,18 +193,63 @@ class RidgeDecoder:
             return z
         return align_to_train(z, self.alignment) if align == "train" else align_to_test(z, self.alignment)
 
-    def save(self, path: str | Path) -> None:
-        """Write everything, training targets included, to one HDF5 file, atomically."""
-        from napari_neuraldiffuser.core.decoding.store import save
+    def arrays(self) -> list[np.ndarray]:
+        """Centred betas, their mean and spectrum, and the means of the targets."""
+        return [self.x, self.beta_mean, self.spectrum.s, *(fit.mean for fit in self.accuracy.values())]
 
-        save(self, path)
+    def save(self, path: str | Path) -> None:
+        """Write everything, training targets included, to one HDF5 file, atomically.
+
+        Raises
+        ------
+        DecodingError
+            If the decoder is not fitted.
+        """
+        if not self.accuracy:
+            raise DecodingError("decoder must be fitted to be saved, got an unfitted one. Call fit() first.")
+        with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+            file.attrs.update(self.attrs)
+            self._save_targets(file)
+            group = store.create_group(file, "ridge", self)
+            group["betas"], group["beta_mean"] = self.x, self.beta_mean
+            group["stimulus_ids"] = self.stimulus_ids
+            group["u"], group["s"] = self.spectrum.u, self.spectrum.s
+            # betas without geometry have None here, which is left out
+            group.update({f"geometry/{field}": v for field, v in vars(self.geometry).items() if v is not None})
+            if "z" in self.names:
+                group.update({f"alignment/{field}": values for field, values in vars(self.alignment).items()})
+
+    def _save_targets(self, file: h5py.File) -> None:
+        """The targets of every training stimulus once, in the type they have on disk."""
+        stored = np.unique(self.rows.stored)
+        file["stimulus_id"] = np.asarray(self.targets.stimulus_ids)[stored]
+        rows = Rows(np.arange(len(stored)), stored)
+        for name in self.names:
+            source = self.targets[name]
+            out = file.create_dataset(dataset_name(name), (len(stored), *source.shape[1:]), source.dtype)
+            for positions, values in blocks(self.targets, name, rows, source.dtype):
+                out[positions[0] : positions[-1] + 1] = values.reshape(-1, *source.shape[1:])
 
     @classmethod
-    def load(cls, path: str | Path) -> "RidgeDecoder":
+    def load(cls, path: str | Path) -> Self:
         """Open a file written by `save`; the targets stay on disk.  DecodingError if it is not one."""
-        from napari_neuraldiffuser.core.decoding.store import load
+        with store.opened(path) as file:
+            group = file["decoder"]
+            decoder = cls(store.read_params(group))
+            decoder.x, decoder.beta_mean = group["betas"][...], group["beta_mean"][...]
+            decoder.stimulus_ids = group["stimulus_ids"][...]
+            decoder.spectrum = solver.Spectrum(group["u"][...], group["s"][...])
+            decoder.geometry = Geometry.read(group["geometry"])
+            decoder.accuracy = store.read_fits(group)
+            if "alignment" in group:
+                decoder.alignment = Alignment(**{field: values[...] for field, values in group["alignment"].items()})
+            decoder.use_targets(TargetFile(path))
+        return decoder
 
-        return load(cls, path)
+    def close(self) -> None:
+        """Close the file that a loaded decoder streams its targets from."""
+        if isinstance(self.targets, TargetFile):
+            self.targets.close()
 
 
 def _chosen(present: tuple[str, ...], names: Sequence[str] | None) -> dict[str, int]:

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.linalg
 from threadpoolctl import threadpool_limits
 
-from napari_neuraldiffuser.core.decoding.errors import DecodingError
+from napari_neuraldiffuser.core.decoding.decoder import DecodingError
 
 VOXELS_AT_ONCE = 2048
 STIMULI_AT_ONCE = 512

@@ -1,119 +1,96 @@
-"""One HDF5 file per decoder: an embeddings file of the training targets with a group `decoder` in it."""
+"""Decoder files: what those of every kind have in common, so that they are opened, joined and looked into by any.
+
+One HDF5 file per decoder with a group `decoder`: attributes `kind`, `format` and `params`, a group `fits/<target>` for
+everything that belongs to one target, and beside it what all targets share.  Training targets that a kind keeps lie
+outside this group, as in an embeddings file.
+"""
 
 import json
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 
 from napari_neuraldiffuser.core.base.files import atomic_path
-from napari_neuraldiffuser.core.decoding.align import Alignment
-from napari_neuraldiffuser.core.decoding.errors import DecodingError
-from napari_neuraldiffuser.core.decoding.geometry import Geometry
-from napari_neuraldiffuser.core.decoding.solver import Spectrum
-from napari_neuraldiffuser.core.decoding.targets import Rows, blocks
-from napari_neuraldiffuser.core.networks.embeddings import TargetFile, dataset_name
+from napari_neuraldiffuser.core.base.registry import DECODERS
+from napari_neuraldiffuser.core.decoding.decoder import Decoder, DecodingError, TargetFit
+from napari_neuraldiffuser.core.networks.embeddings import dataset_name
 from napari_neuraldiffuser.core.params import TARGETS, DecodingParams
 
 FORMAT = 1
+FIRST_KIND = "ridge"
+"""The kind of a file that does not say its kind."""
 
 
-def save(decoder: Any, path: str | Path) -> None:
-    """Write a fitted RidgeDecoder to `path`, atomically.  DecodingError if it is not fitted."""
-    if not decoder.accuracy:
-        raise DecodingError("decoder must be fitted to be saved, got an unfitted one. Call fit() first.")
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs.update(decoder.attrs)
-        _save_targets(file, decoder)
-        group = file.create_group("decoder")
-        group.attrs.update(format=FORMAT, params=json.dumps(decoder.params.to_dict()))
-        _save_betas(group, decoder)
-        _save_fits(group, decoder)
+def new(params: DecodingParams | None = None) -> Decoder:
+    """The decoder of the kind `params.decoder`, not fitted yet."""
+    params = params or DecodingParams()
+    return DECODERS[params.decoder](params)
 
 
-def _save_targets(file: h5py.File, decoder: Any) -> None:
-    """The targets of every training stimulus once, in the type they have on disk."""
-    stored = np.unique(decoder.rows.stored)
-    file["stimulus_id"] = np.asarray(decoder.targets.stimulus_ids)[stored]
-    rows = Rows(np.arange(len(stored)), stored)
-    for name in decoder.names:
-        source = decoder.targets[name]
-        out = file.create_dataset(dataset_name(name), (len(stored), *source.shape[1:]), source.dtype)
-        for positions, values in blocks(decoder.targets, name, rows, source.dtype):
-            out[positions[0] : positions[-1] + 1] = values.reshape(-1, *source.shape[1:])
-
-
-def _save_betas(group: h5py.Group, decoder: Any) -> None:
-    group["betas"], group["beta_mean"] = decoder.x, decoder.beta_mean
-    group["stimulus_ids"] = decoder.stimulus_ids
-    group["u"], group["s"] = decoder.spectrum.u, decoder.spectrum.s
-    # betas without geometry have None here, which is left out
-    for field, value in vars(decoder.geometry).items():
-        if value is not None:
-            group[f"geometry/{field}"] = value
-
-
-def _save_fits(group: h5py.Group, decoder: Any) -> None:
-    for name, fit in decoder.accuracy.items():
-        out = group.create_group(f"fits/{name}")
-        out["alphas"], out["r2"], out["mean"] = fit.alphas, fit.r2, fit.mean
-        out.attrs.update(alpha=fit.alpha, shape=fit.shape)
-    if "z" in decoder.names:
-        for field, values in vars(decoder.alignment).items():
-            group[f"alignment/{field}"] = values
-
-
-def load(cls: type, path: str | Path) -> Any:
-    """Open a decoder file; `cls` is RidgeDecoder.
+def load(path: str | Path) -> Decoder:
+    """Open a decoder file of any kind.
 
     Raises
     ------
     DecodingError
-        If the file is missing, damaged, or not a decoder of this format.
+        If the file is missing, damaged, or a decoder of a kind or format that is not known.
     """
+    with opened(path) as file:
+        kind = file["decoder"].attrs.get("kind", FIRST_KIND)
+    if kind not in DECODERS:
+        raise DecodingError(f"{path} must be a decoder of a kind among {list(DECODERS)}, got {kind!r}. Fit one anew.")
+    return DECODERS[kind].load(path)
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[h5py.File]:
+    """A decoder file for reading; DecodingError if it is none or something is missing in it."""
     try:
         with h5py.File(path, "r") as file:
-            return _read(cls, file, path)
+            if file["decoder"].attrs["format"] != FORMAT:
+                got = file["decoder"].attrs["format"]
+                raise DecodingError(f"{path} must have format {FORMAT}, got {got}. Fit the decoder again.")
+            yield file
     except (OSError, KeyError) as error:
         raise DecodingError(
             f"{path} must be a decoder file, got: {error}. Fit the decoder again and save it."
         ) from error
 
 
-def _read(cls: type, file: h5py.File, path: str | Path) -> Any:
-    from napari_neuraldiffuser.core.decoding.ridge import TargetFit
-
-    group = file["decoder"]
-    if group.attrs["format"] != FORMAT:
-        raise DecodingError(f"{path} must have format {FORMAT}, got {group.attrs['format']}. Fit the decoder again.")
-    decoder = cls(DecodingParams.from_dict(json.loads(group.attrs["params"])))
-    decoder.x, decoder.beta_mean = group["betas"][...], group["beta_mean"][...]
-    decoder.stimulus_ids = group["stimulus_ids"][...]
-    decoder.spectrum = Spectrum(group["u"][...], group["s"][...])
-    decoder.geometry = _read_geometry(group["geometry"])
-    decoder.use_targets(TargetFile(path))
-    # a decoder of some targets has those alone in its file
-    decoder.accuracy = {name: _read_fit(TargetFit, group[f"fits/{name}"]) for name in decoder.targets}
-    if "alignment" in group:
-        decoder.alignment = Alignment(**{field: values[...] for field, values in group["alignment"].items()})
-    return decoder
+def create_group(file: h5py.File, kind: str, decoder: Decoder) -> h5py.Group:
+    """The group `decoder` of a fitted decoder's new file, with its attributes and fits."""
+    group = file.create_group("decoder")
+    group.attrs.update(kind=kind, format=FORMAT, params=json.dumps(decoder.params.to_dict()))
+    for name, fit in decoder.accuracy.items():
+        out = group.create_group(f"fits/{name}")
+        out["alphas"], out["r2"], out["mean"] = fit.alphas, fit.r2, fit.mean
+        out.attrs.update(alpha=fit.alpha, shape=fit.shape)
+    return group
 
 
-def _read_geometry(group: h5py.Group) -> Geometry:
-    n_voxels, space = int(group["n_voxels"][()]), group["space"].asstr()[()]
-    if "voxels" not in group:
-        return Geometry(n_voxels, space)
-    shape = tuple(int(size) for size in group["shape"][...])
-    return Geometry(n_voxels, space, group["voxels"][...], group["affine"][...], shape)
+def read_params(group: h5py.Group) -> DecodingParams:
+    """The params that `create_group` wrote."""
+    return DecodingParams.from_dict(json.loads(group.attrs["params"]))
 
 
-def _read_fit(cls: type, group: h5py.Group) -> Any:
+def read_fits(group: h5py.Group) -> dict[str, TargetFit]:
+    """The fits that `create_group` wrote, in the project's order."""
+    return {name: _read_fit(group["fits"][name]) for name in TARGETS if name in group["fits"]}
+
+
+def _read_fit(group: h5py.Group) -> TargetFit:
     alphas, r2 = (tuple(float(v) for v in group[key][...]) for key in ("alphas", "r2"))
     shape = tuple(int(size) for size in group.attrs["shape"])
-    return cls(float(group.attrs["alpha"]), alphas, r2, shape, group["mean"][...])
+    return TargetFit(float(group.attrs["alpha"]), alphas, r2, shape, group["mean"][...])
+
+
+def read_accuracy(path: str | Path) -> dict[str, TargetFit]:
+    """TargetFit of every target of a decoder file, without reading its betas."""
+    with opened(path) as file:
+        return read_fits(file["decoder"])
 
 
 def join_decoders(paths: Sequence[str | Path], path: str | Path) -> None:
@@ -122,16 +99,13 @@ def join_decoders(paths: Sequence[str | Path], path: str | Path) -> None:
     Raises
     ------
     DecodingError
-        If a file is none, two files have the same target, or their betas or parameters differ.
+        If a file is none, two files have the same target, or their betas, kinds or parameters differ.
     """
-    try:
-        with ExitStack() as stack:
-            parts = [stack.enter_context(h5py.File(part, "r")) for part in paths]
-            _check_parts(parts, paths)
-            with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-                _join(parts, file)
-    except (OSError, KeyError) as error:
-        raise DecodingError(f"decoders to join must be decoder files, got: {error}. Fit them again.") from error
+    with ExitStack() as stack:
+        parts = [stack.enter_context(opened(part)) for part in paths]
+        _check_parts(parts, paths)
+        with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+            _join(parts, file)
 
 
 def _check_parts(parts: list[h5py.File], paths: Sequence[str | Path]) -> None:
@@ -141,8 +115,8 @@ def _check_parts(parts: list[h5py.File], paths: Sequence[str | Path]) -> None:
     first = parts[0]["decoder"]
     for part, where in zip(parts[1:], paths[1:], strict=True):
         other = part["decoder"]
-        same_params = first.attrs["params"] == other.attrs["params"]
-        if not same_params or any(not np.array_equal(first[key], other[key]) for key in ("stimulus_ids", "beta_mean")):
+        same = all(first.attrs.get(key) == other.attrs.get(key) for key in ("kind", "params"))
+        if not same or any(not np.array_equal(first[key], other[key]) for key in ("stimulus_ids", "beta_mean")):
             raise DecodingError(f"decoders to join must be of the same betas and parameters, got others in {where}.")
 
 
@@ -150,7 +124,8 @@ def _join(parts: list[h5py.File], file: h5py.File) -> None:
     """The first part, and the targets, fits and alignment of the others; targets in the project's order."""
     first = parts[0]
     file.attrs.update(first.attrs)
-    file["stimulus_id"] = first["stimulus_id"][...]
+    if "stimulus_id" in first:
+        file["stimulus_id"] = first["stimulus_id"][...]
     group = file.create_group("decoder")
     group.attrs.update(first["decoder"].attrs)
     for key in first["decoder"]:
@@ -160,19 +135,8 @@ def _join(parts: list[h5py.File], file: h5py.File) -> None:
     owner = {name: part for part in parts for name in part["decoder/fits"]}
     for name in sorted(owner, key=TARGETS.index):
         part = owner[name]
-        part.copy(dataset_name(name), file, dataset_name(name))
+        if dataset_name(name) in part:
+            part.copy(dataset_name(name), file, dataset_name(name))
         part.copy(f"decoder/fits/{name}", fits)
-        if name == "z":
+        if name == "z" and "alignment" in part["decoder"]:
             part.copy("decoder/alignment", group)
-
-
-def read_accuracy(path: str | Path) -> dict[str, Any]:
-    """TargetFit of every target of a decoder file, without reading its betas."""
-    from napari_neuraldiffuser.core.decoding.ridge import TargetFit
-
-    try:
-        with h5py.File(path, "r") as file:
-            fits = file["decoder/fits"]
-            return {name: _read_fit(TargetFit, fits[name]) for name in TARGETS if name in fits}
-    except (OSError, KeyError) as error:
-        raise DecodingError(f"{path} must be a decoder file, got: {error}. Fit the decoder again.") from error

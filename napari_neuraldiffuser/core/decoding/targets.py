@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_neuraldiffuser.core.decoding.errors import DecodingError
+from napari_neuraldiffuser.core.decoding.decoder import DecodingError
 from napari_neuraldiffuser.core.params import TARGETS
 
 BYTES_AT_ONCE = 64 * 2**20

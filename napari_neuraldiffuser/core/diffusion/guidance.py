@@ -2,8 +2,8 @@
 
     loop  ->  Guided( SelfAttentionGuided( ClassifierFree( UNet ) ) )
 
-A rule says where the gradient enters; `RULES` maps `GuidanceParams.rule` to a function, so that another rule is one
-function more.
+A rule says where the gradient enters; `base.registry.GUIDANCE_RULES` maps `GuidanceParams.rule` to a function, so that
+another rule is one function more.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
+from napari_neuraldiffuser.core.base.registry import GUIDANCE_RULES
 from napari_neuraldiffuser.core.diffusion.loop import Denoiser, Prediction, Step
 from napari_neuraldiffuser.core.networks.kernels import ops
 from napari_neuraldiffuser.core.params import PRESETS, DiffusionParams, GuidanceParams, ParamError
@@ -39,6 +40,10 @@ class Critic(Protocol):
     """Judge clean latents (B, 4, h, w) that were computed from z_t, the leaf (B, 4, h, w)."""
 
     def __call__(self, clean: torch.Tensor, leaf: torch.Tensor) -> Pull: ...
+
+
+Rule = Callable[[Prediction, Pull, Step, GuidanceParams], Prediction]
+"""The prediction with the pull in it."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,8 @@ class Guided:
             clean = clean_estimate(leaf, prediction.noise_cond, step, self.params)
             pull = self.critic(clean, leaf)
         detached = prediction.but(latents=latents, noise_cond=prediction.noise_cond.detach(), loss=pull.loss.float())
-        return RULES[self.params.rule](detached, pull, step, self.params)
+        rule: Rule = GUIDANCE_RULES[self.params.rule]
+        return rule(detached, pull, step, self.params)
 
 
 def n_guided_steps(n_steps: int, params: GuidanceParams) -> int:
@@ -148,9 +154,6 @@ def rms(values: torch.Tensor) -> torch.Tensor:
     dtype = torch.promote_types(values.dtype, torch.float32)
     norm = torch.linalg.vector_norm(values.flatten(1), dim=1, dtype=dtype)
     return norm.double() / values[0].numel() ** 0.5
-
-
-RULES: dict[str, Callable[[Prediction, Pull, Step, GuidanceParams], Prediction]] = {"noise": noise_rule}
 
 
 def preset(name: str, diffusion: DiffusionParams | None = None) -> tuple[DiffusionParams, GuidanceParams]:

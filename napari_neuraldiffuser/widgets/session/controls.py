@@ -127,7 +127,7 @@ def control(f: Field) -> QWidget:
     meta = f.metadata
     if meta["choices"]:
         widget: QWidget = QComboBox()
-        widget.addItems(meta["choices"])
+        widget.addItems(list(meta["choices"]))
     elif isinstance(f.default, bool):
         widget = QCheckBox()
     elif isinstance(f.default, (int, float)):

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from napari_neuraldiffuser.core.attribution import additive as contribution
+from napari_neuraldiffuser.core import attribution as contribution
+from napari_neuraldiffuser.core.attribution import ContributionError
 from napari_neuraldiffuser.core.attribution import tables as contribution_tables
-from napari_neuraldiffuser.core.attribution.additive import ContributionError
 from napari_neuraldiffuser.core.decoding import DecodingError, RidgeDecoder
 from napari_neuraldiffuser.core.params import ContributionParams, DecodingParams
 from tests.support.stand_ins import AFFINE, SHAPE, linear_data, make_betas, make_rois, make_targets, primal_ridge

@@ -12,8 +12,8 @@ import pytest
 from nipype.pipeline import engine as pe
 
 import nipype_interfaces  # noqa: F401  before nipype: turns its telemetry off
+from napari_neuraldiffuser.core import attribution as contribution
 from napari_neuraldiffuser.core import decoding, nsd
-from napari_neuraldiffuser.core.attribution import additive as contribution
 from napari_neuraldiffuser.core.networks import embeddings
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.nsd.rois import Rois

@@ -1,0 +1,86 @@
+"""What can be chosen: one registry each of decoders, guidance rules, attribution methods and metrics.
+
+To add one, write it in a file of its own and name it here.  Params take a registry as the `choices` of a field, and
+the napari controls, the Nipype traits and the command-line options follow.  Standard library only.
+"""
+
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from napari_neuraldiffuser.core.base.errors import UserError
+
+
+class Registry(Mapping[str, Any]):
+    """Name -> entry, in the order of registration.
+
+    Parameters
+    ----------
+    what : str
+        What an entry is, for messages.
+    entries : mapping of str to object
+        An entry is the object itself, or the text "package.module:name" of one that is imported when it is asked for,
+        so that its name can be offered without what it imports.
+    """
+
+    def __init__(self, what: str, entries: Mapping[str, Any]) -> None:
+        self.what = what
+        self._entries = dict(entries)
+
+    def __getitem__(self, name: str) -> Any:
+        """The entry of that name; UserError with the known ones if there is none."""
+        if name not in self._entries:
+            raise UserError(f"{self.what} must be one of {list(self)}, got {name!r}.")
+        entry = self._entries[name]
+        if isinstance(entry, str):
+            module, _, attribute = entry.partition(":")
+            entry = self._entries[name] = getattr(importlib.import_module(module), attribute)
+        return entry
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def register(self, name: str, entry: Any) -> None:
+        """Add an entry; UserError if the name is taken."""
+        if name in self._entries:
+            raise UserError(f"{self.what} must have a name of its own, got {name!r} again. Choose another name.")
+        self._entries[name] = entry
+
+    def remove(self, name: str) -> None:
+        """Take an entry out, such as that of a plugin that ends."""
+        del self._entries[name]
+
+
+CORE = "napari_neuraldiffuser.core"
+
+DECODERS = Registry("decoder", {"ridge": f"{CORE}.decoding.ridge:RidgeDecoder"})
+"""Classes with the methods of `decoding.Decoder`."""
+
+GUIDANCE_RULES = Registry("guidance rule", {"noise": f"{CORE}.diffusion.guidance:noise_rule"})
+"""Functions `rule(prediction, pull, step, params) -> Prediction`: where the gradient enters a step."""
+
+ATTRIBUTION_METHODS = Registry("attribution method", {"additive": f"{CORE}.attribution.additive:additive"})
+"""Functions with the arguments of `attribution.map` that return its `ContributionMaps`."""
+
+METRICS = Registry(
+    "metric",
+    {
+        "pixcorr": f"{CORE}.evaluation.standard:PIXCORR",
+        "ssim": f"{CORE}.evaluation.standard:SSIM",
+        "edges": f"{CORE}.evaluation.standard:EDGES",
+        "twoway_edges": f"{CORE}.evaluation.standard:TWOWAY_EDGES",
+        "repeat_pixcorr": f"{CORE}.evaluation.standard:REPEAT_PIXCORR",
+        "repeat_ssim": f"{CORE}.evaluation.standard:REPEAT_SSIM",
+        "repeat_edges": f"{CORE}.evaluation.standard:REPEAT_EDGES",
+        "twoway_features": f"{CORE}.evaluation.standard:TWOWAY_FEATURES",
+        "repeat_features": f"{CORE}.evaluation.standard:REPEAT_FEATURES",
+        "repeat_identification": f"{CORE}.evaluation.standard:REPEAT_IDENTIFICATION",
+    },
+)
+"""`evaluation.Metric` records, in the order of tables and pages."""

@@ -1,0 +1,134 @@
+"""What every kind of decoder is to the rest of the program, and the record of how well it predicts a target."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self, runtime_checkable
+
+import numpy as np
+
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.progress import Progress
+from napari_neuraldiffuser.core.networks.embeddings import Embeddings
+from napari_neuraldiffuser.core.params import DecodingParams
+
+
+class DecodingError(UserError):
+    """Betas, targets or a decoder file do not fit; the message names what, the rule and the remedy."""
+
+
+@dataclass(frozen=True)
+class TargetFit:
+    """What training found for one target group.
+
+    Attributes
+    ----------
+    alpha : float
+        Chosen penalty.
+    alphas, r2 : tuple of float
+        Penalties tried and the R² of each, leaving one stimulus out, pooled over the scored columns.
+    shape : tuple of int
+        Shape of one stimulus' target.
+    mean : ndarray (T,) float64
+        Training mean, the intercept.
+    """
+
+    alpha: float
+    alphas: tuple[float, ...]
+    r2: tuple[float, ...]
+    shape: tuple[int, ...]
+    mean: np.ndarray
+
+    @property
+    def best_r2(self) -> float:
+        """Leave-one-stimulus-out R² at the chosen penalty."""
+        return self.r2[self.alphas.index(self.alpha)]
+
+
+class Betas(Protocol):
+    """What decoding and attribution use of `nsd.Betas`."""
+
+    data: np.ndarray
+    stimulus_ids: np.ndarray
+    voxels: np.ndarray | None
+    affine: np.ndarray | None
+    shape: tuple[int, int, int] | None
+    space: str
+
+    def to_volume(self, values: np.ndarray) -> Any:
+        """Values (p,) as a NIfTI image in the betas' space."""
+
+
+class Targets(Protocol):
+    """What decoding and attribution use of `embeddings.TargetFile` and `embeddings.Embeddings`."""
+
+    @property
+    def stimulus_ids(self) -> np.ndarray: ...
+    @property
+    def attrs(self) -> dict[str, Any]: ...
+    def __getitem__(self, target: str, /) -> Any: ...
+    def __iter__(self) -> Iterator[str]: ...
+
+
+class Decoder(Protocol):
+    """Betas to embeddings.  A kind of decoder is a class with these, named in `base.registry.DECODERS`.
+
+    Attributes
+    ----------
+    params : DecodingParams
+    accuracy : dict of str to TargetFit
+        Every fitted target, in the project's order; empty before `fit`.
+    attrs : dict
+        What the training targets were made from (`model_digest`, `feature_normalisation`, ...).
+    """
+
+    params: DecodingParams
+    accuracy: dict[str, TargetFit]
+    attrs: dict[str, Any]
+
+    def __init__(self, params: DecodingParams | None = None) -> None: ...
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Targets that the decoder predicts, in the project's order."""
+
+    def fit(
+        self, train: Betas, targets: Targets, progress: Progress | None = None, names: Sequence[str] | None = None
+    ) -> Self:
+        """Learn from betas (n, p) and targets of their stimuli; `names` are fitted, all where None."""
+
+    def check(self, betas: Betas) -> None:
+        """Raise DecodingError unless `betas` are of the training voxels in the same order, space and grid."""
+
+    def predict(self, betas: Betas, align: str | None = None, progress: Progress | None = None) -> Embeddings:
+        """Embeddings of betas (m, p)."""
+
+    def arrays(self) -> list[np.ndarray]:
+        """What tells this decoder from others, for a digest."""
+
+    def save(self, path: str | Path) -> None:
+        """Write everything to one HDF5 file, atomically, whose group `decoder` has the attribute `kind`."""
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Open a file written by `save`; DecodingError if it is not one."""
+
+    def close(self) -> None:
+        """Close the file that a loaded decoder reads from."""
+
+
+@runtime_checkable
+class LinearDecoder(Decoder, Protocol):
+    """A decoder whose prediction is a sum over voxels, ŷ' = x W; W (p, T) need not be formed."""
+
+    def centre(self, betas: Betas) -> np.ndarray:
+        """Betas (m, p) minus the training mean, checked: x."""
+
+    def similarity(self, x: np.ndarray) -> np.ndarray:
+        """What `deviations` starts from, made once for all targets: inner products (m, n) with the training betas."""
+
+    def deviations(self, name: str, similarity: np.ndarray) -> np.ndarray:
+        """Prediction minus training mean (m, T), before any alignment: x W."""
+
+    def pull_back(self, name: str, q: np.ndarray) -> np.ndarray:
+        """W q for every row of q (m, T): (m, p)."""
