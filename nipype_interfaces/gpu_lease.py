@@ -20,9 +20,9 @@ from pathlib import Path
 from napari_neuraldiffuser.core.base.errors import UserError
 
 FAKE = "NEURALDIFFUSER_FAKE_GPUS"
-"""Environment variable: so many devices are pretended, for tests; torch is not asked."""
+"""Environment variable for tests: torch is not asked, and so many devices are taken for there."""
 WAIT, POLL, TELL = 3600.0, 0.5, 30.0
-"""Seconds: how long a free device is waited for, how often is looked, and how often that is told."""
+"""Seconds: how long to wait for a free device, between two looks, and between two messages about it."""
 JOBS = ("SLURM_JOB_ID", "PBS_JOBID", "JOB_ID", "LSB_JOBID")
 logger = logging.getLogger("nipype.interface")
 
@@ -31,7 +31,7 @@ class LeaseError(UserError):
     """No device can be leased; the message names who holds which, and the remedy."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Held:
     """A lease of this process: file descriptor, device, how often it was taken, and the process that took it."""
 
@@ -41,7 +41,7 @@ class _Held:
     pid: int
 
 
-_held: dict[str, _Held] = {}
+_held: list[_Held] = []
 
 
 @contextmanager
@@ -82,8 +82,9 @@ def leased(device: str, wait_s: float = WAIT, folder: str | Path | None = None) 
             yield held.device
     finally:
         held.times -= 1
-        if not held.times:
-            _forget(held)
+        # a process that was forked meanwhile has let go of its copy already
+        if not held.times and held in _held:
+            _let_go(held)
 
 
 def visible_gpus() -> list[str]:
@@ -102,23 +103,22 @@ def visible_gpus() -> list[str]:
 
 def _take(device: str, wait_s: float, folder: Path) -> _Held:
     """A lease that this process has, or a new one."""
-    for descriptor, held in list(_held.items()):
+    for held in list(_held):
         if held.pid != os.getpid():
-            # of the process that this one was forked from: only its copy is closed here, the lease goes on there
-            os.close(held.descriptor)
-            del _held[descriptor]
+            # of the process that this one was forked from: only the copy is closed here, the lease goes on there
+            _let_go(held)
         elif device in ("cuda", held.device):
             held.times += 1
             return held
-    candidates = _candidates(device)
+    files = [(device, name, folder / _lock_name(name)) for device, name in _candidates(device)]
     began, told = time.monotonic(), -TELL
     while True:
-        for place, name in candidates:
-            if held := _try(place, folder / _lock_name(name)):
-                logger.info("GPU %s leased as %s by process %d on %s", name, place, held.pid, socket.gethostname())
+        for candidate, name, path in files:
+            if held := _try(candidate, path):
+                logger.info("GPU %s leased as %s by process %d on %s", name, candidate, held.pid, socket.gethostname())
                 return held
         waited = time.monotonic() - began
-        holders = ", ".join(f"{name} by {_holder(folder / _lock_name(name))}" for _, name in candidates)
+        holders = ", ".join(f"{name} by {_holder(path)}" for _, name, path in files)
         if waited >= wait_s:
             raise LeaseError(
                 f"{device} must have a free GPU, got none in {waited:.0f} s: held are {holders}. Run fewer GPU nodes "
@@ -139,7 +139,7 @@ def _candidates(device: str) -> list[tuple[str, str]]:
         preset = os.environ.get("CUDA_VISIBLE_DEVICES")
         seen = "" if preset is None else f" (CUDA_VISIBLE_DEVICES is {preset!r})"
         raise LeaseError(
-            f"device must be one of {[place for place, _ in every] or 'no GPU at all'}, got {device!r}{seen}. "
+            f"device must be one of {[one for one, _ in every] or 'no GPU at all'}, got {device!r}{seen}. "
             "Use --device cpu, or run where a GPU is."
         )
     return chosen
@@ -165,7 +165,7 @@ def _host_folder() -> Path:
     return folder
 
 
-def _try(place: str, path: Path) -> _Held | None:
+def _try(device: str, path: Path) -> _Held | None:
     """The lease of one device, or None where somebody has it."""
     descriptor = _open(path)
     try:
@@ -173,8 +173,8 @@ def _try(place: str, path: Path) -> _Held | None:
     except BlockingIOError:
         os.close(descriptor)
         return None
-    held = _Held(descriptor, place, 1, os.getpid())
-    _held[str(path)] = held
+    held = _Held(descriptor, device, 1, os.getpid())
+    _held.append(held)
     with suppress(OSError):  # a file of another user can be locked, not written
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
@@ -185,10 +185,10 @@ def _open(path: Path) -> int:
     """Open a lock file, made where it is not there; of another user's, reading is enough to lock it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     flags = os.O_CLOEXEC | os.O_NOFOLLOW
-    for mode in (os.O_RDWR, os.O_RDONLY, os.O_RDWR | os.O_CREAT):
+    for mode in (os.O_RDWR | os.O_CREAT, os.O_RDONLY):
         try:
             descriptor = os.open(path, flags | mode, 0o644)
-        except (FileNotFoundError, PermissionError):
+        except PermissionError:
             continue
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             return descriptor
@@ -202,23 +202,19 @@ def _holder(path: Path) -> str:
     return "an unknown process"
 
 
-def _forget(held: _Held) -> None:
-    for path, other in list(_held.items()):
-        if other is held:
-            del _held[path]
-            os.close(held.descriptor)
+def _let_go(held: _Held) -> None:
+    _held.remove(held)
+    os.close(held.descriptor)
 
 
 @contextmanager
 def _current(device: str) -> Iterator[None]:
     """Torch's current device, for what asks for no device in particular."""
-    if FAKE in os.environ:
-        yield
-        return
-    import torch
+    if FAKE not in os.environ:
+        import torch
 
-    if not torch.cuda.is_available():
-        yield  # models.load says so, and what to do
-        return
-    with torch.cuda.device(device):
-        yield
+        if torch.cuda.is_available():  # else models.load says so, and what to do
+            with torch.cuda.device(device):
+                yield
+            return
+    yield

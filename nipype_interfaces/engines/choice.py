@@ -14,10 +14,10 @@ MENDED = {
     "MultiProc": ("nipype_interfaces.engines.multiproc", "WatchedMultiProcPlugin"),
     "SLURM": ("nipype_interfaces.slurm.engine", "WatchedSLURMPlugin"),
 }
-NIPYPES = ("Linear", "MultiProc", "SLURM", "SGE", "PBS", "LSF", "Condor", "OAR")
 LOCAL = ("Linear", "MultiProc")
 SUBMIT = {"SLURM": "sbatch", "SGE": "qsub", "PBS": "qsub", "LSF": "bsub", "Condor": "condor_qsub", "OAR": "oarsub"}
 """The program that each batch engine submits jobs with."""
+NIPYPES = (*LOCAL, *SUBMIT)
 
 
 class EngineError(UserError):

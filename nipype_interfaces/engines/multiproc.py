@@ -11,13 +11,17 @@ import signal
 import tempfile
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from traceback import format_exception
 from typing import Any
 
+import networkx
 from napari_neuraldiffuser.core.base.errors import UserError
+from nipype.pipeline import engine as pe
 from nipype.pipeline.plugins import multiproc
 
+from nipype_interfaces.engines.choice import EngineError
 from nipype_interfaces.gpu_lease import visible_gpus
 
 TRIES = 2
@@ -32,7 +36,7 @@ class WorkerDied(UserError):
     """A worker process ended before its node did."""
 
 
-def run_marked(node: Any, updatehash: bool, taskid: int, marks: str) -> dict[str, Any]:
+def run_marked(node: pe.Node, updatehash: bool, taskid: int, marks: str) -> dict[str, Any]:
     """Run a node in a worker, and note which process that is."""
     (Path(marks) / str(taskid)).write_text(str(os.getpid()))
     return multiproc.run_node(node, updatehash, taskid)
@@ -53,20 +57,26 @@ class WatchedMultiProcPlugin(multiproc.MultiProcPlugin):
         self._count_gpus = "n_gpu_procs" not in given
         super().__init__({"mp_context": "forkserver", **given})
         self._marks = tempfile.mkdtemp(prefix="neuraldiffuser-workers-")
-        self._tasks: dict[int, tuple[Any, bool]] = {}
+        self._tasks: dict[int, tuple[pe.Node, bool]] = {}
         self._tries: dict[int, int] = {}
         self._failed: dict[int, BaseException] = {}
-        self._workers: dict[int, Any] = {}
+        self._workers: dict[int, BaseProcess] = {}
 
-    def _prerun_check(self, graph: Any) -> None:
+    def _prerun_check(self, graph: networkx.DiGraph) -> None:
         if self._count_gpus and any(node.is_gpu_node() for node in graph.nodes()):
             # Nipype asks nvidia-smi, which some machines with GPUs do not have
             self.n_gpu_procs = len(visible_gpus())
             if not self.n_gpu_procs:
                 raise NoGpu("nodes with --device cuda must have a GPU, and none is visible here. Use --device cpu.")
-        super()._prerun_check(graph)
+        try:
+            super()._prerun_check(graph)
+        except RuntimeError as error:  # one sentence that says neither what is short nor what to do
+            raise EngineError(
+                f"the engine must have what each node asks for, and has not: {error}. The log in the work folder names "
+                "it; raise --nprocs or memory_gb of the plugin file, or lower --num-threads or --gpu-mem-gb."
+            ) from error
 
-    def _submit_job(self, node: Any, updatehash: bool = False) -> int:
+    def _submit_job(self, node: pe.Node, updatehash: bool = False) -> int:
         self._taskid += 1
         self._tasks[self._taskid] = node, updatehash
         self._start(self._taskid)
@@ -112,15 +122,14 @@ class WatchedMultiProcPlugin(multiproc.MultiProcPlugin):
         """Fail the nodes whose workers died, and start the others again in a new pool."""
         wait(list(self._task_obj.values()))
         self.pool.shutdown(wait=True)
-        broken = [k for k, error in self._failed.items() if isinstance(error, BrokenProcessPool)]
         self.pool = self._new_pool()
-        for taskid in broken:
-            del self._failed[taskid]
+        broken = [taskid for taskid, error in self._failed.items() if isinstance(error, BrokenProcessPool)]
         died = {taskid: how for taskid in broken if (how := self._how_it_died(taskid))}
         for taskid in broken:
+            del self._failed[taskid]
             if taskid in died or (not died and self._tries[taskid] >= TRIES):
-                how = died.get(taskid, "was ended")
-                self._taskresult[taskid] = _failure(taskid, WorkerDied(_text(self._tasks[taskid][0], how)))
+                error = WorkerDied(_text(self._tasks[taskid][0], died.get(taskid, "was ended")))
+                self._taskresult[taskid] = _failure(taskid, error)
             else:
                 self._start(taskid)
 
@@ -136,18 +145,20 @@ class WatchedMultiProcPlugin(multiproc.MultiProcPlugin):
         except (OSError, ValueError, KeyError):
             return ""  # it had not begun
         worker.join(5)
-        code = worker.exitcode
-        if code in (None, 0, -signal.SIGTERM):
+        code = worker.exitcode or 0
+        if code in (0, -signal.SIGTERM):
             return ""
-        killed = f"was killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else ""
-        return f"(process {worker.pid}) {killed or f'ended with status {code}'}"
+        how = (
+            f"was killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with status {code}"
+        )
+        return f"(process {worker.pid}) {how}"
 
     def _postrun_check(self) -> None:
         super()._postrun_check()
         shutil.rmtree(self._marks, ignore_errors=True)
 
 
-def _text(node: Any, how: str) -> str:
+def _text(node: pe.Node, how: str) -> str:
     return (
         f"the worker of node {node.fullname} {how}. Most often memory ran out: the node asked for "
         f"mem_gb={node.mem_gb:g}. Run fewer nodes at once (--nprocs) or see to more memory; what was finished is kept."

@@ -1,14 +1,12 @@
 """What nodes need, as the options with which a batch system is asked for it."""
 
 import math
+from collections.abc import Callable
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from nipype.pipeline import engine as pe
 
 from nipype_interfaces.engines import memory
-
-OPTION = {"slurm": "sbatch_args", "sge": "qsub_args", "pbs": "qsub_args"}
-"""Name that Nipype's engine of each batch system gives its options in `plugin_args`."""
 
 
 class ResourceError(UserError):
@@ -40,7 +38,7 @@ def for_batch(wf: pe.Workflow, scheduler: str = "slurm", extra: str = "") -> pe.
     ResourceError
         For another batch system.
     """
-    option = _option(scheduler)
+    option, _ = _known(scheduler)
     nodes = [node for node in map(wf.get_node, wf.list_node_names()) if not node.run_without_submitting]
     for node in nodes:
         own = dict(node.plugin_args)
@@ -64,16 +62,9 @@ def batch_args(node: pe.Node, scheduler: str = "slurm", mem_gb: float | None = N
     mem_gb : float
         Memory; that of the node where None.
     """
-    _option(scheduler)
+    _, words = _known(scheduler)
     gb = memory.default_gb(node) if mem_gb is None else mem_gb
-    megabytes, cpus, gpus = max(1, math.ceil(gb * 1024)), max(1, node.n_procs), int(node.is_gpu_node())
-    return WORDS[scheduler](megabytes, cpus, gpus)
-
-
-def _option(scheduler: str) -> str:
-    if scheduler not in OPTION:
-        raise ResourceError(f"scheduler must be one of {', '.join(OPTION)}, got {scheduler!r}.")
-    return OPTION[scheduler]
+    return words(max(1, math.ceil(gb * 1024)), max(1, node.n_procs), int(node.is_gpu_node()))
 
 
 def _slurm(megabytes: int, cpus: int, gpus: int) -> str:
@@ -90,4 +81,15 @@ def _pbs(megabytes: int, cpus: int, gpus: int) -> str:
     return f"-l select=1:ncpus={cpus}:mem={megabytes}mb" + (f":ngpus={gpus}" if gpus else "")
 
 
-WORDS = {"slurm": _slurm, "sge": _sge, "pbs": _pbs}
+SCHEDULERS: dict[str, tuple[str, Callable[[int, int, int], str]]] = {
+    # batch system -> name of its options in `plugin_args` of Nipype's engine, and how they are written
+    "slurm": ("sbatch_args", _slurm),
+    "sge": ("qsub_args", _sge),
+    "pbs": ("qsub_args", _pbs),
+}
+
+
+def _known(scheduler: str) -> tuple[str, Callable[[int, int, int], str]]:
+    if scheduler not in SCHEDULERS:
+        raise ResourceError(f"scheduler must be one of {', '.join(SCHEDULERS)}, got {scheduler!r}.")
+    return SCHEDULERS[scheduler]

@@ -49,15 +49,10 @@ class Failure:
     Attributes
     ----------
     label : NodeLabel
-        Subject, node and number of the item.
-    error : str
-        Last line of the traceback, with the type of the error.
     message : str
-        The same without the type.
-    explained : bool
-        Whether the message says by itself what to do.
-    user_error : bool
-        Whether moreover it is about what the user gave, and not about what befell a worker or a job.
+        What the error says.
+    kind : str
+        Dotted name of the error's class; "" where there is only a message.
     inputs : dict
         Name to value of what the node was given; never the environment.
     file : Path or None
@@ -65,12 +60,25 @@ class Failure:
     """
 
     label: NodeLabel
-    error: str
-    message: str = ""
-    explained: bool = False
-    user_error: bool = False
+    message: str
+    kind: str = ""
     inputs: dict[str, Any] = field(default_factory=dict)
     file: Path | None = None
+
+    @property
+    def error(self) -> str:
+        """Kind and message, as the last line of a traceback has them."""
+        return ": ".join(filter(None, (self.kind, self.message)))
+
+    @property
+    def explained(self) -> bool:
+        """Whether the message says by itself what to do."""
+        return is_user_error(self.kind)
+
+    @property
+    def user_error(self) -> bool:
+        """Whether it moreover is about what the user gave, and not about what befell a worker or a job."""
+        return self.explained and not self.kind.startswith(ENGINES)
 
     @property
     def hint(self) -> str:
@@ -82,8 +90,8 @@ class Failure:
     @property
     def stimuli(self) -> list[int]:
         """The stimuli the node worked on, where it is told which."""
-        found = self.inputs.get("stimulus_ids", [])
-        return [s for s in found if isinstance(s, int)] if isinstance(found, list) else []
+        ids = self.inputs.get("stimulus_ids")
+        return [s for s in ids if isinstance(s, int)] if isinstance(ids, list) else []
 
 
 def read_crash(path: str | Path, root: str | Path) -> list[Failure]:
@@ -100,33 +108,26 @@ def read_crash(path: str | Path, root: str | Path) -> list[Failure]:
     text = path.read_text(encoding="utf-8", errors="replace")
     folder = Path(_header(text, "Working directory"))
     inputs, trace = _split(text)
-    items = re.split(r"(?m)^Subnode (\d+) failed\nError: ", trace)
-    if len(items) == 1:
-        inputs = {**inputs, **_recorded(folder)}
-        return [_failure(NodeLabel.of(folder, root), trace, inputs, path)]
-    failures = []
-    for number, part in zip(items[1::2], items[2::2], strict=True):
-        item = folder / "mapflow" / f"_{folder.name}{number}"
-        failures.append(_failure(NodeLabel.of(item, root), part, _recorded(item), path))
-    return failures
 
+    def failure(folder: Path, trace: str, inputs: dict[str, Any]) -> Failure:
+        kind, message = last_error(trace)
+        return Failure(NodeLabel.of(folder, root), message, kind, {**inputs, **_recorded(folder)}, path)
 
-def _failure(label: NodeLabel, trace: str, inputs: dict[str, Any], path: Path) -> Failure:
-    kind, message = last_error(trace)
-    error = f"{kind}: {message}" if kind and message else kind or message
-    explained = is_user_error(kind)
-    return Failure(label, error, message, explained, explained and not kind.startswith(ENGINES), inputs, path)
+    _, *items = re.split(r"(?m)^Subnode (\d+) failed\nError: ", trace)
+    if not items:
+        return [failure(folder, trace, inputs)]
+    numbered = zip(items[::2], items[1::2], strict=True)
+    return [failure(folder / "mapflow" / f"_{folder.name}{number}", part, {}) for number, part in numbered]
 
 
 def _header(text: str, name: str) -> str:
-    found = re.search(rf"(?m)^{name}: (.*)$", text)
-    return found.group(1) if found else ""
+    match = re.search(rf"(?m)^{name}: (.*)$", text)
+    return match.group(1) if match else ""
 
 
 def _split(text: str) -> tuple[dict[str, Any], str]:
     """The inputs of a crash file, and what follows them."""
-    _, found, rest = text.partition("\nNode inputs:\n")
-    rest = rest if found else text
+    rest = text.partition("\nNode inputs:\n")[2] or text
     begin = re.search(rf"(?m)^{re.escape(TRACEBACK)}", rest)
     if begin:
         block, trace = rest[: begin.start()], rest[begin.start() :]
@@ -161,10 +162,11 @@ def last_error(trace: str) -> tuple[str, str]:
     """
     trace = re.sub(r"(?m)^\t", "", trace)
     trace = re.split(r"\n\n(?:During the creation of|When creating) this crashfile", trace)[0]
-    before, found, last = trace.rpartition(TRACEBACK)
-    if not found:
-        kind, _, message = " ".join(trace.split()).partition(": ")
-        return (kind, message) if kind.startswith(OURS) else ("", " ".join(trace.split()))
+    _, marker, last = trace.rpartition(TRACEBACK)
+    if not marker:
+        text = " ".join(trace.split())
+        kind, _, message = text.partition(": ")
+        return (kind, message) if kind.startswith(OURS) else ("", text)
     lines = [line for line in last.splitlines() if line.strip()]
     while lines and lines[0].startswith(" "):
         lines.pop(0)
@@ -197,33 +199,27 @@ def report(failures: Sequence[Failure], note: str = "") -> str:
         groups.setdefault((failure.label.without_item, failure.error), []).append(failure)
     lines = [f"{len(failures)} {'node' if len(failures) == 1 else 'nodes'} failed{note}."]
     for number, group in enumerate(groups.values()):
-        lines += ["", *(_full(group) if number < SHOWN else _short(group))]
+        short = f"{_title(group)}: {textwrap.shorten(group[0].error, WIDTH)} ({group[0].file})"
+        lines += ["", *(_full(group) if number < SHOWN else [short])]
     return "\n".join([*lines, "", "When that is mended, the same command continues: finished nodes are kept."])
 
 
 def _full(group: Sequence[Failure]) -> list[str]:
-    first = group[0]
-    found = [("error", first.error), ("hint", first.hint), ("inputs", _inputs(first.inputs))]
+    first, inputs = group[0], _inputs(group[0].inputs)
+    said = {"error": first.error, "hint": first.hint, "inputs": inputs}
     if first.explained:
-        found = [("error", first.message), ("inputs", _inputs(first.inputs))]
-    found.append(("report", str(first.file or "no crash report could be written")))
+        said = {"error": first.message, "inputs": inputs}
     lines = [_title(group)]
-    for name, text in found:
-        # a path is not broken, so that it can be copied
-        wrapped = [text] if name == "report" else textwrap.wrap(text, WIDTH) or [""]
-        lines += [f"  {name if i == 0 else '':<8}{line}" for i, line in enumerate(wrapped)]
-    return lines
-
-
-def _short(group: Sequence[Failure]) -> list[str]:
-    return [f"{_title(group)}: {textwrap.shorten(group[0].error, WIDTH)} ({group[0].file})"]
+    for name, text in said.items():
+        lines += textwrap.wrap(text, WIDTH + 10, initial_indent=f"  {name:<8}", subsequent_indent=" " * 10)
+    # a path is not broken, so that it can be copied
+    return [*lines, f"  report  {first.file or 'no crash report could be written'}"]
 
 
 def _title(group: Sequence[Failure]) -> str:
-    numbers = [str(f.label.item + 1) for f in group if f.label.item is not None]
-    title = group[0].label.without_item
-    if numbers:
-        title += f", part {', '.join(numbers)}" if len(numbers) == 1 else f", parts {', '.join(numbers)}"
+    title, numbers = str(group[0].label), [str(f.label.item + 1) for f in group if f.label.item is not None]
+    if len(numbers) > 1:
+        title = f"{group[0].label.without_item}, parts {', '.join(numbers)}"
     stimuli = sorted({s for f in group for s in f.stimuli})
     return title + (f" (stimuli {textwrap.shorten(', '.join(map(str, stimuli)), WIDTH)})" if stimuli else "")
 
@@ -239,12 +235,12 @@ def collect(crash_dir: str | Path, root: str | Path, failed: Iterable[str], erro
     A node whose crash file could not be written, on a full disk for instance, is told of with `error`.
     """
     wanted = {str(Path(folder).resolve()) for folder in failed}
-    found: dict[str, list[Failure]] = {}
+    failures: dict[str, list[Failure]] = {}
     for path in sorted(Path(crash_dir).glob("crash-*.txt"), key=lambda p: p.stat().st_mtime, reverse=True):
         folder = _header(path.read_text(encoding="utf-8", errors="replace"), "Working directory")
-        if folder in wanted and folder not in found:
-            found[folder] = read_crash(path, root)
+        if folder in wanted and folder not in failures:
+            failures[folder] = read_crash(path, root)
     kind, message = last_error(str(error)) if error else ("", "no message")
-    for folder in wanted - set(found):
-        found[folder] = [Failure(NodeLabel.of(folder, root), f"{kind}: {message}".removeprefix(": "), message)]
-    return [failure for folder in sorted(found) for failure in found[folder]]
+    for folder in wanted - set(failures):
+        failures[folder] = [Failure(NodeLabel.of(folder, root), message, kind)]
+    return [failure for folder in sorted(failures) for failure in failures[folder]]

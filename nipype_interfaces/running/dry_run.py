@@ -29,19 +29,8 @@ COLOURS = {
 class NodePreview:
     """What one node needs and whether it would run.
 
-    Attributes
-    ----------
-    label : NodeLabel
-    interface : str
-        Name of its class.
-    mem_gb : float
-    threads : int
-    gpu : bool
-        Whether it takes a GPU.
-    parts : str
-        Items of a MapNode, "?" until the node before it ran; "-" for other nodes.
-    state : str
-        "cached", "to run", or "always" for a node that runs every time and takes no time.
+    `parts` are the items of a MapNode, "?" until the node before it ran.  `state` is "cached", "to run", or "always": the
+    node runs every time and takes no time.
     """
 
     label: NodeLabel

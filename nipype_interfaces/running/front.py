@@ -12,7 +12,7 @@ from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.nsd import open_source
 from napari_neuraldiffuser.core.nsd.describe import stimuli_used
 from napari_neuraldiffuser.core.nsd.selection import with_masks
-from napari_neuraldiffuser.core.params import Settings, WorkflowParams
+from napari_neuraldiffuser.core.params import WorkflowParams
 from nipype.pipeline import engine as pe
 
 from nipype_interfaces import workflows
@@ -21,9 +21,6 @@ from nipype_interfaces.interfaces import GroupReport
 from nipype_interfaces.running import dry_run
 from nipype_interfaces.running.run import WorkflowEnd, configure, run
 from nipype_interfaces.workflows.nodes import whole_batches
-
-BATCH = ("SLURM", "SGE", "PBS")
-"""Engines whose jobs ask for memory, processors and GPUs when they are submitted."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +89,8 @@ def _show(wf: pe.Workflow, how: How, parts: dict[str, int]) -> int:
 def _prepare(wf: pe.Workflow, how: How) -> None:
     """Give the workflow its folder, and its nodes what the engine must know of their memory."""
     wf.base_dir = str(how.work_dir.absolute())
-    if how.plugin in BATCH:
-        resources.for_batch(wf, scheduler=how.plugin.lower())
+    if how.plugin.lower() in resources.SCHEDULERS:
+        resources.for_batch(wf, how.plugin.lower())
     elif how.plugin == "MultiProc":
         memory.estimate_nodes(map(wf.get_node, wf.list_node_names()))
 
@@ -124,7 +121,10 @@ def _exit_status(end: WorkflowEnd) -> int:
 
 
 def absolute(job: Job) -> Job:
-    """The job with every path absolute: a node works in a folder of its own, maybe on another machine."""
+    """The job with every path absolute, of masks in the ROI too: a node works elsewhere, maybe on another machine."""
+    betas = job.settings.betas
+    if ".nii" in betas.roi.lower():
+        betas = betas.but(roi=with_masks(betas.roi, located))
     return replace(
         job,
         source=job.scans.absolute(),
@@ -132,13 +132,5 @@ def absolute(job: Job) -> Job:
         work_dir=Path(job.work_dir).absolute() if job.work_dir else None,
         models=located(job.models) if Path(job.models).is_dir() else job.models,
         guide=located(job.guide) if job.guide and Path(job.guide).is_dir() else job.guide,
-        settings=_absolute_masks(job.settings),
+        settings=replace(job.settings, betas=betas),
     )
-
-
-def _absolute_masks(settings: Settings) -> Settings:
-    """The ROI expression with the paths of its masks absolute."""
-    roi = settings.betas.roi
-    if ".nii" not in roi.lower():
-        return settings
-    return replace(settings, betas=settings.betas.but(roi=with_masks(roi, located)))

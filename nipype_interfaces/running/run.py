@@ -138,7 +138,6 @@ def run(
                 graph = wf.run(plugin=engine)
         except Exception as error:
             if not monitor.failed:
-                _explain(error)
                 raise
             return WorkflowEnd(
                 crash.collect(work / "crash", root, monitor.failed, error), monitor.summary(), None, error
@@ -192,12 +191,3 @@ def forget(graph: networkx.DiGraph) -> None:
     """
     for node in graph.nodes():
         shutil.rmtree(node.output_dir(), ignore_errors=True)
-
-
-def _explain(error: Exception) -> None:
-    """MultiProc's one sentence about resources says neither what is short nor what to do."""
-    if str(error).startswith("Insufficient"):
-        raise choice.EngineError(
-            f"the engine must have what each node asks for, and has not: {error}. The log in the work folder names it; "
-            "raise --nprocs or memory_gb of the plugin file, or lower --num-threads or --gpu-mem-gb."
-        ) from error

@@ -104,8 +104,8 @@ def states(jobs: Iterable[int]) -> dict[int, State]:
             return {}
         raise
     # arrays and components of a job have more than a number; they are not ours
-    found = re.findall(r"(?m)^ *(\d+)\|([A-Z_]+)\|(.*)$", said)
-    return {int(job): State(name, reason.strip().strip("()")) for job, name, reason in found}
+    rows = re.findall(r"(?m)^ *(\d+)\|([A-Z_]+)\|(.*)$", said)
+    return {int(job): State(name, reason.strip().strip("()")) for job, name, reason in rows}
 
 
 def named(names: Collection[str]) -> list[int]:
@@ -136,20 +136,24 @@ def details(job: int) -> dict[str, str]:
 
     {} where neither knows it: not every cluster has that data base.
     """
-    try:
-        return parse_details(command("scontrol", "show", "job", "-o", str(job)))
-    except SlurmError:
-        pass
-    try:
-        said = command("sacct", "-n", "-P", "-X", "-j", str(job), "-o", "State,ExitCode,NodeList,Elapsed,ReqMem")
-    except SlurmError:
-        return {}
+    if said := _answer("scontrol", "show", "job", "-o", str(job)):
+        return parse_details(said)
     names = ("JobState", "ExitCode", "NodeList", "RunTime", "MinMemoryNode")
-    lines = said.splitlines()
-    found = dict(zip(names, lines[-1].split("|"), strict=False)) if lines else {}
-    if "JobState" in found:  # "CANCELLED by 1000"
-        found["JobState"] = found["JobState"].split()[0] if found["JobState"] else "UNKNOWN"
-    return found
+    lines = _answer(
+        "sacct", "-n", "-P", "-X", "-j", str(job), "-o", "State,ExitCode,NodeList,Elapsed,ReqMem"
+    ).splitlines()
+    facts = dict(zip(names, lines[-1].split("|"), strict=False)) if lines else {}
+    if "JobState" in facts:  # "CANCELLED by 1000"
+        facts["JobState"] = facts["JobState"].partition(" ")[0] or "UNKNOWN"
+    return facts
+
+
+def _answer(*words: str) -> str:
+    """Output of a command of SLURM, "" where it fails."""
+    try:
+        return command(*words)
+    except SlurmError:
+        return ""
 
 
 def parse_details(text: str) -> dict[str, str]:
@@ -195,19 +199,18 @@ def remedy(state: str, facts: dict[str, str], log: Sequence[str]) -> tuple[str, 
     code, _, signal = facts.get("ExitCode", "0:0").partition(":")
     if signal in ("9", "137") or code in ("9", "137"):
         return "it was killed (signal 9), most often because memory ran out", MORE_MEMORY
-    if state == "COMPLETED":
-        return LATE
     last = f"; it said last: {log[-1].strip()}" if log else ""
     return f"its program ended before it could write one{last}", "Read its log"
 
 
 MORE_MEMORY = "Ask for more with --mem in the sbatch_args of the node or of the plugin file, or lower --batch-size"
-LATE = (
-    "its files are not to be seen here",
-    "See that --work-dir is on a disk that every node of the cluster shares, and raise job_finished_timeout if it is "
-    "only slow",
-)
 WHY = {
+    # state of a job that left no result -> why, and what to do
+    "COMPLETED": (
+        "its files are not to be seen here",
+        "See that --work-dir is on a disk that every node of the cluster shares, and raise job_finished_timeout if it "
+        "is only slow",
+    ),
     "TIMEOUT": (
         "its time limit was over",
         "Ask for more with --time in the sbatch_args of the plugin file, or give a smaller --chunk-size",

@@ -87,10 +87,10 @@ class WatchedSLURMPlugin(SLURMPlugin):
         except Exception as error:
             # Nipype would end the whole workflow here, and leave its other jobs running
             job = NodeJob.of(node, self._root / "batch" / "none.sh", self._root)
-            job.number = min([0, *self._jobs]) - 1
-            job.lost = SlurmJobError(
-                f"{job.label}: no job could be submitted: {str(error).rstrip('.')}. {_submit_remedy(str(error))}"
-            )
+            job.number, remedy = min([0, *self._jobs]) - 1, "Look at sbatch_args of the plugin file and of the node."
+            if "limit" in str(error).lower():
+                remedy = "Lower max_jobs in the plugin file: so many nodes are submitted at once."
+            job.lost = SlurmJobError(f"{job.label}: no job could be submitted: {str(error).rstrip('.')}. {remedy}")
             self._jobs[job.number] = job
             return job.number
 
@@ -154,8 +154,7 @@ class WatchedSLURMPlugin(SLURMPlugin):
             return None
         job.ended = job.ended or time.monotonic()
         late = time.monotonic() - job.ended >= self._late_s(state)
-        result = read(job, state, late)
-        return without_result(job, state) if result is None and late else result
+        return read(job, state, late) or (without_result(job, state) if late else None)
 
     def _late_s(self, state: State) -> float:
         """How long a result is waited for after the job ended."""
@@ -214,15 +213,15 @@ class WatchedSLURMPlugin(SLURMPlugin):
 
     def _note(self, name: str, node: pe.Node) -> None:
         """Write down a job before it is submitted, for a later run to find should this one be killed."""
-        with self._journal(node).open("a", encoding="utf-8") as file:
+        subject = Path(node.output_dir()).resolve().relative_to(self._root.resolve()).parts[0]
+        with self._journal(subject).open("a", encoding="utf-8") as file:
             file.write(f"{name}\n")
 
-    def _journal(self, node: pe.Node) -> Path:
-        part = Path(node.output_dir()).resolve().relative_to(self._root.resolve()).parts[0]
-        return self._root / (f"{part}-{JOURNAL}" if part in self._subjects else JOURNAL)
+    def _journal(self, subject: str = "") -> Path:
+        return self._root / (f"{subject}-{JOURNAL}" if subject in self._subjects else JOURNAL)
 
     def _journals(self) -> list[Path]:
-        return [self._root / name for name in (JOURNAL, *(f"{subject}-{JOURNAL}" for subject in self._subjects))]
+        return [self._journal(), *map(self._journal, self._subjects)]
 
     def end_left_over(self, graph: networkx.DiGraph) -> None:
         """Cancel jobs of an earlier run of these subjects that still wait or run, and wait for their end."""
@@ -268,9 +267,3 @@ def _is_complete(node: pe.Node) -> bool:
 def _has(arguments: list[str], short: str, long: str) -> bool:
     """Whether an option of sbatch is given, as `-o x`, `-ox`, `--output x` or `--output=x`."""
     return any(a == long or a.startswith((short, f"{long}=")) for a in arguments)
-
-
-def _submit_remedy(said: str) -> str:
-    if "limit" in said.lower():
-        return "Lower max_jobs in the plugin file: so many nodes are submitted at once."
-    return "Look at sbatch_args of the plugin file and of the node."

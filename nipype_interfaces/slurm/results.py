@@ -21,42 +21,18 @@ logger = logging.getLogger("nipype.workflow")
 
 @dataclass
 class NodeJob:
-    """A node that was submitted as a job of SLURM.
+    """A node that was submitted as a job of SLURM; times are in s on the monotonic clock."""
 
-    Attributes
-    ----------
-    label : str
-        What the user calls the node.
-    result : Path
-        Where its result will be.
-    crash : Path
-        Where the job tells of it if it could not even begin.
-    log : Path
-        stdout and stderr of the job.
-    earlier : tuple or None
-        Version of a result that an earlier run left.
-    number : int
-        SLURM's number of the job, negative if there is none.
-    submitted : float
-        On the monotonic clock.
-    ended : float or None
-        When the job was first seen to run no more.
-    lost : Exception or None
-        Why it was not submitted, or given up.
-    told : str
-        The reason for waiting that the user was told last.
-    """
-
-    label: str
-    result: Path
-    crash: Path
-    log: Path
-    earlier: tuple[int, ...] | None = None
-    number: int = -1
+    label: str  # what the user calls the node
+    result: Path  # where its result will be
+    crash: Path  # where the job tells of it if it could not even begin
+    log: Path  # stdout and stderr of the job
+    earlier: tuple[int, ...] | None = None  # version of a result that an earlier run left
+    number: int = -1  # SLURM's, negative if there is none
     submitted: float = 0.0
-    ended: float | None = None
-    lost: Exception | None = None
-    told: str = ""
+    ended: float | None = None  # when it was first seen to run no more
+    lost: Exception | None = None  # why it was not submitted, or given up
+    told: str = ""  # the reason for waiting that the user was told last
 
     @classmethod
     def of(cls, node: pe.Node, script: Path, root: Path) -> "NodeJob":

@@ -63,7 +63,7 @@ def test_another_batch_system_is_refused(scheduler):
         batch_args(gpu_node(), scheduler)
 
 
-@pytest.mark.parametrize(("scheduler", "option"), resources.OPTION.items())
+@pytest.mark.parametrize(("scheduler", "option"), [(name, known[0]) for name, known in resources.SCHEDULERS.items()])
 def test_options_that_a_node_has_are_kept_and_come_last(scheduler, option):
     plain, own, quick = node(ok, "plain"), node(ok, "own"), node(ok, "quick")
     own.plugin_args = {option: "-q long", "max_tries": 3}
