@@ -29,8 +29,8 @@ COLOURS = {
 class NodePreview:
     """What one node needs and whether it would run.
 
-    `parts` are the items of a MapNode, "?" until the node before it ran.  `state` is "cached", "to run", or "always": the
-    node runs every time and takes no time.
+    `parts` are the items of a MapNode, "?" until the node before it ran.  `state` is "cached", "to run", or "always" if
+    it runs every time, which takes no time.
     """
 
     label: NodeLabel
