@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from napari_neuraldiffuser.cli_options import STAGES, add_params, given, settings_from
 from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.outputs.names import bids_label, nsd_name
 from napari_neuraldiffuser.core.params import PRESETS, DiffusionParams, GuidanceParams, Settings, WorkflowParams
 
 OWN_FILES = {
@@ -121,7 +122,7 @@ def job_of(args: argparse.Namespace, nsd_dir: Path, subject: str, **more: Any) -
 
 def run(args: argparse.Namespace) -> int:
     """Run participants or the group as a Nipype workflow."""
-    labels = [f"subj{label.removeprefix('sub-').removeprefix('subj')}" for label in args.participant_label or []]
+    labels = [nsd_name(label) for label in args.participant_label or []]
     need_nipype()
     # sets what keeps nipype from asking a server for its newest version, before nipype is imported
     from nipype_interfaces.engines import choice as engines
@@ -130,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
     plugin, plugin_args = engines.choose(args.use_plugin, args.nprocs)
     how = front.How(args.work_dir or args.out_dir / "work", plugin, plugin_args, args.resume, args.debug, args.dry_run)
     if args.level == "group":
-        return front.run_group(args.out_dir, [f"sub-{label.removeprefix('subj')}" for label in labels], how)
+        return front.run_group(args.out_dir, [bids_label(label) for label in labels], how)
     labels = list(dict.fromkeys(labels)) or ["subj01"]
     more = {"models": args.models, "guide": args.guide, "source": own_scans(args, labels)}
     jobs = [job_of(args, args.nsd_dir, label, **more) for label in labels]

@@ -16,6 +16,8 @@ LAYERS = ("g02", "g04", "g06", "g08", "g10", "g12")
 """Guidance layers: the second MLP linear of vision transformer blocks 0..5 (the authors' Linear-2 ... Linear-12)."""
 
 TARGETS = ("z", "c", *LAYERS)
+SPACES = ("func1pt8mm", "func1mm")
+"""NSD's volume spaces."""
 
 
 KINDS = {float: "a number", int: "a whole number", bool: "true or false", str: "text", tuple: "a list"}
@@ -131,7 +133,7 @@ class BetasParams(Params):
         "nsdgeneral",
         "Voxels that are used: a family, a region or a mask file, joined by ' + ', ' & ' and ' - ' (without).",
     )
-    space: str = param("func1pt8mm", "Volume space of the betas.", choices=("func1pt8mm", "func1mm"))
+    space: str = param(SPACES[0], "Volume space of the betas.", choices=SPACES)
     sessions: str = param("all", "Sessions that are read: all, or numbers and ranges such as 1-4,7.")
     version: str = param(
         "betas_fithrf_GLMdenoise_RR",

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from napari_neuraldiffuser.core.outputs.names import entity
 from napari_neuraldiffuser.core.params import (
+    SPACES,
     BetasParams,
     ContributionParams,
     DiffusionParams,
@@ -27,7 +29,7 @@ from nipype_interfaces.interfaces.base import (
 from nipype_interfaces.interfaces.recon import gather_images
 from nipype_interfaces.spec import params_of, params_spec
 
-SPACE = traits.Str("func1pt8mm", usedefault=True, desc="Volume space of the betas.")
+SPACE = traits.Str(SPACES[0], usedefault=True, desc="Volume space of the betas.")
 
 
 class ContributionMapInputSpec(SourceSpec, params_spec(ContributionParams)):
@@ -186,7 +188,7 @@ class SubjectReport(CoreInterface):
         inputs, settings = self.inputs, settings_from_dict(dict(self.inputs.settings))
         counted = nsd.betas_facts(inputs.betas, inputs.n_stimuli or None)
         exactly = {"sep": "\t", "float_precision": "round_trip", "na_values": "n/a"}
-        volumes = {_target(path): nibabel.load(path) for path in inputs.maps}
+        volumes = {entity(Path(path).name, "target"): nibabel.load(path) for path in inputs.maps}
         subject = subject_of(inputs, settings.betas)
         about = {
             "training images": counted["n_train"],
@@ -210,11 +212,6 @@ class SubjectReport(CoreInterface):
             command=inputs.command,
             failed=list(inputs.failed),
         )
-
-
-def _target(path: str) -> str:
-    """`g02` of ..._target-g02_contribution.nii.gz."""
-    return Path(path).name.split("_target-")[1].split("_")[0]
 
 
 class GroupReportInputSpec(VersionedSpec):

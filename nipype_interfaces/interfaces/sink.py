@@ -61,8 +61,8 @@ class DerivativesSink(NoEnvironment, SimpleInterface):
     def _write_sidecars(self, names: set[str]) -> list[Path]:
         from napari_neuraldiffuser.core.base.recipe import Source
         from napari_neuraldiffuser.core.job.spec import Job
+        from napari_neuraldiffuser.core.outputs.names import remove_stale
         from napari_neuraldiffuser.core.outputs.sidecars import Facts, write_sidecars
-        from napari_neuraldiffuser.core.outputs.stale import remove_stale
         from napari_neuraldiffuser.core.params import settings_from_dict
 
         inputs, source = self.inputs, Source.from_dict(dict(self.inputs.source))

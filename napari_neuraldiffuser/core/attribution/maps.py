@@ -11,6 +11,7 @@ import pandas as pd
 from napari_neuraldiffuser.core.attribution import tables
 from napari_neuraldiffuser.core.base.files import atomic_path
 from napari_neuraldiffuser.core.decoding.decoder import Betas
+from napari_neuraldiffuser.core.outputs.names import KINDS
 from napari_neuraldiffuser.core.params import ContributionParams
 
 
@@ -86,10 +87,10 @@ class ContributionMaps:
         folder = Path(folder)
         paths = []
         for target, image in self.volumes.items():
-            paths.append(folder / f"{prefix}_space-{self.space}_target-{target}_contribution.nii.gz")
+            paths.append(folder / KINDS["map"].name(sub=prefix, space=self.space, target=target))
             with atomic_path(paths[-1]) as temporary:
                 nibabel.save(image, temporary)
-        paths.append(folder / f"{prefix}_contribution.tsv")
+        paths.append(folder / KINDS["shares"].name(sub=prefix))
         with atomic_path(paths[-1]) as temporary:
             self.table.to_csv(temporary, sep="\t", index=False, na_rep="n/a")
         return paths

@@ -24,7 +24,8 @@ from napari_neuraldiffuser.core.job.images import write_png
 from napari_neuraldiffuser.core.networks.kernels.ops import backend_info
 from napari_neuraldiffuser.core.networks.machine import device_name
 from napari_neuraldiffuser.core.outputs.anatomy import write_shown
-from napari_neuraldiffuser.core.outputs.names import Derivatives, versions
+from napari_neuraldiffuser.core.outputs.description import versions
+from napari_neuraldiffuser.core.outputs.names import Derivatives
 
 PROVENANCE = "provenance.json"
 KEPT_PARTIAL = 20

@@ -10,7 +10,7 @@ import pandas as pd
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.evaluation.scores import Scores, evaluate, scores_table, summarise
-from napari_neuraldiffuser.core.outputs.names import SHOWN
+from napari_neuraldiffuser.core.outputs.names import SHOWN, entity
 from napari_neuraldiffuser.core.params import EvaluationParams
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
@@ -84,7 +84,7 @@ def evaluate_folders(
     seen = _load(stimuli)
     images = {arm: _load_repeats(files, stimuli) for arm, files in arms.items()}
     scores = {arm: evaluate(recon, seen, encoder, params, progress) for arm, recon in images.items()}
-    return FolderScores(scores, [_entity(path.stem, "stim") or path.stem for path in stimuli], notes)
+    return FolderScores(scores, [entity(path.stem, "stim") or path.stem for path in stimuli], notes)
 
 
 def _image_files(folder: str | Path, name: str) -> list[Path]:
@@ -94,12 +94,6 @@ def _image_files(folder: str | Path, name: str) -> list[Path]:
     return files
 
 
-def _entity(stem: str, key: str) -> str | None:
-    """Value of a BIDS entity: `_entity("sub-01_stim-00013_recon", "stim")` is "00013"."""
-    found = re.search(rf"(?:^|_){key}-([0-9a-zA-Z]+)", stem)
-    return found.group(1) if found else None
-
-
 def _integers(stem: str) -> list[int]:
     # the subject number in front of our own names is no stimulus
     return [int(number) for number in re.findall(r"\d+", re.sub(r"^sub-[0-9a-zA-Z]+_", "", stem))]
@@ -107,7 +101,7 @@ def _integers(stem: str) -> list[int]:
 
 def _names(stem: str) -> list[str | int]:
     """What a file can be matched by, most specific first: its stem, its stim entity, the first integer in it."""
-    stim = _entity(stem, "stim")
+    stim = entity(stem, "stim")
     number = int(stim) if stim and stim.isdigit() else next(iter(_integers(stem)), None)
     return [name for name in (stem, stim, number) if name is not None]
 
@@ -133,7 +127,7 @@ def _seen_file(stem: str, seen: dict[str | int, list[Path]]) -> Path | None:
 
 
 def _repeat(stem: str, seen: Path) -> int:
-    rep = _entity(stem, "rep")
+    rep = entity(stem, "rep")
     if rep and rep.isdigit():
         return int(rep)
     return 1 if stem == seen.stem else (_integers(stem)[1:2] or [1])[0]
@@ -144,13 +138,13 @@ def _matched(files: list[Path], seen_files) -> tuple[Arms, list[str]]:
     arms: Arms = {}
     notes = []
     for path in files:
-        if _entity(path.stem, "desc") in SHOWN:
+        if entity(path.stem, "desc") in SHOWN:
             continue
         seen = _seen_file(path.stem, seen_files)
         if seen is None:
             notes.append(f"{path.name}: no seen image of that name or number; not scored.")
             continue
-        repeats = arms.setdefault(_entity(path.stem, "desc") or "recon", {}).setdefault(seen, {})
+        repeats = arms.setdefault(entity(path.stem, "desc") or "recon", {}).setdefault(seen, {})
         repeat = _repeat(path.stem, seen)
         if repeat in repeats:
             raise ImageFolderError(

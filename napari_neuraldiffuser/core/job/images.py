@@ -11,11 +11,13 @@ from skimage import io
 
 from napari_neuraldiffuser.core.base.files import atomic_path, read_json, write_json
 from napari_neuraldiffuser.core.base.progress import Progress
+from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.diffusion.pipeline import StepEvent, batches, check_fit, reconstruct_batch
 from napari_neuraldiffuser.core.job.resume import Stages
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.networks.models import Models
-from napari_neuraldiffuser.core.outputs.names import ARMS, Derivatives, generated_by, model_name
+from napari_neuraldiffuser.core.outputs.description import generated_by, model_name
+from napari_neuraldiffuser.core.outputs.names import Derivatives
 from napari_neuraldiffuser.core.params import Settings
 
 

@@ -8,13 +8,15 @@ import numpy as np
 import pandas as pd
 
 from napari_neuraldiffuser.core.base.files import atomic_path
+from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.diffusion.pipeline import decode_start
 from napari_neuraldiffuser.core.job.images import read_arm
 from napari_neuraldiffuser.core.job.resume import Stages
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.networks.kernels.ops import backend_info
 from napari_neuraldiffuser.core.outputs.anatomy import write_anatomy, write_shown
-from napari_neuraldiffuser.core.outputs.names import ARMS, Derivatives, versions
+from napari_neuraldiffuser.core.outputs.description import versions
+from napari_neuraldiffuser.core.outputs.names import Derivatives
 from napari_neuraldiffuser.core.outputs.report.page import ReportData, write_report
 from napari_neuraldiffuser.core.outputs.report.slices import contribution_slices
 from napari_neuraldiffuser.core.params import Settings

@@ -19,10 +19,9 @@ from napari_neuraldiffuser.core.job.scores import ROI_FAMILIES, first_test, map_
 from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.networks import embeddings
 from napari_neuraldiffuser.core.networks import models as model_folder
-from napari_neuraldiffuser.core.outputs.names import Derivatives
+from napari_neuraldiffuser.core.outputs.names import Derivatives, names_of, remove_stale
 from napari_neuraldiffuser.core.outputs.report.page import ReportData
 from napari_neuraldiffuser.core.outputs.sidecars import Facts, write_sidecars
-from napari_neuraldiffuser.core.outputs.stale import names_of, remove_stale
 from napari_neuraldiffuser.core.params import TARGETS
 
 __all__ = ["ALGORITHM_VERSION", "Job", "JobResult", "ROI_FAMILIES", "map_families", "run_subject"]

@@ -10,8 +10,9 @@ from napari_neuraldiffuser.core import evaluation, nsd
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import atomic_path, write_json
 from napari_neuraldiffuser.core.base.progress import Progress
+from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.job.images import read_arm
-from napari_neuraldiffuser.core.outputs.names import ARMS, Derivatives
+from napari_neuraldiffuser.core.outputs.names import Derivatives
 from napari_neuraldiffuser.core.params import Settings
 
 ROI_FAMILIES = ("prf-visualrois", "floc-faces", "floc-bodies", "floc-places", "floc-words")

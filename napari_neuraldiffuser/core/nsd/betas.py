@@ -7,6 +7,7 @@ import numpy as np
 
 from napari_neuraldiffuser.core.base.contracts import StimulusIds
 from napari_neuraldiffuser.core.nsd.errors import NSDError
+from napari_neuraldiffuser.core.params import SPACES
 
 
 @dataclass
@@ -46,7 +47,7 @@ class Betas:
     voxels: np.ndarray | None = None
     affine: np.ndarray | None = None
     shape: tuple[int, int, int] | None = None
-    space: str = "func1pt8mm"
+    space: str = SPACES[0]
     notes: list[str] = field(default_factory=list)
     dropped: dict[str, int] = field(default_factory=dict)
     stimulus_names: list[str] | None = None

@@ -14,9 +14,7 @@ from napari_neuraldiffuser.core.base.progress import Events
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.nsd import OWN_SPACE, BrainSource, Rois, Subject, open_source
 from napari_neuraldiffuser.core.nsd.selection import chosen_sessions
-from napari_neuraldiffuser.core.params import BetasParams
-
-SPACES = ("func1pt8mm", "func1mm")
+from napari_neuraldiffuser.core.params import SPACES, BetasParams
 
 
 def describe(source: Source, events: Events) -> dict[str, Any]:

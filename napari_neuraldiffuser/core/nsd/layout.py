@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_neuraldiffuser.core.nsd.errors import NSDError
+from napari_neuraldiffuser.core.params import SPACES
 
 SESSION_FILE = re.compile(r"betas_session(\d+)\.(hdf5|nii\.gz|nii)$")
 SUFFIX_ORDER = ("hdf5", "nii", "nii.gz")
@@ -17,7 +18,7 @@ class Layout:
 
     root: Path
     subject: str
-    space: str = "func1pt8mm"
+    space: str = SPACES[0]
     version: str = "betas_fithrf_GLMdenoise_RR"
 
     @property

@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import atomic_path, write_json
-from napari_neuraldiffuser.core.outputs.names import Derivatives
+from napari_neuraldiffuser.core.outputs.names import Derivatives, sidecar, stem
 
 UNREGIONED = "background"
 COMPRESSION = 6
@@ -57,13 +57,12 @@ def write_regions(rois: Any, path: Path) -> None:
     image.header.set_intent("label")
     image.header.set_xyzt_units("mm")
     _write_if_new(path, volume_bytes(image))
-    stem = path.name.removesuffix(".nii.gz")
     rows = [(0, UNREGIONED), *((k, name) for k, name in rois.names.items() if k > 0)]
     table = "index\tname\n" + "".join(f"{k}\t{name}\n" for k, name in rows)
-    _write_if_new(path.with_name(f"{stem}.tsv"), table.encode())
-    sidecar = path.with_name(f"{stem}.json")
-    if not sidecar.is_file():
-        write_json(sidecar, {"Family": rois.name})
+    _write_if_new(path.with_name(f"{stem(path.name)}.tsv"), table.encode())
+    about = sidecar(path)
+    if not about.is_file():
+        write_json(about, {"Family": rois.name})
 
 
 def write_shown(places: Derivatives, stimulus_ids: Sequence[int], seen: np.ndarray, start: np.ndarray) -> None:

@@ -1,21 +1,185 @@
-"""Names of the files a run writes (BIDS-Derivatives), and the dataset description beside them."""
+"""The names of everything that a run writes, declared once: written, found again, cleared and checked from one table.
 
-import platform
+The stock BIDS patterns know none of our suffixes (embeddings, recon, contribution).  Names follow the BIDS derivatives
+rules: entities `key-value` joined by `_`, the suffix last, every file of a subject prefixed with its `sub-<label>`, a
+JSON sidecar of the same stem, one for a whole folder of images (the inheritance principle).  Standard library only.
+"""
+
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from importlib import metadata
-from pathlib import Path
-from typing import Any
+from functools import cache
+from pathlib import Path, PurePosixPath
 
-import napari_neuraldiffuser
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.core.base.files import make_folder, read_json, write_json
+from napari_neuraldiffuser.core.base.recipe import ARMS
+from napari_neuraldiffuser.core.params import SPACES
 
-ARMS = ("unguided", "guided")
 SHOWN = ("seen", "start")
 """Images beside the reconstructions that are none themselves."""
-PACKAGES = ("torch", "diffusers", "transformers", "numpy", "scipy", "nibabel", "nilearn", "h5py", "scikit-image")
+VALUE = "[0-9A-Za-z]+"
+ENTITIES = {
+    "sub": f"sub-{VALUE}",
+    "stim": r"\d{5,}",
+    "rep": r"[1-9]\d*",
+    "arm": "|".join(ARMS),
+    "shown": "|".join(SHOWN),
+}
+"""What the value of an entity looks like where that is not any run of letters and digits."""
+NONE, OWN, FOLDER = "none", "own", "folder"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Files of one kind.
+
+    Attributes
+    ----------
+    what : str
+        For complaints, front ends and documentation.
+    path : str
+        Path below OUT_DIR: `{sub}` is the subject's `sub-<label>`, `{<entity>}` the value of an entity.
+    sidecar : str
+        Where the sidecar is: "none" needs one, "own" is the same stem with .json, "folder" is `<sub>_<suffix>.json`
+        beside it.
+    is_sidecar : bool
+        Whether files of this kind are sidecars and must say what made them.
+    """
+
+    what: str
+    path: str
+    sidecar: str = NONE
+    is_sidecar: bool = False
+
+    @property
+    def regex(self) -> re.Pattern[str]:
+        """The path as a regular expression with a group per entity."""
+        return _regex(self.path)
+
+    def name(self, **entities: object) -> str:
+        """Name of a file, without its folders."""
+        return PurePosixPath(self.path).name.format(**entities)
+
+    def entities(self, name: str) -> dict[str, str] | None:
+        """What the name of a file says; None where it is of another kind."""
+        match = _regex(PurePosixPath(self.path).name).fullmatch(name)
+        return match and match.groupdict()
+
+    def find(self, folder: str | Path, **known: str) -> list[tuple[Path, dict[str, str]]]:
+        """Files of this kind that a subject has, in the order of their names, and what these say.
+
+        Parameters
+        ----------
+        folder : path
+            OUT_DIR/sub-XX.
+        known : str
+            Values that entities must have.
+        """
+        inside, folder = self.path.removeprefix("{sub}/"), Path(folder)
+        paths = sorted(folder.glob(re.sub(r"\{(\w+)\}", lambda match: known.get(match[1], "*"), inside)))
+        matches = ((path, _regex(inside).fullmatch(path.relative_to(folder).as_posix())) for path in paths)
+        return [(path, match.groupdict()) for path, match in matches if match]
+
+
+@cache
+def _regex(path: str) -> re.Pattern[str]:
+    """A path of the table as a regular expression; the second mention of an entity must repeat the first."""
+    seen: set[str] = set()
+
+    def part(piece: str) -> str:
+        name = piece[1:-1]
+        if not piece.startswith("{"):
+            return re.escape(piece)
+        if name in seen:
+            return f"(?P={name})"
+        seen.add(name)
+        return f"(?P<{name}>{ENTITIES.get(name, VALUE)})"
+
+    return re.compile("".join(map(part, re.split(r"(\{\w+\})", path))))
+
+
+SUBJECT, ANATOMY = "{sub}/{sub}_", "{sub}/anat/{sub}_space-{space}_"
+KINDS = {
+    "description": Kind("dataset description", "dataset_description.json"),
+    "page": Kind("page", "{sub}.html"),
+    "embeddings": Kind("decoded embeddings", SUBJECT + "desc-{decoder}_embeddings.h5", OWN),
+    "scores": Kind("scores of every image", SUBJECT + "desc-recon_scores.tsv", OWN),
+    "summary": Kind("summary of the scores", SUBJECT + "desc-summary_scores.json"),
+    "failed": Kind("failed stimuli", SUBJECT + "desc-failed_stimuli.tsv", OWN),
+    "shares": Kind("shares of regions", SUBJECT + "contribution.tsv", OWN),
+    "map": Kind("contribution maps", SUBJECT + "space-{space}_target-{target}_contribution.nii.gz", OWN),
+    "image": Kind("reconstructions", "{sub}/recon/{sub}_stim-{stim}_rep-{rep}_desc-{arm}_recon.png", FOLDER),
+    "shown": Kind("seen images and starting points", "{sub}/recon/{sub}_stim-{stim}_desc-{shown}_recon.png", FOLDER),
+    "images": Kind("sidecar of the images", "{sub}/recon/{sub}_recon.json", is_sidecar=True),
+    "slices": Kind("pictures of contribution maps", "{sub}/figures/{sub}_target-{target}_contribution.png"),
+    "anatomy": Kind("anatomy", ANATOMY + "T1w.nii.gz", OWN),
+    "regions": Kind("regions", ANATOMY + "seg-{seg}_dseg.nii.gz", OWN),
+    "labels": Kind("names of regions", ANATOMY + "seg-{seg}_dseg.tsv", OWN),
+    "group page": Kind("group's page", "group.html"),
+    "group scores": Kind("group's scores", "group_desc-recon_scores.tsv", OWN),
+    "group summary": Kind("group's summary", "group_desc-summary_scores.json"),
+    "group shares": Kind("group's shares of regions", "group_contribution.tsv", OWN),
+}
+"""Every kind of file that a run writes, but the sidecars of single files."""
+
+
+def stem(name: str) -> str:
+    """A file's name without its suffix, which may be .nii.gz."""
+    return name.removesuffix(".gz").rsplit(".", 1)[0]
+
+
+def sidecar(path: Path) -> Path:
+    """`x.json` for `x.nii.gz`, `x.tsv` or `x.h5`."""
+    return path.with_name(stem(path.name) + ".json")
+
+
+_SIDECARS = {
+    path: Kind(f"sidecar of {kind.what}", path, is_sidecar=True)
+    for kind in KINDS.values()
+    if kind.sidecar == OWN
+    for path in [stem(kind.path) + ".json"]
+}
+PATTERNS = (*KINDS.values(), *_SIDECARS.values())
+"""Every kind of file that a run writes."""
+
+
+def kind_of(path: str | PurePosixPath) -> Kind | None:
+    """The declared kind of a path below OUT_DIR, or None."""
+    return next((kind for kind in PATTERNS if kind.regex.fullmatch(str(path))), None)
+
+
+def sidecar_of(path: str, kind: Kind) -> str | None:
+    """Where the sidecar of a path below OUT_DIR must be; None where it needs none."""
+    place = PurePosixPath(path)
+    if kind.sidecar == NONE:
+        return None
+    if kind.sidecar == OWN:
+        return str(place.with_name(stem(place.name) + ".json"))
+    return str(place.with_name(KINDS["images"].name(**(kind.entities(place.name) or {}))))
+
+
+def entity(name: str, key: str) -> str | None:
+    """Value of an entity in any name of BIDS's: `entity("sub-01_stim-00013_recon.png", "stim")` is "00013"."""
+    found = re.search(rf"(?:^|_){key}-({VALUE})", name)
+    return found and found[1]
+
+
+def plain(text: str) -> str:
+    """A name as the value of an entity: its letters and digits."""
+    return re.sub("[^0-9A-Za-z]", "", text)
+
+
+def bids_label(subject: str) -> str:
+    """`sub-01` for `subj01`, `sub-01` or `01`."""
+    value = subject.removeprefix("sub-").removeprefix("subj")
+    if not value.isalnum():
+        raise UserError(f"participant label must look like subj01, got {subject!r}.")
+    return f"sub-{value}"
+
+
+def nsd_name(subject: str) -> str:
+    """NSD's `subj01` for `sub-01`, `subj01` or `01`."""
+    return "subj" + bids_label(subject).removeprefix("sub-")
 
 
 @dataclass(frozen=True)
@@ -34,15 +198,16 @@ class Derivatives:
 
     out_dir: Path
     subject: str
-    space: str = "func1pt8mm"
+    space: str = SPACES[0]
+
+    def _place(self, kind: str, **entities: object) -> Path:
+        path = KINDS[kind].path.format(sub=self.label, space=self.space, **entities)
+        return Path(self.out_dir) / path
 
     @property
     def label(self) -> str:
         """`sub-01` for `subj01`."""
-        digits = self.subject.removeprefix("subj").removeprefix("sub-")
-        if not digits.isalnum():
-            raise UserError(f"participant label must look like subj01, got {self.subject!r}.")
-        return f"sub-{digits}"
+        return bids_label(self.subject)
 
     @property
     def folder(self) -> Path:
@@ -50,128 +215,93 @@ class Derivatives:
 
     @property
     def page(self) -> Path:
-        return Path(self.out_dir) / f"{self.label}.html"
+        return self._place("page")
 
     @property
     def embeddings(self) -> Path:
-        return self.folder / f"{self.label}_desc-ridge_embeddings.h5"
+        return self._place("embeddings", decoder="ridge")
 
     @property
     def recon(self) -> Path:
-        return self.folder / "recon"
+        """Folder of the images."""
+        return self.recon_sidecar.parent
 
     @property
     def recon_sidecar(self) -> Path:
-        return self.recon / f"{self.label}_recon.json"
+        return self._place("images")
 
     @property
     def scores(self) -> Path:
-        return self.folder / f"{self.label}_desc-recon_scores.tsv"
+        return self._place("scores")
 
     @property
     def summary(self) -> Path:
-        return self.folder / f"{self.label}_desc-summary_scores.json"
+        return self._place("summary")
 
     @property
     def contribution_table(self) -> Path:
-        return self.folder / f"{self.label}_contribution.tsv"
+        return self._place("shares")
 
     @property
     def failed(self) -> Path:
-        return self.folder / f"{self.label}_desc-failed_stimuli.tsv"
-
-    def image(self, stimulus_id: int, repeat: int, arm: str) -> Path:
-        """One reconstruction; repeats count from 1."""
-        name = f"{self.label}_stim-{stimulus_id:05d}_rep-{repeat}_desc-{arm}_recon.png"
-        return self.recon / name
+        return self._place("failed")
 
     @property
     def anatomy(self) -> Path:
         """T1 in the space of the betas."""
-        return self.folder / "anat" / f"{self.label}_space-{self.space}_T1w.nii.gz"
+        return self._place("anatomy")
 
-    def regions(self, family: str) -> Path:
-        """Label volume of one ROI family; its label table and sidecar differ in the suffix."""
-        segmentation = re.sub(r"[^0-9A-Za-z]", "", family)
-        return self.folder / "anat" / f"{self.label}_space-{self.space}_seg-{segmentation}_dseg.nii.gz"
+    def image(self, stimulus_id: int, repeat: int, arm: str) -> Path:
+        """One reconstruction; repeats count from 1."""
+        return self._place("image", stim=f"{stimulus_id:05d}", rep=repeat, arm=arm)
 
     def shown(self, stimulus_id: int, what: str) -> Path:
         """The seen image (`seen`) or the decoded starting point (`start`) of one stimulus."""
-        return self.recon / f"{self.label}_stim-{stimulus_id:05d}_desc-{what}_recon.png"
+        return self._place("shown", stim=f"{stimulus_id:05d}", shown=what)
+
+    def regions(self, family: str) -> Path:
+        """Label volume of one ROI family; its label table and sidecar differ in the suffix."""
+        return self._place("regions", seg=plain(family))
+
+    def contribution(self, target: str) -> Path:
+        return self._place("map", target=target)
 
     def slices(self, target: str) -> Path:
         """Picture of brain slices with one target's contribution."""
-        return self.folder / "figures" / f"{self.label}_target-{target}_contribution.png"
+        return self._place("slices", target=target)
 
-    def contribution(self, target: str) -> Path:
-        return self.folder / f"{self.label}_space-{self.space}_target-{target}_contribution.nii.gz"
+    def find(self, kind: str, **known: str) -> list[tuple[Path, dict[str, str]]]:
+        """The subject's files of one kind, and what their names say."""
+        return KINDS[kind].find(self.folder, **{"sub": self.label, **known})
 
     def uri(self, path: Path) -> str:
         """BIDS URI of a file of this output, such as `bids::sub-01/sub-01_desc-ridge_embeddings.h5`."""
         return f"bids::{Path(path).relative_to(self.out_dir).as_posix()}"
 
 
-def model_name(name: str) -> str:
-    """A model as files name it: "demo", a hub id, or the name of a folder without its place on this machine."""
-    path = Path(name)
-    return path.name if path.is_absolute() or name.startswith((".", "~")) or path.is_dir() else name
+def names_of(places: Derivatives, targets: Iterable[str], stimulus_ids: Iterable[int], repeats: int) -> set[str]:
+    """Names of maps, their pictures, and images of a run with these targets, stimuli and repeats."""
+    names = {path.name for target in targets for path in (places.contribution(target), places.slices(target))}
+    for stimulus in map(int, stimulus_ids):
+        names |= {places.shown(stimulus, what).name for what in SHOWN}
+        names |= {places.image(stimulus, k, arm).name for k in range(1, repeats + 1) for arm in ARMS}
+    return names
 
 
-def versions() -> dict[str, str]:
-    """Versions of what computed, for the page and the sidecars; no environment variables, no paths."""
-    found = {"napari-neuraldiffuser": napari_neuraldiffuser.__version__, "python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+def remove_stale(places: Derivatives, kept: Collection[str]) -> list[Path]:
+    """Remove one subject's maps, their pictures and sidecars, and images that are not among the names `kept`.
 
+    They are of an earlier run and would pass for results of the last one, whose parameters their sidecars would have.
 
-def generated_by(kernels: bool = True) -> list[dict[str, Any]]:
-    """BIDS `GeneratedBy`; without `kernels` of what no kernel computed, and then without importing torch."""
-    entry = {
-        "Name": "napari-neuraldiffuser",
-        "Version": napari_neuraldiffuser.__version__,
-        "Versions": versions(),
-    }
-    if kernels:
-        from napari_neuraldiffuser.core.networks.kernels.ops import (
-            backend_info,  # imports torch, which whoever asks for names of files does without
-        )
-
-        entry["KernelBackend"] = backend_info()["backend"]
-    return [entry]
-
-
-def write_description(out_dir: Path, links: Mapping[str, str] | None = None) -> Path:
-    """`dataset_description.json` of the output folder; not touched where it has that content.
-
-    Parameters
-    ----------
-    out_dir : Path
-    links : mapping of str to str, optional
-        BIDS `DatasetLinks`, added to those there are: what `bids:<name>:` in Sources stands for.
+    Returns
+    -------
+    list of Path
+        What was removed.
     """
-    path = make_folder(out_dir) / "dataset_description.json"
-    known = _known(path)
-    content = {
-        "Name": "Reconstructions of seen images from fMRI",
-        "BIDSVersion": "1.10.0",
-        "DatasetType": "derivative",
-        "GeneratedBy": generated_by(),
-    }
-    if all_links := {**known.get("DatasetLinks", {}), **(links or {})}:
-        content["DatasetLinks"] = all_links
-    if content != known:
-        write_json(path, content)
-    return path
-
-
-def _known(path: Path) -> dict[str, Any]:
-    """What the description says already; nothing where it is not there or unreadable."""
-    try:
-        found = read_json(path)
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) and isinstance(found.get("DatasetLinks", {}), dict) else {}
+    found = [path for kind in ("map", "slices", "image", "shown") for path, _ in places.find(kind)]
+    stale = [path for path in found if path.name not in kept]
+    for path in stale:
+        path.unlink(missing_ok=True)
+        if KINDS["map"].entities(path.name):
+            sidecar(path).unlink(missing_ok=True)
+    return stale

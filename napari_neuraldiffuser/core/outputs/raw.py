@@ -2,9 +2,14 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
 from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.recipe import Source
+from napari_neuraldiffuser.core.params import BetasParams, Settings
+
+if TYPE_CHECKING:
+    from napari_neuraldiffuser.core.nsd.layout import Layout
 
 NSD_HOME = "https://naturalscenesdataset.org"
 NSD, SCANS = "nsd", "scans"
@@ -13,7 +18,20 @@ NSD, SCANS = "nsd", "scans"
 Raw = dict[str, tuple[str, ...]]
 
 
-def raw_sources(job: Any) -> tuple[Raw, dict[str, str]]:
+class RunOf(Protocol):
+    """What is asked of a `Job`."""
+
+    @property
+    def scans(self) -> Source: ...
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def models(self) -> str: ...
+    @property
+    def out_dir(self) -> Path: ...
+
+
+def raw_sources(job: RunOf) -> tuple[Raw, dict[str, str]]:
     """What a job reads and where that belongs.
 
     Parameters
@@ -50,7 +68,7 @@ def dataset_link(folder: Path, out_dir: Path, home: str | None = None) -> str:
     return home or f"file:{Path(folder).resolve().name}"
 
 
-def _nsd(root: Path, subject: str, betas: Any) -> Raw:
+def _nsd(root: Path, subject: str, betas: BetasParams) -> Raw:
     from napari_neuraldiffuser.core.nsd.layout import Layout
 
     layout = Layout(root, subject, betas.space, betas.version)
@@ -65,7 +83,7 @@ def _nsd(root: Path, subject: str, betas: Any) -> Raw:
     return {what: tuple(_uri(NSD, p, root) for p in paths if p.exists()) for what, paths in parts.items()} | rois
 
 
-def _sessions(layout: Any, chosen: str) -> list[Path]:
+def _sessions(layout: "Layout", chosen: str) -> list[Path]:
     """Files of the sessions that were read; their folder where they are no longer there."""
     from napari_neuraldiffuser.core.nsd.selection import chosen_sessions
 
@@ -81,7 +99,7 @@ def _family(path: Path) -> str:
     return path.name.removesuffix(".nii.gz").removeprefix("lh.").removeprefix("rh.")
 
 
-def _own(scans: Any, folder: Path) -> Raw:
+def _own(scans: Source, folder: Path) -> Raw:
     from napari_neuraldiffuser.core.nsd.own import MASK, family_name
 
     parts = {

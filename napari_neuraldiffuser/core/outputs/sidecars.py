@@ -13,8 +13,9 @@ from typing import Any
 
 from napari_neuraldiffuser.core.base.files import read_json, write_json
 from napari_neuraldiffuser.core.outputs.columns import ONE, columns, first_line, row_of
-from napari_neuraldiffuser.core.outputs.names import Derivatives, generated_by, model_name, write_description
-from napari_neuraldiffuser.core.outputs.raw import Raw, raw_sources
+from napari_neuraldiffuser.core.outputs.description import generated_by, model_name, write_description
+from napari_neuraldiffuser.core.outputs.names import KINDS, Derivatives, plain, sidecar
+from napari_neuraldiffuser.core.outputs.raw import Raw, RunOf, raw_sources
 
 Content = dict[str, Any]
 TARGET_TEXT = {
@@ -40,8 +41,6 @@ class Facts:
         BIDS `DatasetLinks` of those URIs.
     notes : tuple of str
         What was left out while betas were read.
-    digests : dict of str to str
-        SHA-256 of inputs that were hashed anyway, by any name ("betas").
     """
 
     settings: dict[str, dict[str, Any]]
@@ -50,21 +49,14 @@ class Facts:
     raw: Raw = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    digests: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(
-        cls,
-        job: Any,
-        model_digest: str,
-        notes: Iterable[str] = (),
-        digests: Mapping[str, str] | None = None,
-    ) -> "Facts":
+    def of(cls, job: RunOf, model_digest: str, notes: Iterable[str] = ()) -> "Facts":
         """Facts of a `Job`; reads no data, only looks which raw files there are."""
         raw, links = raw_sources(job)
         settings = job.settings.to_dict()
         settings["betas"]["roi"] = without_folders(settings["betas"]["roi"])
-        return cls(settings, model_name(job.models), model_digest, raw, links, tuple(notes), dict(digests or {}))
+        return cls(settings, model_name(job.models), model_digest, raw, links, tuple(notes))
 
     def sources(self, *whats: str) -> list[str]:
         """Raw files of some kinds, in the order given, each once."""
@@ -97,7 +89,7 @@ def write_sidecars(places: Derivatives, facts: Facts) -> list[Path]:
     OutputError
         If one cannot be written.
     """
-    found = {_sidecar(files[0]): (files, content) for files, content in _contents(places, facts)}
+    found = {sidecar(files[0]): (files, content) for files, content in _contents(places, facts)}
     stale = {path: about for path, about in found.items() if not _says(path, *about)}
     # what made them takes torch to find out, which a run that changed nothing does without
     made_by = generated_by() if stale else []
@@ -107,11 +99,6 @@ def write_sidecars(places: Derivatives, facts: Facts) -> list[Path]:
         write_description(places.out_dir, facts.links)
     _remove_orphans(places)
     return list(found)
-
-
-def _sidecar(path: Path) -> Path:
-    """`x.json` for `x.nii.gz`, `x.tsv` or `x.h5`."""
-    return path.with_name(path.name.removesuffix(".gz").rsplit(".", 1)[0] + ".json")
 
 
 def _says(path: Path, files: list[Path], content: Content) -> bool:
@@ -140,7 +127,7 @@ def _known(path: Path) -> Content:
 
 def _linked(out_dir: Path, links: Mapping[str, str]) -> bool:
     """Whether the dataset's description is there and has these links."""
-    found = _known(Path(out_dir) / "dataset_description.json").get("DatasetLinks")
+    found = _known(Path(out_dir) / KINDS["description"].path).get("DatasetLinks")
     return isinstance(found, dict) and all(found.get(name) == link for name, link in links.items())
 
 
@@ -151,7 +138,7 @@ def _changed(path: Path) -> int:
 def _remove_orphans(places: Derivatives) -> None:
     """A table of failed stimuli goes when none fails any more; its sidecar with it."""
     if not places.failed.is_file():
-        _sidecar(places.failed).unlink(missing_ok=True)
+        sidecar(places.failed).unlink(missing_ok=True)
 
 
 def _contents(places: Derivatives, facts: Facts) -> Iterator[tuple[list[Path], Content]]:
@@ -166,11 +153,11 @@ def _contents(places: Derivatives, facts: Facts) -> Iterator[tuple[list[Path], C
     for path, describe in single.items():
         if path.is_file():
             yield [path], describe(places, facts)
-    for path in sorted(places.folder.glob(f"{places.label}_space-{places.space}_target-*_contribution.nii.gz")):
-        yield [path], _map(path, places, facts)
-    for path in sorted(places.anatomy.parent.glob("*_dseg.nii.gz")):
-        tables = [table for table in [path.with_name(path.name.replace(".nii.gz", ".tsv"))] if table.is_file()]
-        yield [path, *tables], _regions(path, places, facts)
+    for path, said in places.find("map", space=places.space):
+        yield [path], _map(said["target"], places, facts)
+    for path, said in places.find("regions"):
+        tables = [table for table, _ in places.find("labels", **said)]
+        yield [path, *tables], _regions(path, said["seg"], places, facts)
 
 
 def _made(facts: Facts, sources: list[str], *stages: str) -> Content:
@@ -182,8 +169,6 @@ def _made(facts: Facts, sources: list[str], *stages: str) -> Content:
         content["Parameters"] = {stage: facts.settings[stage] for stage in stages}
     if "betas" in stages:
         content["ROI"] = facts.settings["betas"]["roi"]
-        if facts.digests:
-            content["SHA256"] = facts.digests
         if facts.notes:
             content["Notes"] = list(facts.notes)
     return content
@@ -217,7 +202,7 @@ def _scores(places: Derivatives, facts: Facts) -> Content:
 
 
 def _table(places: Derivatives, facts: Facts) -> Content:
-    regions = [places.uri(path) for path in sorted(places.anatomy.parent.glob("*_dseg.nii.gz"))]
+    regions = [places.uri(path) for path in (path for path, _ in places.find("regions"))]
     return {
         "Description": "Share of each region's voxels in the prediction of each target.",
         **columns(first_line(places.contribution_table)),
@@ -229,8 +214,7 @@ def _table(places: Derivatives, facts: Facts) -> Content:
 MAP_STAGES = ("betas", "features", "decoding", "contribution")
 
 
-def _map(path: Path, places: Derivatives, facts: Facts) -> Content:
-    target = re.search(r"_target-([0-9A-Za-z]+)_", path.name)[1]
+def _map(target: str, places: Derivatives, facts: Facts) -> Content:
     anatomy = places.uri(places.anatomy) if places.anatomy.is_file() else "orig"
     about = row_of(places.contribution_table, target=target)
     kind = {"Kind": about["kind"], "Total": float(about["total"])} if {"kind", "total"} <= set(about) else {}
@@ -263,11 +247,10 @@ def _anatomy(places: Derivatives, facts: Facts) -> Content:
     }
 
 
-def _regions(path: Path, places: Derivatives, facts: Facts) -> Content:
+def _regions(path: Path, short: str, places: Derivatives, facts: Facts) -> Content:
     """Has the family's own name, which a file name cannot hold."""
-    short = re.search(r"_seg-([0-9A-Za-z]+)_", path.name)[1]
-    names = {re.sub("[^0-9A-Za-z]", "", what): what for what in (w.removeprefix("rois/") for w in facts.raw)}
-    family = str(_known(_sidecar(path)).get("Family", names.get(short, short)))
+    names = {plain(what): what for what in (w.removeprefix("rois/") for w in facts.raw)}
+    family = str(_known(sidecar(path)).get("Family", names.get(short, short)))
     return {
         "Description": "Regions of one family as labels; the table of the same name has their names.",
         "Family": family,

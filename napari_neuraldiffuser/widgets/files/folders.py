@@ -5,7 +5,8 @@ from pathlib import Path
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.recipe import Source
-from napari_neuraldiffuser.core.params import TARGETS
+from napari_neuraldiffuser.core.outputs.names import KINDS
+from napari_neuraldiffuser.core.params import SPACES, TARGETS
 from napari_neuraldiffuser.widgets.files.layer_info import about, nsd_source
 from napari_neuraldiffuser.widgets.files.layers import (
     SHOWN_FAMILY,
@@ -19,8 +20,7 @@ from napari_neuraldiffuser.widgets.files.outputs import SubjectOutputs, find_out
 from napari_neuraldiffuser.widgets.files.reader import LayerData
 from napari_neuraldiffuser.widgets.files.view import prepare_current_viewer
 
-SPACES = ("func1pt8mm", "func1mm")
-OWN_FILES = ("*_contribution.nii.gz", "anat/*_dseg.nii.gz", "recon/*_recon.png")
+OWN_KINDS = ("map", "regions", "image", "shown")
 """Any of these says that a sub-XX folder is ours; other tools write dataset_description.json and sub-XX too."""
 
 FIRST_FAMILIES = (SHOWN_FAMILY, "nsdgeneral")
@@ -64,7 +64,7 @@ def nsd_places(path: str | Path) -> list[Source]:
 
 def is_output(path: str | Path) -> bool:
     """Whether a folder is OUT_DIR or OUT_DIR/sub-XX of a run."""
-    return any(next(folder.glob(pattern), None) for folder in subject_folders(path) for pattern in OWN_FILES)
+    return any(KINDS[kind].find(folder) for folder in subject_folders(path) for kind in OWN_KINDS)
 
 
 def read_nsd(path: str | list[str]) -> list[LayerData]:

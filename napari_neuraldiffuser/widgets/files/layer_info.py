@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_neuraldiffuser.core.base.recipe import Source
-from napari_neuraldiffuser.widgets.files.outputs import CONTRIBUTION, REGIONS
+from napari_neuraldiffuser.core.outputs.names import KINDS
 
 if TYPE_CHECKING:
     import napari
@@ -37,11 +37,11 @@ def about_file(path: str | Path, ndim: int) -> dict[str, Any]:
     """The entry of a file, by NSD's and this project's names."""
     path = Path(path)
     source = nsd_source(path)
-    if match := CONTRIBUTION.fullmatch(path.name):
-        return about("contribution", output=path.absolute().parents[1], target=match["target"])
-    if match := REGIONS.fullmatch(path.name):
-        return about("roi", output=path.absolute().parents[2], family=match["family"])
-    if path.name.startswith("T1_to_") or path.name.endswith("_T1w.nii.gz"):
+    if said := KINDS["map"].entities(path.name):
+        return about("contribution", output=path.absolute().parents[1], target=said["target"])
+    if said := KINDS["regions"].entities(path.name):
+        return about("roi", output=path.absolute().parents[2], family=said["seg"])
+    if path.name.startswith("T1_to_") or KINDS["anatomy"].entities(path.name):
         return about("anatomy", source)
     if source and path.parent.name == "roi":
         family = path.name.removesuffix(".nii.gz").removeprefix("lh.").removeprefix("rh.")

@@ -2,17 +2,11 @@
 
 import csv
 import json
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from napari_neuraldiffuser.core.base.errors import UserError
-
-CONTRIBUTION = re.compile(r"sub-[0-9A-Za-z]+_space-\w+_target-(?P<target>\w+)_contribution\.nii\.gz")
-REGIONS = re.compile(r"sub-[0-9A-Za-z]+_space-\w+_seg-(?P<family>\w+)_dseg\.nii\.gz")
-PICTURE = re.compile(
-    r"sub-[0-9A-Za-z]+_stim-(?P<stimulus>\d+)(_rep-(?P<repeat>\d+))?_desc-(?P<what>[0-9A-Za-z]+)_recon\.png"
-)
+from napari_neuraldiffuser.core.outputs.names import KINDS, sidecar, stem
 
 
 class OutputFolderError(UserError):
@@ -60,7 +54,7 @@ def subject_folders(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if folder.name.startswith("sub-"):
         return [folder] if folder.is_dir() else []
-    if not (folder / "dataset_description.json").is_file():
+    if not (folder / KINDS["description"].path).is_file():
         return []
     return sorted(path for path in folder.glob("sub-*") if path.is_dir())
 
@@ -106,36 +100,33 @@ def find_subjects(folder: str | Path) -> dict[str, SubjectOutputs]:
 
 
 def _subject(path: Path) -> SubjectOutputs:
-    maps = {m["target"]: p for p in sorted(path.glob("*_contribution.nii.gz")) if (m := CONTRIBUTION.fullmatch(p.name))}
-    regions = {_family(p, m["family"]): p for p in sorted(path.glob("anat/*")) if (m := REGIONS.fullmatch(p.name))}
-    table = path / f"{path.name}_contribution.tsv"
+    table = path / KINDS["shares"].name(sub=path.name)
     return SubjectOutputs(
         path.name,
-        maps,
+        {said["target"]: file for file, said in KINDS["map"].find(path)},
         table if table.exists() else None,
         path,
-        next(iter(sorted(path.glob("anat/*_T1w.nii.gz"))), None),
-        regions,
-        _pictures(path / "recon"),
+        next((file for file, _ in KINDS["anatomy"].find(path)), None),
+        {_family(file, said["seg"]): file for file, said in KINDS["regions"].find(path)},
+        _pictures(path),
     )
 
 
 def _family(path: Path, short: str) -> str:
     """The family's own name, which a file name cannot hold (prf-visualrois), from the sidecar."""
     try:
-        found = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text(encoding="utf-8"))
-        return str(found["Family"])
+        return str(json.loads(sidecar(path).read_text(encoding="utf-8"))["Family"])
     except (OSError, ValueError, KeyError, TypeError):
         return short
 
 
 def _pictures(folder: Path) -> dict[int, dict[tuple[str, int], Path]]:
     found: dict[int, dict[tuple[str, int], Path]] = {}
-    for path in sorted(folder.glob("*_recon.png")):
-        if match := PICTURE.fullmatch(path.name):
-            pictures = found.setdefault(int(match["stimulus"]), {})
-            pictures[match["what"], int(match["repeat"] or 1)] = path
-    return found
+    for path, said in KINDS["shown"].find(folder):
+        found.setdefault(int(said["stim"]), {})[said["shown"], 1] = path
+    for path, said in KINDS["image"].find(folder):
+        found.setdefault(int(said["stim"]), {})[said["arm"], int(said["rep"])] = path
+    return dict(sorted(found.items()))
 
 
 def region_names(volume: Path) -> dict[int, str]:
@@ -146,7 +137,7 @@ def region_names(volume: Path) -> dict[int, str]:
     OutputFolderError
         If the table has no columns index and name.
     """
-    table = volume.with_name(volume.name.replace(".nii.gz", ".tsv"))
+    table = volume.with_name(f"{stem(volume.name)}.tsv")
     if not table.is_file():
         return {}
     try:

@@ -4,20 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from napari_neuraldiffuser.core.outputs.names import KINDS
 from napari_neuraldiffuser.widgets.files.reader import LayerData
 
-WRITTEN = (
-    ("page", "{label}.html"),
-    ("summary of the scores", "{label}/{label}_desc-summary_scores.json"),
-    ("scores of every image", "{label}/{label}_desc-recon_scores.tsv"),
-    ("decoded embeddings", "{label}/{label}_desc-*_embeddings.h5"),
-    ("reconstructions", "{label}/recon/*_rep-*_recon.png"),
-    ("contribution maps", "{label}/*_contribution.nii.gz"),
-    ("shares of regions", "{label}/{label}_contribution.tsv"),
-    ("anatomy and regions", "{label}/anat/*.nii.gz"),
-    ("failed stimuli", "{label}/{label}_desc-failed_stimuli.tsv"),
-)
-"""What a run writes, as the user calls it, and below the output folder where."""
+WRITTEN = [["summary"], ["scores"], ["embeddings"], ["image"], ["map"], ["shares"], ["anatomy", "regions"], ["failed"]]
+"""What is listed of a subject's files beside its page."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +48,10 @@ class Outcome:
 def read_outcome(result: dict[str, Any], progress: Any = None) -> Outcome:
     """Look at what the engine's `report` left."""
     page, folder = Path(result["page"]), Path(result["out_dir"])
-    found = [(what, sorted(folder.glob(pattern.format(label=page.stem)))) for what, pattern in WRITTEN]
-    written = [(what, paths) for what, paths in found if paths]
+    written = [("page", [page])]
+    for kinds in ([KINDS[name] for name in names] for names in WRITTEN):
+        if paths := [path for kind in kinds for path, _ in kind.find(folder / page.stem)]:
+            written.append((" and ".join(kind.what for kind in kinds), paths))
     return Outcome(page, folder, written, score_rows(result["summary"]), [int(s) for s in result["failed"]])
 
 

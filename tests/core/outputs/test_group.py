@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from skimage import io
 
+from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.outputs import validate as bids
 from napari_neuraldiffuser.core.outputs.group import inputs as group_inputs
 from napari_neuraldiffuser.core.outputs.group.inputs import differing, mixed, read_subjects
@@ -20,7 +21,6 @@ from napari_neuraldiffuser.core.outputs.group.write import (
     summarise,
     write_group,
 )
-from napari_neuraldiffuser.core.outputs.names import ARMS
 from napari_neuraldiffuser.core.outputs.sidecars import Facts, write_sidecars
 from napari_neuraldiffuser.core.params import DecodingParams, Settings
 from tests.support.output_tree import METRICS, REGIONS, STIMULI, TARGETS, change, job_of, write_raw, write_subject

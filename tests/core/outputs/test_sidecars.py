@@ -11,7 +11,7 @@ from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.job.images import write_failed
 from napari_neuraldiffuser.core.outputs import sidecars
 from napari_neuraldiffuser.core.outputs import validate as bids
-from napari_neuraldiffuser.core.outputs.names import model_name, write_description
+from napari_neuraldiffuser.core.outputs.description import model_name, write_description
 from napari_neuraldiffuser.core.outputs.raw import NSD_HOME, dataset_link
 from napari_neuraldiffuser.core.outputs.sidecars import Facts, without_folders, write_sidecars
 from napari_neuraldiffuser.core.params import BetasParams, ContributionParams, Settings
@@ -26,7 +26,7 @@ def tree(tmp_path):
     raw = write_raw(tmp_path / "private" / "data" / "nsd")
     out = tmp_path / "out"
     places = write_subject(out, failed=(99,))
-    return out, places, Facts.of(job_of(out, raw), "ab" * 32, ["one session is missing"], {"betas": "cd" * 32})
+    return out, places, Facts.of(job_of(out, raw), "ab" * 32, ["one session is missing"])
 
 
 def read(path):
@@ -66,7 +66,6 @@ def test_what_they_say(tree):
     assert said["Parameters"]["betas"] == BetasParams().to_dict()
     assert set(said["Parameters"]) == {"betas", "features", "decoding"}
     assert (said["ROI"], said["Space"]) == ("nsdgeneral", "func1pt8mm")
-    assert said["SHA256"] == {"betas": "cd" * 32}
     assert said["Notes"] == ["one session is missing"]
 
     volume = read(places.contribution("g02").parent / "sub-01_space-func1pt8mm_target-g02_contribution.json")

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from napari_neuraldiffuser import cli
+from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.nsd import simulate
+from napari_neuraldiffuser.core.outputs import names
 from napari_neuraldiffuser.core.outputs import validate as bids
 from napari_neuraldiffuser.core.outputs.group import write as group
-from napari_neuraldiffuser.core.outputs.names import ARMS, SHOWN, Derivatives
+from napari_neuraldiffuser.core.outputs.names import SHOWN, Derivatives
 from napari_neuraldiffuser.core.outputs.sidecars import Facts, write_sidecars
 from napari_neuraldiffuser.core.params import SimulationParams
 from tests.support.output_tree import change, job_of, write_raw, write_subject
@@ -40,8 +42,8 @@ def test_a_finished_folder_is_as_declared(tree):
 
 
 def test_every_pattern_is_of_a_file_that_is_there(tree):
-    used = {bids.kind_of(p.relative_to(tree).as_posix()) for p in tree.rglob("*") if p.is_file()}
-    assert used == set(bids.PATTERNS)
+    used = {names.kind_of(p.relative_to(tree).as_posix()) for p in tree.rglob("*") if p.is_file()}
+    assert used == set(names.PATTERNS)
 
 
 @pytest.mark.parametrize("space", ["func1pt8mm", "func1mm", "native"])
@@ -54,7 +56,7 @@ def test_every_name_of_derivatives_is_declared(subject, space):
     paths += [places.image(stim, rep, arm) for stim in (0, 72999) for rep in (1, 12) for arm in ARMS]
     paths += [places.shown(7, what) for what in SHOWN] + [places.slices("g02"), places.contribution("z")]
     paths += [places.regions("floc-faces"), places.regions("my atlas_2")]
-    assert [path for path in paths if bids.kind_of(path.as_posix()) is None] == []
+    assert [path for path in paths if names.kind_of(path.as_posix()) is None] == []
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pandas as pd
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import read_json
-from napari_neuraldiffuser.core.outputs.names import Derivatives
+from napari_neuraldiffuser.core.outputs.names import Derivatives, sidecar
 
 NOT_SAID = "not said"
 MODEL = "model.digest"
@@ -90,7 +90,7 @@ def read_subjects(out_dir: Path, labels: Sequence[str] | None) -> tuple[list[Sub
         labels = sorted(path.name for path in out_dir.glob("sub-*") if path.is_dir())
     found: list[SubjectResult] = []
     notes: list[str] = []
-    for places in {p.label: p for p in (Derivatives(out_dir, label) for label in map(_nsd_name, labels))}.values():
+    for places in {p.label: p for p in (Derivatives(out_dir, label) for label in labels)}.values():
         try:
             found.append(read_subject(places))
         except GroupError as error:
@@ -101,10 +101,6 @@ def read_subjects(out_dir: Path, labels: Sequence[str] | None) -> tuple[list[Sub
             "Run `neuraldiffuser run NSD_DIR OUT_DIR participant` first." + "".join(f" {note}" for note in notes)
         )
     return found, notes + [_failed_note(s) for s in found if s.failed]
-
-
-def _nsd_name(label: str) -> str:
-    return "subj" + str(label).removeprefix("sub-").removeprefix("subj")
 
 
 def _failed_note(subject: SubjectResult) -> str:
@@ -166,8 +162,8 @@ def _parameters(places: Derivatives, summary: dict, contribution: pd.DataFrame |
     first = _dict(made_by[0]) if isinstance(made_by, list) and made_by else {}
     found |= _flat("versions", first.get("Versions")) | _flat("versions", _backend(first))
     for path in (places.embeddings, places.contribution_table, places.scores):
-        sidecar = _dict(_json(path.with_suffix(".json")))
-        for stage, values in _dict(sidecar.get("Parameters")).items():
+        about = _dict(_json(sidecar(path)))
+        for stage, values in _dict(about.get("Parameters")).items():
             for name, value in _flat(stage, values).items():
                 found.setdefault(name, value)  # the embeddings' word counts: images were made from them
     if contribution is not None and "kind" in contribution and len(contribution):

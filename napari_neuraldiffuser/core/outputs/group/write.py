@@ -10,7 +10,9 @@ import pandas as pd
 
 from napari_neuraldiffuser.core.base.files import atomic_path, make_folder, write_json
 from napari_neuraldiffuser.core.base.progress import Progress, silent
+from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.outputs.columns import columns
+from napari_neuraldiffuser.core.outputs.description import generated_by, versions, write_description
 from napari_neuraldiffuser.core.outputs.group.inputs import (
     GroupError,
     SubjectResult,
@@ -20,7 +22,7 @@ from napari_neuraldiffuser.core.outputs.group.inputs import (
     read_subjects,
 )
 from napari_neuraldiffuser.core.outputs.group.page import GroupData, write_page
-from napari_neuraldiffuser.core.outputs.names import ARMS, generated_by, versions, write_description
+from napari_neuraldiffuser.core.outputs.names import KINDS, sidecar
 
 __all__ = ["GroupError", "GroupResult", "write_group"]
 
@@ -73,14 +75,14 @@ def write_group(
     summary = summarise(subjects, averaged=not no_scores) | {"notes": notes}
     make_folder(out_dir)
     result = GroupResult(
-        page=out_dir / "group.html",
-        table=out_dir / "group_desc-recon_scores.tsv",
-        summary=out_dir / "group_desc-summary_scores.json",
-        contribution=out_dir / "group_contribution.tsv",
+        page=out_dir / KINDS["group page"].path,
+        table=out_dir / KINDS["group scores"].path,
+        summary=out_dir / KINDS["group summary"].path,
+        contribution=out_dir / KINDS["group shares"].path,
         notes=notes,
     )
     _write_tables(result, subjects, (table, shares, summary))
-    if not (out_dir / "dataset_description.json").is_file():
+    if not (out_dir / KINDS["description"].path).is_file():
         write_description(out_dir)
     progress(1, 2, "group")
     data = GroupData(subjects, summary, shares, differing(subjects), notes, versions())
@@ -186,6 +188,6 @@ def _write_tables(result: GroupResult, subjects: Sequence[SubjectResult], found:
     for path, content in ((result.table, table), (result.contribution, shares)):
         with atomic_path(path) as temporary:
             content.to_csv(temporary, sep="\t", index=False, na_rep="n/a")
-        sidecar = {"Description": described[path], **columns(content.columns, definitions)}
-        write_json(path.with_suffix(".json"), {"GeneratedBy": made_by, **sidecar, "Sources": sources[path]})
+        about = {"Description": described[path], **columns(content.columns, definitions)}
+        write_json(sidecar(path), {"GeneratedBy": made_by, **about, "Sources": sources[path]})
     write_json(result.summary, {**summary, "GeneratedBy": made_by, "Sources": sources[result.table]})
