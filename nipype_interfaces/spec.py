@@ -1,10 +1,12 @@
 """Nipype input specs generated from the params dataclasses, so that a default stands in one place only."""
 
 from dataclasses import Field, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from napari_neuraldiffuser.core.params import ParamError, Params
 from nipype.interfaces.base import BaseInterfaceInputSpec, traits
+
+AnyParams = TypeVar("AnyParams", bound=Params)
 
 
 def spec_fields(*classes: type[Params]) -> dict[str, Any]:
@@ -20,13 +22,13 @@ def spec_fields(*classes: type[Params]) -> dict[str, Any]:
     ParamError
         If two classes have a field of the same name, because one value cannot go to both.
     """
-    found: dict[str, Any] = {}
+    specs: dict[str, Any] = {}
     for cls in classes:
         for f in fields(cls):
-            if f.name in found:
+            if f.name in specs:
                 raise ParamError(f"params of one spec must have distinct fields, got {f.name!r} twice.")
-            found[f.name] = _trait(f)
-    return found
+            specs[f.name] = _trait(f)
+    return specs
 
 
 def params_spec(*classes: type[Params]) -> type[BaseInterfaceInputSpec]:
@@ -38,13 +40,13 @@ def params_spec(*classes: type[Params]) -> type[BaseInterfaceInputSpec]:
     return type("ParamsSpec", (BaseInterfaceInputSpec,), {"__doc__": doc, **spec_fields(*classes)})
 
 
-def params_of(inputs: Any, cls: type[Params]) -> Params:
+def params_of(inputs: BaseInterfaceInputSpec, cls: type[AnyParams]) -> AnyParams:
     """The params object that the inputs of a spec describe, checked by its class."""
     values = {f.name: getattr(inputs, f.name) for f in fields(cls)}
     return cls.from_dict({name: list(v) if isinstance(v, (list, tuple)) else v for name, v in values.items()})
 
 
-def _trait(f: Field) -> Any:
+def _trait(f: Field[Any]) -> Any:
     unit = f.metadata["unit"]
     options = {"usedefault": True, "desc": f.metadata["help"] + (f" Unit: {unit}." if unit else "")}
     if isinstance(f.default, tuple):
