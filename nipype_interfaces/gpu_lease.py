@@ -114,9 +114,9 @@ def _take(device: str, wait_s: float, folder: Path) -> _Held:
     began, told = time.monotonic(), -TELL
     while True:
         for candidate, name, path in files:
-            if held := _try(candidate, path):
-                logger.info("GPU %s leased as %s by process %d on %s", name, candidate, held.pid, socket.gethostname())
-                return held
+            if lease := _try(candidate, path):
+                logger.info("GPU %s leased as %s by process %d on %s", name, candidate, lease.pid, socket.gethostname())
+                return lease
         waited = time.monotonic() - began
         holders = ", ".join(f"{name} by {_holder(path)}" for _, name, path in files)
         if waited >= wait_s:

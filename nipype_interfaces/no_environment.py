@@ -27,7 +27,7 @@ class NoEnvironment:
     """
 
     def _pre_run_hook(self, runtime: Bunch) -> Bunch:
-        runtime = super()._pre_run_hook(runtime)
+        runtime = super()._pre_run_hook(runtime)  # type: ignore[misc]  # of the Nipype class named behind it
         runtime.environ = dict(LEFT_OUT)
         return runtime
 

@@ -5,7 +5,7 @@ written here, so a default stands in this file and nowhere else.  Standard libra
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any, Self, TypeVar
 
@@ -37,7 +37,7 @@ def param(
     unit: str = "",
     low: float | None = None,
     high: float | None = None,
-    choices: tuple[str, ...] | None = None,
+    choices: Collection[str] | None = None,
 ) -> Value:
     """A dataclass field that carries its help text, unit, inclusive limits and choices as metadata."""
     meta = {"help": help, "unit": unit, "low": low, "high": high, "choices": choices}

@@ -36,7 +36,7 @@ class NodeLabel:
         parts = folder.relative_to(root).parts if folder.is_relative_to(root) else folder.parts[-1:]
         item, subject = None, ""
         if len(parts) > 2 and parts[-2] == "mapflow":
-            item, parts = int(re.search(r"\d+$", parts[-1]).group()), parts[:-2]
+            item, parts = int(re.findall(r"\d+$", parts[-1])[0]), parts[:-2]
         names: list[str] = []
         for part in parts:
             match, name = SUBJECT.match(part), part.removesuffix("_wf")

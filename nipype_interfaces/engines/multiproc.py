@@ -52,6 +52,8 @@ class WatchedMultiProcPlugin(multiproc.MultiProcPlugin):
         computed waits for ever.  `n_gpu_procs` is the number of visible GPUs unless given.
     """
 
+    pool: ProcessPoolExecutor
+
     def __init__(self, plugin_args: dict[str, Any] | None = None) -> None:
         given = dict(plugin_args or {})
         self._count_gpus = "n_gpu_procs" not in given

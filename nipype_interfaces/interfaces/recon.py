@@ -64,7 +64,7 @@ point number >= 0.0, but a value of -1.0 <class 'float'> was specified.
         from napari_neuraldiffuser.core.networks.embeddings import Embeddings
         from napari_neuraldiffuser.core.outputs.names import Derivatives
 
-        diffusion, guidance = (params_of(self.inputs, cls) for cls in (DiffusionParams, GuidanceParams))
+        diffusion, guidance = params_of(self.inputs, DiffusionParams), params_of(self.inputs, GuidanceParams)
         arms = tuple(given(self.inputs.arms, ())) or (("guided",) if guidance.guidance_scale else ("unguided",))
         decoded = Embeddings.load(self.inputs.embeddings).subset(self.inputs.stimulus_ids)
         places, settings = Derivatives(folder, self.inputs.label), Settings(diffusion=diffusion, guidance=guidance)

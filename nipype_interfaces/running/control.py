@@ -66,8 +66,9 @@ def _end_with_parent() -> None:
 
     The parent in the sense of the operating system may be a fork server, which lives as long as its workers.
     """
-    multiprocessing.parent_process().join()
-    os.kill(os.getpid(), signal.SIGKILL)
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def stop(engine: PluginBase) -> None:

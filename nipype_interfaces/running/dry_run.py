@@ -72,7 +72,7 @@ class DryRunPlugin(PluginBase):
 
     def _preview(self, node: pe.Node, state: str, mem_gb: float) -> NodePreview:
         label, name = NodeLabel.of(node.output_dir(), self.root), type(node.interface).__name__
-        items = n_items(node) or self.parts.get(label.without_item, "?")
+        items = n_items(node) or self.parts.get(label.without_item) or "?"
         parts = str(items) if hasattr(node, "iterfield") else "-"
         return NodePreview(label, name, mem_gb, max(1, node.n_procs), node.is_gpu_node(), parts, state)
 

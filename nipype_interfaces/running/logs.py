@@ -17,7 +17,7 @@ class LogFile(logging.FileHandler):
         # Nipype gives text to a %d of its own; that is no reason for a traceback on the user's terminal
         record.msg, record.args = f"{record.msg} {record.args}", None
         try:
-            self.stream.write(self.format(record) + self.terminator)
+            (self.stream or self._open()).write(self.format(record) + self.terminator)
         except (OSError, ValueError):
             pass
 

@@ -223,7 +223,7 @@ class Monitor:
 def n_items(node: pe.Node | None) -> int:
     """Items of a MapNode whose inputs are known; 0 for any other node."""
     try:
-        return len(getattr(node.inputs, node.iterfield[0]))
+        return len(getattr(node.inputs, node.iterfield[0])) if node else 0
     except (AttributeError, TypeError):
         return 0
 
@@ -236,7 +236,7 @@ def _newest_item(running: RunningNode) -> tuple[int, ProgressRecord | None]:
         record = node_progress.read(path.parent)
         # the same process wrote it, so its clock is the same
         if record is not None and record.time >= last:
-            newest, last = (int(re.search(r"\d+$", path.parent.name).group()), record), record.time
+            newest, last = (int(re.findall(r"\d+$", path.parent.name)[0]), record), record.time
     return newest
 
 
