@@ -192,6 +192,31 @@ def two_way(seen: np.ndarray, recon: np.ndarray) -> np.ndarray:
     return _share(((r < own) & comparable).sum(axis=0), comparable.sum(axis=0), own)
 
 
+def two_way_repeats(features: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Two-way identification of each repeat among the same repeat of the other stimuli.
+
+    Parameters
+    ----------
+    features : array (n, repeats, d)
+    seen : array (n, 1, d)
+
+    Returns
+    -------
+    array (n, repeats)
+        NaN with one stimulus.
+    """
+    if len(seen) < 2:
+        return np.full(features.shape[:2], np.nan)
+    return np.stack([two_way(seen[:, 0], features[:, k]) for k in range(features.shape[1])], axis=1)
+
+
+def repeat_agreement(features: np.ndarray) -> np.ndarray:
+    """Mean correlation of features (n, repeats, d) of each repeat with the others of its stimulus, (n, repeats)."""
+    # the first row stands where with_first_and_between expects the seen image; that half is not used
+    stacks = (np.concatenate([f[:1], f]) for f in features)
+    return np.stack([with_first_and_between(correlations(s, s))[1] for s in stacks])
+
+
 def _share(wins: np.ndarray, of: np.ndarray, own: np.ndarray) -> np.ndarray:
     """wins / of, NaN where nothing could be compared or the image's own value is undefined."""
     valid = (of > 0) & np.isfinite(own)

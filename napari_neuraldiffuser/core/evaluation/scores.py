@@ -1,6 +1,6 @@
 """Reconstructions and seen images in, scores out: per repeat, per arm, and paired between arms."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,30 +8,13 @@ import numpy as np
 import pandas as pd
 
 from napari_neuraldiffuser.core.base.progress import Progress, silent
+from napari_neuraldiffuser.core.base.registry import METRICS
 from napari_neuraldiffuser.core.evaluation import metrics
+from napari_neuraldiffuser.core.evaluation.metric import ENCODER, Metric, Stimulus
 from napari_neuraldiffuser.core.evaluation.metrics import MetricError
 from napari_neuraldiffuser.core.params import EvaluationParams
 
 Encoder = Callable[[np.ndarray], np.ndarray]
-
-DEFINITIONS = {
-    "pixcorr": "Pearson correlation with the seen image over pixels and channels, both resized to {size} px.",
-    "ssim": "Structural similarity with the seen image, grey at {size} px, Gaussian window of sigma 1.5, "
-    "population covariance, data range 1.",
-    "edges": "Pearson correlation of HOG features with those of the seen image (grey, 128 px, 9 orientations, "
-    "8 x 8 px cells, 2 x 2 cell blocks, L2-Hys).",
-    "twoway_edges": "Two-way identification with those HOG features; chance 0.5.",
-    "repeat_pixcorr": "Mean PixCorr between the repeats of a stimulus.",
-    "repeat_ssim": "Mean SSIM between the repeats of a stimulus.",
-    "repeat_edges": "Mean HOG correlation between the repeats of a stimulus.",
-    "repeat_features": "Mean correlation of {encoder} encoder features between the repeats of a stimulus.",
-    "repeat_identification": "Share of comparisons in which two repeats of a stimulus are closer to each other "
-    "(HOG correlation) than to a repeat of another stimulus; chance 0.5.",
-}
-TWO_WAY = (
-    "Two-way identification with {encoder} encoder features: r = corr(seen_i, recon_j); for each j the share "
-    "of i != j with r_ij < r_jj; chance 0.5."
-)
 
 
 @dataclass(frozen=True)
@@ -104,14 +87,19 @@ def evaluate(
     images, seen = _checked(images, seen)
     encoders = _named(encoder)
     report = progress or silent
-    values = _image_scores(images, seen, params, report)
-    for position, (name, encode) in enumerate(encoders.items()):
-        report(len(seen), len(seen), f"{name} features")
-        features = _encode(images, encode, params.batch_size), _encode(seen[:, None], encode, params.batch_size)
-        values[f"twoway_{name}"] = _two_way_repeats(*features)
-        if position == 0:
-            values["repeat_features"] = _repeat_agreement(features[0])
-    return Scores(values, metrics.repeat_sd(images), _protocol(images, seen, encoders, params))
+    chosen = {name: METRICS[name] for name in METRICS if name in params.metrics}
+    if not encoders and all(metric.of == "features" for metric in chosen.values()):
+        raise MetricError(f"metrics must have one that needs no image encoder, got {list(chosen)}. Add pixcorr.")
+    values = _image_scores(images, seen, chosen, params.size, report)
+    for name, encode in encoders.items():
+        wanted = _of_encoder(chosen, name, first=name == next(iter(encoders)))
+        if wanted:
+            report(len(seen), len(seen), f"{name} features")
+            features = _encode(images, encode, params.batch_size), _encode(seen[:, None], encode, params.batch_size)
+            values |= {column: metric.compute(*features) for column, metric in wanted.items()}
+    return Scores(
+        values, metrics.repeat_sd(images), _protocol(images, seen, _definitions(chosen, encoders, params.size), params)
+    )
 
 
 def _checked(images: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -138,35 +126,34 @@ def _named(encoder: Encoder | Mapping[str, Encoder] | None) -> dict[str, Encoder
     return dict(encoder) if isinstance(encoder, Mapping) else {"demo": encoder}
 
 
-def _image_scores(images, seen, params: EvaluationParams, progress: Progress) -> dict[str, np.ndarray]:
+def _of_encoder(chosen: Mapping[str, Metric], encoder: str, first: bool) -> dict[str, Metric]:
+    """Column -> metric of one encoder's features; what has one column for all is of the first."""
+    columns = {name: metric.column or name for name, metric in chosen.items() if metric.of == "features"}
+    return {
+        column.format(encoder=encoder): chosen[name] for name, column in columns.items() if first or ENCODER in column
+    }
+
+
+def _image_scores(
+    images: np.ndarray, seen: np.ndarray, chosen: Mapping[str, Metric], size: int, progress: Progress
+) -> dict[str, np.ndarray]:
     """The scores that need no encoder, stimulus by stimulus so that memory holds one stimulus at 425 px."""
     n, repeats = images.shape[:2]
-    names = ("pixcorr", "ssim", "edges", "repeat_pixcorr", "repeat_ssim", "repeat_edges")
-    values = {name: np.full((n, repeats), np.nan) for name in names}
-    edges, seen_edges = [], []
+    single, of_edges = ({k: m for k, m in chosen.items() if m.of == of} for of in ("stimulus", "edges"))
+    values = {metric.column or name: np.full((n, repeats), np.nan) for name, metric in single.items()}
+    edges = []
     for i in range(n):
         progress(i, n, "scoring")
-        stack, hog = _stack(images[i], seen[i], params.size)
-        agreement = {
-            "pixcorr": metrics.pixcorr_matrix(stack),
-            "ssim": metrics.ssim_matrix(metrics.grey(stack)),
-            "edges": metrics.correlations(hog, hog),
-        }
-        for name, matrix in agreement.items():
-            values[name][i], values[f"repeat_{name}"][i] = metrics.with_first_and_between(matrix)
-        seen_edges.append(hog[:1])
-        edges.append(hog[1:])
+        one = Stimulus(seen[i], images[i], size)
+        for column, metric in zip(values, single.values(), strict=True):
+            values[column][i] = metric.compute(one)
+        if of_edges:
+            edges.append(one.edges)
     progress(n, n, "scoring")
-    values["twoway_edges"] = _two_way_repeats(np.stack(edges), np.stack(seen_edges))
-    values["repeat_identification"] = metrics.repeat_identification(np.stack(edges))
+    if of_edges:
+        stacked = np.stack(edges)
+        values |= {m.column or name: m.compute(stacked[:, 1:], stacked[:, :1]) for name, m in of_edges.items()}
     return values
-
-
-def _stack(repeats: np.ndarray, seen: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Seen image and repeats (1 + repeats, size, size, 3) in [0, 1], and their HOG features."""
-    pictures = [metrics.resize(part / 255, size) for part in (seen[None], repeats)]
-    edges = [metrics.hog_edges(part) for part in (seen[None], repeats)]
-    return np.concatenate(pictures), np.concatenate(edges)
 
 
 def _encode(images: np.ndarray, encode: Encoder, batch_size: int) -> np.ndarray:
@@ -179,26 +166,18 @@ def _encode(images: np.ndarray, encode: Encoder, batch_size: int) -> np.ndarray:
     return features.reshape(*images.shape[:2], -1)
 
 
-def _two_way_repeats(features: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Two-way identification of each repeat among the same repeat of the other stimuli: (n, repeats)."""
-    if len(seen) < 2:
-        return np.full(features.shape[:2], np.nan)
-    return np.stack([metrics.two_way(seen[:, 0], features[:, k]) for k in range(features.shape[1])], axis=1)
+def _definitions(chosen: Mapping[str, Metric], encoders: Mapping[str, Encoder], size: int) -> dict[str, str]:
+    """Column -> definition; the columns that every encoder has come last."""
+    here = {name: metric for name, metric in chosen.items() if encoders or metric.of != "features"}
+    first = next(iter(encoders), "")
+    texts = {m.column or name: m.text(size, first) for name, m in here.items() if ENCODER not in m.column}
+    several = [metric for metric in here.values() if ENCODER in metric.column]
+    return texts | {m.column.format(encoder=e): m.text(size, e) for e in encoders for m in several}
 
 
-def _repeat_agreement(features: np.ndarray) -> np.ndarray:
-    """Mean feature correlation of each repeat with the other repeats of its stimulus: (n, repeats)."""
-    # the first row stands where with_first_and_between expects the seen image; that half is not used
-    stacks = (np.concatenate([f[:1], f]) for f in features)
-    return np.stack([metrics.with_first_and_between(metrics.correlations(s, s))[1] for s in stacks])
-
-
-def _protocol(images, seen, encoders, params: EvaluationParams) -> dict[str, Any]:
-    first = next(iter(encoders), "demo")
-    definitions = {k: v.format(size=params.size, encoder=first) for k, v in DEFINITIONS.items()}
-    definitions |= {f"twoway_{name}": TWO_WAY.format(encoder=name) for name in encoders}
-    if not encoders:
-        del definitions["repeat_features"]
+def _protocol(
+    images: np.ndarray, seen: np.ndarray, definitions: dict[str, str], params: EvaluationParams
+) -> dict[str, Any]:
     return {
         "n_test_images": len(seen),
         "repeats": images.shape[1],
@@ -264,7 +243,7 @@ def _summary(values: np.ndarray) -> dict[str, float | int | None]:
     return {"mean": mean, "se": float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else None, "n": n}
 
 
-def scores_table(arms: Mapping[str, Scores], stimulus_ids) -> pd.DataFrame:
+def scores_table(arms: Mapping[str, Scores], stimulus_ids: Sequence[int] | Sequence[str] | np.ndarray) -> pd.DataFrame:
     """Long table of every score: columns stim, rep (from 1), arm, then one column per metric.
 
     Parameters

@@ -57,7 +57,7 @@ def read_outcome(result: dict[str, Any], progress: Any = None) -> Outcome:
 
 def score_rows(summary: dict[str, Any]) -> list[ScoreRow]:
     """Rows of `evaluation.summarise`, in its order."""
-    from napari_neuraldiffuser.core.outputs.report.page import LABELS  # imports pandas
+    from napari_neuraldiffuser.core.evaluation.metric import label  # imports pandas
 
     arms = {arm: summary.get("arms", {}).get(arm, {}) for arm in ("unguided", "guided")}
     paired, definitions = summary.get("paired", {}), summary.get("protocol", {}).get("metrics", {})
@@ -67,7 +67,7 @@ def score_rows(summary: dict[str, Any]) -> list[ScoreRow]:
         texts = [mean_se(arms[arm].get(metric, {})) for arm in arms]
         clear = abs(difference.get("mean") or 0.0) > 2 * (difference.get("se") or float("inf"))
         definition = definitions.get(metric, metric)
-        rows.append(ScoreRow(LABELS.get(metric, metric), definition, *texts, mean_se(difference, "+"), clear))
+        rows.append(ScoreRow(label(metric), definition, *texts, mean_se(difference, "+"), clear))
     return rows
 
 

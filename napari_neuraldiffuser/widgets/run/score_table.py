@@ -33,17 +33,16 @@ def metric_names(rows: list[dict[str, Any]]) -> list[str]:
 
 def label(metric: str) -> str:
     """The name of a metric."""
-    from napari_neuraldiffuser.core.outputs.report.page import LABELS
+    from napari_neuraldiffuser.core.evaluation import metric as registered
 
-    return LABELS.get(metric, metric)
+    return registered.label(metric)
 
 
 def definition(metric: str, size: int) -> str:
     """What a metric is, as the evaluation protocol defines it."""
-    from napari_neuraldiffuser.core.evaluation.scores import DEFINITIONS, TWO_WAY
+    from napari_neuraldiffuser.core.evaluation import metric as registered
 
-    text = DEFINITIONS.get(metric, TWO_WAY if metric.startswith("twoway") else metric)
-    return text.format(size=size, encoder=metric.removeprefix("twoway_") or "image")
+    return registered.definition(metric, size)
 
 
 def score_text(row: dict[str, Any]) -> str:

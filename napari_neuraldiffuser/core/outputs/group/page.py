@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from napari_neuraldiffuser.core.base.files import file_digest
+from napari_neuraldiffuser.core.evaluation.metric import label, main_figures
 from napari_neuraldiffuser.core.outputs.group.inputs import KIND, SubjectResult
-from napari_neuraldiffuser.core.outputs.report.page import CARDS, LABELS, SHARE_TEXT, write_template
+from napari_neuraldiffuser.core.outputs.report.page import SHARE_TEXT, write_template
 from napari_neuraldiffuser.core.outputs.report.parts import data_uri, heat_tables, png_uri
 
 SHOWN = 9
@@ -66,21 +67,22 @@ def page_values(data: GroupData) -> dict[str, Any]:
     """The template's variables."""
     metrics = list(dict.fromkeys(m for s in data.subjects for m in s.metrics))
     rows = [_summary_row(data.summary, m) for m in metrics if data.summary["averaged"]]
+    definitions, main = data.summary["protocol"].get("metrics", {}), main_figures(metrics)
     kind = str(data.subjects[0].parameters.get(KIND, "product-measure"))
     return {
         "n": len(data.subjects),
         "averaged": data.summary["averaged"],
         "notes": data.notes,
         "subjects": [{"label": s.label, "page": _link(s)} for s in data.subjects],
-        "labels": LABELS,
+        "labels": {m: label(m) for m in [*metrics, *definitions]},
         "metrics": metrics,
-        "cards": [row for row in rows if row["metric"] in CARDS],
+        "cards": [row for row in rows if row["metric"] in main],
         "summary_rows": rows,
-        "plot": dot_plot(data.subjects, [m for m in CARDS if m in metrics] or metrics, data.summary),
+        "plot": dot_plot(data.subjects, main or metrics, data.summary),
         "table": [_table_row(s, arm, metrics) for s in data.subjects for arm in s.summary["arms"]],
         "heats": _heats(data.shares),
         "share_text": SHARE_TEXT.get(kind, ""),
-        "definitions": data.summary["protocol"].get("metrics", {}),
+        "definitions": definitions,
         "differing": [{"name": name, "values": _odd(values)} for name, values in data.differing.items()],
         "same": _same(data) | {"made by": data.versions},
         "wall": wall(data.subjects),
@@ -99,7 +101,7 @@ def _summary_row(summary: dict[str, Any], metric: str) -> dict[str, Any]:
     paired = summary["paired"].get(metric, {})
     return {
         "metric": metric,
-        "name": LABELS.get(metric, metric),
+        "name": label(metric),
         "unguided": _number(arms["unguided"].get("mean")),
         "guided": _number(arms["guided"].get("mean")),
         "spreads": {arm: _spread(values.get("se")) for arm, values in arms.items()},
@@ -177,7 +179,7 @@ def dot_plot(subjects: Sequence[SubjectResult], metrics: list[str], summary: dic
             values = [np.nan if (v := subject.value(arm, metric)) is None else v for arm in arms]
             axis.plot(range(len(arms)), values, "o-", color=COLOURS[k % len(COLOURS)], ms=5, lw=1.3, alpha=0.85)
         _draw_mean(axis, arms, metric, summary)
-        axis.set_title(LABELS.get(metric, metric), fontsize=9)
+        axis.set_title(label(metric), fontsize=9)
         axis.set_xticks(range(len(arms)), arms, fontsize=8)
         axis.set_xlim(-0.35, len(arms) - 0.65)
         axis.spines[["top", "right"]].set_visible(False)

@@ -8,22 +8,10 @@ import numpy as np
 import pandas as pd
 
 from napari_neuraldiffuser.core.base.files import atomic_path
+from napari_neuraldiffuser.core.evaluation.metric import label, main_figures
 from napari_neuraldiffuser.core.outputs.report.parts import data_uri, heat_tables, paired_plot, png_uri, score_cells
 
 TEMPLATES = Path(__file__).parent / "templates"
-LABELS = {
-    "pixcorr": "PixCorr",
-    "ssim": "SSIM",
-    "edges": "Edges (HOG)",
-    "twoway_demo": "Two-way identification",
-    "twoway_edges": "Two-way by edges",
-    "repeat_pixcorr": "Repeats: PixCorr",
-    "repeat_ssim": "Repeats: SSIM",
-    "repeat_edges": "Repeats: edges",
-    "repeat_features": "Repeats: features",
-    "repeat_identification": "Repeats: identification",
-}
-CARDS = ("pixcorr", "ssim", "edges", "twoway_demo", "repeat_edges", "repeat_pixcorr")
 SHARE_TEXT = {
     "product-measure": "Share of the explained variance (R², against the training mean) of each target that each "
     "region's voxels carried, by the product measure of the exact additive split of the ridge prediction. The rows of "
@@ -105,25 +93,26 @@ def write_template(name: str, values: dict[str, Any], path: str | Path) -> None:
 def page_values(data: ReportData) -> dict[str, Any]:
     """The template's variables."""
     metrics = [c for c in data.scores.columns if c not in ("stim", "rep", "arm")]
+    definitions, main = data.summary["protocol"].get("metrics", {}), main_figures(metrics)
     summary_rows = [_card(data.summary, m) for m in metrics]
     kind = data.contribution["kind"].iloc[0] if "kind" in data.contribution else "product-measure"
     return {
         "d": data,
         "n": len(data.stimulus_ids),
         "repeats": next(iter(data.recon.values())).shape[1],
-        "labels": LABELS,
-        "cards": [c for c in summary_rows if c["metric"] in CARDS],
+        "labels": {column: label(column) for column in [*data.scores.columns, *definitions]},
+        "cards": [c for c in summary_rows if c["metric"] in main],
         "summary_rows": summary_rows,
         "image_metrics": [m for m in metrics if not m.startswith("repeat_")],
         "rows": [_gallery_row(data, i, metrics) for i in range(len(data.stimulus_ids))],
-        "plot": paired_plot(data.scores, [m for m in CARDS if m in metrics], LABELS),
+        "plot": paired_plot(data.scores, main or metrics, label),
         "columns": list(data.scores.columns),
         "table": score_cells(data.scores),
-        "share_text": SHARE_TEXT[kind],
+        "share_text": SHARE_TEXT.get(kind, f"Share of each target that each region's voxels carried ({kind})."),
         "heats": heat_tables(data.contribution),
         "slices": {target: png_uri(png) for target, png in data.slices.items()},
         "accuracy": list(data.accuracy.items()),
-        "definitions": data.summary["protocol"].get("metrics", {}),
+        "definitions": definitions,
         "parameters": data.parameters,
     }
 
@@ -136,7 +125,7 @@ def _card(summary: dict, metric: str) -> dict[str, Any]:
     text = "" if difference is None else f"{difference:+.3f}" + ("" if se is None else f" ± {se:.3f}")
     return {
         "metric": metric,
-        "name": LABELS.get(metric, metric),
+        "name": label(metric),
         "unguided": _number(arms.get("unguided", {}).get("mean")),
         "guided": _number(arms.get("guided", {}).get("mean")),
         "spread": {arm: _spread(arms.get(arm, {}).get("se")) for arm in ("unguided", "guided")},
@@ -176,7 +165,7 @@ def _gallery_row(data: ReportData, i: int, metrics: list[str]) -> dict[str, Any]
 
 def _score_text(means: pd.Series | None) -> str:
     shown = [] if means is None else [m for m in ("pixcorr", "ssim", "twoway_demo") if m in means]
-    return ", ".join(f"{LABELS[m]} {means[m]:.2f}" for m in shown)
+    return ", ".join(f"{label(m)} {means[m]:.2f}" for m in shown)
 
 
 def _sort_keys(means: dict[str, pd.Series], metrics: list[str]) -> dict[str, str]:

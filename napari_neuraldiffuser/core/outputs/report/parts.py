@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def data_uri(image: np.ndarray, width: int = 128) -> str:
     return png_uri(stream.getvalue())
 
 
-def paired_plot(scores: pd.DataFrame, metrics: list[str], labels: dict[str, str]) -> str | None:
+def paired_plot(scores: pd.DataFrame, metrics: list[str], label: Callable[[str], str]) -> str | None:
     """Guided against unguided score of every stimulus, one panel per metric; None where an arm is missing."""
     if not {"guided", "unguided"} <= set(scores.arm):
         return None
@@ -42,7 +43,7 @@ def paired_plot(scores: pd.DataFrame, metrics: list[str], labels: dict[str, str]
         low, high = np.nanmin(both.to_numpy()), np.nanmax(both.to_numpy())
         pad = max(0.05 * (high - low), 0.02)  # scores that are all equal still get readable ticks
         axis.set(xlim=(low - pad, high + pad), ylim=(low - pad, high + pad), aspect="equal")
-        axis.set(title=labels.get(metric, metric), xlabel="unguided", ylabel="guided")
+        axis.set(title=label(metric), xlabel="unguided", ylabel="guided")
         axis.spines[["top", "right"]].set_visible(False)
         axis.locator_params(nbins=4)
     stream = io.BytesIO()
