@@ -57,7 +57,7 @@ def write_description(out_dir: Path, links: Mapping[str, str] | None = None) -> 
     """
     path = make_folder(out_dir) / KINDS["description"].path
     known = _known(path)
-    content = {
+    content: dict[str, Any] = {
         "Name": "Reconstructions of seen images from fMRI",
         "BIDSVersion": "1.10.0",
         "DatasetType": "derivative",

@@ -72,9 +72,10 @@ def _nsd(root: Path, subject: str, betas: BetasParams) -> Raw:
     from napari_neuraldiffuser.core.nsd.layout import Layout
 
     layout = Layout(root, subject, betas.space, betas.version)
-    rois = {f"rois/{_family(path)}": () for path in layout.roi_folder.glob("*.nii.gz")}
+    rois: dict[str, tuple[str, ...]] = {}
     for path in sorted(layout.roi_folder.glob("*.nii.gz")):
-        rois[f"rois/{_family(path)}"] += (_uri(NSD, path, root),)
+        part = f"rois/{_family(path)}"
+        rois[part] = (*rois.get(part, ()), _uri(NSD, path, root))
     parts = {
         "betas": [*_sessions(layout, betas.sessions), layout.design, layout.stim_info],
         "stimuli": [layout.stimuli, layout.captions],

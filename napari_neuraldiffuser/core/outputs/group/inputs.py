@@ -130,7 +130,7 @@ def _usable(summary: Any) -> bool:
     """Whether a summary has arms of metrics of figures, and a protocol."""
     if not isinstance(summary, dict) or not isinstance(summary.get("protocol"), dict):
         return False
-    arms, paired = summary.get("arms"), summary.get("paired", {})
+    arms, paired = summary.get("arms", {}), summary.get("paired", {})
     nested = isinstance(arms, dict) and isinstance(paired, dict) and all(isinstance(a, dict) for a in arms.values())
     return bool(arms) and nested and all(isinstance(m, dict) for a in [*arms.values(), paired] for m in a.values())
 
@@ -150,7 +150,7 @@ def read_table(path: Path, needed: Sequence[str] = ()) -> pd.DataFrame | None:
     return table if set(needed) <= set(table) else None
 
 
-def _parameters(places: Derivatives, summary: dict, contribution: pd.DataFrame | None) -> dict[str, Any]:
+def _parameters(places: Derivatives, summary: dict[str, Any], contribution: pd.DataFrame | None) -> dict[str, Any]:
     """Parameters as `stage.name`, from the sidecars; what a sidecar does not say is left out."""
     found = {"evaluation.test images": summary["protocol"].get("n_test_images")}
     recon = _dict(_json(places.recon_sidecar))

@@ -208,8 +208,8 @@ def _legend(figure: Any, subjects: Sequence[SubjectResult]) -> None:
 
 def wall(subjects: Sequence[SubjectResult]) -> dict[str, Any]:
     """The same stimuli over all subjects, a row for what was seen and one for every subject; empty without any."""
-    means = [_guided(s) for s in subjects]
-    if any(m is None for m in means):
+    means = [mean for mean in map(_guided, subjects) if mean is not None]
+    if len(means) < len(subjects):
         return {}
     shared = pd.concat(means, axis=1, join="inner").mean(axis=1).dropna().sort_values(ascending=False, kind="stable")
     places = _spread_out(len(shared))

@@ -170,9 +170,13 @@ def group_shares(subjects: Sequence[SubjectResult]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=SHARE_COLUMNS).astype({"share": float, "se": float})
 
 
-def _write_tables(result: GroupResult, subjects: Sequence[SubjectResult], found: tuple) -> None:
+def _write_tables(
+    result: GroupResult,
+    subjects: Sequence[SubjectResult],
+    contents: tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]],
+) -> None:
     """Both tables, their sidecars, and the summary."""
-    table, shares, summary = found
+    table, shares, summary = contents
     sources = {
         result.table: [s.places.uri(s.places.summary) for s in subjects],
         result.contribution: [

@@ -117,7 +117,7 @@ def page_values(data: ReportData) -> dict[str, Any]:
     }
 
 
-def _card(summary: dict, metric: str) -> dict[str, Any]:
+def _card(summary: dict[str, Any], metric: str) -> dict[str, Any]:
     """One score of both arms and their paired difference."""
     arms = {arm: values.get(metric, {}) for arm, values in summary["arms"].items()}
     paired = summary["paired"].get(metric, {})
@@ -164,8 +164,9 @@ def _gallery_row(data: ReportData, i: int, metrics: list[str]) -> dict[str, Any]
 
 
 def _score_text(means: pd.Series | None) -> str:
-    shown = [] if means is None else [m for m in ("pixcorr", "ssim", "twoway_demo") if m in means]
-    return ", ".join(f"{label(m)} {means[m]:.2f}" for m in shown)
+    if means is None:
+        return ""
+    return ", ".join(f"{label(m)} {means[m]:.2f}" for m in ("pixcorr", "ssim", "twoway_demo") if m in means)
 
 
 def _sort_keys(means: dict[str, pd.Series], metrics: list[str]) -> dict[str, str]:

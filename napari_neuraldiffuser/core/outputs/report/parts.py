@@ -97,5 +97,5 @@ def _heat_row(roi: str, own: pd.DataFrame, targets: list[str], strongest: pd.Ser
     return {"roi": roi, "n": int(own.n_voxels.iloc[0]), "cells": cells}
 
 
-def _mix(a: tuple, b: tuple, amount: float) -> str:
+def _mix(a: tuple[int, int, int], b: tuple[int, int, int], amount: float) -> str:
     return "#" + "".join(f"{round(x + (y - x) * amount):02x}" for x, y in zip(a, b, strict=True))

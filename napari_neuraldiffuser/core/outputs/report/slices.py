@@ -2,8 +2,9 @@
 
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +18,19 @@ OUTLINE_COLOURS = (
 # bright where the share is large, dark near 0, so that both signs stand out from a grey brain
 POSITIVE = ("#4a0d12", "#a51e1e", "#e2571e", "#fbaa3c", "#fff3b0")
 NEGATIVE = ("#c9f4ff", "#4fb6e8", "#2a6fc9", "#22357f", "#12163f")
+
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+    from nibabel.spatialimages import SpatialImage
+
+    from napari_neuraldiffuser.core.nsd import Rois
+
+Extent = tuple[float, float, float, float]
+"""Left, right, bottom and top in mm."""
 
 
 class SliceError(UserError):
@@ -35,7 +49,12 @@ class SliceStyle:
     dpi: int = 110
 
 
-def contribution_slices(volume, background=None, outlines=None, style: SliceStyle = SliceStyle()) -> bytes:
+def contribution_slices(
+    volume: "SpatialImage",
+    background: "SpatialImage | None" = None,
+    outlines: "Rois | Sequence[Rois] | None" = None,
+    style: SliceStyle = SliceStyle(),
+) -> bytes:
     """Sagittal, coronal and axial slices through where the contribution is.
 
     Parameters
@@ -71,8 +90,8 @@ def contribution_slices(volume, background=None, outlines=None, style: SliceStyl
 class _Scene:
     values: np.ndarray
     affine: np.ndarray
-    background: object
-    rois: list
+    background: "SpatialImage | None"
+    rois: list[tuple[str, np.ndarray, np.ndarray]]
     box: np.ndarray  # (3, 2) mm
     limit: float
     style: SliceStyle
@@ -83,7 +102,7 @@ class _Scene:
         return bool((self.values < -self.style.threshold * self.limit).sum() > 0.02 * (self.values != 0).sum())
 
 
-def _checked(volume) -> np.ndarray:
+def _checked(volume: "SpatialImage") -> np.ndarray:
     values = np.nan_to_num(np.asanyarray(volume.dataobj, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     if values.ndim != 3 or not values.any():
         raise SliceError(
@@ -93,11 +112,11 @@ def _checked(volume) -> np.ndarray:
     return values
 
 
-def _roi_masks(outlines) -> list[tuple[str, np.ndarray, np.ndarray]]:
+def _roi_masks(outlines: "Rois | Sequence[Rois] | None") -> list[tuple[str, np.ndarray, np.ndarray]]:
     """(name, mask, affine) of every ROI, the parts of one area joined, largest first."""
     if outlines is None:
         return []
-    families = outlines if isinstance(outlines, Iterable) else [outlines]
+    families = outlines if isinstance(outlines, Sequence) else [outlines]
     masks: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for family in families:
         for label, name in family.names.items():
@@ -136,8 +155,8 @@ def _bounds(data: np.ndarray, affine: np.ndarray, margin: float = 4.0) -> np.nda
     return np.stack([world.min(axis=0) - margin, world.max(axis=0) + margin], axis=1)
 
 
-def _plane_points(box: np.ndarray, axis: int, position: float, spacing: float) -> tuple[np.ndarray, tuple]:
-    """World points (rows, columns, 3) of a slice and its extent (left, right, bottom, top) in mm."""
+def _plane_points(box: np.ndarray, axis: int, position: float, spacing: float) -> tuple[np.ndarray, Extent]:
+    """World points (rows, columns, 3) of a slice, and its extent."""
     across, up = [a for a in range(3) if a != axis]
     columns = np.arange(box[across, 0], box[across, 1], spacing)
     rows = np.arange(box[up, 0], box[up, 1], spacing)
@@ -181,17 +200,17 @@ def _draw(scene: _Scene, planes: list[tuple[int, float]]) -> bytes:
     left, bottom, image = 0.005, legend / height, None
     for (axis, mm), width in zip(planes, widths, strict=True):
         share = unit * width / scene.style.width
-        axes = figure.add_axes([left, bottom, 0.985 * share, unit * tallest / height])
+        axes = figure.add_axes((left, bottom, 0.985 * share, unit * tallest / height))
         image = _draw_plane(axes, scene, axis, mm)
         left += share
-    _colour_bar(figure, scene, image, [left + 0.012, bottom + 0.08, 0.011, 0.72 * unit * tallest / height])
+    _colour_bar(figure, scene, image, (left + 0.012, bottom + 0.08, 0.011, 0.72 * unit * tallest / height))
     _legend(figure, scene)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", facecolor=BACKGROUND, pil_kwargs={"optimize": True})
     return stream.getvalue()
 
 
-def _draw_plane(axes, scene: _Scene, axis: int, mm: float):
+def _draw_plane(axes: "Axes", scene: _Scene, axis: int, mm: float) -> "AxesImage":
     points, extent = _plane_points(scene.box, axis, mm, scene.style.spacing)
     axes.set_axis_off()
     if scene.background is not None:
@@ -211,13 +230,13 @@ def _draw_plane(axes, scene: _Scene, axis: int, mm: float):
     return image
 
 
-def _colours(scene: _Scene):
+def _colours(scene: _Scene) -> "LinearSegmentedColormap":
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("share", (NEGATIVE if scene.signed else ()) + POSITIVE)
 
 
-def _marks(axes, axis: int, mm: float) -> None:
+def _marks(axes: "Axes", axis: int, mm: float) -> None:
     """Slice position above, and which side is which: L/R, or P/A for a sagittal slice."""
     sides = ("P", "A") if axis == 0 else ("L", "R")
     axes.set_title(f"{'xyz'[axis]} = {mm:+.0f} mm", color=INK, fontsize=8.5, pad=4)
@@ -226,17 +245,17 @@ def _marks(axes, axis: int, mm: float) -> None:
         axes.text(x, 0.03, side, transform=axes.transAxes, color=INK, fontsize=8.5, ha=align, va="bottom")
 
 
-def _colour_bar(figure, scene: _Scene, image, place: list[float]) -> None:
-    axes = figure.add_axes(place)
+def _colour_bar(figure: "Figure", scene: _Scene, image: Any, box: Extent) -> None:
+    axes = figure.add_axes(box)
     bar = figure.colorbar(image, cax=axes)
     bar.outline.set_visible(False)
     axes.tick_params(colors=INK, labelsize=7.5, length=2)
-    bar.formatter.set_powerlimits((-3, 3))
+    axes.ticklabel_format(axis="y", scilimits=(-3, 3))
     bar.ax.yaxis.get_offset_text().set(color=INK, fontsize=7)
     bar.set_label(f"{scene.style.label}", color=INK, fontsize=8.5)
 
 
-def _legend(figure, scene: _Scene) -> None:
+def _legend(figure: "Figure", scene: _Scene) -> None:
     if not scene.rois:
         return
     from matplotlib.lines import Line2D
