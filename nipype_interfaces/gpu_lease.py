@@ -1,4 +1,4 @@
-"""One GPU per worker: a lease that a process takes before it computes on a device, so that no two share one unawares.
+"""Leases of GPUs: a process takes one before it computes on a device, so that no two share a device unawares.
 
 A lease is an exclusive `flock` on a file per device: the kernel releases it when its holder dies, however that happens.
 Nipype counts GPU slots and tells no worker which device is its own; batch systems do, through CUDA_VISIBLE_DEVICES.
@@ -88,7 +88,7 @@ def leased(device: str, wait_s: float = WAIT, folder: str | Path | None = None) 
 
 
 def visible_gpus() -> list[str]:
-    """The devices that this process may use, by index or UUID; no CUDA context is made to find out."""
+    """List the devices that this process may use, by index or UUID, without making a CUDA context."""
     preset = os.environ.get("CUDA_VISIBLE_DEVICES")
     if preset is not None:
         names = [name.strip() for name in preset.split(",") if name.strip()]
@@ -102,15 +102,15 @@ def visible_gpus() -> list[str]:
 
 
 def _take(device: str, wait_s: float, folder: Path) -> _Held:
-    """A lease that this process has, or a new one."""
+    """Return a lease that this process has, or a new one."""
     for held in list(_held):
         if held.pid != os.getpid():
-            # of the process that this one was forked from: only the copy is closed here, the lease goes on there
+            # the process that this one was forked from has the lease; only the copy is closed here
             _let_go(held)
         elif device in ("cuda", held.device):
             held.times += 1
             return held
-    files = [(device, name, folder / _lock_name(name)) for device, name in _candidates(device)]
+    files = [(candidate, name, folder / _lock_name(name)) for candidate, name in _candidates(device)]
     began, told = time.monotonic(), -TELL
     while True:
         for candidate, name, path in files:
@@ -131,7 +131,7 @@ def _take(device: str, wait_s: float, folder: Path) -> _Held:
 
 
 def _candidates(device: str) -> list[tuple[str, str]]:
-    """Torch's name and the own name of every device that would do."""
+    """List torch's name and the own name of every device that would do."""
     visible = visible_gpus()
     every = [(f"cuda:{k}", name) for k, name in enumerate(visible)]
     chosen = every if device == "cuda" else [pair for pair in every if pair[0] == device]
@@ -146,7 +146,7 @@ def _candidates(device: str) -> list[tuple[str, str]]:
 
 
 def _lock_name(name: str) -> str:
-    """File of one device.
+    """Name the lock file of one device.
 
     Devices that a batch system gave to a job may be numbered from 0 in every job.  Where it gave none, a job sees
     those of the whole computer, as everybody does.
@@ -157,7 +157,7 @@ def _lock_name(name: str) -> str:
 
 
 def _host_folder() -> Path:
-    """Shared by all users of the host, as /tmp is."""
+    """Make the folder of lock files, which all users of the host share as they do /tmp."""
     folder = Path(tempfile.gettempdir()) / f"neuraldiffuser-gpu-{socket.gethostname()}"
     with suppress(FileExistsError):
         folder.mkdir()
@@ -166,7 +166,7 @@ def _host_folder() -> Path:
 
 
 def _try(device: str, path: Path) -> _Held | None:
-    """The lease of one device, or None where somebody has it."""
+    """Lease one device, or return None where somebody has it."""
     descriptor = _open(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -182,7 +182,7 @@ def _try(device: str, path: Path) -> _Held | None:
 
 
 def _open(path: Path) -> int:
-    """Open a lock file, made where it is not there; of another user's, reading is enough to lock it."""
+    """Open a lock file, and make it where it is not there; reading is enough to lock that of another user."""
     path.parent.mkdir(parents=True, exist_ok=True)
     flags = os.O_CLOEXEC | os.O_NOFOLLOW
     for mode in (os.O_RDWR | os.O_CREAT, os.O_RDONLY):
@@ -209,7 +209,7 @@ def _let_go(held: _Held) -> None:
 
 @contextmanager
 def _current(device: str) -> Iterator[None]:
-    """Torch's current device, for what asks for no device in particular."""
+    """Make a device torch's current one, for what asks for no device in particular."""
     if FAKE not in os.environ:
         import torch
 

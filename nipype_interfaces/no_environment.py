@@ -12,7 +12,6 @@ Utility nodes of our workflows therefore come from here and not from `nipype.int
 """
 
 import copyreg
-from typing import Any
 
 from nipype.interfaces import utility
 from nipype.interfaces.base.support import Bunch
@@ -21,9 +20,9 @@ LEFT_OUT: dict[str, str] = {}
 
 
 class NoEnvironment:
-    """Mixin, named before the Nipype class: the result of the interface has no copy of the environment.
+    """Mixin, named before the Nipype class, that keeps the copy of the environment out of the interface's result.
 
-    For interfaces that compute in Python.  A `CommandLine` interface gives its copy to the command.
+    It is for interfaces that compute in Python: a `CommandLine` interface gives its copy to the command.
     """
 
     def _pre_run_hook(self, runtime: Bunch) -> Bunch:
@@ -44,8 +43,8 @@ class Merge(NoEnvironment, utility.Merge):
     """Nipype's Merge, without the environment in its result."""
 
 
-def _reduce(bunch: Bunch) -> Any:
-    """A Bunch as `pickle` and `copy` take it apart by themselves; of a runtime all but the environment."""
+def _reduce(bunch: Bunch) -> tuple:
+    """Take a Bunch apart as `pickle` and `copy` do by themselves, but a runtime without its environment."""
     rebuild, arguments, state, *rest = bunch.__reduce_ex__(2)
     # other Bunches are data of an interface and stay as they are
     if state and {"environ", "hostname"} <= set(state):

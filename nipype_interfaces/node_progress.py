@@ -1,4 +1,4 @@
-"""Progress of a node through a file in its folder: works under every engine that shares a disk with its workers."""
+"""Tells of a node's progress in a file in its folder: every engine that shares a disk with its workers can read it."""
 
 import json
 import os
@@ -60,7 +60,7 @@ class NodeProgress:
 
 
 def read(folder: str | Path) -> ProgressRecord | None:
-    """What the node in `folder` said last; None where it said nothing, or nothing that can be read."""
+    """Read what the node in `folder` said last; None where it said nothing, or nothing that can be read."""
     try:
         state = json.loads((Path(folder) / FILE).read_text(encoding="utf-8"))
         return ProgressRecord(str(state["what"]), int(state["done"]), int(state["total"]), float(state["time"]))

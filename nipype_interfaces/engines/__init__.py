@@ -1,1 +1,1 @@
-"""Nipype's engines where they must be mended, and what nodes ask them for."""
+"""Engines run the nodes of a workflow: how one is chosen, what is mended in MultiProc, and what nodes ask for."""

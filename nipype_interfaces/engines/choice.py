@@ -1,4 +1,4 @@
-"""Choosing an engine: Nipype's by name or from a plugin file, and ours where Nipype's need mending."""
+"""Chooses an engine by its name or from a plugin file: Nipype's, or ours where Nipype's needs mending."""
 
 import importlib
 import shutil
@@ -25,7 +25,7 @@ class EngineError(UserError):
 
 
 def engine(name: str = "Linear", plugin_args: dict[str, Any] | None = None) -> PluginBase:
-    """An instance of a Nipype engine, ready for `Workflow.run(plugin=...)`.
+    """Make a Nipype engine, ready for `Workflow.run(plugin=...)`.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def engine(name: str = "Linear", plugin_args: dict[str, Any] | None = None) -> P
 
 
 def read_plugin_file(path: str | Path) -> tuple[str, dict[str, Any]]:
-    """Name and arguments of the engine that a YAML file `{plugin: ..., plugin_args: {...}}` describes."""
+    """Read name and arguments of an engine from a YAML file `{plugin: ..., plugin_args: {...}}`."""
     path = Path(path)
     try:
         described = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -74,7 +74,7 @@ def read_plugin_file(path: str | Path) -> tuple[str, dict[str, Any]]:
 
 
 def choose(use_plugin: str | Path | None, nprocs: int | None) -> tuple[str, dict[str, Any]]:
-    """Name and arguments of the engine that `--use-plugin` and `--nprocs` ask for; Linear where neither is given."""
+    """Find name and arguments of the engine for `--use-plugin` and `--nprocs`; it is Linear where neither is given."""
     if nprocs is not None and nprocs < 1:
         raise EngineError(f"--nprocs must be at least 1, got {nprocs}.")
     if use_plugin is None:
@@ -88,5 +88,5 @@ def choose(use_plugin: str | Path | None, nprocs: int | None) -> tuple[str, dict
 
 
 def is_local(engine: PluginBase) -> bool:
-    """Whether a node runs on this machine as soon as it is started."""
+    """Tell whether the nodes of an engine run on this machine as soon as they are started."""
     return type(engine).__name__.removesuffix("Plugin").removeprefix("Watched") in LOCAL

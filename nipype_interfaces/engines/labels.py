@@ -31,7 +31,7 @@ class NodeLabel:
 
     @classmethod
     def of(cls, folder: str | Path, root: str | Path) -> "NodeLabel":
-        """The label of the node that works in `folder`, in the workflow whose folder is `root`."""
+        """Make the label of the node that works in `folder`, in the workflow whose folder is `root`."""
         folder, root = Path(folder).resolve(), Path(root).resolve()
         parts = folder.relative_to(root).parts if folder.is_relative_to(root) else folder.parts[-1:]
         item, subject = None, ""

@@ -1,4 +1,4 @@
-"""Memory that a node will need, from the shapes of its files: what a batch system is asked for.
+"""Estimates the memory that a node will need from the shapes of its files: a batch system is asked for it.
 
 Peak bytes are counted from the arrays that the core holds at once (float32 betas, float64 Gram matrices), and then
 given `SAFETY` for what NumPy and BLAS keep besides, and `BASE_GB` for Python with the libraries.
@@ -25,7 +25,7 @@ SAFETY = 1.25
 BASE_GB = 0.75
 """Memory of a process that has imported Nipype, SciPy, h5py and torch."""
 BLOCK = 64 * 2**20
-"""Targets are read in blocks of so many bytes."""
+"""Bytes of a block in which targets are read."""
 FLOAT, DOUBLE = 4, 8
 WEIGHTS = (".safetensors", ".bin")
 SD_WEIGHTS = 4.9e9
@@ -76,17 +76,17 @@ FULL = Sizes(9000, 1000, 16_000, (16_384, 77 * 768, *(257 * 1024,) * 6), z=16_38
 
 
 def with_safety(peak: float) -> float:
-    """GB to ask for where arrays take `peak` bytes."""
+    """Return the GB to ask for where arrays take `peak` bytes."""
     return BASE_GB + SAFETY * peak / GB
 
 
 def load_bytes(sizes: Sizes) -> float:
-    """Reading betas: the result, and one session as stored, as float32, and compared with its first row."""
+    """Reading betas holds the result, and one session as stored, as float32 and compared with its first row."""
     return sizes.betas + sizes.trials * sizes.voxels * (2 * FLOAT + 4)
 
 
 def fit_bytes(sizes: Sizes, scored: int = DecodingParams().cv_targets) -> float:
-    """Fitting a decoder: betas while they are split and centred, or the Gram matrix, or one block of targets."""
+    """Fitting holds the betas while they are split and centred, or the Gram matrix, or one block of targets."""
     n, p, gram = sizes.train, sizes.voxels, DOUBLE * sizes.train**2
     # whole and split; train and test, a mean-free copy in float64, and that in float32
     centring = max(2 * sizes.betas, sizes.betas + (DOUBLE + FLOAT) * n * p)
@@ -99,7 +99,7 @@ def fit_bytes(sizes: Sizes, scored: int = DecodingParams().cv_targets) -> float:
 
 
 def decode_bytes(sizes: Sizes) -> float:
-    """Decoding test stimuli: the decoder, the betas, and every target of all stimuli, the largest one twice.
+    """Decoding holds the decoder, the betas, and every target of all test stimuli, the largest one twice.
 
     z comes first and is aligned in float64: then there are five times its bytes, and nothing else yet.
     """
@@ -108,13 +108,13 @@ def decode_bytes(sizes: Sizes) -> float:
 
 
 def contribution_bytes(sizes: Sizes) -> float:
-    """Maps: the decoder, the betas, six arrays of the largest target, and three of test stimuli by voxels."""
+    """Maps hold the decoder, the betas, six arrays of the largest target, and three of test stimuli by voxels."""
     arrays = FLOAT * sizes.test * (6 * sizes.largest + 3 * sizes.voxels)
     return _decoder(sizes) + 2 * sizes.betas + arrays + _block(sizes)
 
 
 def _decoder(sizes: Sizes) -> float:
-    """Betas and eigenvectors in float64 and float32, as they are kept and used."""
+    """A decoder has betas, and eigenvectors in float64 and float32, as they are kept and used."""
     rank = min(sizes.train, sizes.voxels)
     return FLOAT * sizes.train * sizes.voxels + (DOUBLE + FLOAT) * sizes.train * rank
 
@@ -125,7 +125,7 @@ def _block(sizes: Sizes) -> float:
 
 
 def betas_sizes(path: str | Path) -> Sizes:
-    """Sizes of a file of prepared betas; no data are read."""
+    """Read the sizes of a file of prepared betas, without its data."""
     with h5py.File(path, "r") as file:
         rows, voxels = file["data"].shape
         test = int(np.count_nonzero(file["shared"][...]))
@@ -133,7 +133,7 @@ def betas_sizes(path: str | Path) -> Sizes:
 
 
 def target_columns(path: str | Path, names: Sequence[str] = ()) -> dict[str, int]:
-    """Values of one stimulus by target (of `names`, where given) of a file of targets or of a decoder."""
+    """Count the values of one stimulus by target (of `names`, where given) in a file of targets or of a decoder."""
     with h5py.File(path, "r") as file:
         datasets = {name: file[name] for name in ("z", "c") if name in file} | dict(file.get("g", {}))
         return {name: int(np.prod(d.shape[1:])) for name, d in datasets.items() if not names or name in names}
@@ -174,7 +174,7 @@ def _contribution(inputs: BaseInterfaceInputSpec) -> float:
 
 
 def _networks(inputs: BaseInterfaceInputSpec) -> float:
-    """From the bytes of the weight files; those of Stable Diffusion 1.4 for a hub id."""
+    """Networks take a multiple of the bytes of their weight files; those of Stable Diffusion 1.4 for a hub id."""
     folders = [Path(model_source(inputs.models)), *([Path(inputs.guide)] if inputs.guide else [])]
     if not all(folder.is_dir() for folder in folders):
         return NETWORKS * SD_WEIGHTS
@@ -183,7 +183,7 @@ def _networks(inputs: BaseInterfaceInputSpec) -> float:
 
 
 def _images(inputs: BaseInterfaceInputSpec) -> float:
-    """Networks, and all images with one more copy of each arm in its turn."""
+    """Scores and pages hold the networks, and all images with one more copy of each arm in its turn."""
     from PIL import Image
 
     with Image.open(inputs.images[0]) as first:
@@ -192,13 +192,13 @@ def _images(inputs: BaseInterfaceInputSpec) -> float:
 
 
 ESTIMATES: dict[str, tuple[Callable[[BaseInterfaceInputSpec], float], float]] = {
-    # interface -> estimate from its inputs, and that for FULL, where they are not known yet
+    # interface -> bytes from its inputs, and those for FULL, where the inputs are not known yet
     "LoadNSDBetas": (_load, load_bytes(FULL)),
     "PrepareBetas": (_load, load_bytes(FULL)),
     "FitDecoder": (_fit, fit_bytes(FULL)),
     "Decode": (_decode, decode_bytes(FULL)),
     "ContributionMap": (_contribution, contribution_bytes(FULL)),
-    # on a CPU; WorkflowParams.gpu_mem_gb is for those on a GPU
+    # these count on a CPU; WorkflowParams.gpu_mem_gb is for nodes on a GPU
     "ExtractFeatures": (_networks, NETWORKS * SD_WEIGHTS),
     "GuidedReconstruct": (_networks, NETWORKS * SD_WEIGHTS),
     "EvaluateReconstruction": (_images, NETWORKS * SD_WEIGHTS + FULL_IMAGES),
@@ -206,9 +206,9 @@ ESTIMATES: dict[str, tuple[Callable[[BaseInterfaceInputSpec], float], float]] = 
 }
 OTHERS = ("JoinDecoders",)
 OTHERS_GB = 4.0
-"""Memory of our other nodes that compute."""
+"""Memory of each of these other nodes that compute."""
 NIPYPES_GB = 0.2
-"""What Nipype says of a node whose memory nobody gave."""
+"""Memory that Nipype gives a node for which nobody said any."""
 
 
 class FromShapes(RamEstimator):
@@ -219,7 +219,7 @@ class FromShapes(RamEstimator):
         self.interface = interface
 
     def __call__(self, inputs: BaseInterfaceInputSpec) -> tuple[float, str]:
-        """GB, and how it was found."""
+        """Return the GB, and how they were found."""
         estimate, full = ESTIMATES[self.interface]
         try:
             gb = with_safety(estimate(inputs))
@@ -229,12 +229,12 @@ class FromShapes(RamEstimator):
 
 
 def is_given(node: pe.Node) -> bool:
-    """Whether somebody said how much memory the node takes."""
+    """Tell whether somebody said how much memory the node takes."""
     return node.mem_gb != NIPYPES_GB
 
 
 def default_gb(node: pe.Node) -> float:
-    """GB of a node whose inputs are not known yet: what it was given, else what a whole NSD subject needs."""
+    """Return the GB of a node whose inputs are not known yet: what it was given, or what a whole NSD subject needs."""
     name = type(node.interface).__name__
     if is_given(node) or name not in (*ESTIMATES, *OTHERS):
         return node.mem_gb

@@ -1,4 +1,4 @@
-"""Nipype's MultiProc, which notices when a worker dies, as one does when memory runs out.
+"""Nipype's MultiProc, mended: it notices when a worker dies, as one does when memory runs out.
 
 Nipype's own waits for ever: the dead worker's task raises in a callback, where nobody hears it, and every later task is
 refused.  Here the node whose worker died fails like any other, with a text that says what happened, and the nodes that
@@ -25,11 +25,7 @@ from nipype_interfaces.engines.choice import EngineError
 from nipype_interfaces.gpu_lease import visible_gpus
 
 TRIES = 2
-"""How often a node is started whose workers are ended by nobody knows whom."""
-
-
-class NoGpu(UserError):
-    """Nodes want a GPU where there is none."""
+"""How often a node is started if its workers end and nothing says why."""
 
 
 class WorkerDied(UserError):
@@ -69,7 +65,9 @@ class WatchedMultiProcPlugin(multiproc.MultiProcPlugin):
             # Nipype asks nvidia-smi, which some machines with GPUs do not have
             self.n_gpu_procs = len(visible_gpus())
             if not self.n_gpu_procs:
-                raise NoGpu("nodes with --device cuda must have a GPU, and none is visible here. Use --device cpu.")
+                raise EngineError(
+                    "nodes with --device cuda must have a GPU, and none is visible here. Use --device cpu."
+                )
         try:
             super()._prerun_check(graph)
         except RuntimeError as error:  # one sentence that says neither what is short nor what to do
@@ -90,7 +88,7 @@ class WatchedMultiProcPlugin(multiproc.MultiProcPlugin):
         try:
             future = self.pool.submit(run_marked, node, updatehash, taskid, self._marks)
         except BrokenProcessPool as error:
-            # it broke between two tasks; what was under way is looked after when its turn comes
+            # the pool broke between two tasks; those that were under way are looked after in `_mend_pool`
             self._failed[taskid] = error
             return
         self._workers |= dict(self.pool._processes or {})
@@ -98,7 +96,7 @@ class WatchedMultiProcPlugin(multiproc.MultiProcPlugin):
         future.add_done_callback(lambda done: self._finished(taskid, done))
 
     def _finished(self, taskid: int, future: Future) -> None:
-        """In a thread of the pool."""
+        """Take the result of a task; this runs in a thread of the pool."""
         if future.cancelled():
             return
         error = future.exception()
@@ -141,7 +139,7 @@ class WatchedMultiProcPlugin(multiproc.MultiProcPlugin):
         return ProcessPoolExecutor(max_workers=self.processors, mp_context=context, **start)
 
     def _how_it_died(self, taskid: int) -> str:
-        """What ended the worker of a task, if that was not the pool: it ends all workers with SIGTERM once one died."""
+        """Say what ended the worker of a task, if not the pool, which ends all workers with SIGTERM once one died."""
         try:
             worker = self._workers[int((Path(self._marks) / str(taskid)).read_text())]
         except (OSError, ValueError, KeyError):

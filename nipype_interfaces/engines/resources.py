@@ -1,4 +1,4 @@
-"""What nodes need, as the options with which a batch system is asked for it."""
+"""Writes what nodes need as the options with which a batch system is asked for it."""
 
 import math
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def for_batch(wf: pe.Workflow, scheduler: str = "slurm", extra: str = "") -> pe.
         own = dict(node.plugin_args)
         asked = f"{batch_args(node, scheduler)} {extra}".rstrip()
         if not own.get("overwrite"):
-            # a leading blank, as Nipype joins texts
+            # Nipype joins the texts without a blank
             own[option] = f" {asked} {own.get(option, '')}".rstrip()
         node.plugin_args = {**own, "generated": asked, "extra": extra}
     memory.estimate_nodes(nodes)
@@ -52,7 +52,7 @@ def for_batch(wf: pe.Workflow, scheduler: str = "slurm", extra: str = "") -> pe.
 
 
 def batch_args(node: pe.Node, scheduler: str = "slurm", mem_gb: float | None = None) -> str:
-    """Options for what a node needs: `--mem=24576M --cpus-per-task=4 --gres=gpu:1`.
+    """Write what a node needs as options: `--mem=24576M --cpus-per-task=4 --gres=gpu:1`.
 
     Parameters
     ----------

@@ -1,1 +1,1 @@
-"""Running a workflow for the command line: progress, dry run, what failed and why."""
+"""Runs workflows for the command line: progress, dry run, what failed and why."""

@@ -29,7 +29,7 @@ def watch(
     run = engine.run
 
     def watched(graph: networkx.DiGraph, config: dict[str, Any], updatehash: bool = False) -> None:
-        if hasattr(engine, "end_left_over"):  # before folders that its jobs write to may be removed
+        if hasattr(engine, "end_left_over"):  # `begin` may remove folders that old jobs still write to
             engine.end_left_over(graph)
         begin(graph)
         run(graph, config, updatehash=updatehash)

@@ -1,25 +1,27 @@
-"""What went wrong in a node, read from Nipype's text crash file and told in a few lines."""
+"""Reads what went wrong in a node from Nipype's text crash file, and tells it in a few lines."""
 
 import importlib
 import re
 import textwrap
 from ast import literal_eval
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from napari_neuraldiffuser.core.base.errors import UserError
+from nipype.utils.filemanip import loadpkl
 
 from nipype_interfaces.engines.labels import NodeLabel
 
 OURS = ("napari_neuraldiffuser.", "nipype_interfaces.")
 ENGINES = ("nipype_interfaces.engines.multiproc.", "nipype_interfaces.slurm.")
-"""Where errors are made that tell of a killed worker or job, whatever the user gave."""
+"""Modules whose errors tell of a killed worker or job, whatever the user gave."""
 HIDDEN = ("function_str",)
 TRACEBACK = "Traceback (most recent call last):"
 SHOWN = 6
-"""Failures that are told in full; the others get a line each."""
+"""Number of failures that are told in full; the others get a line each."""
 WIDTH = 110
 
 HINTS = (
@@ -77,7 +79,7 @@ class Failure:
 
     @property
     def user_error(self) -> bool:
-        """Whether it moreover is about what the user gave, and not about what befell a worker or a job."""
+        """Whether it also is about what the user gave, and not about what befell a worker or a job."""
         return self.explained and not self.kind.startswith(ENGINES)
 
     @property
@@ -95,7 +97,7 @@ class Failure:
 
 
 def read_crash(path: str | Path, root: str | Path) -> list[Failure]:
-    """Failures that a crash file tells of: one, or one for each failed item of a MapNode that ran in one process.
+    """Read the failures of a crash file: one, or one for each failed item of a MapNode that ran in one process.
 
     Parameters
     ----------
@@ -126,7 +128,7 @@ def _header(text: str, name: str) -> str:
 
 
 def _split(text: str) -> tuple[dict[str, Any], str]:
-    """The inputs of a crash file, and what follows them."""
+    """Split a crash file into the inputs and what follows them."""
     rest = text.partition("\nNode inputs:\n")[2] or text
     begin = re.search(rf"(?m)^{re.escape(TRACEBACK)}", rest)
     if begin:
@@ -138,16 +140,13 @@ def _split(text: str) -> tuple[dict[str, Any], str]:
 
 
 def _value(text: str) -> Any:
-    try:
+    with suppress(ValueError, SyntaxError):
         return literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+    return text
 
 
 def _recorded(folder: Path) -> dict[str, Any]:
-    """The inputs as the node had them: the crash file lacks those that came through a connection."""
-    from nipype.utils.filemanip import loadpkl
-
+    """Read the inputs as the node had them: the crash file lacks those that came through a connection."""
     path = folder / "_inputs.pklz"
     try:
         return dict(loadpkl(path)) if path.is_file() else {}
@@ -156,7 +155,7 @@ def _recorded(folder: Path) -> dict[str, Any]:
 
 
 def last_error(trace: str) -> tuple[str, str]:
-    """Type and message of the error that a traceback ends with; type "" where there is only a message.
+    """Find type and message of the error that a traceback ends with; the type is "" where there is only a message.
 
     An engine that makes an error itself gives type and message without a traceback.
     """
@@ -175,7 +174,7 @@ def last_error(trace: str) -> tuple[str, str]:
 
 
 def is_user_error(kind: str) -> bool:
-    """Whether the dotted name is one of our errors that a user can mend."""
+    """Tell whether the dotted name is one of our errors that a user can mend."""
     module, _, name = kind.rpartition(".")
     if not kind.startswith(OURS):
         return False
@@ -186,7 +185,7 @@ def is_user_error(kind: str) -> bool:
 
 
 def report(failures: Sequence[Failure], note: str = "") -> str:
-    """The text that tells of all failures; items that failed alike are told once.
+    """Write the text that tells of all failures; items that failed alike are told once.
 
     Parameters
     ----------
@@ -230,7 +229,7 @@ def _inputs(inputs: dict[str, Any]) -> str:
 
 
 def collect(crash_dir: str | Path, root: str | Path, failed: Iterable[str], error: Exception | None) -> list[Failure]:
-    """Failures of the nodes in the folders `failed`, newest crash file first used.
+    """Collect the failures of the nodes in the folders `failed`, each from its newest crash file.
 
     A node whose crash file could not be written, on a full disk for instance, is told of with `error`.
     """

@@ -42,7 +42,7 @@ class NodePreview:
     state: str
 
     def cells(self) -> tuple[str, ...]:
-        """As text, one for each of `HEAD`."""
+        """Return the texts of the columns in `HEAD`."""
         needs = (f"{self.mem_gb:.1f}", str(self.threads), "1" if self.gpu else "-")
         return (str(self.label), self.interface, *needs, self.parts, self.state)
 
@@ -78,10 +78,10 @@ class DryRunPlugin(PluginBase):
 
 
 def _state(node: pe.Node) -> str:
-    """State of a node whose predecessors are complete."""
+    """Find the state of a node whose predecessors are complete."""
     try:
         cached, updated = node.is_cached()
-    except Exception:  # a result of an earlier version that cannot be read any more will be made anew
+    except Exception:  # a result of an earlier version that cannot be read any more is made again
         return "to run"
     if cached and updated:
         return "always" if node.interface.always_run else "cached"
@@ -89,18 +89,18 @@ def _state(node: pe.Node) -> str:
 
 
 def _memory(node: pe.Node, ready: bool) -> float:
-    """GB from the files of a node whose predecessors are complete, else what a whole NSD subject needs."""
+    """Estimate GB from the files of a node that is ready, or return what a whole NSD subject needs."""
     name = type(node.interface).__name__
     if node.run_without_submitting:
         return node.mem_gb
     if ready and name in memory.ESTIMATES:
-        # of a MapNode: as if an item had everything that the items share
+        # an item of a MapNode counts as if it had everything that the items share
         return memory.FromShapes(name)(node.interface.inputs)[0]
     return memory.default_gb(node)
 
 
 def preview(wf: pe.Workflow, parts: dict[str, int] | None = None) -> list[NodePreview]:
-    """The nodes of `wf`, in an order in which they could run; `parts` as in DryRunPlugin."""
+    """List the nodes of `wf` in an order in which they could run; `parts` is as in DryRunPlugin."""
     engine = DryRunPlugin(Path(wf.base_dir) / wf.name, parts or {})
     with logs.to_file(Path(wf.base_dir) / "nipype.log"):
         wf.run(plugin=engine)
@@ -108,7 +108,7 @@ def preview(wf: pe.Workflow, parts: dict[str, int] | None = None) -> list[NodePr
 
 
 def table(previews: list[NodePreview]) -> str:
-    """The nodes as text in columns, and what they come to."""
+    """Write the nodes as text in columns, and what they come to."""
     lines = [HEAD, *(node.cells() for node in previews)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in lines]
@@ -120,7 +120,7 @@ def table(previews: list[NodePreview]) -> str:
 
 
 def write_graph(wf: pe.Workflow, path: str | Path) -> Path:
-    """The graph as `path`.png where graphviz is installed, as `path`.dot else; returns what was written."""
+    """Draw the graph as `path`.png, or as `path`.dot where graphviz is not installed; returns what was written."""
     dot = Path(path).with_suffix(".dot")
     dot.parent.mkdir(parents=True, exist_ok=True)
     wf.write_hierarchical_dotfile(dotfilename=str(dot), colored=True, simple_form=True)
@@ -133,7 +133,7 @@ def write_graph(wf: pe.Workflow, path: str | Path) -> Path:
 
 
 def _readable(text: str) -> str:
-    """One arrow between two nodes however many values go along it, names without modules, pale colours."""
+    """Draw one arrow between two nodes however many values go along it, names without modules, and pale colours."""
     text = re.sub(r'label="(\w+) \(\w+\)"', r'label="\1"', f"strict {text}")
     for loud, pale in COLOURS.items():
         text = text.replace(loud, pale)

@@ -55,7 +55,7 @@ def run_group(out_dir: Path, labels: list[str], how: How) -> int:
             f"OUT_DIR must be a folder with finished subjects, got {out_dir}. Run the participant level first."
         )
     wf = pe.Workflow(name="group_wf")
-    # a minute's work of one process: it is done here, whatever the engine
+    # this takes a minute of one process, so it is done here whatever the engine is
     node = pe.Node(GroupReport(out_dir=str(out_dir.absolute()), labels=labels), name="group", n_procs=1)
     node.run_without_submitting = True
     wf.add_nodes([node])
@@ -96,7 +96,7 @@ def _prepare(wf: pe.Workflow, how: How) -> None:
 
 
 def _chunks(job: Job, cut: WorkflowParams) -> tuple[str, int]:
-    """The node that reconstructs a subject's stimuli, and how many parts it will have."""
+    """Name the node that reconstructs a subject's stimuli, and count the parts that it will have."""
     test = stimuli_used(open_source(job.scans, job.settings.betas), job.settings.betas)[1][: job.n_stimuli]
     size = whole_batches(cut.chunk_size, job.settings.diffusion)
     return f"{job.places.label} reconstruct/recon", -(-len(test) // size)
@@ -112,7 +112,7 @@ def _print_results(job: Job) -> int:
 
 
 def _exit_status(end: WorkflowEnd) -> int:
-    """Tell of failures: those that need a report with one, those that say what to do as any bad input."""
+    """Tell of failures with a report, or as of any bad input where the error says by itself what to do."""
     if end.report():
         print(f"neuraldiffuser: {end.report()}", file=sys.stderr)
     if end.user_errors():
@@ -121,7 +121,7 @@ def _exit_status(end: WorkflowEnd) -> int:
 
 
 def absolute(job: Job) -> Job:
-    """The job with every path absolute, of masks in the ROI too: a node works elsewhere, maybe on another machine."""
+    """Make every path of a job absolute, also of masks in the ROI: a node works elsewhere, maybe on another machine."""
     betas = job.settings.betas
     if ".nii" in betas.roi.lower():
         betas = betas.but(roi=with_masks(betas.roi, located))

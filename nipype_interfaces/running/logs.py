@@ -1,10 +1,12 @@
-"""Nipype's log goes to a file; the terminal has its warnings, and failures are told by a report of ours."""
+"""Sends Nipype's log to a file and its warnings to the terminal; our own report tells of failures."""
 
 import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import nipype  # noqa: F401  its import makes its loggers and their handler, which ours replace
 
 FORMAT = "%(asctime)s %(name)s %(levelname)s: %(message)s"
 TOLD_BY_US = ("[Node] Error on", "Storing result file without outputs")
@@ -28,12 +30,10 @@ def _not_told_by_us(record: logging.LogRecord) -> bool:
 
 
 def send(path: str | Path, debug: bool = False) -> LogFile:
-    """Send Nipype's log to `path`, and its warnings to stderr; everything to both where `debug`.
+    """Send Nipype's log to `path` and its warnings to stderr, or everything to both where `debug`.
 
     Nipype itself writes to stdout, which belongs to the paths of what was written.
     """
-    from nipype import logging as _  # noqa: F401  makes its loggers and their handler before ours replace it
-
     file, terminal = LogFile(path, encoding="utf-8", delay=True), logging.StreamHandler(sys.stderr)
     file.setFormatter(logging.Formatter(FORMAT))
     terminal.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
@@ -46,10 +46,8 @@ def send(path: str | Path, debug: bool = False) -> LogFile:
 
 @contextmanager
 def to_file(path: str | Path, debug: bool = False) -> Iterator[None]:
-    """As `send`, for a while."""
+    """Do as `send` does inside the `with` block only."""
     logger = logging.getLogger("nipype")
-    import nipype  # noqa: F401  has its handlers from its import on
-
     before = logger.handlers
     file = send(path, debug)
     try:

@@ -1,4 +1,4 @@
-"""What a running workflow tells on stderr: every node's start and end, and how far the running ones are."""
+"""Tells on stderr of every node's start and end, and how far the running ones are."""
 
 import re
 import shutil
@@ -40,7 +40,7 @@ class RunningNode:
     countdown: Countdown = field(default_factory=Countdown)
 
     def record(self) -> ProgressRecord | None:
-        """What the node said since it was started; its folder may still have the file of an earlier attempt."""
+        """Read what the node said since it was started; its folder may still have the file of an earlier attempt."""
         record = node_progress.read(self.folder)
         return None if record == self.stale else record
 
@@ -67,8 +67,9 @@ class Monitor:
         self.counts: Counter[str] = Counter()
         self.failed: list[str] = []
         self._ended: set[str] = set()
+        self.total = 0
         self._began, self._last_line, self._open_line = time.time(), 0.0, False
-        # re-entrant: an interrupt may come while a line is being written, and then tells of its own
+        # the lock is re-entrant: an interrupt that comes while a line is written tells of something itself
         self._lock, self._stop = threading.RLock(), threading.Event()
         self._thread = threading.Thread(target=self._poll, daemon=True)
 
@@ -76,14 +77,11 @@ class Monitor:
         """Take note of every node of the graph that will run."""
         self.graph = graph
         self.nodes = {self._parent(node.output_dir()): node for node in graph.nodes()}
-
-    @property
-    def total(self) -> int:
-        return len(self.nodes)
+        self.total = len(self.nodes)
 
     @property
     def done(self) -> int:
-        """Nodes that are complete; the items of a MapNode count as one node."""
+        """Count the nodes that are complete; the items of a MapNode are one node."""
         return self.counts["run"] + self.counts["cached"]
 
     def __call__(self, node: pe.Node, status: str) -> None:
@@ -103,7 +101,7 @@ class Monitor:
                 self._tell_end(running, status)
 
     def _was_left_out(self, node: pe.Node) -> bool:
-        """Whether the node did not run because one before it failed: Linear says "end" of it all the same."""
+        """Tell whether the node did not run because one before it failed: Linear says "end" of it all the same."""
         failed = set(map(self._parent, self.failed))
         if not failed or node not in self.graph:
             return False
@@ -122,7 +120,7 @@ class Monitor:
         self._line(f"{self._text(label)}: {'cached' if cached else f'done in {spent}'}")
 
     def _was_there(self, running: RunningNode) -> bool:
-        """Whether the result is older than this run."""
+        """Tell whether the result is older than this run."""
         try:
             return (running.folder / f"result_{running.node.name}.pklz").stat().st_mtime < self._began
         except OSError:
@@ -161,7 +159,7 @@ class Monitor:
             self._line(text)
 
     def describe(self, now: float) -> Iterator[str]:
-        """A few words about every running node; items of one MapNode together."""
+        """Say a few words about every running node, and about items of one MapNode together."""
         groups: dict[str, list[RunningNode]] = {}
         for running in self.running.values():
             groups.setdefault(running.label.folder, []).append(running)
@@ -169,7 +167,7 @@ class Monitor:
             yield self._alone(group[0], now) if group[0].label.item is None else self._together(group, now)
 
     def _alone(self, running: RunningNode, now: float) -> str:
-        """One node: what it does, how much of it is done, the time left."""
+        """Say of one node what it does, how much of it is done, and the time left."""
         total = n_items(running.node)
         item, record = _newest_item(running) if total else (0, running.record())
         text = f"{running.label}, part {item + 1} of {total}" if total > 1 else str(running.label)
@@ -181,7 +179,7 @@ class Monitor:
         return f"{text}: {_said(record)}{running.countdown.left(share, 1.0, stage, now)}"
 
     def _together(self, group: list[RunningNode], now: float) -> str:
-        """Items of a MapNode that run at the same time."""
+        """Say the same of items of a MapNode that run at the same time."""
         label = group[0].label
         total = n_items(self.nodes.get(label.folder)) or len(group)
         records = [record for running in group if (record := running.record()) is not None]
@@ -207,7 +205,7 @@ class Monitor:
             self._open_line = False
 
     def summary(self) -> str:
-        """One line about the whole run."""
+        """Sum the whole run up in one line."""
         rest = self.total - self.done - len(set(map(self._parent, self.failed)))
         parts = [f"{self.counts['run']} run", f"{self.counts['cached']} cached"]
         parts += [f"{len(self.failed)} failed"] if self.failed else []
@@ -216,12 +214,12 @@ class Monitor:
         return f"{self.total} {nodes}: {', '.join(parts)}; {duration(time.time() - self._began)}"
 
     def _parent(self, folder: str) -> str:
-        """Folder of a node, or of the MapNode that it is an item of, below the workflow's."""
+        """Return the folder of a node, or of the MapNode that it is an item of, relative to the workflow's."""
         return NodeLabel.of(folder, self.root).folder
 
 
 def n_items(node: pe.Node | None) -> int:
-    """Items of a MapNode whose inputs are known; 0 for any other node."""
+    """Count the items of a MapNode whose inputs are known; 0 for any other node."""
     try:
         return len(getattr(node.inputs, node.iterfield[0])) if node else 0
     except (AttributeError, TypeError):
@@ -229,7 +227,7 @@ def n_items(node: pe.Node | None) -> int:
 
 
 def _newest_item(running: RunningNode) -> tuple[int, ProgressRecord | None]:
-    """The item that a MapNode works on which runs its items one after another."""
+    """Find the item that a MapNode works on, if it runs its items one after another, and what that said."""
     newest: tuple[int, ProgressRecord | None] = (0, None)
     last = running.began
     for path in running.folder.glob(f"mapflow/_{running.node.name}*/{node_progress.FILE}"):
@@ -241,6 +239,6 @@ def _newest_item(running: RunningNode) -> tuple[int, ProgressRecord | None]:
 
 
 def _said(record: ProgressRecord) -> str:
-    """The count behind what is counted: `images 3/24, guided step 5/18`."""
+    """Put the count behind what is counted: `images 3/24, guided step 5/18`."""
     what, comma, rest = record.what.partition(",")
     return f"{what} {record.done}/{record.total}{comma}{rest}" if record.total else record.what

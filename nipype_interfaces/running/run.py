@@ -1,4 +1,4 @@
-"""Run a workflow as the command line does: progress on stderr, Nipype's log in a file, failures told in a report."""
+"""Runs a workflow as the command line does: progress on stderr, Nipype's log in a file, failures in a report."""
 
 import fcntl
 import logging
@@ -28,12 +28,10 @@ EXECUTION = {
     "stop_on_first_crash": "false",
     "crashfile_format": "txt",
     "create_report": "false",  # its pages would list what stands in the result files already
-    "write_provenance": "false",  # dumps the environment
+    "write_provenance": "false",  # provenance has the environment in it
     "check_version": "false",
     "use_relative_paths": "false",
 }
-TIMEOUT = {True: "5", False: "60"}
-"""Seconds to wait for a result file, of this machine or of another whose disk may show it long after the job ended."""
 
 
 class RunError(UserError):
@@ -62,15 +60,15 @@ class WorkflowEnd:
 
     @property
     def failed_subjects(self) -> set[str]:
-        """`sub-01` ... of the nodes that failed; "" where a node of no subject did."""
+        """`sub-01` ... for the nodes that failed, "" for a node of no subject."""
         return {failure.label.subject for failure in self.failures}
 
     def user_errors(self) -> list[str]:
-        """Messages that say by themselves what to do, each once."""
+        """Return the messages that say by themselves what to do, each once."""
         return list(dict.fromkeys(f.message for f in self.failures if f.user_error))
 
     def report(self) -> str:
-        """The text about failures that no message of ours explains; "" where there are none."""
+        """Write the text about failures that no message of ours explains; "" where there are none."""
         others = [f for f in self.failures if not f.user_error]
         return crash.report(others, f" ({self.summary})") if others else ""
 
@@ -78,7 +76,9 @@ class WorkflowEnd:
 def configure(wf: pe.Workflow, local: bool = True) -> None:
     """Set Nipype's options for this workflow only: what the user has set for others stays."""
     work = make_folder(wf.base_dir)
-    execution = {**EXECUTION, "crashdump_dir": str(work / "crash"), "job_finished_timeout": TIMEOUT[local]}
+    # seconds to wait for a result file: the disk of another machine may show it long after its job ended
+    timeout = "5" if local else "60"
+    execution = {**EXECUTION, "crashdump_dir": str(work / "crash"), "job_finished_timeout": timeout}
     wf.config.setdefault("execution", {}).update(execution)
     wf.config.setdefault("monitoring", {}).update({"enabled": "false"})
 
@@ -127,8 +127,9 @@ def run(
 
     def begin(graph: networkx.DiGraph) -> None:
         monitor.begin(graph)
-        if not resume:
-            forget(graph)
+        for node in () if resume else graph.nodes():
+            # `overwrite` would not do: a MapNode whose items other processes ran runs them all once more
+            shutil.rmtree(node.output_dir(), ignore_errors=True)
 
     control.watch(engine, monitor, begin)
     control.prepare_workers(engine, log)
@@ -166,7 +167,7 @@ def locked(wf: pe.Workflow) -> Iterator[None]:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """A lock that ends with its holder, however that ends."""
+    """Hold a lock that ends with its holder, however that ends."""
     with path.open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -182,12 +183,3 @@ def _lock(path: Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
         yield
-
-
-def forget(graph: networkx.DiGraph) -> None:
-    """Remove the folder of every node, so that it is run again.
-
-    `overwrite` of the nodes would not do: a MapNode that other processes ran the items of runs them all once more.
-    """
-    for node in graph.nodes():
-        shutil.rmtree(node.output_dir(), ignore_errors=True)

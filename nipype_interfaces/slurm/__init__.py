@@ -1,1 +1,1 @@
-"""The SLURM engine: its loop, SLURM's commands, and what jobs left."""
+"""Runs nodes as jobs of SLURM: the engine, SLURM's commands, and what jobs leave."""

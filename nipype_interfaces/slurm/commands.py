@@ -1,4 +1,4 @@
-"""What SLURM's commands say about jobs: their states, how one ended, and what to do about it."""
+"""Asks SLURM's commands about jobs: their states, how one ended, and what to do about it."""
 
 import os
 import re
@@ -30,7 +30,7 @@ MEMORY = re.compile(r"exceeded (?:job |step )?memory limit|oom[-_ ]kill|out[ -]o
 WAIT_S = 60
 """Seconds that a command of SLURM may take."""
 TAIL = 20
-"""Last lines of a job's log that a crash report shows."""
+"""Number of last lines of a job's log that a crash report shows."""
 
 
 class SlurmError(UserError):
@@ -54,18 +54,18 @@ class State:
 
     @property
     def runs(self) -> bool:
-        """Whether it runs, or will; a job that completes runs no more, only its computer has not said so."""
+        """Whether it runs, or will; a job that is completing runs no more, but its computer has not said so yet."""
         return not self.ended and self.name not in ("UNKNOWN", "COMPLETING")
 
 
 GONE = State("UNKNOWN")
-"""Of a job that SLURM does not know any more."""
+"""State of a job that SLURM does not know any more."""
 
 
 def command(*words: str) -> str:
-    """Output of a command of SLURM; SlurmError if it fails or does not answer."""
+    """Return the output of a command of SLURM; SlurmError if it fails or does not answer."""
     try:
-        # a session of its own: Ctrl-C must not end sbatch when the job may be accepted already
+        # in a session of its own: Ctrl-C must not end sbatch when the job may be accepted already
         done = subprocess.run(
             words, capture_output=True, text=True, errors="replace", timeout=WAIT_S, start_new_session=True,
             stdin=subprocess.DEVNULL,
@@ -81,12 +81,12 @@ def command(*words: str) -> str:
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether the same command may work in a moment."""
+    """Tell whether the same command may work in a moment."""
     return bool(TRANSIENT.search(str(error)))
 
 
 def states(jobs: Iterable[int]) -> dict[int, State]:
-    """State of every job that the controller remembers; one call for all, as administrators ask for.
+    """Ask for the state of every job that the controller remembers, in one call as administrators want it.
 
     Raises
     ------
@@ -109,13 +109,13 @@ def states(jobs: Iterable[int]) -> dict[int, State]:
 
 
 def named(names: Collection[str]) -> list[int]:
-    """Numbers of the jobs of these names that wait or run."""
+    """List the numbers of the jobs of these names that wait or run."""
     said = command("squeue", "-h", "-o", "%i|%j", "-u", str(os.geteuid()))
     return sorted(int(job) for job, name in re.findall(r"(?m)^ *(\d+)\|(.*?) *$", said) if name in names)
 
 
 def newest(name: str) -> int:
-    """Number of the newest job of that name, 0 if there is none or SLURM does not say."""
+    """Return the number of the newest job of that name, 0 if there is none or SLURM does not say."""
     try:
         return max(named([name]), default=0)
     except SlurmError:
@@ -123,7 +123,7 @@ def newest(name: str) -> int:
 
 
 def cancel(*jobs: int) -> bool:
-    """Cancel jobs; False, and a warning in the log, where that fails."""
+    """Cancel jobs; where that fails, return False and write a warning to the log."""
     try:
         return not jobs or not command("scancel", *map(str, jobs))
     except SlurmError as error:
@@ -132,9 +132,9 @@ def cancel(*jobs: int) -> bool:
 
 
 def details(job: int) -> dict[str, str]:
-    """Fields of `scontrol show job`, or of the accounting data base once the controller has forgotten the job.
+    """Read the fields of `scontrol show job`, or of the accounting data base once the controller has forgotten the job.
 
-    {} where neither knows it: not every cluster has that data base.
+    They are {} where neither knows the job: not every cluster has that data base.
     """
     if said := _answer("scontrol", "show", "job", "-o", str(job)):
         return parse_details(said)
@@ -149,7 +149,7 @@ def details(job: int) -> dict[str, str]:
 
 
 def _answer(*words: str) -> str:
-    """Output of a command of SLURM, "" where it fails."""
+    """Return the output of a command of SLURM, "" where it fails."""
     try:
         return command(*words)
     except SlurmError:
@@ -157,7 +157,7 @@ def _answer(*words: str) -> str:
 
 
 def parse_details(text: str) -> dict[str, str]:
-    """`Name=value` pairs of one line; a value may have blanks in it.
+    """Read the `Name=value` pairs of one line; a value may have blanks in it.
 
     >>> parse_details("JobId=3 JobState=FAILED Reason=Bad luck StdErr=/a b/c.out Power=")["Reason"]
     'Bad luck'
@@ -168,7 +168,7 @@ def parse_details(text: str) -> dict[str, str]:
 
 
 def tail(path: Path) -> list[str]:
-    """Last lines of a job's log; [] where it cannot be read."""
+    """Return the last lines of a job's log; [] where it cannot be read."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - 16_384))
@@ -179,7 +179,7 @@ def tail(path: Path) -> list[str]:
 
 
 def remedy(state: str, facts: dict[str, str], log: Sequence[str]) -> tuple[str, str]:
-    """Why a job ended without a result, and what to do.
+    """Say why a job ended without a result, and what to do.
 
     Parameters
     ----------

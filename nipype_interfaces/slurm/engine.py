@@ -23,9 +23,9 @@ PATIENCE_S = 1800.0
 GRACE_S = 10.0
 """Seconds to wait for the result of a job that did not end well: it has none, as a rule."""
 COMPLETING_S = 300.0
-"""Seconds more for a job whose computer does not say that its processes are gone."""
+"""Seconds to wait longer for a job whose computer does not say that its processes are gone."""
 JOURNAL = "slurm_jobs.txt"
-"""Names of the submitted jobs, in the workflow's folder, while it runs; the subject's workflow comes before, if any."""
+"""File of the names of submitted jobs, in the workflow's folder while it runs; a subject's is prefixed by its name."""
 
 
 class WatchedSLURMPlugin(SLURMPlugin):
@@ -43,8 +43,8 @@ class WatchedSLURMPlugin(SLURMPlugin):
         Those of Nipype's engine (`sbatch_args`, `template`, `max_jobs`, `max_tries`, `retry_timeout`, `jobid_re`), and
 
         - `gpu_sbatch_args`: options for nodes with a GPU only, such as another partition;
-        - `poll_seconds`: between two looks at the queue, one squeue for all jobs (5);
-        - `patience_seconds`: how long SLURM may not answer before waiting nodes are given up (1800).
+        - `poll_seconds`: how often to look at the queue, with one squeue for all jobs (5);
+        - `patience_seconds`: how long SLURM may fail to answer before waiting nodes are given up (1800).
 
     Notes
     -----
@@ -109,7 +109,7 @@ class WatchedSLURMPlugin(SLURMPlugin):
         return job.number
 
     def _arguments(self, node: pe.Node) -> list[str]:
-        """Options of sbatch, the last counting: what the node needs, the plugin file's for all and GPUs, its own."""
+        """Join sbatch's options, of which the last counts: what the node needs, the plugin file's, the node's own."""
         own, asked = node.plugin_args.get("sbatch_args", ""), node.plugin_args.get("generated", "")
         if node.plugin_args.get("overwrite"):
             return shlex.split(own)
@@ -157,7 +157,7 @@ class WatchedSLURMPlugin(SLURMPlugin):
         return read(job, state, late) or (without_result(job, state) if late else None)
 
     def _late_s(self, state: State) -> float:
-        """How long a result is waited for after the job ended."""
+        """Return the seconds to wait for a result after the job ended."""
         timeout = float(self._config["execution"]["job_finished_timeout"])
         if state.name == "COMPLETING":  # its computer does not answer; SLURM gives it up in its own time
             return timeout + COMPLETING_S
@@ -257,7 +257,7 @@ class WatchedSLURMPlugin(SLURMPlugin):
 
 
 def _is_complete(node: pe.Node) -> bool:
-    """Whether a node would not run; False where that cannot be told yet, as on a slow shared disk."""
+    """Tell whether a node would not run; False where that is not known yet, as on a slow shared disk."""
     try:
         return all(node.is_cached())
     except Exception:
@@ -265,5 +265,5 @@ def _is_complete(node: pe.Node) -> bool:
 
 
 def _has(arguments: list[str], short: str, long: str) -> bool:
-    """Whether an option of sbatch is given, as `-o x`, `-ox`, `--output x` or `--output=x`."""
+    """Tell whether an option of sbatch is given, as `-o x`, `-ox`, `--output x` or `--output=x`."""
     return any(a == long or a.startswith((short, f"{long}=")) for a in arguments)

@@ -1,4 +1,4 @@
-"""What a job of SLURM left behind: the result of its node, or a failure that says how it ended."""
+"""Reads what a job of SLURM left behind: the result of its node, or a failure that says how it ended."""
 
 import glob
 import os
@@ -36,7 +36,7 @@ class NodeJob:
 
     @classmethod
     def of(cls, node: pe.Node, script: Path, root: Path) -> "NodeJob":
-        """The job of a node of the workflow in `root`; it will run `script`."""
+        """Make the job of a node of the workflow in `root`; it will run `script`."""
         folder, name = Path(node.output_dir()), script.stem.removeprefix("batchscript_pyscript_")
         result = folder / f"result_{node.name}.pklz"
         crash, log = script.with_name(f"crashdump_{name}.pklz"), script.with_name("slurm-%j.out")
@@ -44,7 +44,7 @@ class NodeJob:
 
 
 def file_version(path: Path) -> tuple[int, ...] | None:
-    """Which file it is, and of when; None if it is not there."""
+    """Return which file it is and of when; None if it is not there."""
     try:
         # a look into the folder makes NFS forget that a file was not there
         os.listdir(path.parent)
@@ -55,7 +55,7 @@ def file_version(path: Path) -> tuple[int, ...] | None:
 
 
 def read(job: NodeJob, state: State, late: bool) -> dict[str, Any] | None:
-    """What a job that ended has written; None if that is nothing, or not whole yet.
+    """Read what a job that ended has written; None if that is nothing, or not whole yet.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def read(job: NodeJob, state: State, late: bool) -> dict[str, Any] | None:
 
 
 def _loaded(path: Path) -> dict[str, Any] | None:
-    """Result and traceback of a result file; None while it cannot be read."""
+    """Load result and traceback of a result file; None while it cannot be read."""
     try:
         result = load_resultfile(str(path))
     except Exception as error:  # half of a file, on a disk that is slow to show the rest
@@ -93,13 +93,13 @@ def _loaded(path: Path) -> dict[str, Any] | None:
 
 
 def failure(error: Exception, before: Sequence[str] = ()) -> dict[str, Any]:
-    """A result as Nipype's engines give it for a node that raised `error`; lines `before` precede its traceback."""
+    """Make the result of a node that raised `error`, as Nipype's engines do; lines `before` precede its traceback."""
     trace = ["Traceback (most recent call last):\n", *format_exception_only(error)]
     return {"result": None, "traceback": [*before, *trace], "hostname": "unknown"}
 
 
 def without_result(job: NodeJob, state: State) -> dict[str, Any]:
-    """The failure of a job that ended without a result."""
+    """Make the failure of a job that ended without a result."""
     facts = commands.details(job.number)
     name = state.name if state.ended else facts.get("JobState", state.name)
     log = Path(facts.get("StdErr") or job.log)
@@ -111,6 +111,6 @@ def without_result(job: NodeJob, state: State) -> dict[str, Any]:
         f"{where}, after {facts.get('RunTime', 'an unknown time')}). {what}. Log: {log}. The same command continues: "
         "finished nodes are kept."
     )
-    # before the traceback, where the last line of a crash report is not looked for; a log may have one itself
+    # the log stands before the traceback, as the error is looked for behind that; a log may have a traceback, too
     quoted = [f"  | {line.replace('Traceback (most recent call last)', 'Traceback')}\n" for line in lines]
     return failure(error, [f"Last lines of the log of job {job.number}:\n", *quoted] if quoted else [])

@@ -8,7 +8,8 @@ from nipype.pipeline import engine as pe
 
 import nipype_interfaces  # noqa: F401  before nipype
 from nipype_interfaces import gpu_lease
-from nipype_interfaces.engines.multiproc import NoGpu, WatchedMultiProcPlugin
+from nipype_interfaces.engines.choice import EngineError
+from nipype_interfaces.engines.multiproc import WatchedMultiProcPlugin
 from tests.support.workflows.mortal import end_once, sum_of, work
 from tests.support.workflows.small import prepared, times
 
@@ -96,7 +97,7 @@ def test_gpu_slots_are_the_visible_devices(monkeypatch):
     engine._prerun_check(needs(node))
     assert engine.n_gpu_procs == 2
     monkeypatch.setenv(gpu_lease.FAKE, "0")
-    with pytest.raises(NoGpu, match="--device cpu"):
+    with pytest.raises(EngineError, match="--device cpu"):
         engine._prerun_check(needs(node))
     chosen = WatchedMultiProcPlugin({"n_procs": 1, "n_gpu_procs": 5})
     chosen._prerun_check(needs(node))
