@@ -77,7 +77,7 @@ def _add_evaluate(commands: Commands) -> None:
     parser.add_argument("recon_dir", type=Path)
     parser.add_argument("seen_dir", type=Path)
     parser.add_argument("--json", action="store_true", help="print the whole summary as JSON")
-    add_params(parser, EvaluationParams, ("size",))
+    add_params(parser, EvaluationParams, ("size", "metrics"))
 
 
 def _add_doctor(commands: Commands) -> None:
@@ -125,7 +125,7 @@ def evaluate(args: argparse.Namespace) -> int:
     """Score a folder of reconstructions against a folder of seen images."""
     from napari_neuraldiffuser.core.evaluation.folders import evaluate_folders
 
-    params = EvaluationParams(**given(args, EvaluationParams, ("size",)))
+    params = EvaluationParams(**given(args, EvaluationParams, ("size", "metrics")))
     scored = evaluate_folders(args.recon_dir, args.seen_dir, params=params, progress=ConsoleProgress())
     for note in scored.notes:
         print(note, file=sys.stderr)

@@ -6,8 +6,10 @@ from typing import Any
 
 from napari_neuraldiffuser.core.params import (
     BetasParams,
+    ContributionParams,
     DecodingParams,
     DiffusionParams,
+    EvaluationParams,
     FeatureParams,
     GuidanceParams,
     Params,
@@ -18,15 +20,26 @@ STAGES: dict[str, tuple[type[Params], tuple[str, ...]]] = {
     # stage of Settings -> its class and the fields that become options
     "betas": (BetasParams, ("roi", "sessions", "space", "version", "zscore")),
     "features": (FeatureParams, ("feature_normalisation",)),
-    "decoding": (DecodingParams, ("alphas", "align")),
+    "decoding": (DecodingParams, ("decoder", "alphas", "align")),
     "diffusion": (
         DiffusionParams,
         ("repeats", "seed", "n_steps", "strength", "cfg_scale", "sag_scale", "start_noise", "batch_size"),
     ),
     "guidance": (
         GuidanceParams,
-        ("guidance_scale", "guidance_strength", "layers", "layer_weights", "x0_estimate", "x0_blend", "normalise"),
+        (
+            "guidance_scale",
+            "guidance_strength",
+            "layers",
+            "layer_weights",
+            "x0_estimate",
+            "x0_blend",
+            "normalise",
+            "rule",
+        ),
     ),
+    "contribution": (ContributionParams, ("method",)),
+    "evaluation": (EvaluationParams, ("metrics",)),
 }
 
 
@@ -71,4 +84,4 @@ def settings_from(args: argparse.Namespace, base: Settings) -> Settings:
         if "layers" in values and "layer_weights" not in values:
             values["layer_weights"] = (1.0,) * len(values["layers"])
         changed[stage] = getattr(base, stage).but(**values)
-    return Settings(**changed, contribution=base.contribution, evaluation=base.evaluation)
+    return Settings(**changed)

@@ -65,7 +65,6 @@ def add_run(commands: Commands) -> None:
     )
     parser.add_argument("--models", default="demo", help="model folder, hub id or demo (default: %(default)s)")
     parser.add_argument("--guide", help="CLIP vision model, where the model folder has no image_encoder")
-    parser.add_argument("--decoder", choices=["ridge"], default="ridge", help="default: %(default)s")
     _add_own_files(parser)
     _add_engine(parser)
     add_run_options(parser, "neuraldiffuser")

@@ -1,5 +1,6 @@
 """Nipype input specs generated from the params dataclasses, so that a default stands in one place only."""
 
+from collections.abc import Collection
 from dataclasses import Field, fields
 from typing import Any, TypeVar
 
@@ -7,6 +8,30 @@ from napari_neuraldiffuser.core.params import ParamError, Params
 from nipype.interfaces.base import BaseInterfaceInputSpec, traits
 
 AnyParams = TypeVar("AnyParams", bound=Params)
+
+
+class Choice(traits.TraitType):  # type: ignore[misc]
+    """One of the names in a collection; a registry is asked whenever a value is set, so that later entries count.
+
+    Parameters
+    ----------
+    default : str
+    choices : collection of str
+    """
+
+    def __init__(self, default: str, choices: Collection[str], **options: Any) -> None:
+        super().__init__(default, **options)
+        self.choices = choices
+
+    def validate(self, owner: Any, name: str, value: Any) -> Any:
+        """`value`, or a TraitError that says what it may be."""
+        if value in self.choices:
+            return value
+        return self.error(owner, name, value)
+
+    def info(self) -> str:
+        """What a value may be, as messages and help say it."""
+        return f"one of {', '.join(self.choices)}"
 
 
 def spec_fields(*classes: type[Params]) -> dict[str, Any]:
@@ -56,7 +81,7 @@ def _trait(f: Field[Any]) -> Any:
 
 def _scalar(default: Any, meta: Any, **options: Any) -> Any:
     if meta["choices"] is not None:
-        return traits.Enum(default, *(c for c in meta["choices"] if c != default), **options)
+        return Choice(default, meta["choices"], **options)
     if isinstance(default, bool):
         return traits.Bool(default, **options)
     if isinstance(default, (int, float)):

@@ -1,5 +1,6 @@
 import io
 import json
+from contextlib import ExitStack
 from dataclasses import fields
 
 import pytest
@@ -9,6 +10,7 @@ from napari_neuraldiffuser.cli_options import STAGES, settings_from
 from napari_neuraldiffuser.cli_progress import ConsoleProgress
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams, ParamError, Settings
+from tests.support.toys import TOYS, registered
 
 RUN = ["run", "NSD", "OUT", "participant"]
 
@@ -49,6 +51,22 @@ def test_every_listed_option_is_a_field_and_no_two_stages_share_one():
     assert len(names) == len(set(names))
     for cls, listed in STAGES.values():
         assert set(listed) <= {f.name for f in fields(cls)}
+
+
+def test_what_is_registered_is_a_choice_and_reaches_the_settings(capsys):
+    options = "--decoder mean --rule no-pull --method even --metrics ssim brightness".split()
+    with pytest.raises(SystemExit):
+        settings(*options)
+    assert "invalid choice: 'mean' (choose from" in capsys.readouterr().err
+    with ExitStack() as stack:
+        for toy in TOYS.values():
+            stack.enter_context(registered(*toy))
+        found = settings(*options)
+        assert (found.decoding.decoder, found.guidance.rule, found.contribution.method) == ("mean", "no-pull", "even")
+        assert found.evaluation.metrics == ("ssim", "brightness")
+        assert cli.build_parser().parse_args(["evaluate", "A", "B", "--metrics", "brightness"]).metrics == [
+            "brightness"
+        ]
 
 
 @pytest.mark.parametrize("command", [[], ["demo"], ["simulate"], ["run"], ["evaluate"], ["doctor"]])

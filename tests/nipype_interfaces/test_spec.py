@@ -1,19 +1,26 @@
 """Traits carry the params' defaults, limits, choices and help, and refuse what the params refuse."""
 
 import os
+import pickle
+from copy import deepcopy
 from dataclasses import fields
 
 import pytest
 from nipype.interfaces.base import traits
 
 from napari_neuraldiffuser.core.params import (
+    ContributionParams,
+    DecodingParams,
     DiffusionParams,
+    EvaluationParams,
     FeatureParams,
     GuidanceParams,
     ParamError,
     Params,
 )
+from nipype_interfaces.interfaces import ContributionMap, EvaluateReconstruction, FitDecoder, GuidedReconstruct
 from nipype_interfaces.spec import params_of, params_spec, spec_fields
+from tests.support.toys import TOYS, registered
 
 CLASSES = Params.__subclasses__()
 
@@ -64,6 +71,25 @@ def test_rules_between_fields_are_held_when_the_params_are_made():
 def test_the_same_name_twice_is_an_error():
     with pytest.raises(ParamError, match="'batch_size' twice"):
         spec_fields(DiffusionParams, FeatureParams)
+
+
+@pytest.mark.parametrize(
+    ("interface", "cls", "field", "taken"),
+    [
+        (FitDecoder, DecodingParams, "decoder", "mean"),
+        (GuidedReconstruct, GuidanceParams, "rule", "no-pull"),
+        (ContributionMap, ContributionParams, "method", "even"),
+        (EvaluateReconstruction, EvaluationParams, "metrics", ["ssim", "brightness"]),
+    ],
+)
+def test_nodes_take_what_is_registered(interface, cls, field, taken):
+    made = interface()
+    with pytest.raises(traits.TraitError, match="one of "):
+        setattr(made.inputs, field, taken)
+    with registered(*TOYS[field]):
+        setattr(made.inputs, field, taken)
+        for same in (made.inputs, deepcopy(made.inputs), pickle.loads(pickle.dumps(made)).inputs):
+            assert listed(getattr(params_of(same, cls), field)) == taken
 
 
 def test_telemetry_is_off():

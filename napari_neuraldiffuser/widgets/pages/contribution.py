@@ -18,6 +18,7 @@ from napari_neuraldiffuser.widgets.maps.roi_table import RoiTable
 from napari_neuraldiffuser.widgets.maps.save_row import SaveRow
 from napari_neuraldiffuser.widgets.maps.source import LATE, MapAge, MapSource
 from napari_neuraldiffuser.widgets.maps.subject_maps import Family, SubjectMaps, plain, target_name
+from napari_neuraldiffuser.widgets.session.controls import StageControls
 from napari_neuraldiffuser.widgets.session.panel import Panel
 
 MARK_AFTER = 60
@@ -52,6 +53,7 @@ class ContributionPanel(Panel):
         self.age = MapAge(self.session)
         self.body.addWidget(self.source)
         self.body.addWidget(self.age)
+        self.body.addWidget(StageControls(self.session, "contribution", ("method",), {"method": "Method"}))
         self.body.addLayout(target)
         self.body.addWidget(self.look)
         self.body.addLayout(regions)

@@ -14,9 +14,10 @@ from napari_neuraldiffuser.widgets.session.controls import AlphasLine, Fold, Par
 from napari_neuraldiffuser.widgets.session.panel import ERROR_STYLE, Panel
 from napari_neuraldiffuser.widgets.session.session import default_recipe
 
-FEATURES, DECODING = ("feature_normalisation",), ("align", "cv_targets", "seed")
+FEATURES, DECODING = ("feature_normalisation",), ("decoder", "align", "cv_targets", "seed")
 LABELS = {
     "feature_normalisation": "Feature normalisation",
+    "decoder": "Decoder",
     "align": "Align decoded z to",
     "cv_targets": "Columns for validation",
     "seed": "Seed of these columns",

@@ -25,6 +25,7 @@ from qtpy.QtWidgets import (
 
 from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.widgets.pages.report_result import Outcome, ScoreRow, read_layers, read_outcome
+from napari_neuraldiffuser.widgets.session.controls import Fold, StageControls
 from napari_neuraldiffuser.widgets.session.panel import Panel
 from napari_neuraldiffuser.widgets.session.state import cache_folder
 from napari_neuraldiffuser.widgets.session.worker import CoreWorker
@@ -72,6 +73,9 @@ class ReportPanel(Panel):
         form.addRow("Test stimuli", stimuli)
         self.body.addWidget(QLabel(ABOUT, wordWrap=True))
         self.body.addLayout(form)
+        scores = Fold("Scores", "Which scores are computed")
+        scores.addWidget(StageControls(self.session, "evaluation", ("metrics",), {"metrics": ""}))
+        self.body.addWidget(scores)
         self._build_results()
         self.run.setToolTip("Every stage that is not complete in the output folder already")
         self.session.recipe_changed.connect(self.revalidate)

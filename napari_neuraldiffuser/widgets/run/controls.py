@@ -39,6 +39,7 @@ LABELS = {
     "sag_scale": "Self-attention scale",
     "start_noise": "Noise of the start",
     "batch_size": "Batch size",
+    "rule": "Guidance rule",
     "normalise": "Scale of the gradient",
     "layers": "Layers",
     "x0_estimate": "Clean estimate x0",
@@ -50,7 +51,7 @@ FREQUENT = (
 )
 MORE = (
     (GuidanceParams, ("layers",)),  # apart, as its row is wide
-    (GuidanceParams, ("normalise", "x0_estimate", "x0_blend")),
+    (GuidanceParams, ("rule", "normalise", "x0_estimate", "x0_blend")),
     (DiffusionParams, ("strength", "cfg_scale", "sag_scale", "start_noise", "batch_size")),
 )
 WARNING_STYLE = "color: #ffb74d;"

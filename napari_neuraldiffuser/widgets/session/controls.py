@@ -1,5 +1,6 @@
 """Qt controls generated from the params dataclasses: default, limits, choices and help stand there only."""
 
+from collections.abc import Iterable
 from dataclasses import Field, fields
 from typing import Any
 
@@ -18,7 +19,9 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
+from napari_neuraldiffuser.core.base.recipe import Recipe
 from napari_neuraldiffuser.core.params import DecodingParams, GuidanceParams, ParamError, Params
+from napari_neuraldiffuser.widgets.session.session import Session
 
 UNLIMITED = 10**9
 """What a spin box takes for the limit that a field does not have."""
@@ -32,7 +35,8 @@ class ParamControls(QWidget):
     cls : type of Params
     names : tuple of str
         Fields in the order of the rows.  "layers" of GuidanceParams becomes a tick and a weight per layer, which give
-        `layers` and `layer_weights`; other tuples are left to their defaults.
+        `layers` and `layer_weights`; of other tuples those with choices have a control.  A field with one choice alone
+        has no row.
     labels : dict, optional
         Field name to the text of its row, where the name alone says too little.
     """
@@ -43,7 +47,8 @@ class ParamControls(QWidget):
         super().__init__()
         self.cls = cls
         known = {f.name: f for f in fields(cls)}
-        self.controls = {name: LayerControls() if name == "layers" else control(known[name]) for name in names}
+        offered = [name for name in names if not _has_one_choice(known[name])]
+        self.controls = {name: LayerControls() if name == "layers" else control(known[name]) for name in offered}
         layout = QFormLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         for name, widget in self.controls.items():
@@ -81,6 +86,27 @@ class ParamControls(QWidget):
         except ParamError as error:
             return str(error)
         return ""
+
+
+class StageControls(ParamControls):
+    """Controls of one stage of the session's recipe, such as "contribution": they follow it and change it."""
+
+    def __init__(self, session: Session, stage: str, names: tuple[str, ...], labels: dict[str, str]) -> None:
+        super().__init__(type(getattr(session.recipe.settings, stage)), names, labels)
+        self.session, self.stage = session, stage
+        self._show_recipe(session.recipe)
+        self.changed.connect(self._change)
+        session.recipe_changed.connect(self._show_recipe)
+        if not self.controls:
+            self.hide()
+
+    def _show_recipe(self, recipe: Recipe) -> None:
+        self.show_values(getattr(recipe.settings, self.stage))
+
+    def _change(self) -> None:
+        base = getattr(self.session.recipe.settings, self.stage)
+        if not self.problem(base):
+            self.session.change_stage(self.stage, self.params(base))
 
 
 class LayerControls(QWidget):
@@ -122,11 +148,37 @@ class LayerControls(QWidget):
         return {"layers": tuple(ticked), "layer_weights": tuple(ticked.values())}
 
 
+class Ticks(QWidget):
+    """A tick for each choice of which several may be taken."""
+
+    changed = Signal()
+
+    def __init__(self, choices: Iterable[str]) -> None:
+        super().__init__()
+        grid = QGridLayout(self)
+        grid.setContentsMargins(0, 0, 0, 0)
+        self.ticks = {choice: QCheckBox(choice) for choice in choices}
+        for i, tick in enumerate(self.ticks.values()):
+            grid.addWidget(tick, i // 2, i % 2)
+            tick.toggled.connect(self.changed.emit)
+
+    def show_taken(self, taken: tuple[str, ...]) -> None:
+        """Tick what was taken."""
+        for choice, tick in self.ticks.items():
+            tick.setChecked(choice in taken)
+
+    def taken(self) -> tuple[str, ...]:
+        """The ticked choices, in their order."""
+        return tuple(choice for choice, tick in self.ticks.items() if tick.isChecked())
+
+
 def control(f: Field) -> QWidget:
     """The control of one field."""
     meta = f.metadata
-    if meta["choices"]:
-        widget: QWidget = QComboBox()
+    if meta["choices"] and isinstance(f.default, tuple):
+        widget: QWidget = Ticks(meta["choices"])
+    elif meta["choices"]:
+        widget = QComboBox()
         widget.addItems(list(meta["choices"]))
     elif isinstance(f.default, bool):
         widget = QCheckBox()
@@ -137,6 +189,10 @@ def control(f: Field) -> QWidget:
     set_value(widget, f.default)
     widget.setToolTip(meta["help"])
     return widget
+
+
+def _has_one_choice(f: Field) -> bool:
+    return f.metadata["choices"] is not None and len(f.metadata["choices"]) == 1
 
 
 def _number(f: Field) -> QSpinBox | QDoubleSpinBox:
@@ -161,6 +217,8 @@ def set_value(widget: QWidget, value: Any) -> None:
         widget.setChecked(value)
     elif isinstance(widget, QLineEdit):
         widget.setText(value)
+    elif isinstance(widget, Ticks):
+        widget.show_taken(value)
     else:
         widget.setValue(value)
 
@@ -171,12 +229,14 @@ def value_of(widget: QWidget) -> Any:
         return widget.currentText()
     if isinstance(widget, QCheckBox):
         return widget.isChecked()
+    if isinstance(widget, Ticks):
+        return widget.taken()
     return widget.text() if isinstance(widget, QLineEdit) else widget.value()
 
 
 def on_change(widget: QWidget, call: Any) -> None:
     """Have `call` called when the user or the program changes a control."""
-    if isinstance(widget, LayerControls):
+    if isinstance(widget, LayerControls | Ticks):
         widget.changed.connect(call)
     elif isinstance(widget, QComboBox):
         widget.currentTextChanged.connect(lambda _: call())

@@ -1,11 +1,23 @@
 """Controls generated from the params dataclasses give back what they show."""
 
+from contextlib import ExitStack
 from dataclasses import fields
 
 import pytest
 
-from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams
+from napari_neuraldiffuser.core.params import (
+    ContributionParams,
+    DecodingParams,
+    DiffusionParams,
+    EvaluationParams,
+    GuidanceParams,
+)
+from napari_neuraldiffuser.widgets.pages.contribution import ContributionPanel
+from napari_neuraldiffuser.widgets.pages.decode import DecodePanel
+from napari_neuraldiffuser.widgets.pages.reconstruct import ReconstructPanel
+from napari_neuraldiffuser.widgets.pages.report import ReportPanel
 from napari_neuraldiffuser.widgets.session.controls import LayerControls, ParamControls
+from tests.support.toys import TOYS, registered
 
 GUIDANCE = ("guidance_scale", "guidance_strength", "layers", "x0_estimate", "x0_blend", "normalise")
 OTHER = GuidanceParams(
@@ -67,3 +79,45 @@ def test_every_control_says_what_it_is(qtbot):
     known = {f.name: f.metadata["help"] for f in fields(DiffusionParams)}
     assert {name: widget.toolTip() for name, widget in made.controls.items()} == known
     assert made.params(DiffusionParams()) == DiffusionParams()
+
+
+@pytest.mark.parametrize(
+    ("cls", "field", "taken"),
+    [
+        (DecodingParams, "decoder", "mean"),
+        (GuidanceParams, "rule", "no-pull"),
+        (ContributionParams, "method", "even"),
+        (EvaluationParams, "metrics", ("ssim", "brightness")),
+    ],
+)
+def test_what_is_registered_can_be_chosen(qtbot, cls, field, taken):
+    alone = ParamControls(cls, (field,))
+    qtbot.addWidget(alone)
+    assert alone.params(cls()) == cls()
+    with ExitStack() as stack:
+        stack.enter_context(registered(*TOYS[field]))
+        made = ParamControls(cls, (field,))
+        qtbot.addWidget(made)
+        assert made.params(cls()) == cls()
+        made.show_values(cls(**{field: taken}))
+        assert getattr(made.params(cls()), field) == taken
+
+
+def test_pages_offer_what_is_registered(viewer, session, qtbot):
+    with ExitStack() as stack:
+        for toy in TOYS.values():
+            stack.enter_context(registered(*toy))
+        pages = [page(viewer, session) for page in (DecodePanel, ReconstructPanel, ContributionPanel, ReportPanel)]
+        found = {}
+        for page in pages:
+            qtbot.addWidget(page)
+            for controls in page.findChildren(ParamControls):
+                found |= {name: controls for name in TOYS if name in controls.controls}
+        assert set(found) == set(TOYS)
+        found["method"].controls["method"].setCurrentText("even")
+        found["metrics"].controls["metrics"].ticks["brightness"].setChecked(True)
+        assert session.recipe.settings.contribution.method == "even"
+        assert "brightness" in session.recipe.settings.evaluation.metrics
+        session.change_stage("evaluation", EvaluationParams())
+        assert "brightness" not in found["metrics"].values()["metrics"]
+        session.change_stage("contribution", ContributionParams())
