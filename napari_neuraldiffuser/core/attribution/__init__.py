@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 
 from napari_neuraldiffuser.core.attribution.maps import ContributionMaps
-from napari_neuraldiffuser.core.attribution.tables import ContributionError, Rois
+from napari_neuraldiffuser.core.attribution.tables import ContributionError
+from napari_neuraldiffuser.core.base.contracts import RegionFamily, Responses
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.registry import ATTRIBUTION_METHODS
-from napari_neuraldiffuser.core.decoding.decoder import Betas, Decoder, Targets
+from napari_neuraldiffuser.core.decoding.decoder import Decoder
+from napari_neuraldiffuser.core.networks.embeddings import Targets
 from napari_neuraldiffuser.core.params import ContributionParams
 
 __all__ = ["ContributionError", "ContributionMaps", "map"]
@@ -14,8 +16,8 @@ __all__ = ["ContributionError", "ContributionMaps", "map"]
 
 def map(
     decoder: Decoder,
-    betas: Betas,
-    rois: Rois | Sequence[Rois],
+    betas: Responses,
+    rois: RegionFamily | Sequence[RegionFamily],
     targets: Targets | None = None,
     params: ContributionParams | None = None,
     progress: Progress | None = None,

@@ -19,10 +19,12 @@ import numpy as np
 
 from napari_neuraldiffuser.core.attribution import tables
 from napari_neuraldiffuser.core.attribution.maps import ContributionMaps, Part, collect
-from napari_neuraldiffuser.core.attribution.tables import ContributionError, Rois
+from napari_neuraldiffuser.core.attribution.tables import ContributionError
+from napari_neuraldiffuser.core.base.contracts import RegionFamily, Responses
 from napari_neuraldiffuser.core.base.progress import Progress
-from napari_neuraldiffuser.core.decoding.decoder import Betas, Decoder, LinearDecoder, Targets
+from napari_neuraldiffuser.core.decoding.decoder import Decoder, LinearDecoder
 from napari_neuraldiffuser.core.decoding.targets import gather, match_rows
+from napari_neuraldiffuser.core.networks.embeddings import Targets
 from napari_neuraldiffuser.core.params import ContributionParams
 
 PRODUCT, PREDICTION = "product-measure", "prediction-share"
@@ -30,8 +32,8 @@ PRODUCT, PREDICTION = "product-measure", "prediction-share"
 
 def additive(
     decoder: Decoder,
-    betas: Betas,
-    rois: Rois | Sequence[Rois],
+    betas: Responses,
+    rois: RegionFamily | Sequence[RegionFamily],
     targets: Targets | None,
     params: ContributionParams,
     progress: Progress | None,
@@ -63,7 +65,7 @@ def additive(
 class _Truth:
     """True targets of the test stimuli, minus the training mean."""
 
-    def __init__(self, decoder: LinearDecoder, betas: Betas, targets: Targets) -> None:
+    def __init__(self, decoder: LinearDecoder, betas: Responses, targets: Targets) -> None:
         missing = [name for name in decoder.names if name not in set(targets)]
         if missing:
             raise ContributionError(

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from napari_neuraldiffuser.core.attribution import tables
+from napari_neuraldiffuser.core.base.contracts import Responses
 from napari_neuraldiffuser.core.base.files import atomic_path
-from napari_neuraldiffuser.core.decoding.decoder import Betas
 from napari_neuraldiffuser.core.outputs.names import KINDS
 from napari_neuraldiffuser.core.params import ContributionParams
 
@@ -97,7 +97,7 @@ class ContributionMaps:
 
 
 def collect(
-    parts: dict[str, Part], groups: tables.RoiMasks, betas: Betas, params: ContributionParams, kind: str
+    parts: dict[str, Part], groups: tables.RoiMasks, betas: Responses, params: ContributionParams, kind: str
 ) -> ContributionMaps:
     """The maps and the table of all targets, with standard errors by bootstrap over stimuli."""
     totals = {name: part.total for name, part in parts.items()}
@@ -120,7 +120,7 @@ def collect(
     )
 
 
-def _volume(betas: Betas, values: np.ndarray) -> Any:
+def _volume(betas: Responses, values: np.ndarray) -> Any:
     image = betas.to_volume(values.astype(np.float32))
     image.set_data_dtype(np.float32)
     image.header.set_xyzt_units("mm")

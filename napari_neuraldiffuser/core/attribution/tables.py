@@ -1,28 +1,18 @@
 """ROI tables of contribution maps: partitions of the voxels, ratios and their bootstrap standard errors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
+from napari_neuraldiffuser.core.base.contracts import RegionFamily, Responses
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.core.decoding.decoder import Betas
 from napari_neuraldiffuser.core.params import ContributionParams
 
 
 class ContributionError(UserError):
     """Betas, ROIs or targets do not allow a contribution map; the message names what, rule and remedy."""
-
-
-class Rois(Protocol):
-    """What attribution uses of `nsd.Rois`, one family of regions."""
-
-    name: str
-
-    def of(self, betas: Betas) -> Mapping[str, np.ndarray]:
-        """Voxel mask (p,) of every ROI."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +31,7 @@ class RoiMasks:
         return np.stack([values[:, mask].sum(1, dtype=np.float64) for mask in self.masks], axis=1)
 
 
-def roi_masks(rois: Rois | Sequence[Rois], betas: Betas) -> RoiMasks:
+def roi_masks(rois: RegionFamily | Sequence[RegionFamily], betas: Responses) -> RoiMasks:
     """Masks of one Rois or a sequence of them.
 
     Raises
@@ -52,7 +42,8 @@ def roi_masks(rois: Rois | Sequence[Rois], betas: Betas) -> RoiMasks:
     families = list(rois) if isinstance(rois, Sequence) else [rois]
     if not families:
         raise ContributionError("rois must have at least one family, got none.")
-    names, masks = [], []
+    names: list[tuple[str, str]] = []
+    masks = []
     for family in families:
         if any(family.name == known for known, _ in names):
             raise ContributionError(f"rois must have every family once, got {family.name!r} twice.")
@@ -62,7 +53,7 @@ def roi_masks(rois: Rois | Sequence[Rois], betas: Betas) -> RoiMasks:
     return RoiMasks(names, np.stack(masks))
 
 
-def _partition(family: Rois, betas: Betas) -> dict[str, np.ndarray]:
+def _partition(family: RegionFamily, betas: Responses) -> dict[str, np.ndarray]:
     masks = {roi: np.asarray(mask, dtype=bool) for roi, mask in family.of(betas).items()}
     p = betas.data.shape[1]
     for roi, mask in masks.items():

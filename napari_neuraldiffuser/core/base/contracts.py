@@ -1,7 +1,7 @@
 """What rooms that do not import each other hand over: seen images, responses and the regions they lie in."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -40,6 +40,10 @@ class Responses(Protocol):
     space: str
 
     def __len__(self) -> int: ...
+
+    def to_volume(self, values: np.ndarray) -> Any:
+        """Values (n_voxels,) as a NIfTI image in the betas' space."""
+        ...
 
 
 class RegionFamily(Protocol):

@@ -1,15 +1,16 @@
 """What every kind of decoder is to the rest of the program, and the record of how well it predicts a target."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 
+from napari_neuraldiffuser.core.base.contracts import Responses
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.progress import Progress
-from napari_neuraldiffuser.core.networks.embeddings import Embeddings
+from napari_neuraldiffuser.core.networks.embeddings import Embeddings, Targets
 from napari_neuraldiffuser.core.params import DecodingParams
 
 
@@ -45,31 +46,6 @@ class TargetFit:
         return self.r2[self.alphas.index(self.alpha)]
 
 
-class Betas(Protocol):
-    """What decoding and attribution use of `nsd.Betas`."""
-
-    data: np.ndarray
-    stimulus_ids: np.ndarray
-    voxels: np.ndarray | None
-    affine: np.ndarray | None
-    shape: tuple[int, int, int] | None
-    space: str
-
-    def to_volume(self, values: np.ndarray) -> Any:
-        """Values (p,) as a NIfTI image in the betas' space."""
-
-
-class Targets(Protocol):
-    """What decoding and attribution use of `embeddings.TargetFile` and `embeddings.Embeddings`."""
-
-    @property
-    def stimulus_ids(self) -> np.ndarray: ...
-    @property
-    def attrs(self) -> dict[str, Any]: ...
-    def __getitem__(self, target: str, /) -> Any: ...
-    def __iter__(self) -> Iterator[str]: ...
-
-
 class Decoder(Protocol):
     """Betas to embeddings.  A kind of decoder is a class with these, named in `base.registry.DECODERS`.
 
@@ -93,14 +69,14 @@ class Decoder(Protocol):
         """Targets that the decoder predicts, in the project's order."""
 
     def fit(
-        self, train: Betas, targets: Targets, progress: Progress | None = None, names: Sequence[str] | None = None
+        self, train: Responses, targets: Targets, progress: Progress | None = None, names: Sequence[str] | None = None
     ) -> Self:
         """Learn from betas (n, p) and targets of their stimuli; `names` are fitted, all where None."""
 
-    def check(self, betas: Betas) -> None:
+    def check(self, betas: Responses) -> None:
         """Raise DecodingError unless `betas` are of the training voxels in the same order, space and grid."""
 
-    def predict(self, betas: Betas, align: str | None = None, progress: Progress | None = None) -> Embeddings:
+    def predict(self, betas: Responses, align: str | None = None, progress: Progress | None = None) -> Embeddings:
         """Embeddings of betas (m, p)."""
 
     def arrays(self) -> list[np.ndarray]:
@@ -121,7 +97,7 @@ class Decoder(Protocol):
 class LinearDecoder(Decoder, Protocol):
     """A decoder whose prediction is a sum over voxels, ŷ' = x W; W (p, T) need not be formed."""
 
-    def centre(self, betas: Betas) -> np.ndarray:
+    def centre(self, betas: Responses) -> np.ndarray:
         """Betas (m, p) minus the training mean, checked: x."""
 
     def similarity(self, x: np.ndarray) -> np.ndarray:

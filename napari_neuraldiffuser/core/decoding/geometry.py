@@ -6,7 +6,8 @@ from typing import Self
 import h5py
 import numpy as np
 
-from napari_neuraldiffuser.core.decoding.decoder import Betas, DecodingError
+from napari_neuraldiffuser.core.base.contracts import Responses
+from napari_neuraldiffuser.core.decoding.decoder import DecodingError
 
 AFFINE_TOLERANCE_MM = 1e-3
 
@@ -29,13 +30,13 @@ class Geometry:
     shape: tuple[int, int, int] | None = None
 
     @classmethod
-    def of(cls, betas: Betas) -> Self:
+    def of(cls, betas: Responses) -> Self:
         """Geometry of a Betas object."""
         n_voxels, space = betas.data.shape[1], str(betas.space)
-        if betas.voxels is None:
+        if betas.voxels is None or betas.shape is None:
             return cls(n_voxels, space)
-        shape = tuple(int(size) for size in betas.shape)
-        return cls(n_voxels, space, np.array(betas.voxels), np.array(betas.affine, dtype=np.float64), shape)
+        x, y, z = (int(size) for size in betas.shape)
+        return cls(n_voxels, space, np.array(betas.voxels), np.array(betas.affine, dtype=np.float64), (x, y, z))
 
     @classmethod
     def read(cls, group: h5py.Group) -> Self:
@@ -43,10 +44,10 @@ class Geometry:
         n_voxels, space = int(group["n_voxels"][()]), group["space"].asstr()[()]
         if "voxels" not in group:
             return cls(n_voxels, space)
-        shape = tuple(int(size) for size in group["shape"][...])
-        return cls(n_voxels, space, group["voxels"][...], group["affine"][...], shape)
+        x, y, z = (int(size) for size in group["shape"][...])
+        return cls(n_voxels, space, group["voxels"][...], group["affine"][...], (x, y, z))
 
-    def check(self, betas: Betas) -> None:
+    def check(self, betas: Responses) -> None:
         """Raise DecodingError unless `betas` are of the same voxels in the same order, space and grid."""
         n_voxels = np.shape(betas.data)[-1]
         if n_voxels != self.n_voxels:
@@ -54,29 +55,30 @@ class Geometry:
         if (betas.voxels is None) != (self.voxels is None):
             have, want = ("without" if voxels is None else "with" for voxels in (betas.voxels, self.voxels))
             raise DecodingError(f"betas must be {want} voxel positions as in training, got betas {have}. {REMEDY}")
-        if self.voxels is not None:
-            self._check_voxels(np.asarray(betas.voxels))
+        if betas.voxels is not None and self.voxels is not None:
+            self._check_voxels(np.asarray(betas.voxels), self.voxels)
             self._check_grid(betas)
 
-    def _check_voxels(self, voxels: np.ndarray) -> None:
-        differ = np.flatnonzero((voxels != self.voxels).any(1))
+    def _check_voxels(self, voxels: np.ndarray, own: np.ndarray) -> None:
+        differ = np.flatnonzero((voxels != own).any(1))
         if differ.size:
-            got, wanted = (tuple(int(i) for i in v[differ[0]]) for v in (voxels, self.voxels))
+            got, wanted = (tuple(int(i) for i in v[differ[0]]) for v in (voxels, own))
             raise DecodingError(
                 f"betas must have the decoder's voxels, got voxel {got} where it has {wanted} "
                 f"({differ.size} of {self.n_voxels} differ). {REMEDY}"
             )
 
-    def _check_grid(self, betas: Betas) -> None:
-        same = tuple(betas.shape) == self.shape and str(betas.space) == self.space
-        if not same or not np.allclose(betas.affine, self.affine, atol=AFFINE_TOLERANCE_MM):
+    def _check_grid(self, betas: Responses) -> None:
+        same = tuple(betas.shape or ()) == self.shape and str(betas.space) == self.space
+        affines = np.array(betas.affine, dtype=np.float64), np.array(self.affine, dtype=np.float64)
+        if not same or not np.allclose(*affines, atol=AFFINE_TOLERANCE_MM):
             raise DecodingError(
                 f"betas must be in the decoder's space {self.space} {self.shape} with its affine, "
-                f"got {betas.space} {tuple(betas.shape)}. {REMEDY}"
+                f"got {betas.space} {betas.shape}. {REMEDY}"
             )
 
 
-def checked_data(betas: Betas) -> np.ndarray:
+def checked_data(betas: Responses) -> np.ndarray:
     """Betas (n, p) as float32 or float64.
 
     Raises

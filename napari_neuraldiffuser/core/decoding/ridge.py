@@ -7,14 +7,15 @@ from typing import Any, Self
 import h5py
 import numpy as np
 
+from napari_neuraldiffuser.core.base.contracts import Responses
 from napari_neuraldiffuser.core.base.files import atomic_path
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.decoding import solver, store
 from napari_neuraldiffuser.core.decoding.align import Alignment, align_to_test, align_to_train, measure
-from napari_neuraldiffuser.core.decoding.decoder import Betas, DecodingError, TargetFit, Targets
+from napari_neuraldiffuser.core.decoding.decoder import DecodingError, TargetFit
 from napari_neuraldiffuser.core.decoding.geometry import Geometry, checked_data
 from napari_neuraldiffuser.core.decoding.targets import Rows, blocks, match_rows, summary, target_names, target_shape
-from napari_neuraldiffuser.core.networks.embeddings import Embeddings, TargetFile, dataset_name
+from napari_neuraldiffuser.core.networks.embeddings import Embeddings, TargetFile, Targets, dataset_name
 from napari_neuraldiffuser.core.params import DecodingParams
 
 FEWEST_STIMULI = 3
@@ -54,7 +55,7 @@ class RidgeDecoder:
         return tuple(self.accuracy)
 
     def fit(
-        self, train: Betas, targets: Targets, progress: Progress | None = None, names: Sequence[str] | None = None
+        self, train: Responses, targets: Targets, progress: Progress | None = None, names: Sequence[str] | None = None
     ) -> Self:
         """Choose a penalty per target group by leaving one stimulus out, on training data only.
 
@@ -119,11 +120,11 @@ class RidgeDecoder:
         alphas = tuple(left.alpha for left in leaves)
         return TargetFit(best.alpha, alphas, tuple(float(value) for value in r2), shape, mean), best
 
-    def check(self, betas: Betas) -> None:
+    def check(self, betas: Responses) -> None:
         """Raise DecodingError unless `betas` are of the training voxels in the same order, space and grid."""
         self.geometry.check(betas)
 
-    def centre(self, betas: Betas) -> np.ndarray:
+    def centre(self, betas: Responses) -> np.ndarray:
         """Betas (m, p) minus the training mean, checked to be of the training voxels.
 
         Raises
@@ -160,7 +161,7 @@ class RidgeDecoder:
         for positions, y in blocks(self.targets, name, self.rows, self.x.dtype):
             yield positions, y - mean
 
-    def predict(self, betas: Betas, align: str | None = None, progress: Progress | None = None) -> Embeddings:
+    def predict(self, betas: Responses, align: str | None = None, progress: Progress | None = None) -> Embeddings:
         """Decode embeddings.
 
         Parameters

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from napari_neuraldiffuser.core.networks.kernels import ops
+from napari_neuraldiffuser.core.networks.parts import NoiseSchedule, UNet
 from napari_neuraldiffuser.core.params import DiffusionParams
 
 TRAIN_TIMESTEPS = 1000
@@ -96,12 +97,12 @@ class Schedule:
     start_abar: float = 1.0
 
 
-def schedule(scheduler: Any, params: DiffusionParams) -> Schedule:
+def schedule(scheduler: NoiseSchedule, params: DiffusionParams) -> Schedule:
     """Last `executed_steps` steps of the DDIM schedule (method.md eq. 15).
 
     Parameters
     ----------
-    scheduler : diffusers.DDIMScheduler
+    scheduler : NoiseSchedule
         Gives timesteps (with its `steps_offset`), `alphas_cumprod` and `final_alpha_cumprod`.
     """
     scheduler.set_timesteps(params.n_steps)
@@ -160,7 +161,7 @@ def sample(
 def ddim_step(prediction: Prediction, step: Step) -> torch.Tensor:
     """z_{t-1}, with everything that the step adds up in one linear combination (method.md eq. 29)."""
     factors = ops.step_coefficients(step.abar, step.abar_prev)
-    terms = [(factors.latents, prediction.latents)]
+    terms: list[Term] = [(factors.latents, prediction.latents)]
     terms += [(factors.noise_cond * c, tensor) for c, tensor in prediction.terms]
     if prediction.shift is not None:
         terms.append((1.0, prediction.shift))
@@ -173,8 +174,7 @@ class ClassifierFree:
 
     Attributes
     ----------
-    unet : module
-        Called as `unet(latents, timestep, encoder_hidden_states=...).sample`.
+    unet : UNet
     condition : Tensor (B, tokens, width)
         Decoded text embedding of each image.
     unconditional : Tensor (1, tokens, width)
@@ -182,7 +182,7 @@ class ClassifierFree:
     cfg_scale : float
     """
 
-    unet: Any
+    unet: UNet
     condition: torch.Tensor
     unconditional: torch.Tensor
     cfg_scale: float

@@ -23,7 +23,7 @@ from napari_neuraldiffuser.core.diffusion.loop import (
 )
 from napari_neuraldiffuser.core.diffusion.sag import SelfAttentionGuided
 from napari_neuraldiffuser.core.networks.embeddings import EmbeddingError, Embeddings
-from napari_neuraldiffuser.core.networks.models import Models, check_layers
+from napari_neuraldiffuser.core.networks.models import Models, check_layers, vision_model
 from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams
 
 
@@ -101,7 +101,8 @@ def reconstruct(
     check_fit(decoded, models, diffusion, guidance)
     parts = [reconstruct_batch(b, models, diffusion, guidance, callback) for b in batches(decoded, diffusion)]
     stacked = (np.concatenate([getattr(p, name) for p in parts]) for name in ("images", "losses", "finite"))
-    return Reconstruction(*stacked, decoded.stimulus_ids)
+    images, losses, finite = stacked
+    return Reconstruction(images, losses, finite, decoded.stimulus_ids)
 
 
 def batches(decoded: Embeddings, diffusion: DiffusionParams) -> Iterator[Embeddings]:
@@ -141,7 +142,7 @@ def reconstruct_batch(
     return Reconstruction(
         images.reshape(n, repeats, *images.shape[1:]),
         by_stimulus.numpy().reshape(n, repeats, -1).astype(np.float32),
-        finite,
+        np.asarray(finite),
         decoded.stimulus_ids,
     )
 
@@ -170,9 +171,8 @@ def build_denoiser(
 ) -> Denoiser:
     """Guided( SelfAttentionGuided( ClassifierFree( UNet ) ) ), each only where its scale is above zero."""
     condition = repeated(models, decoded.c, diffusion.repeats)
-    denoiser: Denoiser = ClassifierFree(models.unet, condition, models.encode_text([""]), diffusion.cfg_scale)
-    if diffusion.sag_scale > 0:
-        denoiser = SelfAttentionGuided(denoiser, diffusion.sag_scale)
+    plain = ClassifierFree(models.unet, condition, models.encode_text([""]), diffusion.cfg_scale)
+    denoiser = SelfAttentionGuided(plain, diffusion.sag_scale) if diffusion.sag_scale > 0 else plain
     if n_guided_steps(diffusion.executed_steps, guidance) == 0:
         return denoiser
     targets = [repeated(models, decoded[layer], diffusion.repeats) for layer in guidance.layers]
@@ -218,7 +218,7 @@ def check_fit(decoded: Embeddings, models: Models, diffusion: DiffusionParams, g
 
 
 def _check_layers(decoded: Embeddings, models: Models, layers: Sequence[str]) -> None:
-    check_layers(layers, len(getattr(models.image_encoder, "vision_model", models.image_encoder).encoder.layers))
+    check_layers(layers, len(vision_model(models.image_encoder).encoder.layers))
     missing = [layer for layer in layers if layer not in decoded.g]
     if missing:
         raise EmbeddingError(

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from napari_neuraldiffuser.core.diffusion.loop import ClassifierFree, Prediction, Step, add_noise
 from napari_neuraldiffuser.core.networks.kernels import ops
+from napari_neuraldiffuser.core.networks.parts import UNet
 
 BLUR_SIZE, BLUR_SIGMA = 9, 1.0
 ATTENTION_THRESHOLD = 1.0
@@ -23,23 +24,30 @@ class AttentionTap:
     """Attention processor that computes plain softmax attention and keeps the probabilities of the first call."""
 
     def __init__(self) -> None:
-        self.probabilities: torch.Tensor | None = None
+        self.probabilities = torch.empty(0)
 
-    def __call__(self, attn: Any, hidden_states, encoder_hidden_states=None, attention_mask=None, **_):
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        **_: Any,
+    ) -> torch.Tensor:
         source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         query, key, value = (
             attn.head_to_batch_dim(project(x))
             for project, x in ((attn.to_q, hidden_states), (attn.to_k, source), (attn.to_v, source))
         )
         probabilities = attn.get_attention_scores(query, key, attention_mask)
-        if self.probabilities is None:
+        if not len(self.probabilities):
             self.probabilities = probabilities.detach().unflatten(0, (-1, attn.heads))
         mixed = attn.batch_to_head_dim(torch.bmm(probabilities, value))
         return attn.to_out[1](attn.to_out[0](mixed))
 
 
 @contextmanager
-def tapped(unet: Any) -> Iterator[AttentionTap]:
+def tapped(unet: UNet) -> Iterator[AttentionTap]:
     """Put an AttentionTap on the self-attention of the UNet's middle block, and the old processor back."""
     attention = unet.mid_block.attentions[0].transformer_blocks[0].attn1
     before, tap = attention.processor, AttentionTap()

@@ -1,6 +1,7 @@
 """Folders of reconstructed and seen pictures, from any tool, matched by their file names and scored."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.core.evaluation.scores import Scores, evaluate, scores_table, summarise
+from napari_neuraldiffuser.core.base.progress import Progress
+from napari_neuraldiffuser.core.evaluation.scores import Encoder, Scores, evaluate, scores_table, summarise
 from napari_neuraldiffuser.core.outputs.names import SHOWN, entity
 from napari_neuraldiffuser.core.params import EvaluationParams
 
@@ -51,9 +53,9 @@ class FolderScores:
 def evaluate_folders(
     recon_dir: str | Path,
     seen_dir: str | Path,
-    encoder=None,
+    encoder: Encoder | Mapping[str, Encoder] | None = None,
     params: EvaluationParams | None = None,
-    progress=None,
+    progress: Progress | None = None,
 ) -> FolderScores:
     """Score a folder of reconstructions against a folder of seen images.
 
@@ -133,7 +135,7 @@ def _repeat(stem: str, seen: Path) -> int:
     return 1 if stem == seen.stem else (_integers(stem)[1:2] or [1])[0]
 
 
-def _matched(files: list[Path], seen_files) -> tuple[Arms, list[str]]:
+def _matched(files: list[Path], seen_files: dict[str | int, list[Path]]) -> tuple[Arms, list[str]]:
     """Reconstructions by arm, and notes on files without a seen image."""
     arms: Arms = {}
     notes = []

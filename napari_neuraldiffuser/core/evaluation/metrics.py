@@ -8,6 +8,7 @@ with a constant image has no value: it is NaN here, never a silent 0.
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 
 from napari_neuraldiffuser.core.base.errors import UserError
 
@@ -63,7 +64,7 @@ def grey(images: np.ndarray) -> np.ndarray:
     return rgb2gray(np.asarray(images))
 
 
-def standardise(rows: np.ndarray, dtype=np.float64) -> np.ndarray:
+def standardise(rows: np.ndarray, dtype: npt.DTypeLike = np.float64) -> np.ndarray:
     """Centre each row and scale it to unit length, so that inner products are Pearson correlations.
 
     Parameters
@@ -83,7 +84,7 @@ def standardise(rows: np.ndarray, dtype=np.float64) -> np.ndarray:
     return np.divide(centred, length, out=np.full_like(centred, np.nan), where=defined)
 
 
-def correlations(a: np.ndarray, b: np.ndarray, dtype=np.float64) -> np.ndarray:
+def correlations(a: np.ndarray, b: np.ndarray, dtype: npt.DTypeLike = np.float64) -> np.ndarray:
     """Pearson correlation of every row of `a` (n, d) with every row of `b` (m, d): (n, m), NaN if undefined."""
     left = standardise(a, dtype)
     return left @ (left if b is a else standardise(b, dtype)).T
@@ -127,7 +128,9 @@ def _blur(image: np.ndarray) -> np.ndarray:
     return gaussian_filter(image, SSIM_SIGMA, truncate=SSIM_TRUNCATE)
 
 
-def _ssim(mean_a, mean_b, var_a, var_b, covariance) -> float:
+def _ssim(
+    mean_a: np.ndarray, mean_b: np.ndarray, var_a: np.ndarray, var_b: np.ndarray, covariance: np.ndarray
+) -> float:
     """Mean of the SSIM map (method.md eq. 36) without the border where the window leaves the image."""
     c1, c2 = 0.01**2, 0.03**2
     product = mean_a * mean_b
