@@ -153,11 +153,11 @@ class Ticks(QWidget):
 
     changed = Signal()
 
-    def __init__(self, choices: Iterable[str]) -> None:
+    def __init__(self, choices: Iterable[str], tip: str) -> None:
         super().__init__()
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
-        self.ticks = {choice: QCheckBox(choice) for choice in choices}
+        self.ticks = {choice: QCheckBox(choice, toolTip=tip) for choice in choices}
         for i, tick in enumerate(self.ticks.values()):
             grid.addWidget(tick, i // 2, i % 2)
             tick.toggled.connect(self.changed.emit)
@@ -176,7 +176,7 @@ def control(f: Field) -> QWidget:
     """The control of one field."""
     meta = f.metadata
     if meta["choices"] and isinstance(f.default, tuple):
-        widget: QWidget = Ticks(meta["choices"])
+        widget: QWidget = Ticks(meta["choices"], meta["help"])
     elif meta["choices"]:
         widget = QComboBox()
         widget.addItems(list(meta["choices"]))
