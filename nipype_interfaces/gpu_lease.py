@@ -132,8 +132,7 @@ def _take(device: str, wait_s: float, folder: Path) -> _Held:
 
 def _candidates(device: str) -> list[tuple[str, str]]:
     """List torch's name and the own name of every device that would do."""
-    visible = visible_gpus()
-    every = [(f"cuda:{k}", name) for k, name in enumerate(visible)]
+    every = [(f"cuda:{k}", name) for k, name in enumerate(visible_gpus())]
     chosen = every if device == "cuda" else [pair for pair in every if pair[0] == device]
     if not chosen:
         preset = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -16,8 +16,6 @@ import copyreg
 from nipype.interfaces import utility
 from nipype.interfaces.base.support import Bunch
 
-LEFT_OUT: dict[str, str] = {}
-
 
 class NoEnvironment:
     """Mixin, named before the Nipype class, that keeps the copy of the environment out of the interface's result.
@@ -27,7 +25,7 @@ class NoEnvironment:
 
     def _pre_run_hook(self, runtime: Bunch) -> Bunch:
         runtime = super()._pre_run_hook(runtime)  # type: ignore[misc]  # of the Nipype class named behind it
-        runtime.environ = dict(LEFT_OUT)
+        runtime.environ = {}
         return runtime
 
 
@@ -48,7 +46,7 @@ def _reduce(bunch: Bunch) -> tuple:
     rebuild, arguments, state, *rest = bunch.__reduce_ex__(2)
     # other Bunches are data of an interface and stay as they are
     if state and {"environ", "hostname"} <= set(state):
-        state = {**state, "environ": dict(LEFT_OUT)}
+        state = {**state, "environ": {}}
     return rebuild, arguments, state, *rest
 
 

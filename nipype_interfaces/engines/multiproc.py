@@ -99,11 +99,10 @@ class WatchedMultiProcPlugin(multiproc.MultiProcPlugin):
         """Take the result of a task; this runs in a thread of the pool."""
         if future.cancelled():
             return
-        error = future.exception()
-        if error is None:
-            self._taskresult[taskid] = future.result()
-        else:
+        if error := future.exception():
             self._failed[taskid] = error
+        else:
+            self._taskresult[taskid] = future.result()
 
     def _get_result(self, taskid: int) -> dict[str, Any] | None:
         error = self._failed.get(taskid)
@@ -148,10 +147,8 @@ class WatchedMultiProcPlugin(multiproc.MultiProcPlugin):
         code = worker.exitcode or 0
         if code in (0, -signal.SIGTERM):
             return ""
-        how = (
-            f"was killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with status {code}"
-        )
-        return f"(process {worker.pid}) {how}"
+        killed = f"was killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else ""
+        return f"(process {worker.pid}) {killed or f'ended with status {code}'}"
 
     def _postrun_check(self) -> None:
         super()._postrun_check()

@@ -18,7 +18,6 @@ from nipype_interfaces.engines.labels import NodeLabel
 OURS = ("napari_neuraldiffuser.", "nipype_interfaces.")
 ENGINES = ("nipype_interfaces.engines.multiproc.", "nipype_interfaces.slurm.")
 """Modules whose errors tell of a killed worker or job, whatever the user gave."""
-HIDDEN = ("function_str",)
 TRACEBACK = "Traceback (most recent call last):"
 SHOWN = 6
 """Number of failures that are told in full; the others get a line each."""
@@ -224,7 +223,7 @@ def _title(group: Sequence[Failure]) -> str:
 
 
 def _inputs(inputs: dict[str, Any]) -> str:
-    known = {k: v for k, v in inputs.items() if k not in HIDDEN and str(v) != "<undefined>"}
+    known = {k: v for k, v in inputs.items() if k != "function_str" and str(v) != "<undefined>"}
     return ", ".join(f"{name}={textwrap.shorten(str(value), 80)}" for name, value in sorted(known.items())) or "none"
 
 

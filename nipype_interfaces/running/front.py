@@ -105,10 +105,10 @@ def _chunks(job: Job, cut: WorkflowParams) -> tuple[str, int]:
 def _print_results(job: Job) -> int:
     """Print where a finished subject's results are; returns how many of its stimuli failed."""
     print(job.places.page, job.places.summary, sep="\n")
-    if not job.places.failed.is_file():
+    if not (table := job.places.failed).is_file():
         return 0
-    print(job.places.failed)
-    return len(job.places.failed.read_text(encoding="utf-8").splitlines()) - 1
+    print(table)
+    return len(table.read_text(encoding="utf-8").splitlines()) - 1
 
 
 def _exit_status(end: WorkflowEnd) -> int:

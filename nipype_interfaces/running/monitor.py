@@ -173,9 +173,7 @@ class Monitor:
         text = f"{running.label}, part {item + 1} of {total}" if total > 1 else str(running.label)
         if record is None:
             return text
-        stage, share = record.what, record.share
-        if total > 1:
-            stage, share = "parts", (item + share) / total
+        stage, share = ("parts", (item + record.share) / total) if total > 1 else (record.what, record.share)
         return f"{text}: {_said(record)}{running.countdown.left(share, 1.0, stage, now)}"
 
     def _together(self, group: list[RunningNode], now: float) -> str:

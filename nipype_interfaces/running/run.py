@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import networkx
 from napari_neuraldiffuser.core.base.errors import UserError
@@ -89,7 +89,6 @@ def run(
     plugin_args: dict[str, Any] | None = None,
     resume: bool = True,
     debug: bool = False,
-    stream: TextIO | None = None,
 ) -> WorkflowEnd:
     """Run `wf` in its `base_dir`, and say how it went.
 
@@ -103,8 +102,6 @@ def run(
         False runs every node again.
     debug : bool
         Nipype's whole log on stderr too.
-    stream : text stream
-        Where progress goes; stderr where None.
 
     Returns
     -------
@@ -123,7 +120,7 @@ def run(
     configure(wf, local)
     work = Path(wf.base_dir)
     root, log = work / wf.name, work / "nipype.log"
-    monitor = Monitor(root, stream, "started" if local else "submitted")
+    monitor = Monitor(root, started="started" if local else "submitted")
 
     def begin(graph: networkx.DiGraph) -> None:
         monitor.begin(graph)
@@ -140,9 +137,8 @@ def run(
         except Exception as error:
             if not monitor.failed:
                 raise
-            return WorkflowEnd(
-                crash.collect(work / "crash", root, monitor.failed, error), monitor.summary(), None, error
-            )
+            failures = crash.collect(work / "crash", root, monitor.failed, error)
+            return WorkflowEnd(failures, monitor.summary(), None, error)
         except BaseException:
             control.stop(engine)
             raise
