@@ -10,7 +10,7 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, traits
 AnyParams = TypeVar("AnyParams", bound=Params)
 
 
-class Choice(traits.TraitType):  # type: ignore[misc]
+class Choice(traits.TraitType):
     """One of the names in a collection; a registry is asked whenever a value is set, so that later entries count.
 
     Parameters

@@ -6,13 +6,11 @@ training stimuli that were left out of the fit.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from napari_neuraldiffuser.core.decoding import solver
 from napari_neuraldiffuser.core.decoding.decoder import DecodingError
-from napari_neuraldiffuser.core.decoding.targets import gather
 
 COLUMNS_AT_ONCE = 2048
 LARGEST_GAIN = 1000.0
@@ -29,16 +27,17 @@ class Alignment:
     sd: np.ndarray
 
 
-def measure(decoder: Any, left: solver.LeaveOut) -> Alignment:
-    """Statistics of z predicted for every training stimulus without itself, at the penalty of `left`."""
-    mean = decoder.accuracy["z"].mean
-    y = gather(decoder.targets, "z", decoder.rows, decoder.x.dtype) - mean.astype(decoder.x.dtype)
+def measure(y: np.ndarray, mean: np.ndarray, spectrum: solver.Spectrum, left: solver.LeaveOut) -> Alignment:
+    """Statistics of z predicted for every training stimulus without itself, at the penalty of `left`.
+
+    `y` (n, T) is z minus its `mean` (T,).
+    """
     decoded_mean, decoded_sd = np.empty(mean.size), np.empty(mean.size)
     for start in range(0, mean.size, COLUMNS_AT_ONCE):
         part = slice(start, start + COLUMNS_AT_ONCE)
         truth = np.ascontiguousarray(y[:, part])
-        rotated = solver.rotate(decoder.spectrum, truth)
-        decoded = truth - solver.leave_out_residuals(decoder.spectrum, rotated, left)
+        rotated = solver.rotate(spectrum, truth)
+        decoded = truth - solver.leave_out_residuals(spectrum, rotated, left)
         decoded_mean[part] = decoded.mean(0, dtype=np.float64)
         decoded_sd[part] = decoded.std(0, dtype=np.float64)
     return Alignment(decoded_mean + mean, decoded_sd, mean, y.std(0, dtype=np.float64))

@@ -14,7 +14,15 @@ from napari_neuraldiffuser.core.decoding import solver, store
 from napari_neuraldiffuser.core.decoding.align import Alignment, align_to_test, align_to_train, measure
 from napari_neuraldiffuser.core.decoding.decoder import DecodingError, TargetFit
 from napari_neuraldiffuser.core.decoding.geometry import Geometry, checked_data
-from napari_neuraldiffuser.core.decoding.targets import Rows, blocks, match_rows, summary, target_names, target_shape
+from napari_neuraldiffuser.core.decoding.targets import (
+    Rows,
+    blocks,
+    gather,
+    match_rows,
+    summary,
+    target_names,
+    target_shape,
+)
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings, TargetFile, Targets, dataset_name
 from napari_neuraldiffuser.core.params import DecodingParams
 
@@ -102,9 +110,14 @@ class RidgeDecoder:
         for done, (name, k) in enumerate(names.items(), 1):
             self.accuracy[name], best = self._fit_target(name, leaves, np.random.default_rng([self.params.seed, k]))
             if name == "z":
-                self.alignment: Alignment = measure(self, best)
+                self.alignment = self._measure_alignment(best)
             if progress:
                 progress(done, len(names), f"ridge {name}")
+
+    def _measure_alignment(self, left: solver.LeaveOut) -> Alignment:
+        mean, dtype = self.accuracy["z"].mean, self.x.dtype
+        y = gather(self.targets, "z", self.rows, dtype) - mean.astype(dtype)
+        return measure(y, mean, self.spectrum, left)
 
     def _fit_target(
         self, name: str, leaves: list[solver.LeaveOut], rng: np.random.Generator

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from napari_neuraldiffuser.core.decoding.decoder import DecodingError
+from napari_neuraldiffuser.core.networks.embeddings import Targets
 from napari_neuraldiffuser.core.params import TARGETS
 
 BYTES_AT_ONCE = 64 * 2**20
@@ -30,22 +31,22 @@ def match_rows(stored_ids: np.ndarray, wanted_ids: np.ndarray) -> Rows:
     """
     stored_ids, wanted_ids = np.asarray(stored_ids), np.asarray(wanted_ids)
     sorter = np.argsort(stored_ids, kind="stable")
-    place = np.searchsorted(stored_ids, wanted_ids, sorter=sorter)
-    found = place < len(sorter)
-    found[found] = stored_ids[sorter[place[found]]] == wanted_ids[found]
-    if not found.all():
-        missing = wanted_ids[~found]
+    ranks = np.searchsorted(stored_ids, wanted_ids, sorter=sorter)
+    present = ranks < len(sorter)
+    present[present] = stored_ids[sorter[ranks[present]]] == wanted_ids[present]
+    if not present.all():
+        missing = wanted_ids[~present]
         raise DecodingError(
             f"targets must have every stimulus of the betas, got none for stimulus {missing[0]} "
             f"({len(missing)} of {len(wanted_ids)} missing). Extract the targets of these stimuli, or take "
             "betas.subset() of those the targets have."
         )
-    rows = sorter[place]
+    rows = sorter[ranks]
     order = np.argsort(rows, kind="stable")
     return Rows(order, rows[order])
 
 
-def target_names(targets: Any) -> tuple[str, ...]:
+def target_names(targets: Targets) -> tuple[str, ...]:
     """The targets that a target file or Embeddings has, in the project's order.
 
     Raises
@@ -60,12 +61,12 @@ def target_names(targets: Any) -> tuple[str, ...]:
     return names
 
 
-def target_shape(targets: Any, name: str) -> tuple[int, ...]:
+def target_shape(targets: Targets, name: str) -> tuple[int, ...]:
     """Shape of one stimulus' target, such as (4, 64, 64) for z."""
     return tuple(int(size) for size in targets[name].shape[1:])
 
 
-def blocks(targets: Any, name: str, rows: Rows, dtype: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def blocks(targets: Targets, name: str, rows: Rows, dtype: npt.DTypeLike) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield (positions in betas order (b,), values (b, T) of `dtype`), reading contiguous stored rows.
 
     Memory is about `BYTES_AT_ONCE` whatever the size of the file; stored rows that no beta needs are skipped
@@ -89,7 +90,7 @@ def _take(values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return values if whole and (np.diff(wanted) == 1).all() else values[wanted]
 
 
-def gather(targets: Any, name: str, rows: Rows, dtype: Any) -> np.ndarray:
+def gather(targets: Targets, name: str, rows: Rows, dtype: npt.DTypeLike) -> np.ndarray:
     """One target for all rows, (n, T) in betas order; for a group that fits in memory."""
     out = np.empty((len(rows.order), int(np.prod(target_shape(targets, name)))), dtype)
     for positions, values in blocks(targets, name, rows, dtype):
@@ -97,7 +98,9 @@ def gather(targets: Any, name: str, rows: Rows, dtype: Any) -> np.ndarray:
     return out
 
 
-def summary(targets: Any, name: str, rows: Rows, dtype: Any, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def summary(
+    targets: Targets, name: str, rows: Rows, dtype: npt.DTypeLike, columns: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean (T,) float64 of one target over the rows, and chosen `columns` (n, t) of it, in one pass.
 
     Raises
