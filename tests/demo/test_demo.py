@@ -1,4 +1,7 @@
-"""The whole demo at its committed seed and settings: what it must reach, and how long it may take on disk."""
+"""The whole demo at its committed settings, with two seeds of noise: what it must reach, and what it may take on disk.
+
+docs/testing.md has what was measured, and how far each figure is from the limit here.
+"""
 
 import json
 
@@ -7,16 +10,19 @@ import pytest
 
 from napari_neuraldiffuser import cli
 from napari_neuraldiffuser.core.base.files import read_json
+from napari_neuraldiffuser.core.outputs import validate
+from tests.support.shared import shared
 
 
-@pytest.fixture(scope="module")
-def out(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("demo") / "out"
-    assert cli.main(["demo", str(folder)]) == 0
-    return folder
+@pytest.fixture(scope="session", params=["0", pytest.param("1", marks=pytest.mark.slow)])
+def out(request, tmp_path_factory):
+    def demo(folder):
+        assert cli.main(["demo", str(folder), "--seed", request.param]) == 0
+
+    return shared(tmp_path_factory, f"demo-{request.param}", demo)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def summary(out):
     return json.loads((out / "sub-01" / "sub-01_desc-summary_scores.json").read_text())
 
@@ -34,16 +40,16 @@ def shares(out, target):
     return own[own.index.isin(early)].sum(), own[own.index.isin(ventral)].sum()
 
 
-@pytest.mark.parametrize("metric", ["pixcorr", "ssim"])
-def test_guidance_brings_images_closer_to_the_seen_ones(summary, metric):
+@pytest.mark.parametrize(("metric", "errors"), [("pixcorr", 2.5), ("ssim", 1.5)])
+def test_guidance_brings_images_closer_to_the_seen_ones(summary, metric, errors):
     paired = summary["paired"][metric]
     assert summary["protocol"]["n_test_images"] >= 40
     assert summary["protocol"]["repeats"] == 3
-    assert paired["mean"] > 3 * paired["se"] > 0
+    assert paired["mean"] > errors * paired["se"] > 0
 
 
 def test_guidance_makes_repeats_agree_in_edges(summary):
-    assert summary["paired"]["repeat_edges"]["mean"] > 2 * summary["paired"]["repeat_edges"]["se"]
+    assert summary["paired"]["repeat_edges"]["mean"] > 4 * summary["paired"]["repeat_edges"]["se"]
 
 
 def test_guided_images_are_identified(summary):
@@ -53,8 +59,12 @@ def test_guided_images_are_identified(summary):
 def test_contributions_follow_the_simulators_truth(out):
     early_g02, ventral_g02 = shares(out, "g02")
     early_c, ventral_c = shares(out, "c")
-    assert early_g02 > early_c
-    assert ventral_c > ventral_g02
+    assert early_g02 > 1.3 * early_c > 0
+    assert ventral_c > 1.5 * ventral_g02 > 0
+
+
+def test_what_was_written_is_as_declared(out):
+    assert validate.check(out) == []
 
 
 def test_the_simulated_subject_is_small(out):
