@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -20,6 +19,12 @@ from nipype_interfaces.interfaces.base import opened_models
 HOLD = """
 import sys, time
 from nipype_interfaces.gpu_lease import leased
+
+def told(seconds, sleep=time.sleep):
+    print("waits", flush=True)
+    sleep(seconds)
+
+time.sleep = told
 with leased(sys.argv[1], float(sys.argv[3]), sys.argv[2]) as device:
     print(device, flush=True)
     sys.stdin.readline()
@@ -37,15 +42,21 @@ def two_fake_gpus(monkeypatch):
 class Holder:
     """Another process that leases a device and keeps it until it is told to end."""
 
-    def __init__(self, folder, device="cuda", wait=20.0, **env):
+    def __init__(self, folder, device="cuda", wait=300.0, **env):
         command = [sys.executable, "-c", HOLD, device, str(folder), str(wait)]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
             command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env={**os.environ, **env}
         )
 
+    def waits(self):
+        """Return once it has found every device taken."""
+        assert self.process.stdout.readline() == "waits\n"
+
     def device(self):
-        return self.process.stdout.readline().strip()
+        while (line := self.process.stdout.readline()) == "waits\n":
+            pass
+        return line.strip()
 
     def end(self):
         return self.process.communicate("\n", timeout=30)[1]
@@ -82,8 +93,7 @@ def test_a_third_waits_until_a_holder_is_gone(hold, tmp_path, how):
     first, second = hold(), hold()
     places = {first.device(): first, second.device(): second}
     third = hold()
-    time.sleep(0.5)
-    assert third.process.poll() is None, "it waits"
+    third.waits()
     if how is None:
         first.end()
     else:

@@ -285,7 +285,9 @@ def test_a_folder_of_other_rounds_is_refused(load, tmp_path, monkeypatch):
     kills = load("nipype_kills")
     monkeypatch.setattr(kills.simulate, "write_subjects", lambda folder, params: folder.mkdir(exist_ok=True))
     args = SimpleNamespace(quick=True, kills=2, seed=0, engines=["Linear"])
-    assert kills.prepare(args, tmp_path) == kills.prepare(args, tmp_path)
+    for _ in ("new", "there already"):
+        case = kills.prepare(args, tmp_path)
+        assert (case.nsd, case.models, case.options) == (str(tmp_path / "nsd"), "demo", tuple(kills.QUICK))
     args.seed = 1
     with pytest.raises(SystemExit, match="Name another one"):
         kills.prepare(args, tmp_path)

@@ -40,15 +40,11 @@ def roots(path: Path) -> set[str]:
     return {name.split(".")[0] for name in imports(path)}
 
 
-def test_import_of_the_package_is_light_and_fast():
-    light = loaded("import napari_neuraldiffuser, napari_neuraldiffuser.core.params")
-    assert not light & (FRONT_ENDS | BINDINGS | {"torch", "numpy", "scipy", "pandas", "matplotlib", "diffusers"})
-    code = "import time; start = time.perf_counter(); import napari_neuraldiffuser;print(time.perf_counter() - start)"
-    seconds = []
-    for _ in range(3):
-        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-        seconds.append(float(run.stdout))
-    assert min(seconds) < 0.1
+def test_import_of_the_package_is_light():
+    """What takes time to import is not imported: nothing but the standard library, whoever asks for a version."""
+    before = loaded("pass")
+    for statement in ("import napari_neuraldiffuser", "import napari_neuraldiffuser.core.params"):
+        assert loaded(statement) - before - sys.stdlib_module_names == {"napari_neuraldiffuser"}
 
 
 def test_core_runs_without_any_front_end():

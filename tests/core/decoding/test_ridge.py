@@ -44,6 +44,20 @@ def test_prediction_equals_normal_equations(n, p, dtype, rtol):
     np.testing.assert_array_equal(predicted.stimulus_ids, test.stimulus_ids)
 
 
+@pytest.mark.parametrize("n, p", [(40, 25), (20, 60)])
+@pytest.mark.parametrize("block", ["solver.VOXELS_AT_ONCE", "solver.STIMULI_AT_ONCE", "align.COLUMNS_AT_ONCE"])
+def test_blocks_change_nothing(monkeypatch, block, n, p):
+    """Real subjects always run in blocks; here 7 at a time, with a rest."""
+    whole, train, test, _, _ = fitted(n, p, align="train")
+    expected = whole.predict(test)
+    monkeypatch.setattr(f"napari_neuraldiffuser.core.decoding.{block}", 7)
+    decoder, *_ = fitted(n, p, align="train")
+    predicted = decoder.predict(test)
+    for name in NAMES:
+        np.testing.assert_allclose(decoder.accuracy[name].r2, whole.accuracy[name].r2, rtol=1e-9)
+        np.testing.assert_allclose(flat(predicted, name), flat(expected, name), rtol=1e-5, atol=1e-6)
+
+
 def test_penalty_is_chosen_per_group():
     rng = np.random.default_rng(0)
     x, y, _, _ = linear_data(60, 30, noise=0.05)

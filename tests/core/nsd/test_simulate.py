@@ -17,19 +17,22 @@ PARAMS = SimulationParams(n_sessions=1, n_test=20, train_repeats=3, image_size=3
 VERSION = "nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR"
 
 
-@pytest.fixture(scope="module")
-def small_grid():
-    """6 mm voxels: a quarter of the demo's."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(brain.GRIDS, "demo", (6.0, (25, 32, 26)))
-        yield
+SMALL_GRID = (6.0, (25, 32, 26))
+"""6 mm voxels: a quarter of the demo's."""
+
+
+@pytest.fixture
+def small_grid(monkeypatch):
+    monkeypatch.setitem(brain.GRIDS, "demo", SMALL_GRID)
 
 
 @pytest.fixture(scope="module")
-def written(small_grid, tmp_path_factory):
+def written(tmp_path_factory):
     root = tmp_path_factory.mktemp("nsd")
     calls = []
-    nsd.simulate.write_subject(root, PARAMS, lambda *call: calls.append(call))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(brain.GRIDS, "demo", SMALL_GRID)
+        nsd.simulate.write_subject(root, PARAMS, lambda *call: calls.append(call))
     return root, calls
 
 
@@ -102,7 +105,7 @@ def _labels(folder, name):
     return np.asarray(nib.load(folder / f"{name}.nii.gz").dataobj)
 
 
-def test_the_same_seed_gives_the_same_bytes(written, tmp_path):
+def test_the_same_seed_gives_the_same_bytes(written, small_grid, tmp_path):
     nsd.simulate.write_subject(tmp_path, PARAMS)
     for path in (f"{VERSION}/betas_session01.hdf5", "nsddata_stimuli/captions.json"):
         assert (tmp_path / path).read_bytes() == (written[0] / path).read_bytes()
@@ -110,7 +113,7 @@ def test_the_same_seed_gives_the_same_bytes(written, tmp_path):
     assert read_json(other.truth) == read_json(nsd.Subject(written[0], "subj01").layout.truth)
 
 
-def test_a_complete_subject_is_kept_and_a_half_written_one_is_not(written, monkeypatch):
+def test_a_complete_subject_is_kept_and_a_half_written_one_is_not(written, small_grid, monkeypatch):
     root, _ = written
     session = root / VERSION / "betas_session01.hdf5"
     before = session.stat().st_mtime_ns

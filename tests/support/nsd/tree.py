@@ -49,11 +49,10 @@ def hdf5(path: Path, raw: np.ndarray, **options) -> None:
 
 
 def make_tree(root: Path, sessions=(1, 2)) -> Tree:
-    """subj02, design of 10 images shown over and over, image numbers 1 and 1001..1009 (the first is
-    shared)."""
+    """subj02, design of 10 images shown over and over: numbers 1 and 1000, the last that is shared, and 1001..1008."""
     rng = np.random.default_rng(7)
     subjectim = np.arange(1, 80001).reshape(8, 10000) % 73000 + 1
-    order = np.tile(np.array([1, *range(1001, 1010)]), 3000)
+    order = np.tile(np.array([1, 1000, *range(1001, 1009)]), 3000)
     rng.shuffle(order)
     design = root / "nsddata/experiments/nsd/nsd_expdesign.mat"
     design.parent.mkdir(parents=True)
