@@ -139,8 +139,9 @@ def guided_step(batch: int, dtype: torch.dtype, device: str) -> Case:
     z, gradient = z.clone(), 0.01 * gradient
     uncond, cond = uncond.to(dtype, copy=True), cond.to(dtype, copy=True)
     terms = (z, uncond, cond, gradient)
-    folded = ops.step_coefficients(*STEP)
-    factors = (folded.latents, folded.noise_uncond, folded.noise_cond, folded.gradient)
+    abar, before, scale, kappa = STEP
+    of_z, of_noise = ops.step_coefficients(abar, before)
+    factors = of_z, of_noise * (1 - scale), of_noise * scale, of_noise * (1 - abar) ** 0.5 * kappa
     return Case(
         "guided_step",
         describe(batch, dtype, "" if dtype == torch.float32 else " predictions"),

@@ -12,7 +12,7 @@ STABLE_TORCH_LIBRARY(neuraldiffuser, m) {
       "feature_loss_grad(Tensor[] features, Tensor[] targets, Tensor weights, float grad_scale=1.0) -> (Tensor, "
       "Tensor[])");
   m.def("guided_step(Tensor[] terms, float[] coefficients) -> Tensor");
-  m.def("guided_step.table(Tensor[] terms, Tensor table, Tensor index) -> Tensor");
+  m.def("guided_step.table(Tensor[] terms, Tensor table) -> Tensor");
   m.def("prepare_image(Tensor image, int size, float[] mean, float[] std) -> Tensor");
   m.def("prepare_image_backward(Tensor grad, Tensor image, int size, float[] mean, float[] std) -> Tensor");
   m.def(

@@ -128,18 +128,6 @@ ND_HD double feature_factor(double weight, int64_t numel, double grad_scale) {
 
 // ---- guided step ---------------------------------------------------------------------------------------------
 
-struct StepCoefficients {
-  double latents, noise_uncond, noise_cond, gradient;
-};
-
-// eps = eps_u + s (eps_c - eps_u) + sqrt(1 - abar) kappa A
-// z_prev = sqrt(abar_prev / abar) z + e eps,  e = sqrt(1 - abar_prev) - sqrt(abar_prev (1 - abar) / abar)
-// (Li, Wu and Chen, IEEE TIP 2025; DDIM: Song, Meng and Ermon 2021, equation 12 without noise)
-ND_HD StepCoefficients step_coefficients(double abar, double abar_prev, double cfg_scale, double guidance_scale) {
-  const double noise = sqrt(1 - abar_prev) - sqrt(abar_prev * (1 - abar) / abar);
-  return {sqrt(abar_prev / abar), noise * (1 - cfg_scale), noise * cfg_scale, noise * sqrt(1 - abar) * guidance_scale};
-}
-
 template <class V, class A> ND_HD V add_term(V sum, V term, A coefficient) { return sum + term * coefficient; }
 
 // ---- image for the guide network: clamp((x + 1) / 2, 0, 1), antialiased bilinear, (x - mean) / std ------------

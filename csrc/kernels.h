@@ -40,7 +40,7 @@ struct FeatureLoss {
   void* loss;  // (batch,) in the accumulator's type
 };
 
-// out = sum_i c_i term_i.  c from `coefficient`, or from `table` (rows, images, n_terms) at row *index.
+// out = sum_i c_i term_i.  c from `coefficient`, or from `table` (images or 1, n_terms).
 struct GuidedStep {
   int n_terms;
   const void* term[kMaxTerms];
@@ -49,9 +49,8 @@ struct GuidedStep {
   Type out_type;  // f64: every term is f64
   int64_t batch, per_image;
   double coefficient[kMaxTerms];
-  const double* table;   // on the device of the terms, or nullptr
-  const int64_t* index;  // likewise
-  int64_t table_rows, table_images;
+  const double* table;  // on the device of the terms, or nullptr
+  int64_t table_images;
 };
 
 // forward: image -> out (batch, 3, size, size) contiguous.  backward: image, grad -> out with strides out_stride.

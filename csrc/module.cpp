@@ -54,16 +54,6 @@ py::dict build_info() {
   return info;
 }
 
-py::tuple step_coefficients(double abar, double abar_prev, double cfg_scale, double guidance_scale) {
-  for (double value : {abar, abar_prev})
-    if (!(value > 0 && value <= 1))
-      throw py::value_error("abar and abar_prev must be in (0, 1]. Pass values of alphas_cumprod.");
-  for (double value : {cfg_scale, guidance_scale})
-    if (!std::isfinite(value)) throw py::value_error("cfg_scale and guidance_scale must be finite numbers.");
-  const auto c = nd::step_coefficients(abar, abar_prev, cfg_scale, guidance_scale);
-  return py::make_tuple(c.latents, c.noise_uncond, c.noise_cond, c.gradient);
-}
-
 std::vector<std::pair<int64_t, std::vector<double>>> filter_taps(int64_t n_in, int64_t n_out) {
   if (n_in < 1 || n_out < 1) throw py::value_error("n_in and n_out must be at least 1 pixel.");
   const nd::Axis axis = nd::make_axis(n_in, n_out);
@@ -83,8 +73,6 @@ std::vector<std::pair<int64_t, std::vector<double>>> filter_taps(int64_t n_in, i
 PYBIND11_MODULE(_kernels, m) {
   m.doc() = "Compiled kernels of napari-neuraldiffuser; importing it registers torch.ops.neuraldiffuser.";
   m.def("build_info", &build_info, "What was compiled, for which devices, and the CPU instruction set in use.");
-  m.def("step_coefficients", &step_coefficients, py::arg("abar"), py::arg("abar_prev"), py::arg("cfg_scale"),
-        py::arg("guidance_scale"), "Factors of z, eps_u, eps_c and the gradient in one guided DDIM step.");
   m.def("filter_taps", &filter_taps, py::arg("n_in"), py::arg("n_out"),
         "First input pixel and normalised weights of every output pixel of the antialiased resize.");
 }

@@ -61,43 +61,34 @@ Tensor guided_step(std::vector<Tensor> terms, std::vector<double> coefficients) 
   return out;
 }
 
-void check_table(const Tensor& table, const Tensor& index, const std::vector<Tensor>& terms) {
+void check_table(const Tensor& table, const std::vector<Tensor>& terms) {
   const Tensor& first = terms[0];
   ND_MUST(first.dim() >= 1, "terms[0] must be (batch, ...) when a table is used, got a single number.");
   ND_MUST(table.scalar_type() == ScalarType::Double,
           "table must be float64, so that folded coefficients keep their digits.");
-  ND_MUST(table.dim() == 3 && table.size(0) > 0 && (table.size(1) == 1 || table.size(1) == first.size(0)) &&
-              table.size(2) == int64_t(terms.size()),
-          "table must be shaped (steps, ", first.size(0), " or 1, ", terms.size(), "), got ", shape_of(table), ".");
-  ND_MUST(index.scalar_type() == ScalarType::Long && index.numel() == 1, "index must be one int64 number, got ",
-          torch::headeronly::toString(index.scalar_type()), " ", shape_of(index), ".");
+  ND_MUST(table.dim() == 2 && (table.size(0) == 1 || table.size(0) == first.size(0)) &&
+              table.size(1) == int64_t(terms.size()),
+          "table must be shaped (", first.size(0), " or 1, ", terms.size(), "), got ", shape_of(table), ".");
   must_be_beside(table, first, {"table"}, "the terms");
-  must_be_beside(index, first, {"index"}, "the terms");
 }
 
 // On the host the values themselves can be looked at.
-void check_row(const GuidedStep& args) {
-  ND_MUST(*args.index >= 0 && *args.index < args.table_rows, "index must be in [0, ", args.table_rows, "), got ",
-          *args.index, ".");
-  const int64_t row = args.table_images * args.n_terms;
-  for (int64_t i = 0; i < row; ++i)
-    ND_MUST(std::isfinite(args.table[*args.index * row + i]), "table must hold finite numbers, got ",
-            args.table[*args.index * row + i], " in row ", *args.index, ".");
+void check_values(const GuidedStep& args) {
+  for (int64_t i = 0; i < args.table_images * args.n_terms; ++i)
+    ND_MUST(std::isfinite(args.table[i]), "table must hold finite numbers, got ", args.table[i], ".");
 }
 
-Tensor guided_step_table(std::vector<Tensor> terms, Tensor table, Tensor index) {
+Tensor guided_step_table(std::vector<Tensor> terms, Tensor table) {
   check_terms(terms);
-  check_table(table, index, terms);
+  check_table(table, terms);
   GuidedStep args{};
   const Tensor out = set_terms(args, terms);
   table = contiguous(table);
   args.batch = terms[0].size(0);
   args.per_image = args.batch ? out.numel() / args.batch : 0;
   args.table = static_cast<const double*>(table.const_data_ptr());
-  args.index = static_cast<const int64_t*>(index.const_data_ptr());
-  args.table_rows = table.size(0);
-  args.table_images = table.size(1);
-  if (terms[0].is_cpu()) check_row(args);
+  args.table_images = table.size(0);
+  if (terms[0].is_cpu()) check_values(args);
   if (out.numel() > 0) ND_RUN(guided_step, args, terms[0]);
   return out;
 }

@@ -49,11 +49,10 @@ template <class F> ND_HD void with_type(const double*, const void* p, Type, F f)
 
 template <class T> ND_HD T* writable(const T* p) { return const_cast<T*>(p); }
 
-// coefficients of one image, in double; the row has been checked
+// coefficients of one image, in double
 ND_HD const double* step_row(const GuidedStep& a, int64_t image) {
   if (a.table == nullptr) return a.coefficient;
-  const int64_t of_image = a.table_images == 1 ? 0 : image;
-  return a.table + (*a.index * a.table_images + of_image) * a.n_terms;
+  return a.table + (a.table_images == 1 ? 0 : image) * a.n_terms;
 }
 
 // Elements [at, at + kWidth) of all images taken as one row; -0 is the neutral element of addition, +0 is not.

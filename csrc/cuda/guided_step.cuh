@@ -70,16 +70,13 @@ __device__ __forceinline__ void step_pack(const GuidedStep& a, const double (&c)
   store<V>(static_cast<Out*>(a.out) + at, sum);
 }
 
-// Coefficients of one image; NaN where *index names no row of the table: the host must not wait to find out.
+// Coefficients of one image.
 template <class A>
 __device__ __forceinline__ void step_coefficients_of(const GuidedStep& a, int64_t image, A (&c)[kMaxTerms]) {
-  const int64_t wanted = a.table ? *a.index : 0;
-  const bool inside = !a.table || (wanted >= 0 && wanted < a.table_rows);
-  const int64_t row = inside ? wanted : 0;
-  const double* from = a.table + (row * a.table_images + (a.table_images > 1 ? image : 0)) * a.n_terms;
+  const double* from = a.table ? a.table + (a.table_images > 1 ? image : 0) * a.n_terms : a.coefficient;
 #pragma unroll
   for (int t = 0; t < kMaxTerms; ++t) {
-    if (t < a.n_terms) c[t] = !inside ? A(NAN) : A(a.table ? from[t] : a.coefficient[t]);
+    if (t < a.n_terms) c[t] = A(from[t]);
   }
 }
 

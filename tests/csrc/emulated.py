@@ -39,7 +39,7 @@ FeatureLoss = struct(
 GuidedStep = struct(
     "GuidedStep", ("n_terms", ctypes.c_int), ("term", Pointer * 6), ("term_type", ctypes.c_int * 6), ("out", Pointer),
     ("out_type", ctypes.c_int), ("batch", Long), ("per_image", Long), ("coefficient", ctypes.c_double * 6),
-    ("table", Pointer), ("index", Pointer), ("table_rows", Long), ("table_images", Long),
+    ("table", Pointer), ("table_images", Long),
 )  # fmt: skip
 PrepareImage = struct(
     "PrepareImage", ("image", Pointer), ("image_stride", Long * 4), ("grad", Pointer), ("grad_stride", Long * 4),

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from napari_neuraldiffuser.core.networks.kernels import ops
-from tests.support.numerics import kernel_truth as truth
 from tests.support.numerics.kernel_cases import (
     MEAN,
     OPS,
@@ -26,8 +25,7 @@ def calls(dtype=torch.float32) -> dict:
     """name -> (function of no arguments, the floating-point tensor it reads first)."""
     features, targets, weights = Layers(((50, 768), (257, 96), (4099,)), 3, dtype, device=CUDA).draw()
     terms = [draw((3, 4, 64, 65), dtype, device=CUDA) for _ in range(4)]
-    table = torch.randn(4, 3, 4, dtype=torch.float64, device=CUDA)
-    row = torch.tensor(2, device=CUDA)
+    table = torch.randn(3, 4, dtype=torch.float64, device=CUDA)
     pixels = image(131, 257, 3, dtype, device=CUDA)
     grad = draw((3, 3, 97, 97), dtype, device=CUDA)
     x, weight, bias = Norm((2, 32, 67, 65), 8, dtype, layout="channels last", device=CUDA).draw()
@@ -36,7 +34,7 @@ def calls(dtype=torch.float32) -> dict:
     return {
         "feature_loss_grad": (lambda: feature_loss_grad(features, targets, weights, 2.0), features[0]),
         "guided_step": (lambda: OPS.guided_step(terms, [0.3, -0.7, 1.1, 2.0]), terms[0]),
-        "table": (lambda: OPS.guided_step.table(terms, table, row), terms[0]),
+        "table": (lambda: OPS.guided_step.table(terms, table), terms[0]),
         "prepare_image": (lambda: OPS.prepare_image(pixels, 97, MEAN, STD), pixels),
         "prepare_image_backward": (lambda: OPS.prepare_image_backward(grad, pixels, 97, MEAN, STD), grad),
         "group_norm_silu": (lambda: OPS.group_norm_silu(x, weight, bias, 8), x),
@@ -85,33 +83,6 @@ def test_graph_replay_equals_eager(name):
         graph.replay()
         torch.cuda.synchronize()
         assert_same(captured, call())
-
-
-def test_graph_of_a_step_walks_through_the_table():
-    """The index advances on the device, inside the graph: one capture is the whole sampler."""
-    steps, terms = 7, [draw((3, 4, 64, 65), device=CUDA) for _ in range(3)]
-    table = torch.randn(steps, 3, 3, dtype=torch.float64, device=CUDA) * 0.5
-    start, row = terms[0].clone(), torch.zeros((), dtype=torch.int64, device=CUDA)
-    OPS.guided_step.table(terms, table, row)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        terms[0].copy_(OPS.guided_step.table(terms, table, row))
-        row += 1
-    terms[0].copy_(start)
-    row.zero_()
-    for _ in range(steps):
-        graph.replay()
-    latents = start
-    for step in range(steps):
-        latents = OPS.guided_step.table([latents, *terms[1:]], table, torch.tensor(step, device=CUDA))
-    torch.cuda.synchronize()
-    assert row.item() == steps
-    assert torch.equal(terms[0], latents)
-    exact = [truth.numpy64(start), None]
-    for step in range(steps):
-        exact = truth.guided_step([torch.from_numpy(exact[0]), *terms[1:]], truth.numpy64(table)[step])
-    assert abs(truth.numpy64(latents) - exact[0]).max() < 1e-4 * abs(exact[0]).max()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -126,14 +126,10 @@ def n_guided_steps(n_steps: int, params: GuidanceParams) -> int:
 
 
 def clean_estimate(latents: torch.Tensor, noise: torch.Tensor, step: Step, params: GuidanceParams) -> torch.Tensor:
-    """The latents that the critic sees: x0 (method.md eq. 18), blended with z_t if `x0_blend` (method.md eq. 23).
-
-    x0 = (z_t - sqrt(1-abar) eps) / sqrt(abar); the published code has (1-abar) in place of its root.
-    """
-    sigma, root = (1 - step.abar) ** 0.5, step.abar**0.5
-    factor = sigma if params.x0_estimate == "exact" else sigma**2
-    of_latents, of_noise = 1 / root, -factor / root
+    """The latents that the critic sees: x0, blended with z_t if `x0_blend` (method.md eq. 23)."""
+    of_latents, of_noise = step.clean_factors(published=params.x0_estimate == "published")
     if params.x0_blend:
+        sigma = (1 - step.abar) ** 0.5
         of_latents, of_noise = sigma * of_latents + (1 - sigma), sigma * of_noise
     return ops.guided_step([latents, noise], [of_latents, of_noise])
 

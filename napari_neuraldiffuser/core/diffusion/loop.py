@@ -31,6 +31,14 @@ class Step:
     abar: float
     abar_prev: float
 
+    def clean_factors(self, published: bool = False) -> tuple[float, float]:
+        """What z_t and the noise are multiplied by in the clean estimate x0 (method.md eq. 18).
+
+        x0 = (z_t - sqrt(1-abar) eps) / sqrt(abar); the published code has (1-abar) in place of its root.
+        """
+        sigma, root = (1 - self.abar) ** 0.5, self.abar**0.5
+        return 1 / root, -(sigma**2 if published else sigma) / root
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -79,8 +87,7 @@ def combine(terms: Sequence[Term]) -> torch.Tensor:
     if not any(isinstance(c, torch.Tensor) for c in coefficients):
         return ops.guided_step(tensors, coefficients)
     like = torch.zeros(len(tensors[0]), dtype=torch.float64, device=tensors[0].device)
-    table = torch.stack([like + c for c in coefficients], dim=1).unsqueeze(0)  # (1, B, K)
-    return ops.guided_step_table(tensors, table, torch.zeros((), dtype=torch.int64, device=like.device))
+    return ops.guided_step_table(tensors, torch.stack([like + c for c in coefficients], dim=1))  # (B, K)
 
 
 class Denoiser(Protocol):
@@ -160,9 +167,9 @@ def sample(
 
 def ddim_step(prediction: Prediction, step: Step) -> torch.Tensor:
     """z_{t-1}, with everything that the step adds up in one linear combination (method.md eq. 29)."""
-    factors = ops.step_coefficients(step.abar, step.abar_prev)
-    terms: list[Term] = [(factors.latents, prediction.latents)]
-    terms += [(factors.noise_cond * c, tensor) for c, tensor in prediction.terms]
+    of_latents, of_noise = ops.step_coefficients(step.abar, step.abar_prev)
+    terms: list[Term] = [(of_latents, prediction.latents)]
+    terms += [(of_noise * c, tensor) for c, tensor in prediction.terms]
     if prediction.shift is not None:
         terms.append((1.0, prediction.shift))
     return combine(terms)

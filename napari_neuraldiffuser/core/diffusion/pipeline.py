@@ -149,7 +149,7 @@ def reconstruct_batch(
 
 def clean_latents(step: Step, prediction: Prediction) -> torch.Tensor:
     """x0 (method.md eq. 18) with the guidance's pull included; (n * repeats, 4, h, w)."""
-    of_latents, of_noise = step.abar**-0.5, -(((1 - step.abar) / step.abar) ** 0.5)
+    of_latents, of_noise = step.clean_factors()
     return combine([(of_latents, prediction.latents), *((of_noise * c, tensor) for c, tensor in prediction.terms)])
 
 

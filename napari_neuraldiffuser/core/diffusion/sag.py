@@ -81,8 +81,7 @@ class SelfAttentionGuided:
 
 def degrade(latents: torch.Tensor, noise: torch.Tensor, attention: torch.Tensor, step: Step) -> torch.Tensor:
     """z_t whose clean estimate is blurred where the self-attention (B, heads, hw, hw) is high (method.md eq. 20)."""
-    root = step.abar**0.5
-    x0 = ops.guided_step([latents, noise], [1 / root, -((1 - step.abar) ** 0.5) / root])
+    x0 = ops.guided_step([latents, noise], step.clean_factors())
     mask = attention_mask(attention, latents.shape[-2:]).to(latents.dtype)
     blurred = gaussian_blur(x0) * mask + x0 * (1 - mask)
     return add_noise(blurred, noise, step.abar)

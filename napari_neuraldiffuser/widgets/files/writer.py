@@ -14,7 +14,6 @@ from napari_neuraldiffuser.core.base.files import atomic_path
 SUFFIXES = (".nii.gz", ".nii")
 SPATIAL_TOLERANCE = 1e-6
 SCANNER, ALIGNED = 1, 2
-LABEL_INTENT = 1002
 INTEGERS = (np.uint8, np.int16, np.int32)
 FLOATS = (np.float32, np.float64)
 LayerData = tuple[Any, dict[str, Any], str]

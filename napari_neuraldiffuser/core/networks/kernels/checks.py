@@ -110,33 +110,21 @@ def check_coefficients(terms: Sequence[Tensor], coefficients: Sequence[float]) -
             raise OpsError(f"coefficients[{i}] must be a finite number, got {value}.")
 
 
-def check_table(terms: Sequence[Tensor], table: Tensor, index: Tensor) -> None:
+def check_table(terms: Sequence[Tensor], table: Tensor) -> None:
     check_terms(terms)
     first = terms[0]
     if first.ndim == 0:
         raise OpsError("terms[0] must be (batch, ...) when a table is used, got a single number.")
     if table.dtype != torch.float64:
         raise OpsError("table must be float64, so that folded coefficients keep their digits.")
-    fits = table.ndim == 3 and len(table) > 0 and table.shape[2] == len(terms)
-    if not fits or table.shape[1] not in (1, len(first)):
-        raise OpsError(f"table must be shaped (steps, {len(first)} or 1, {len(terms)}), got {tuple(table.shape)}.")
-    if index.dtype != torch.int64 or index.numel() != 1:
-        kind = str(index.dtype).removeprefix("torch.")
-        raise OpsError(f"index must be one int64 number, got {kind} {tuple(index.shape)}.")
+    if table.ndim != 2 or table.shape[0] not in (1, len(first)) or table.shape[1] != len(terms):
+        raise OpsError(f"table must be shaped ({len(first)} or 1, {len(terms)}), got {tuple(table.shape)}.")
     _check_device(table, first, "table", "the terms")
-    _check_device(index, first, "index", "the terms")
     # reading it on a GPU would wait for the GPU, and a traced graph has no values to read
-    if index.is_cpu and not torch.compiler.is_compiling():
-        _check_row(table, int(index))
-
-
-def _check_row(table: Tensor, row: int) -> None:
-    if not 0 <= row < len(table):
-        raise OpsError(f"index must be in [0, {len(table)}), got {row}.")
-    values = table[row].flatten()
-    broken = values[~torch.isfinite(values)]
-    if len(broken):
-        raise OpsError(f"table must hold finite numbers, got {broken[0].item()} in row {row}.")
+    if table.is_cpu and not torch.compiler.is_compiling():
+        broken = table[~torch.isfinite(table)]
+        if len(broken):
+            raise OpsError(f"table must hold finite numbers, got {broken[0].item()}.")
 
 
 def check_image(image: Tensor, size: int, mean: Sequence[float], std: Sequence[float]) -> None:

@@ -8,7 +8,6 @@ checks).  The equations follow Li, Wu and Chen, IEEE TIP 2025 (arXiv 2402.13809)
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,7 +20,6 @@ from napari_neuraldiffuser.core.networks.kernels.checks import OpsError
 
 __all__ = [
     "OpsError",
-    "StepCoefficients",
     "backend_info",
     "feature_loss_grad",
     "gradient_scale",
@@ -111,49 +109,23 @@ def gradient_scale(dtype: torch.dtype, numel: int) -> float:
 # ---- diffusion step -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class StepCoefficients:
-    """Factors of the tensors that one guided DDIM step adds up, folded in double precision."""
+def step_coefficients(abar: float, abar_prev: float) -> tuple[float, float]:
+    """What one DDIM step multiplies the latents and the noise by, folded in double precision (method.md eq. 29).
 
-    latents: float
-    noise_uncond: float
-    noise_cond: float
-    gradient: float
-
-
-def step_coefficients(
-    abar: float, abar_prev: float, cfg_scale: float = 1.0, guidance_scale: float = 0.0
-) -> StepCoefficients:
-    """Fold classifier-free guidance, feature guidance and the DDIM update into one linear combination.
-
-    eps = eps_u + s (eps_c - eps_u) + sqrt(1 - abar) kappa A
     z_prev = sqrt(abar_prev / abar) z + e eps,   e = sqrt(1 - abar_prev) - sqrt(abar_prev (1 - abar) / abar)
 
     Parameters
     ----------
     abar, abar_prev : float
         Cumulative noise schedule at this and at the next executed timestep, in (0, 1].
-    cfg_scale : float
-        Classifier-free guidance scale s; at 1, `noise_cond` is the factor e of a noise already combined.
-    guidance_scale : float
-        Weight kappa of the feature gradient A = dL / dz.
 
     Raises
     ------
     OpsError
-        If the schedule leaves (0, 1] or a scale is not finite.
+        If the schedule leaves (0, 1].
     """
     abar, abar_prev = _schedule("abar", abar), _schedule("abar_prev", abar_prev)
-    for name, scale in (("cfg_scale", cfg_scale), ("guidance_scale", guidance_scale)):
-        if not math.isfinite(scale):
-            raise OpsError(f"{name} must be a finite number, got {scale}.")
-    noise = math.sqrt(1 - abar_prev) - math.sqrt(abar_prev * (1 - abar) / abar)
-    return StepCoefficients(
-        latents=math.sqrt(abar_prev / abar),
-        noise_uncond=noise * (1 - cfg_scale),
-        noise_cond=noise * cfg_scale,
-        gradient=noise * math.sqrt(1 - abar) * guidance_scale,
-    )
+    return math.sqrt(abar_prev / abar), math.sqrt(1 - abar_prev) - math.sqrt(abar_prev * (1 - abar) / abar)
 
 
 def _schedule(name: str, value: float) -> float:
@@ -191,18 +163,14 @@ def guided_step(terms: Sequence[Tensor], coefficients: Sequence[float]) -> Tenso
     return reference.guided_step(terms, coefficients)
 
 
-def guided_step_table(terms: Sequence[Tensor], table: Tensor, index: Tensor) -> Tensor:
-    """`guided_step` with coefficients per step and image from a table on the terms' device.
-
-    Nothing is read back from a GPU, so a CUDA graph of a step serves every step: only `index` changes.
+def guided_step_table(terms: Sequence[Tensor], table: Tensor) -> Tensor:
+    """`guided_step` with coefficients per image from a table on the terms' device; nothing is read back from a GPU.
 
     Parameters
     ----------
     terms : sequence of 1 to 6 Tensor, all (B, ...)
-    table : Tensor, (steps, B or 1, n_terms), float64
+    table : Tensor, (B or 1, n_terms), float64
         Constant.
-    index : Tensor, one int64 number
-        The row.  Out of range it is an error on a CPU; on a GPU the result is NaN.
 
     Returns
     -------
@@ -212,13 +180,13 @@ def guided_step_table(terms: Sequence[Tensor], table: Tensor, index: Tensor) -> 
     ------
     OpsError
         If counts, shapes, devices or dtypes do not fit together, or the table requires a gradient; on a CPU also if
-        the index is out of range or a coefficient is not finite.
+        a coefficient is not finite.
     """
     ops_checks.check_constants("a step", table=table)
     if terms and kernels_run(terms[0]):
-        return kernels.call(torch.ops.neuraldiffuser.guided_step.table, terms, list(terms), table, index)
-    ops_checks.check_table(terms, table, index)
-    return reference.guided_step_table(terms, table, index)
+        return kernels.call(torch.ops.neuraldiffuser.guided_step.table, terms, list(terms), table)
+    ops_checks.check_table(terms, table)
+    return reference.guided_step_table(terms, table)
 
 
 # ---- image for the guide network ----------------------------------------------------------------

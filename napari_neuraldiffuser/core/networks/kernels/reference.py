@@ -39,20 +39,18 @@ def guided_step(terms: Sequence[Tensor], coefficients: Sequence[float]) -> Tenso
     return total.to(terms[0].dtype)
 
 
-def guided_step_table(terms: Sequence[Tensor], table: Tensor, index: Tensor) -> Tensor:
-    """sum_i c_bi t_i with c = table[index]; an index out of range on a GPU gives NaN."""
+def guided_step_table(terms: Sequence[Tensor], table: Tensor) -> Tensor:
+    """sum_i c_bi t_i with c = table."""
     dtype = accumulation_dtype(terms[0].dtype)
     total = torch.zeros((), dtype=dtype, device=terms[0].device)
-    for coefficient, term in zip(table_columns(table, index, terms[0]), terms, strict=True):
+    for coefficient, term in zip(table_columns(table, terms[0]), terms, strict=True):
         total = total + term.to(dtype) * coefficient
     return total.to(terms[0].dtype)
 
 
-def table_columns(table: Tensor, index: Tensor, like: Tensor) -> list[Tensor]:
-    """Coefficients of each term, (B or 1, 1, ...), from row `index` of a table; NaN for an index out of range."""
-    row = table.index_select(0, index.reshape(1).clamp(0, len(table) - 1))[0]
-    row = torch.where((index >= 0) & (index < len(table)), row, float("nan"))
-    return [_per_image(c.to(accumulation_dtype(like.dtype)), like) for c in row.unbind(1)]
+def table_columns(table: Tensor, like: Tensor) -> list[Tensor]:
+    """Coefficients of each term, (B or 1, 1, ...), in the dtype in which `like` is computed with."""
+    return [_per_image(c.to(accumulation_dtype(like.dtype)), like) for c in table.unbind(1)]
 
 
 def _per_image(values: Tensor, like: Tensor) -> Tensor:

@@ -74,8 +74,8 @@ def _fake_guided_step(terms, coefficients):
     return _dense_like(terms[0])
 
 
-def _fake_guided_step_table(terms, table, index):
-    _beside(*terms, table, index)
+def _fake_guided_step_table(terms, table):
+    _beside(*terms, table)
     return _dense_like(terms[0])
 
 
@@ -167,15 +167,15 @@ def _guided_step_backward(ctx, upstream):
 
 
 def _guided_step_table_setup(ctx, inputs, output):
-    terms, table, index = inputs
-    ctx.save_for_backward(table, index)
+    terms, table = inputs
+    ctx.save_for_backward(table)
     ctx.dtypes = [term.dtype for term in terms]
 
 
 def _guided_step_table_backward(ctx, upstream):
     _no_constants(ctx.needs_input_grad[1:2], "table")
     columns = table_columns(*ctx.saved_tensors, upstream)
-    return _scaled(ctx, upstream, columns, ctx.needs_input_grad[0]), None, None
+    return _scaled(ctx, upstream, columns, ctx.needs_input_grad[0]), None
 
 
 def _scaled(ctx, upstream, coefficients, needed):
@@ -212,8 +212,6 @@ def _group_norm_backward(ctx, upstream, *_):
     _no_constants(ctx.needs_input_grad[1:3], "weight", "bias")
     if upstream is None:  # nobody asks for a gradient through the picture
         return None, None, None, None, None, None
-    if upstream is None:
-        return (None,) * 6
     backward = torch.ops.neuraldiffuser.group_norm_silu_backward.default
     grad = _constant(backward, upstream, *ctx.saved_tensors, ctx.groups, ctx.silu)
     return grad, None, None, None, None, None

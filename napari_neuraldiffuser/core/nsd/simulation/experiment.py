@@ -10,7 +10,6 @@ from napari_neuraldiffuser.core.params import SimulationParams
 
 N_IMAGES = 10_000
 N_SUBJECTS = 8
-N_TRIALS = 30_000
 TEST_REPEATS = 3
 
 

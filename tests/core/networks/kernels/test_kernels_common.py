@@ -39,13 +39,13 @@ def samples(requires_grad: bool, dtype=torch.float32) -> list:
 
     terms = [leaf(draw((2, 4, 5, 7), dtype)), draw((2, 4, 5, 7), torch.promote_types(dtype, torch.float32))]
     last = [leaf(draw((2, 4, 5, 7), dtype, "channels last")), draw((2, 4, 5, 7), dtype)]
-    table, row = torch.randn(3, 2, 2, dtype=torch.float64), torch.tensor(1)
+    table = torch.randn(2, 2, dtype=torch.float64)
     plain = [
         ("loss", OPS.feature_loss_grad.default, loss()),
         ("loss, strided", OPS.feature_loss_grad.default, loss(layout="transposed", target_batch=2, weight_rows=2)),
         ("step", OPS.guided_step.default, (terms, [0.5, -2.0])),
         ("step, channels last", OPS.guided_step.default, (last, [0.5, -2.0])),
-        ("table", OPS.guided_step.table, (terms, table, row)),
+        ("table", OPS.guided_step.table, (terms, table)),
         ("image", OPS.prepare_image.default, (leaf(image(9, 11, dtype=dtype)), 5, MEAN, STD)),
         ("image, channels last", OPS.prepare_image.default,
          (leaf(image(3, 4, dtype=dtype, layout="channels last")), 6, MEAN, STD)),
@@ -99,34 +99,34 @@ def test_traced_shapes_of_every_dtype(name, dtype):
 # ---- torch.compile --------------------------------------------------------------------------------
 
 
-def through_torch_ops(features, targets, weights, terms, table, row, pixels, x, weight, bias):
+def through_torch_ops(features, targets, weights, terms, table, pixels, x, weight, bias):
     loss, grads = OPS.feature_loss_grad(features, targets, weights, 2.0)
     step = OPS.guided_step(terms, [0.5, -2.0])
-    indexed = OPS.guided_step.table(terms, table, row)
+    per_image = OPS.guided_step.table(terms, table)
     prepared = OPS.prepare_image(pixels, 5, MEAN, STD)
     normalised = OPS.group_norm_silu(x, weight, bias, 2)[0]
-    return loss, grads, step, indexed, prepared, normalised
+    return loss, grads, step, per_image, prepared, normalised
 
 
-def through_core_ops(features, targets, weights, terms, table, row, pixels, x, weight, bias):
+def through_core_ops(features, targets, weights, terms, table, pixels, x, weight, bias):
     loss, grads = ops.feature_loss_grad(features, targets, weights, 2.0)
     step = ops.guided_step(terms, [0.5, -2.0])
-    indexed = ops.guided_step_table(terms, table, row)
+    per_image = ops.guided_step_table(terms, table)
     prepared = ops.prepare_image(pixels, 5, MEAN, STD)
     normalised = ops.group_norm_silu(x, 2, weight, bias)
-    return loss, grads, step, indexed, prepared, normalised
+    return loss, grads, step, per_image, prepared, normalised
 
 
 def everything(requires_grad=False):
     features, targets, weights = Layers().draw()
     terms = [draw((2, 4, 5, 7)), draw((2, 4, 5, 7), torch.bfloat16)]
-    table, row = torch.randn(3, 2, 2, dtype=torch.float64), torch.tensor(1)
+    table = torch.randn(2, 2, dtype=torch.float64)
     x, weight, bias = Norm().draw()
     pixels = image(9, 11)
     leaves = [*features, *terms, pixels, x]
     for tensor in leaves:
         tensor.requires_grad_(requires_grad)
-    return (features, targets, weights, terms, table, row, pixels, x, weight, bias), leaves
+    return (features, targets, weights, terms, table, pixels, x, weight, bias), leaves
 
 
 @pytest.mark.slow

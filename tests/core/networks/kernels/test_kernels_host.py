@@ -1,4 +1,4 @@
-"""The numbers that the extension computes on the host for both devices: step coefficients and filter taps."""
+"""The numbers that are computed on the host for both devices: step coefficients and filter taps."""
 
 from decimal import Decimal, getcontext
 
@@ -15,41 +15,18 @@ pytestmark = needs_kernels
 SCHEDULE = [(0.0047, 0.0058), (0.05, 0.09), (0.6, 0.7), (0.9982, 0.9991), (0.99, 1.0), (1.0, 1.0), (0.5, 0.5)]
 
 
-def exact_coefficients(abar, abar_prev, cfg_scale, guidance_scale):
-    """The DDIM update written out, x0 first, with fifty digits; and the size of what cancels in them."""
-    getcontext().prec = 50
-    abar, abar_prev, s, kappa = map(Decimal, (abar, abar_prev, cfg_scale, guidance_scale))
-    # z_prev = sqrt(abar_prev) x0 + sqrt(1 - abar_prev) eps,  x0 = (z - sqrt(1 - abar) eps) / sqrt(abar)
-    of_z = abar_prev.sqrt() / abar.sqrt()
-    of_x0, of_noise = abar_prev.sqrt() * (1 - abar).sqrt() / abar.sqrt(), (1 - abar_prev).sqrt()
-    eps, size = of_noise - of_x0, of_noise + of_x0
-    factors = [1 - s, s, (1 - abar).sqrt() * kappa]
-    return [of_z, *(eps * f for f in factors)], [of_z, *(size * abs(f) for f in factors)]
-
-
-@pytest.mark.parametrize(("cfg_scale", "guidance_scale"), [(1.0, 0.0), (7.5, 300.0), (0.0, -2.5)])
 @pytest.mark.parametrize(("abar", "abar_prev"), SCHEDULE)
-def test_step_coefficients(abar, abar_prev, cfg_scale, guidance_scale):
-    arguments = abar, abar_prev, cfg_scale, guidance_scale
-    exact, size = exact_coefficients(*arguments)
-    got = backend.extension().step_coefficients(*arguments)
-    python = ops.step_coefficients(*arguments)
-    python = python.latents, python.noise_uncond, python.noise_cond, python.gradient
-    for value, ours, truth, scale in zip(got, python, exact, size, strict=True):
+def test_step_coefficients(abar, abar_prev):
+    """Against the DDIM update written out, x0 first, with fifty digits."""
+    getcontext().prec = 50
+    before, after = Decimal(abar_prev), Decimal(abar)
+    # z_prev = sqrt(abar_prev) x0 + sqrt(1 - abar_prev) eps,  x0 = (z - sqrt(1 - abar) eps) / sqrt(abar)
+    of_z = before.sqrt() / after.sqrt()
+    of_x0, of_noise = before.sqrt() * (1 - after).sqrt() / after.sqrt(), (1 - before).sqrt()
+    sizes = of_z, of_noise + of_x0
+    for value, truth, size in zip(ops.step_coefficients(abar, abar_prev), (of_z, of_noise - of_x0), sizes, strict=True):
         # 1 - abar loses digits where abar is near 1: relative to the size of its root
-        allowed = 8 * 2.0**-53 * float(scale)
-        assert abs(Decimal(value) - truth) <= allowed
-        assert abs(value - ours) <= allowed
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [(0.0, 0.5, 1.0, 0.0), (0.5, 1.5, 1.0, 0.0), (float("nan"), 0.5, 1.0, 0.0), (0.5, 0.6, float("inf"), 0.0),
-     (0.5, 0.6, 1.0, float("nan"))],
-)  # fmt: skip
-def test_step_coefficients_outside_their_range(bad):
-    with pytest.raises(ValueError, match="must be"):
-        backend.extension().step_coefficients(*bad)
+        assert abs(Decimal(value) - truth) <= 8 * 2.0**-53 * float(size)
 
 
 AXES = [(1, 1), (1, 5), (5, 1), (2, 3), (7, 3), (3, 7), (8, 8), (16, 5), (64, 17), (512, 224), (224, 512), (131, 130)]
