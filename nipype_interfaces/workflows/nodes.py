@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from napari_neuraldiffuser.core.params import DiffusionParams, Params, Settings, WorkflowParams
+from nipype.interfaces.base import BaseInterface
 from nipype.pipeline import engine as pe
 
 from nipype_interfaces.no_environment import IdentityInterface
@@ -40,7 +41,9 @@ class Plan:
         return self.device.startswith("cuda")
 
 
-def make_node(interface: Any, name: str, plan: Plan, *params: Params, iterfield: Sequence[str] = ()) -> pe.Node:
+def make_node(
+    interface: BaseInterface, name: str, plan: Plan, *params: Params, iterfield: Sequence[str] = ()
+) -> pe.Node:
     """A node of an interface with the params objects as inputs; a MapNode where `iterfield` is given."""
     node = pe.MapNode(interface, list(iterfield), name=name) if iterfield else pe.Node(interface, name=name)
     node.config = {section: dict(options) for section, options in KEEP_OUTPUTS.items()}
@@ -55,7 +58,7 @@ def make_node(interface: Any, name: str, plan: Plan, *params: Params, iterfield:
     return set_inputs(node, *params)
 
 
-def quick_node(interface: Any, name: str, plan: Plan, *params: Params) -> pe.Node:
+def quick_node(interface: BaseInterface, name: str, plan: Plan, *params: Params) -> pe.Node:
     """A node that takes no time: it runs where the workflow runs, and is no job of a batch system."""
     node = make_node(interface, name, plan, *params)
     node.run_without_submitting = True

@@ -2,28 +2,32 @@
 
 import gzip
 import io
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
 
+from napari_neuraldiffuser.core.base.contracts import StimulusIds
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import atomic_path, write_json
 from napari_neuraldiffuser.core.outputs.names import Derivatives, sidecar, stem
+
+if TYPE_CHECKING:
+    from nibabel.spatialimages import SpatialImage
+
+    from napari_neuraldiffuser.core.nsd import BrainSource, Rois
 
 UNREGIONED = "background"
 COMPRESSION = 6
 
 
-def write_anatomy(subject: Any, places: Derivatives) -> list[str]:
+def write_anatomy(subject: "BrainSource", places: Derivatives) -> list[str]:
     """Write the anatomy and every ROI family, with label tables, to the subject's `anat` folder.
 
     Parameters
     ----------
-    subject : nsd.Subject or nsd.OwnScans
-        Asked for `anatomy()`, `roi_names()` and `rois(name)`.
+    subject : BrainSource
     places : Derivatives
 
     Returns
@@ -50,7 +54,7 @@ def write_anatomy(subject: Any, places: Derivatives) -> list[str]:
     return notes
 
 
-def write_regions(rois: Any, path: Path) -> None:
+def write_regions(rois: "Rois", path: Path) -> None:
     """Write one family as a label volume (`.nii.gz`), a BIDS label table (`.tsv`) and a sidecar with its name."""
     labels = np.maximum(rois.labels, 0)
     image = nib.Nifti1Image(labels.astype(np.min_scalar_type(int(labels.max(initial=0)))), rois.affine)
@@ -65,7 +69,7 @@ def write_regions(rois: Any, path: Path) -> None:
         write_json(about, {"Family": rois.name})
 
 
-def write_shown(places: Derivatives, stimulus_ids: Sequence[int], seen: np.ndarray, start: np.ndarray) -> None:
+def write_shown(places: Derivatives, stimulus_ids: StimulusIds, seen: np.ndarray, start: np.ndarray) -> None:
     """Write what reconstructions are compared with.
 
     Parameters
@@ -80,7 +84,7 @@ def write_shown(places: Derivatives, stimulus_ids: Sequence[int], seen: np.ndarr
             _write_if_new(places.shown(int(stimulus), what), png_bytes(image))
 
 
-def volume_bytes(image: Any) -> bytes:
+def volume_bytes(image: "SpatialImage") -> bytes:
     """A NIfTI image as the bytes of a `.nii.gz`: equal images give equal bytes."""
     return gzip.compress(nib.Nifti1Image.from_image(image).to_bytes(), COMPRESSION, mtime=0)
 

@@ -72,10 +72,11 @@ class SubjectResult:
         return finite(self.summary.get("paired", {}).get(metric, {}).get("mean"))
 
 
-def finite(value: Any) -> float | None:
+def finite(value: object) -> float | None:
     """A number as it is, and None for anything else."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return value if number else None
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        return value
+    return None
 
 
 def read_subjects(out_dir: Path, labels: Sequence[str] | None) -> tuple[list[SubjectResult], list[str]]:
