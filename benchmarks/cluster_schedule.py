@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import _census as census
-from _virtual_cluster import Clock, Cluster, Schedule, VirtualPlugin, plain_name, stubbed, touch, virtual_time
+import common.census as census
+from common.virtual_cluster import Clock, Cluster, Schedule, VirtualPlugin, plain_name, stubbed, touch, virtual_time
 
 from napari_neuraldiffuser.core.base.files import write_json
 from napari_neuraldiffuser.core.job.spec import Job

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _timing import quartiles, ratio
+from common.timing import quartiles, ratio
 
 from napari_neuraldiffuser.core.base.files import write_json
 

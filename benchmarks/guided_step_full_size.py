@@ -20,7 +20,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from _timing import quartiles, ratio, seconds_cpu  # noqa: E402
+from common.timing import quartiles, ratio, seconds_cpu  # noqa: E402
 
 from napari_neuraldiffuser.core.base.files import write_json  # noqa: E402
 from napari_neuraldiffuser.core.diffusion import pipeline

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
-from _case import Case
-from _decoder_cases import group_norm_silu, prepare_image
-from _kernel_rows import COPY, measure, verdicts
-from _step_cases import feature_loss_grad, guided_step
-from _timing import Plan, make_clock, settle_allocator
+from common.case import Case
+from common.decoder_cases import group_norm_silu, prepare_image
+from common.kernel_rows import COPY, measure, verdicts
+from common.step_cases import feature_loss_grad, guided_step
+from common.timing import Plan, make_clock, settle_allocator
 
 from napari_neuraldiffuser.core.base.files import write_json
 from napari_neuraldiffuser.core.networks.kernels import ops

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import _runs as runs
+import common.runs as runs
 
 from napari_neuraldiffuser.core.base.files import write_json
 from napari_neuraldiffuser.core.nsd import simulate

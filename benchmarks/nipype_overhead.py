@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import _runs as runs
-from _timing import quartiles, ratio
+import common.runs as runs
+from common.timing import quartiles, ratio
 
 from napari_neuraldiffuser.core.base.files import write_json
 from napari_neuraldiffuser.core.nsd import simulate

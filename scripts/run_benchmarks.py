@@ -31,7 +31,7 @@ def main() -> int:
 def run_all(args: argparse.Namespace) -> list[str]:
     """Run the scripts; names of those that failed."""
     args.out.mkdir(parents=True, exist_ok=True)
-    scripts = sorted(p for p in (ROOT / "benchmarks").glob("*.py") if not p.name.startswith("_"))
+    scripts = sorted((ROOT / "benchmarks").glob("*.py"))
     return [script.name for script in scripts if not run(script, args)]
 
 

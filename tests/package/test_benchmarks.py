@@ -38,12 +38,12 @@ def with_median(value, **changes):
 
 
 def test_ratio_is_baseline_over_ours_round_by_round(load):
-    ratio = load("_timing").ratio([2.0, 40.0, 8.0], [1.0, 10.0, 1.0])
+    ratio = load("common.timing").ratio([2.0, 40.0, 8.0], [1.0, 10.0, 1.0])
     assert ratio == {"median": 4.0, "q25": 3.0, "q75": 6.0, "n": 3}
 
 
 def test_every_contender_runs_once_a_round_and_the_order_rotates(load):
-    timing = load("_timing")
+    timing = load("common.timing")
     plan, order = timing.Plan(rounds=3, budget=60.0), []
 
     def clock(call, repeats):
@@ -56,28 +56,28 @@ def test_every_contender_runs_once_a_round_and_the_order_rotates(load):
 
 
 def test_a_spent_budget_ends_after_the_least_rounds(load):
-    timing = load("_timing")
+    timing = load("common.timing")
     times = timing.interleave({"a": None}, timing.Plan(budget=0.0, least_rounds=4), lambda call, repeats: 1.0)
     assert len(times["a"]) == 4
 
 
 def test_the_fastest_formulation_is_chosen(load):
-    timing = load("_timing")
+    timing = load("common.timing")
     builders = {"slow": lambda: 3.0, "fast": lambda: 1.0, "medium": lambda: 2.0}
     assert timing.fastest(builders, timing.Plan(), lambda call, repeats: call) == ("fast", 1.0)
 
 
 def test_copy_moves_as_many_bytes_as_asked(load, monkeypatch):
-    rows = load("_kernel_rows")
+    rows = load("common.kernel_rows")
     assert rows.copy_bytes(8000, "cpu")()[0].numel() == 1000  # 4 kB read and 4 kB written
     monkeypatch.setattr(rows, "PIECE", 1000)
     assert rows.copy_bytes(8000, "cpu")()[0].numel() == 250  # in four pieces
 
 
 def test_a_wrong_kernel_is_not_measured(load, monkeypatch):
-    case = load("_step_cases").guided_step(2, torch.float32, "cpu")
+    case = load("common.step_cases").guided_step(2, torch.float32, "cpu")
     wrong = replace(case, ours=lambda: (case.eager()[0] * 1.001,))
-    rows, timing = load("_kernel_rows"), load("_timing")
+    rows, timing = load("common.kernel_rows"), load("common.timing")
     monkeypatch.setattr(rows, "interleave", lambda *_: pytest.fail("measured"))
     with pytest.raises(RuntimeError, match="of ours must agree with the formula"):
         rows.measure(wrong, timing.Plan(burst=1e-4), timing.seconds_cpu, compiled=False)
@@ -86,9 +86,11 @@ def test_a_wrong_kernel_is_not_measured(load, monkeypatch):
 @pytest.mark.parametrize("name", ["feature_loss_grad", "guided_step"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_rows_of_a_case(load, name, dtype):
-    case = getattr(load("_step_cases"), name)(2, dtype, "cpu")
-    timing = load("_timing")
-    rows = load("_kernel_rows").measure(case, timing.Plan(rounds=2, burst=1e-4), timing.seconds_cpu, compiled=False)
+    case = getattr(load("common.step_cases"), name)(2, dtype, "cpu")
+    timing = load("common.timing")
+    rows = load("common.kernel_rows").measure(
+        case, timing.Plan(rounds=2, burst=1e-4), timing.seconds_cpu, compiled=False
+    )
     assert [r["baseline"] for r in rows] == ["eager", "best eager", "copy of the same bytes"]
     assert all(r["ratio"]["n"] == 2 and r["ratio"]["median"] > 0 and r["ours"]["median"] > 0 for r in rows)
     json.dumps(rows)
@@ -96,7 +98,7 @@ def test_rows_of_a_case(load, name, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_every_rival_of_the_decoder_cases_computes_the_same(load, dtype):
-    cases, rows = load("_decoder_cases"), load("_kernel_rows")
+    cases, rows = load("common.decoder_cases"), load("common.kernel_rows")
     for case in (
         cases.prepare_image(1, dtype, "cpu", channels_last=True),
         cases.group_norm_silu(2, dtype, "cpu", (64, 8, 8)),
@@ -107,14 +109,14 @@ def test_every_rival_of_the_decoder_cases_computes_the_same(load, dtype):
 
 
 def test_bytes_that_an_operation_must_move(load):
-    case = load("_step_cases").guided_step(2, torch.bfloat16, "cpu")
+    case = load("common.step_cases").guided_step(2, torch.bfloat16, "cpu")
     assert case.moved == 2 * 4 * 64 * 64 * (3 * 4 + 2 * 2)  # z, gradient and result in float32, predictions in bfloat16
-    case = load("_step_cases").feature_loss_grad(3, torch.float32, "cpu")
+    case = load("common.step_cases").feature_loss_grad(3, torch.float32, "cpu")
     assert case.moved == 6 * 50 * 768 * 4 * (3 + 3 + 1)
 
 
 def test_a_target_is_judged_by_its_worst_row(load):
-    rows = load("_kernel_rows")
+    rows = load("common.kernel_rows")
     target = rows.Target("cpu", "guided_step", "eager", 4.0)
     both = [with_median(9.0), with_median(3.9, case="B=16"), with_median(0.1, baseline="torch.compile")]
     assert rows.verdict(target, both).startswith("missed")
@@ -125,7 +127,7 @@ def test_a_target_is_judged_by_its_worst_row(load):
 
 
 def test_launches_are_judged_on_cuda_only(load):
-    rows = load("_kernel_rows")
+    rows = load("common.kernel_rows")
     assert not any("launches" in line for line in rows.verdicts([row()], "cpu"))
     lines = rows.verdicts([row(device="cuda"), row(device="cuda", ours={"launches": 2})], "cuda")
     assert any(line.startswith("missed") and "guided_step: launches 2, allowed 1" in line for line in lines)
@@ -147,7 +149,7 @@ def node(name, gpu=False):
 
 
 def test_cost_of_an_image_is_counted_step_by_step(load):
-    census, diffusion, guidance = load("_census"), DiffusionParams(), GuidanceParams()
+    census, diffusion, guidance = load("common.census"), DiffusionParams(), GuidanceParams()
     assert census.GUIDED_STEP == pytest.approx(7.68, abs=0.005)
     guided, plain = census.image_tflop(diffusion, guidance)
     assert plain == pytest.approx(37 * 2 * 0.80 + 2.52)
@@ -157,7 +159,7 @@ def test_cost_of_an_image_is_counted_step_by_step(load):
 
 
 def test_a_virtual_job_waits_for_a_place_of_its_kind(load):
-    virtual = load("_virtual_cluster")
+    virtual = load("common.virtual_cluster")
     cluster = virtual.Cluster(gpus=2, cpus=1, duration=lambda node: 10.0)
     jobs = [cluster.place(node(f"_recon{k}", gpu=True), now=1.0) for k in range(3)]
     assert [(job.start, job.end) for job in jobs] == [(1.0, 11.0), (1.0, 11.0), (11.0, 21.0)]
@@ -167,7 +169,7 @@ def test_a_virtual_job_waits_for_a_place_of_its_kind(load):
 
 
 def test_the_virtual_clock_skips_waiting_and_the_inside_of_jobs(load, monkeypatch):
-    virtual, real = load("_virtual_cluster"), [100.0]
+    virtual, real = load("common.virtual_cluster"), [100.0]
     monkeypatch.setattr(virtual.time, "process_time", lambda: real[0])
     clock = virtual.Clock(poll=5.0)
     real[0] += 2.0
@@ -206,7 +208,7 @@ def test_kills_are_spread_over_the_run(load):
 
 
 def test_what_a_killed_run_left_is_read_from_its_folder(load, tmp_path):
-    runs = load("_runs")
+    runs = load("common.runs")
     places = tmp_path / "out" / "work" / "wf" / "sub_01_wf"
 
     def make(name, *files):
@@ -231,7 +233,7 @@ def test_files_outside_of_the_work_folder_are_compared(load, tmp_path):
     for name in ("a.png", "work/x.pklz", "sub-01/work/b.png"):
         (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "out" / name).write_text(name)
-    found = load("_runs").outputs(tmp_path)
+    found = load("common.runs").outputs(tmp_path)
     assert list(found) == ["a.png", "sub-01/work/b.png"]
     assert load("nipype_kills").different(found, found | {"a.png": "0", "c": "1"}) == ["a.png", "c"]
 
@@ -294,7 +296,7 @@ def test_a_folder_of_other_rounds_is_refused(load, tmp_path, monkeypatch):
 
 
 def test_overhead_is_the_plain_call_over_ours(load):
-    overhead, spent = load("nipype_overhead"), load("_runs").Spent
+    overhead, spent = load("nipype_overhead"), load("common.runs").Spent
     row = overhead.compared("Linear", overhead.PLAIN, [spent(10.0, 8.0), spent(20.0, 8.0)], [spent(20.0, 10.0)] * 2)
     assert (row["ratio"]["median"], row["cpu"]["ratio"]["median"]) == (0.75, 0.8)
     assert "overhead 25.0 %" in overhead.line(row)

@@ -17,9 +17,10 @@ def runs():
     """The benchmarks' module of runs in processes of their own."""
     folder = str(ROOT / "benchmarks")
     sys.path.insert(0, folder)
-    yield importlib.import_module("_runs")
+    yield importlib.import_module("common.runs")
     sys.path.remove(folder)
-    del sys.modules["_runs"]
+    for name in ("common", "common.runs"):
+        del sys.modules[name]
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from _case import Case
-from _timing import Plan, fastest, interleave, launches, quartiles, ratio
+
+from common.case import Case
+from common.timing import Plan, fastest, interleave, launches, quartiles, ratio
 
 COPY = "copy of the same bytes"
 PIECE = 1 << 29  # bytes of the largest buffer of the copy

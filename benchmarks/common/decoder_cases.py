@@ -3,9 +3,9 @@
 from functools import partial
 
 import torch
-from _case import Call, Case, describe, forward_backward, size_of
 from torch.nn import functional as F
 
+from common.case import Call, Case, describe, forward_backward, size_of
 from napari_neuraldiffuser.core.networks.kernels import ops
 
 aten = torch.ops.aten
