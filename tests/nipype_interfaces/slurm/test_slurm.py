@@ -165,8 +165,8 @@ def test_killed_cancelled_and_too_large_jobs_are_told_apart_and_a_rerun_does_the
     thread = meanwhile(kill)
     found = failed_run(wf, tmp_path)
     thread.join(5)
-    assert set(found) == {"several 2", "cancelled", "large"}
-    killed, cancelled, large = (found[name].message for name in ("several 2", "cancelled", "large"))
+    assert set(found) == {"several, part 2", "cancelled", "large"}
+    killed, cancelled, large = (found[name].message for name in ("several, part 2", "cancelled", "large"))
     assert "several, part 2: SLURM job" in killed and "killed (signal 9)" in killed and "state FAILED" in killed
     assert "it was cancelled" in cancelled and "state CANCELLED" in cancelled
     assert "it needed more memory than the 400M it had" in large and "--mem in the sbatch_args" in large
@@ -291,8 +291,8 @@ def test_a_subject_with_a_killed_chunk_equals_linear_bit_for_bit(cluster, job, t
     thread = meanwhile(kill)
     found = failed_run(wf, base)
     thread.join(5)
-    assert set(found) == {"sub-01 reconstruct/recon 2"}
-    assert "sub-01 reconstruct/recon, part 2: SLURM job" in found["sub-01 reconstruct/recon 2"].message
+    assert set(found) == {"sub-01 reconstruct/recon, part 2"}
+    assert "sub-01 reconstruct/recon, part 2: SLURM job" in found["sub-01 reconstruct/recon, part 2"].message
     images = {path: path.stat().st_mtime_ns for path in chunk.rglob("*.png")}
     before = {name: stamp for name, stamp in times(base, "").items() if not name.endswith(("index", "check"))}
     assert any(name.endswith("_recon0") for name in before)
