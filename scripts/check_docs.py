@@ -79,7 +79,7 @@ def _targets(root: Path, text: str) -> Iterable[str]:
 def _paths(root: Path, page: Path, text: str) -> Iterable[str]:
     """Paths in backticks that begin with a folder of ours, files of ours without a folder, and scripts in commands."""
     tops = {p.name for top in (root, *(root / name for name in PACKAGES)) if top.is_dir() for p in top.iterdir()}
-    places = (root, page.parent, *(root / name for name in PACKAGES))
+    places = (root, page.parent, *(root / name for name in (*PACKAGES, "tests")))
     for name in dict.fromkeys([*NAMED.findall(text), *COMMAND.findall(text)]):
         if "/" not in name:
             there = any(next((root / top).rglob(name), None) for top in _folders(root)) or (root / name).exists()
