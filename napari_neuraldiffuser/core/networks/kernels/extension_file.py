@@ -48,7 +48,7 @@ def load(path: Path) -> ModuleType:
     Raises
     ------
     NotLoadable
-        If torch is too old for it, or the file is no extension module by its name.
+        If torch is too old for it, the file is no extension module by its name, or it has other operations.
     Exception
         Whatever the dynamic linker or the registration finds wrong.
     """
@@ -61,8 +61,13 @@ def load(path: Path) -> ModuleType:
         raise NotLoadable(f"{path} is not a Python extension module (the name must end in .so)")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    registration = importlib.import_module("napari_neuraldiffuser.core.networks.kernels.registration")
+    if strange := registration.strange():
+        raise NotLoadable(
+            f"{path.name} was compiled from other sources: {', '.join(strange)} must have other arguments"
+        )
     sys.modules[MODULE] = module
-    importlib.import_module("napari_neuraldiffuser.core.networks.kernels.registration").register()
+    registration.register()
     return module
 
 

@@ -7,6 +7,7 @@ loss of `feature_loss_grad` to the features, through `guided_step` to every term
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from inspect import signature
 from typing import Any
 
 import torch
@@ -16,6 +17,18 @@ from napari_neuraldiffuser.core.networks.kernels.checks import OpsError, accumul
 from napari_neuraldiffuser.core.networks.kernels.reference import table_columns
 
 NAMESPACE = "neuraldiffuser"
+
+
+def strange() -> list[str]:
+    """Operations of the loaded extension that have other arguments than here: it was compiled from other sources."""
+    return [name for name, fake in FAKES.items() if _arguments(name) != list(signature(fake).parameters)]
+
+
+def _arguments(name: str) -> list[str]:
+    """Names of the arguments of a loaded operation; none where there is no such operation."""
+    operation, _, overload = name.partition(".")
+    schemas = torch._C._jit_get_schemas_for_operator(f"{NAMESPACE}::{operation}")
+    return [a.name for schema in schemas if schema.overload_name == overload for a in schema.arguments]
 
 
 @cache
