@@ -239,7 +239,7 @@ def _device_gap(device: "torch.device") -> str:
     return gap
 
 
-def _gap(torch, info: dict[str, Any], capability: tuple[int, int]) -> str:
+def _gap(torch: ModuleType, info: dict[str, Any], capability: tuple[int, int]) -> str:
     """Why the CUDA kernels do not run on a GPU of this capability; empty if they do."""
     if getattr(torch.version, "hip", None):
         return "the kernels are for NVIDIA GPUs, and this torch is built for ROCm."
@@ -257,13 +257,14 @@ def _gap(torch, info: dict[str, Any], capability: tuple[int, int]) -> str:
     )
 
 
-def _active(torch, info: dict[str, Any], devices: list[dict[str, Any]]) -> tuple[str, str]:
+def _active(torch: ModuleType, info: dict[str, Any], devices: list[dict[str, Any]]) -> tuple[str, str]:
     cpu = f"C++ kernels run on the CPU (instruction set {info.get('isa')})"
     built = ", ".join(info.get("architectures", ()))
     if not devices:
         cuda = f"CUDA kernels for {built} are built" if info.get("cuda") else "no CUDA kernels are built"
         return "cpu", f"{cpu}; {cuda}, and torch sees no GPU."
-    gaps = [_gap(torch, info, tuple(map(int, device["capability"].split(".")))) for device in devices]
+    capabilities = (device["capability"].split(".") for device in devices)
+    gaps = [_gap(torch, info, (int(major), int(minor))) for major, minor in capabilities]
     reached = [device["name"] for device, gap in zip(devices, gaps, strict=True) if not gap]
     missed = "".join(f" On {d['name']} plain PyTorch runs: {gap}" for d, gap in zip(devices, gaps, strict=True) if gap)
     if not reached:
@@ -271,7 +272,7 @@ def _active(torch, info: dict[str, Any], devices: list[dict[str, Any]]) -> tuple
     return "cuda", f"{cpu}, CUDA kernels for {built} on {', '.join(reached)}.{missed}"
 
 
-def _cuda_devices(torch) -> list[dict[str, Any]]:
+def _cuda_devices(torch: ModuleType) -> list[dict[str, Any]]:
     if not torch.cuda.is_available():
         return []
     devices = []

@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _compiled(device: str) -> bool:
     return backend.kernels_for(torch.device(device)) is not None
 

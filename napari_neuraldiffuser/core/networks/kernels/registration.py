@@ -42,7 +42,7 @@ def register() -> None:
         torch.library.register_autograd(f"{NAMESPACE}::{name}", _once)
 
 
-def call(operation: Callable, differentiable: Sequence[Tensor], *args: Any) -> Any:
+def call(operation: torch._ops.OpOverload, differentiable: Sequence[Tensor], *args: Any) -> Any:
     """Call a compiled operation; what its checks find is an OpsError.
 
     The dispatcher's own autograd layer is written in Python and takes longer than the kernel of a small tensor.  The
@@ -61,12 +61,16 @@ def call(operation: Callable, differentiable: Sequence[Tensor], *args: Any) -> A
         raise OpsError(str(error)) from error
 
 
-def _below_autograd(operation: Callable, *args: Any) -> Any:
+def _below_autograd(operation: Callable[..., Any], *args: Any) -> Any:
     with torch._C._AutoDispatchBelowAutograd():
         return operation(*args)
 
 
 # ---- fake kernels: shape, dtype and strides of the outputs ---------------------------------------
+
+Tensors = Sequence[Tensor]
+Args = tuple[Any, ...]
+"""Arguments of an operation, or their gradients: None for constants."""
 
 
 def _beside(first: Tensor, *others: Tensor) -> None:
@@ -76,38 +80,53 @@ def _beside(first: Tensor, *others: Tensor) -> None:
             raise RuntimeError(f"All tensors must be on {first.device} like the first, got {other.device}. Move them.")
 
 
-def _fake_feature_loss_grad(features, targets, weights, grad_scale=1.0):
+def _fake_feature_loss_grad(
+    features: Tensors, targets: Tensors, weights: Tensor, grad_scale: float = 1.0
+) -> tuple[Tensor, list[Tensor]]:
     _beside(*features, *targets, weights)
     loss = features[0].new_empty(features[0].shape[:1], dtype=accumulation_dtype(features[0].dtype))
     return loss, [torch.empty_like(f, memory_format=torch.contiguous_format) for f in features]
 
 
-def _fake_guided_step(terms, coefficients):
+def _fake_guided_step(terms: Tensors, coefficients: Sequence[float]) -> Tensor:
     _beside(*terms)
     return _dense_like(terms[0])
 
 
-def _fake_guided_step_table(terms, table):
+def _fake_guided_step_table(terms: Tensors, table: Tensor) -> Tensor:
     _beside(*terms, table)
     return _dense_like(terms[0])
 
 
-def _fake_prepare_image(image, size, mean, std):
+def _fake_prepare_image(image: Tensor, size: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     return image.new_empty((image.shape[0], 3, size, size))
 
 
-def _fake_prepare_image_backward(grad, image, size, mean, std):
+def _fake_prepare_image_backward(
+    grad: Tensor, image: Tensor, size: int, mean: Sequence[float], std: Sequence[float]
+) -> Tensor:
     _beside(image, grad)
     return _dense_like(image)
 
 
-def _fake_group_norm_silu(x, weight, bias, groups, eps=1e-5, silu=True):
+def _fake_group_norm_silu(
+    x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float = 1e-5, silu: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
     _beside(x, weight, bias)
     mean, rstd = (x.new_empty((x.shape[0], groups), dtype=accumulation_dtype(x.dtype)) for _ in range(2))
     return _norm_out(x), mean, rstd
 
 
-def _fake_group_norm_silu_backward(grad, x, mean, rstd, weight, bias, groups, silu=True):
+def _fake_group_norm_silu_backward(
+    grad: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    groups: int,
+    silu: bool = True,
+) -> Tensor:
     _beside(x, grad, mean, rstd, weight, bias)
     return _norm_out(x)
 
@@ -122,11 +141,11 @@ def _dense_like(x: Tensor) -> Tensor:
     return torch.empty_like(x, memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
-def _channels_last_strides(batch, channels, height, width):
+def _channels_last_strides(batch: int, channels: int, height: int, width: int) -> tuple[int, ...]:
     return channels * height * width, 1, channels * width, channels
 
 
-FAKES = {
+FAKES: dict[str, Callable[..., Any]] = {
     "feature_loss_grad": _fake_feature_loss_grad,
     "guided_step": _fake_guided_step,
     "guided_step.table": _fake_guided_step_table,
@@ -140,25 +159,25 @@ FAKES = {
 # ---- derivatives ---------------------------------------------------------------------------------
 
 
-def _once(ctx, *upstream):
+def _once(ctx: Any, *upstream: Any) -> None:
     raise RuntimeError("The operation must be differentiated once, got a second derivative. Use create_graph=False.")
 
 
-def _no_constants(needed, *names) -> None:
+def _no_constants(needed: Sequence[bool | Sequence[bool]], *names: str) -> None:
     """A gradient that does not exist must not be taken for zero."""
     for name, wanted in zip(names, needed, strict=True):
         if any(wanted) if isinstance(wanted, (list, tuple)) else wanted:
             raise RuntimeError(f"{name} must be constant, got a tensor that requires a gradient. Detach it.")
 
 
-def _feature_loss_setup(ctx, inputs, output):
+def _feature_loss_setup(ctx: Any, inputs: Args, output: Any) -> None:
     _, grads = output
     ctx.mark_non_differentiable(*grads)
     ctx.save_for_backward(*grads)
     ctx.grad_scale = inputs[3]
 
 
-def _feature_loss_backward(ctx, upstream, _):
+def _feature_loss_backward(ctx: Any, upstream: Tensor, _: Any) -> Args:
     if torch.is_grad_enabled():
         _once(ctx)
     _no_constants(ctx.needs_input_grad[1:3], "targets", "weights")
@@ -170,50 +189,51 @@ def _feature_loss_backward(ctx, upstream, _):
     return scaled, [None] * len(grads), *[None] * (len(ctx.needs_input_grad) - 2)
 
 
-def _guided_step_setup(ctx, inputs, output):
+def _guided_step_setup(ctx: Any, inputs: Args, output: Any) -> None:
     terms, ctx.coefficients = inputs
     ctx.dtypes = [term.dtype for term in terms]
 
 
-def _guided_step_backward(ctx, upstream):
+def _guided_step_backward(ctx: Any, upstream: Tensor) -> Args:
     return _scaled(ctx, upstream, ctx.coefficients, ctx.needs_input_grad[0]), None
 
 
-def _guided_step_table_setup(ctx, inputs, output):
+def _guided_step_table_setup(ctx: Any, inputs: Args, output: Any) -> None:
     terms, table = inputs
     ctx.save_for_backward(table)
     ctx.dtypes = [term.dtype for term in terms]
 
 
-def _guided_step_table_backward(ctx, upstream):
+def _guided_step_table_backward(ctx: Any, upstream: Tensor) -> Args:
     _no_constants(ctx.needs_input_grad[1:2], "table")
-    columns = table_columns(*ctx.saved_tensors, upstream)
+    (table,) = ctx.saved_tensors
+    columns = table_columns(table, upstream)
     return _scaled(ctx, upstream, columns, ctx.needs_input_grad[0]), None
 
 
-def _scaled(ctx, upstream, coefficients, needed):
+def _scaled(ctx: Any, upstream: Tensor, coefficients: Sequence[Any], needed: Sequence[bool]) -> list[Tensor | None]:
     wide = upstream.to(accumulation_dtype(upstream.dtype))
     terms = zip(coefficients, ctx.dtypes, needed, strict=True)
     return [(wide * c).to(dtype) if wanted else None for c, dtype, wanted in terms]
 
 
-def _constant(operation: Callable, *args: Any) -> Tensor:
+def _constant(operation: Callable[..., Any], *args: Any) -> Tensor:
     """A first derivative; with create_graph it goes through autograd, which then refuses the second."""
     return operation(*args) if torch.is_grad_enabled() else _below_autograd(operation, *args)
 
 
-def _prepare_image_setup(ctx, inputs, output):
+def _prepare_image_setup(ctx: Any, inputs: Args, output: Any) -> None:
     image, *ctx.settings = inputs
     ctx.save_for_backward(image)
 
 
-def _prepare_image_backward(ctx, upstream):
+def _prepare_image_backward(ctx: Any, upstream: Tensor) -> Args:
     (image,) = ctx.saved_tensors
     grad = _constant(torch.ops.neuraldiffuser.prepare_image_backward.default, upstream, image, *ctx.settings)
     return grad, None, None, None
 
 
-def _group_norm_setup(ctx, inputs, output):
+def _group_norm_setup(ctx: Any, inputs: Args, output: Any) -> None:
     x, weight, bias, ctx.groups, _, ctx.silu = inputs
     _, mean, rstd = output
     ctx.mark_non_differentiable(mean, rstd)
@@ -221,7 +241,7 @@ def _group_norm_setup(ctx, inputs, output):
     ctx.save_for_backward(x, mean, rstd, weight, bias)
 
 
-def _group_norm_backward(ctx, upstream, *_):
+def _group_norm_backward(ctx: Any, upstream: Tensor | None, *_: Any) -> Args:
     _no_constants(ctx.needs_input_grad[1:3], "weight", "bias")
     if upstream is None:  # nobody asks for a gradient through the picture
         return None, None, None, None, None, None
@@ -230,7 +250,7 @@ def _group_norm_backward(ctx, upstream, *_):
     return grad, None, None, None, None, None
 
 
-DERIVATIVES = {
+DERIVATIVES: dict[str, tuple[Callable[..., None], Callable[..., Args]]] = {
     "feature_loss_grad": (_feature_loss_setup, _feature_loss_backward),
     "guided_step": (_guided_step_setup, _guided_step_backward),
     "guided_step.table": (_guided_step_table_setup, _guided_step_table_backward),
@@ -239,19 +259,20 @@ DERIVATIVES = {
 }
 
 
-def _direct(name: str) -> Callable:
+def _direct(name: str) -> Callable[..., Any]:
     """`DERIVATIVES[name]` as an autograd function: a third of the overhead of the registered derivative."""
     setup, backward = DERIVATIVES[name]
     namespace = getattr(torch.ops, NAMESPACE)
 
     # with `ctx` in forward: the form with a setup_context of its own takes twice the time
-    def forward(ctx, *args):
+    def forward(ctx: Any, *args: Any) -> Any:
         out = _below_autograd(getattr(namespace, name).default, *args)
         setup(ctx, args, out)
         return out
 
     methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
-    return type(f"Direct_{name}", (torch.autograd.Function,), methods).apply
+    direct: Any = type(f"Direct_{name}", (torch.autograd.Function,), methods)
+    return direct.apply
 
 
 # those whose tensors are arguments of their own: an autograd function does not look into lists
