@@ -1,12 +1,12 @@
 """File > Open Sample: the simulated subject, written on first use, and a finished result, shipped with the package."""
 
 import json
-from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import QEvent, QEventLoop, QObject, QTimer
+from qtpy.QtCore import QEventLoop, QObject
+from qtpy.QtWidgets import QWidget
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.progress import Cancelled
@@ -14,6 +14,8 @@ from napari_neuraldiffuser.core.params import SimulationParams
 from napari_neuraldiffuser.widgets.files.folders import read_nsd, read_output
 from napari_neuraldiffuser.widgets.files.reader import LayerData
 from napari_neuraldiffuser.widgets.session.engine import Engine, Task
+from napari_neuraldiffuser.widgets.session.panel import ActivityBar
+from napari_neuraldiffuser.widgets.session.session import WindowWatch
 from napari_neuraldiffuser.widgets.session.state import cache_folder
 
 SIMULATION = SimulationParams()
@@ -70,39 +72,29 @@ class Simulation(QObject):
 
     running: "Simulation | None" = None
 
-    def __init__(self, engine: Engine, window: Any = None) -> None:
+    def __init__(self, engine: Engine, window: QWidget | None = None) -> None:
         super().__init__()
-        self.engine, self.window = engine, window
-        self.loop = QEventLoop()
-        self.bar: Any = None
-        self.result: Any = None
+        self.engine = engine
+        self.watch = WindowWatch(window) if window is not None else None
+        self.loop, self.activity = QEventLoop(), ActivityBar(self.cancel)
+        self.result: dict[str, Any] | Exception | None = None
         self.task: Task | None = None
-        self._making = False
 
-    def run(self, folder: Path, params: SimulationParams) -> Any:
-        """The result of the engine's call, or the exception that ended it."""
+    def run(self, folder: Path, params: SimulationParams) -> dict[str, Any] | Exception | None:
+        """The result of the engine's call, the exception that ended it, or None where the application ended."""
         Simulation.running = self
-        if self.window is not None:
-            self.window.installEventFilter(self)
+        if self.watch is not None:
+            self.watch.closed.connect(self._window_closed)
         try:
             self.task = self.engine.call("simulate", {"folder": str(folder), "params": params.to_dict()})
-            self.task.told.connect(self._tell)
+            self.task.told.connect(self.activity.tell)
             self.task.ended.connect(self._end)
             self.loop.exec()
         finally:
-            Simulation.running = None
-            self._unfollow()
-            if self.bar is not None:
-                self.bar.close()
+            Simulation.running = self.watch = None
+            self.activity.close()
             self.engine.stop()
         return self.result
-
-    def _unfollow(self) -> None:
-        try:
-            if self.window is not None:
-                self.window.removeEventFilter(self)
-        except RuntimeError:
-            pass  # it is gone
 
     def cancel(self) -> None:
         """End at once: a subject without its last file is written again."""
@@ -110,52 +102,12 @@ class Simulation(QObject):
             self.task.cancelling = True
         self.engine.stop()
 
-    def eventFilter(self, window: Any, event: QEvent) -> bool:
-        """Qt's name.  A close can be refused, by a question for instance: look whether it was, afterwards."""
-        if event.type() == QEvent.Type.Close:
-            QTimer.singleShot(0, self._window_closed)
-        return False
-
     def _window_closed(self) -> None:
-        try:
-            hidden = not self.window.isVisible()
-        except RuntimeError:  # Qt's half of the window is gone already
-            hidden = True
-        if hidden:
-            self._end(Cancelled())
+        self._end(Cancelled())
 
-    def _end(self, result: Any) -> None:
+    def _end(self, result: dict[str, Any] | Exception) -> None:
         self.result = result
         self.loop.quit()
-
-    def _tell(self, done: int, total: int, what: str) -> None:
-        # napari processes waiting events while it makes a bar, more news among them
-        if self._making:
-            return
-        self._making = True
-        try:
-            self._show(done, total, what)
-        finally:
-            self._making = False
-
-    def _show(self, done: int, total: int, what: str) -> None:
-        if self.bar is None or (self.bar.desc, self.bar.total) != (what, total):
-            if self.bar is not None:
-                self.bar.close()
-            self.bar = make_bar(total, what, self.cancel)
-        self.bar.update(done - self.bar.n)
-
-
-def make_bar(total: int, what: str, cancel: Callable[[], None]) -> Any:
-    """A bar in napari's activity dock whose Cancel acts at once: napari's own is looked at by a loop over it only."""
-    from napari.utils import cancelable_progress
-
-    class Bar(cancelable_progress):
-        def cancel(self) -> None:
-            super().cancel()
-            cancel()
-
-    return Bar(total=total, desc=what)
 
 
 def simulate(folder: Path, params: SimulationParams, engine: Engine | None = None) -> None:
@@ -177,7 +129,7 @@ def simulate(folder: Path, params: SimulationParams, engine: Engine | None = Non
         raise result
 
 
-def _show_dock() -> Any:
+def _show_dock() -> QWidget | None:
     """Open the activity dock of the current window, where there is one, and return the window."""
     from napari import current_viewer
 

@@ -1,10 +1,14 @@
 """A napari viewer without OpenGL, an engine without a process, and nobody's own configuration."""
 
 import gc
+from functools import partialmethod
 
 import pytest
+from pytestqt.qtbot import QtBot
 
 from tests.support.window.fake_engine import FakeEngine
+
+PATIENCE = 120_000  # ms
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -14,6 +18,15 @@ def small_heap():
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def patience():
+    """Events are waited for as long as a busy machine may need; pytest-qt's own five seconds are for idle ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("waitUntil", "waitSignal"):
+            patch.setattr(QtBot, name, partialmethod(getattr(QtBot, name), timeout=PATIENCE))
+        yield
 
 
 @pytest.fixture(autouse=True)

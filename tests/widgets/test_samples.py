@@ -1,7 +1,6 @@
 """Samples: the shipped result opens at once; the simulated subject is written once, in a process that can be ended."""
 
 import json
-import time
 
 import pytest
 from napari.utils.progress import progress
@@ -12,11 +11,12 @@ from napari_neuraldiffuser.core.nsd import simulate
 from napari_neuraldiffuser.core.params import SimulationParams
 from napari_neuraldiffuser.widgets import samples
 from napari_neuraldiffuser.widgets.session.engine import Engine, EngineError
+from napari_neuraldiffuser.widgets.session.panel import ActivityBar
 
 PLUGIN = "napari-neuraldiffuser"
 SMALL = SimulationParams(n_sessions=1, n_test=8, train_repeats=3, image_size=32)
 SERVER = """
-import sys, time
+import sys
 from napari_neuraldiffuser.core.engine import wire
 call = wire.receive(sys.stdin.buffer)
 def send(**message):
@@ -24,9 +24,8 @@ def send(**message):
 mode = call["args"]["folder"].rsplit("-", 1)[1]
 for done in range(1, 4):
     send(event="told", done=done, total=100, what="images drawn")
-    time.sleep(0.05)
 if mode == "slow":
-    time.sleep(60)
+    sys.stdin.buffer.read()  # until it is ended
 elif mode == "error":
     send(event="result", ok="user_error", message="folder must be writable, got none. Choose another.")
 elif mode == "crash":
@@ -75,7 +74,7 @@ def test_simulated_subject_through_napari_then_from_the_cache(viewer, cache, mon
     timer.timeout.connect(lambda: ticks.append(1))
     timer.start(20)
     layers = viewer.open_sample(PLUGIN, "simulated_subject")
-    assert len(ticks) > 10  # the window lived
+    assert ticks, "the window lived"
     assert {"anatomy", "ROI prf-visualrois"} <= {layer.name for layer in layers}
     source = layers[0].metadata["neuraldiffuser"]["source"]
     assert (source["nsd_dir"], source["subject"]) == (str(cache / "simulated"), "subj01")
@@ -95,52 +94,65 @@ def test_only_a_complete_subject_of_these_parameters_is_reused(tmp_path):
     assert not samples.is_written(tmp_path, SMALL)
 
 
-def test_progress_is_a_bar_in_the_activity_dock(viewer, engine, tmp_path):
+@pytest.fixture
+def news(monkeypatch):
+    """Called whenever the bar has been told of progress, with what it was told."""
+    tell, listeners = ActivityBar.tell, []
+
+    def told(activity, done, total, what):
+        tell(activity, done, total, what)
+        for listener in listeners:
+            listener(done, total)
+
+    monkeypatch.setattr(ActivityBar, "tell", told)
+    return listeners
+
+
+def test_progress_is_a_bar_in_the_activity_dock(viewer, engine, tmp_path, news):
     seen = []
-    timer = QTimer()
-    timer.timeout.connect(lambda: seen.extend((bar.n, bar.total) for bar in bars()))
-    timer.start(10)
+    news.append(lambda done, total: seen.append((done, [(bar.n, bar.total) for bar in bars()])))
     samples.simulate(tmp_path / "x-done", SMALL, engine)
-    assert {total for _, total in seen} == {100}
-    assert max(n for n, _ in seen) == 3
+    assert sorted(done for done, _ in seen) == [1, 2, 3]
+    assert [bar for _, shown in seen for bar in shown]
+    assert {total for _, shown in seen for _, total in shown} == {100}
+    assert max(n for _, shown in seen for n, _ in shown) > 0
     assert not bars()
     assert engine.process is None or engine.process.wait(10) is not None
 
 
-def cancel_bar():
-    for bar in bars():
-        bar.cancel()
+def test_cancel_at_the_bar_ends_the_process(viewer, engine, tmp_path, news):
+    pids = []
 
+    def cancel(done, total):
+        pids.append(engine.process and engine.process.pid)
+        for bar in bars():
+            bar.cancel()
 
-def test_cancel_at_the_bar_ends_the_process(viewer, engine, tmp_path):
-    timer = QTimer()
-    timer.timeout.connect(cancel_bar)
-    timer.start(100)
-    began = time.perf_counter()
+    news.append(cancel)
     with pytest.raises(samples.SampleError, match="was cancelled"):
         samples.simulate(tmp_path / "x-slow", SMALL, engine)
-    assert time.perf_counter() - began < 30  # the process would sleep for 60 seconds
     assert not engine.tasks
+    assert engine.process is None, "it would have slept for a minute"
+    assert pids[0]
 
 
 @pytest.mark.window
-def test_closing_the_window_ends_it(viewer, engine, tmp_path):
-    QTimer.singleShot(500, viewer.window._qt_window.hide)
+def test_closing_the_window_ends_it(viewer, engine, tmp_path, news):
     simulation = samples.Simulation(engine, viewer.window._qt_window)
-    QTimer.singleShot(700, simulation._window_closed)
+    news.append(lambda done, total: viewer.window._qt_window.close())
     result = simulation.run(tmp_path / "x-slow", SMALL)
     assert isinstance(result, samples.Cancelled)
 
 
-def test_a_second_request_is_refused_while_one_is_under_way(viewer, engine, tmp_path):
+def test_a_second_request_is_refused_while_one_is_under_way(viewer, engine, tmp_path, news):
     refused = []
 
-    def again():
+    def again(done, total):
         with pytest.raises(samples.SampleError, match="is being written already") as caught:
             samples.simulate(tmp_path / "x-done", SMALL, engine)
         refused.append(caught)
 
-    QTimer.singleShot(100, again)
+    news.append(again)
     samples.simulate(tmp_path / "x-done", SMALL, engine)
     assert refused
 

@@ -40,14 +40,14 @@ def get_reader(path: str | list[str]) -> Callable[[str | list[str]], list[LayerD
             return None
         path = path[0]
     try:
-        if nsd_places(path):
+        if nsd_subjects(path):
             return read_nsd
         return read_output if is_output(path) else None
     except OSError:
         return None  # a folder that may not be looked into
 
 
-def nsd_places(path: str | Path) -> list[Source]:
+def nsd_subjects(path: str | Path) -> list[Source]:
     """The subjects of an NSD folder, its nsddata or ppdata, or the one whose folder this is or lies below."""
     path = Path(path).absolute()
     if not path.is_dir():
@@ -76,7 +76,7 @@ def read_nsd(path: str | list[str]) -> list[LayerData]:
         If there is neither an anatomy nor a region.
     """
     path = Path(path if isinstance(path, (str, Path)) else path[0])
-    sources = nsd_places(path)
+    sources = nsd_subjects(path)
     if not sources:
         raise FolderError(f"folder must hold nsddata/ppdata/subjXX, got {path}. Choose the folder that holds nsddata.")
     layers, notes = nsd_layers(sources[0], _space(path, sources[0]), FIRST_FAMILIES)
@@ -135,20 +135,20 @@ def read_output(path: str | list[str]) -> list[LayerData]:
     return layers
 
 
-def output_layers(found: SubjectOutputs) -> list[LayerData]:
+def output_layers(outputs: SubjectOutputs) -> list[LayerData]:
     """Layers of one subject's results, bottom first."""
-    output = found.folder.absolute().parent
+    output = outputs.folder.absolute().parent
     layers: list[LayerData] = []
-    if found.anatomy:
-        layers.append(anatomy_layer(found.anatomy, about("anatomy", output=output)))
-    shown = {k: v for k, v in found.regions.items() if k == SHOWN_FAMILY} or found.regions
+    if outputs.anatomy:
+        layers.append(anatomy_layer(outputs.anatomy, about("anatomy", output=output)))
+    shown = {k: v for k, v in outputs.regions.items() if k == SHOWN_FAMILY} or outputs.regions
     for family, volume in shown.items():
         told = about("roi", output=output, family=family)
         layers.append(regions_layer(volume, region_names(volume), told, visible=family == SHOWN_FAMILY))
-    targets = sorted(found.maps, key=lambda t: TARGETS.index(t) if t in TARGETS else len(TARGETS))
+    targets = sorted(outputs.maps, key=lambda t: TARGETS.index(t) if t in TARGETS else len(TARGETS))
     for target in targets[-1:]:  # the Contribution panel has the others
-        layers.append(contribution_layer(found.maps[target], target, output))
-    return layers + picture_layers(found, layers)
+        layers.append(contribution_layer(outputs.maps[target], target, output))
+    return layers + picture_layers(outputs, layers)
 
 
 def _tell_others(shown: str, others: list[str]) -> None:

@@ -1,15 +1,23 @@
 """What layers of this plugin say of themselves in their metadata, and finding them by it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.outputs.names import KINDS
+from napari_neuraldiffuser.widgets.session.state import KEY
 
 if TYPE_CHECKING:
     import napari
 
-KEY = "neuraldiffuser"
+OWN = "neuraldiffuser_own"
+"""Key of a layer's metadata: for what the panel made it."""
+LayerData = tuple[Any, dict[str, Any], str]
+"""Data, keywords and kind of a layer, as napari's readers and writers exchange them."""
 
 
 def about(kind: str, source: Source | None = None, output: str | Path = "", **more: Any) -> dict[str, Any]:
@@ -58,8 +66,10 @@ def nsd_source(path: str | Path) -> Source | None:
     return None
 
 
-OWN = "neuraldiffuser_own"
-"""Key of a layer's metadata: for what the panel made it."""
+def reversed_axes(affine: np.ndarray) -> np.ndarray:
+    """An affine (4, 4) of (x, y, z) for data and world with their axes in the opposite order, and back."""
+    order = [2, 1, 0, 3]
+    return affine[np.ix_(order, order)]
 
 
 def own_layers(viewer: "napari.Viewer", use: str) -> list[Any]:
@@ -72,18 +82,10 @@ def own_layer(viewer: "napari.Viewer", use: str) -> Any:
     return next(iter(own_layers(viewer, use)), None)
 
 
-def hide_other_maps(viewer: "napari.Viewer", own: Any) -> None:
-    """Two maps over each other would show what the threshold leaves out."""
-    for layer in viewer.layers:
-        if kind_of(layer) == "contribution" and layer is not own:
-            layer.visible = False
-
-
-def add_anatomy(viewer: "napari.Viewer", anatomy: Any) -> None:
-    """Put the anatomy below everything unless the viewer has one."""
-    from napari.layers import Layer
-
-    if anatomy is not None and not any(kind_of(layer) == "anatomy" for layer in viewer.layers):
-        data, keywords, _ = anatomy
-        keywords = {**keywords, "name": "anatomy", "colormap": "gray"}
-        viewer.layers.insert(0, Layer.create(data, keywords, "image"))
+@contextmanager
+def keeping_active(viewer: "napari.Viewer") -> Iterator[None]:
+    """Leave the active layer active while others are added, so that the user's tools stay."""
+    active = viewer.layers.selection.active
+    yield
+    if active is not None:
+        viewer.layers.selection.active = active

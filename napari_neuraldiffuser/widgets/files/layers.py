@@ -8,7 +8,7 @@ import numpy as np
 from nibabel.affines import apply_affine
 
 from napari_neuraldiffuser.core.outputs.report.slices import POSITIVE
-from napari_neuraldiffuser.widgets.files.layer_info import KEY, about
+from napari_neuraldiffuser.widgets.files.layer_info import KEY, about, kind_of
 from napari_neuraldiffuser.widgets.files.outputs import SubjectOutputs
 from napari_neuraldiffuser.widgets.files.reader import AXIS_LABELS, LayerData, ReadError, read_volume, volume_layer
 from napari_neuraldiffuser.widgets.files.view import finish, place_camera
@@ -90,6 +90,16 @@ def add_layers(viewer: "napari.Viewer", layers: list[LayerData]) -> list[Any]:
     return added
 
 
+def add_anatomy(viewer: "napari.Viewer", anatomy: LayerData | None) -> None:
+    """Put the anatomy below everything unless the viewer has one."""
+    from napari.layers import Layer
+
+    if anatomy is not None and not any(kind_of(layer) == "anatomy" for layer in viewer.layers):
+        data, keywords, _ = anatomy
+        keywords = {**keywords, "name": "anatomy", "colormap": "gray"}
+        viewer.layers.insert(0, Layer.create(data, keywords, "image"))
+
+
 def frames(data: np.ndarray, affine: np.ndarray) -> dict[str, tuple[float, float, float]]:
     """Where the pictures go, two by two, to the right of a volume and as high as it is long.
 
@@ -107,10 +117,10 @@ def frames(data: np.ndarray, affine: np.ndarray) -> dict[str, tuple[float, float
     corners = apply_affine(affine, np.array([np.full(3, -0.5), np.array(data.shape[-3:]) - 0.5]))
     (_, back, _), (_, front, right) = corners.min(axis=0), corners.max(axis=0)
     side = (front - back) / 2 - GAP
-    places = [(row, column) for row in range(2) for column in range(2)]
+    cells = [(row, column) for row in range(2) for column in range(2)]
     return {
         name: (front - GAP - row * (side + GAP), right + GAP + column * (side + GAP), side)
-        for name, (row, column) in zip(PICTURES, places, strict=True)
+        for name, (row, column) in zip(PICTURES, cells, strict=True)
     }
 
 
@@ -123,10 +133,10 @@ def picture_layer(name: str, image: np.ndarray, frame: tuple[float, float, float
     return image, {"name": name, "rgb": True, "affine": affine, **_plane()}, "image"
 
 
-def titles_layer(places: dict[str, tuple[float, float, float]]) -> LayerData:
+def titles_layer(titled: dict[str, tuple[float, float, float]]) -> LayerData:
     """The pictures' names above them."""
-    points = np.array([(top + 1.0, left) for top, left, _ in places.values()])
-    text = {"string": list(places), "anchor": "upper_left", "color": "white", "size": 11}
+    points = np.array([(top + 1.0, left) for top, left, _ in titled.values()])
+    text = {"string": list(titled), "anchor": "upper_left", "color": "white", "size": 11}
     look = {"text": text, "size": 0.1, "face_color": "transparent", "border_color": "transparent"}
     return points, {"name": TITLES, **look, **_plane()}, "points"
 
@@ -135,17 +145,17 @@ def _plane() -> dict[str, Any]:
     return {"units": ("mm", "mm"), "axis_labels": AXIS_LABELS[1:], "metadata": {KEY: about("picture")}}
 
 
-def picture_layers(found: SubjectOutputs, brain: list[LayerData]) -> list[LayerData]:
+def picture_layers(outputs: SubjectOutputs, brain: list[LayerData]) -> list[LayerData]:
     """Seen image, starting point and both arms of the first stimulus, beside the brain; as many as there are."""
-    if not found.pictures:
+    if not outputs.pictures:
         return []
-    first = found.pictures[min(found.pictures)]
+    first = outputs.pictures[min(outputs.pictures)]
     files = {name: first[name, 1] for name in PICTURES if (name, 1) in first}
     volume = brain[0] if brain else (np.zeros(EMPTY_BRAIN), {"affine": np.eye(4)}, "")
-    places = frames(volume[0], volume[1]["affine"])
-    layers = [picture_layer(name, read_picture(path), places[name]) for name, path in files.items()]
+    corners = frames(volume[0], volume[1]["affine"])
+    layers = [picture_layer(name, read_picture(path), corners[name]) for name, path in files.items()]
     # the titles last, as a picture above them would hide them
-    return [*layers, titles_layer({name: places[name] for name in files})]
+    return [*layers, titles_layer({name: corners[name] for name in files})]
 
 
 def read_picture(path: Path) -> np.ndarray:

@@ -70,13 +70,13 @@ def find_outputs(folder: str | Path) -> dict[str, SubjectOutputs]:
     folder = Path(folder)
     candidates = [folder] if folder.name.startswith("sub-") else sorted(folder.glob("sub-*"))
     subjects = [_subject(path) for path in candidates if path.is_dir()]
-    found = {subject.label: subject for subject in subjects if subject.has_anything}
-    if not found:
+    shown = {subject.label: subject for subject in subjects if subject.has_anything}
+    if not shown:
         raise OutputFolderError(
             f"folder must hold sub-XX with anat, recon or contribution maps, got {folder}. "
             "Choose the output folder of neuraldiffuser demo or run."
         )
-    return found
+    return shown
 
 
 def find_subjects(folder: str | Path) -> dict[str, SubjectOutputs]:
@@ -88,15 +88,15 @@ def find_subjects(folder: str | Path) -> dict[str, SubjectOutputs]:
         If no contribution map is there.
     """
     try:
-        found = {label: subject for label, subject in find_outputs(folder).items() if subject.maps}
+        mapped = {label: subject for label, subject in find_outputs(folder).items() if subject.maps}
     except OutputFolderError:
-        found = {}
-    if not found:
+        mapped = {}
+    if not mapped:
         raise OutputFolderError(
             f"folder must hold sub-XX/sub-XX_space-*_target-*_contribution.nii.gz, got {folder}. "
             "Choose the output folder of neuraldiffuser demo or run."
         )
-    return found
+    return mapped
 
 
 def _subject(path: Path) -> SubjectOutputs:
@@ -121,12 +121,12 @@ def _family(path: Path, short: str) -> str:
 
 
 def _pictures(folder: Path) -> dict[int, dict[tuple[str, int], Path]]:
-    found: dict[int, dict[tuple[str, int], Path]] = {}
+    pictures: dict[int, dict[tuple[str, int], Path]] = {}
     for path, said in KINDS["shown"].find(folder):
-        found.setdefault(int(said["stim"]), {})[said["shown"], 1] = path
+        pictures.setdefault(int(said["stim"]), {})[said["shown"], 1] = path
     for path, said in KINDS["image"].find(folder):
-        found.setdefault(int(said["stim"]), {})[said["arm"], int(said["rep"])] = path
-    return dict(sorted(found.items()))
+        pictures.setdefault(int(said["stim"]), {})[said["arm"], int(said["rep"])] = path
+    return dict(sorted(pictures.items()))
 
 
 def region_names(volume: Path) -> dict[int, str]:

@@ -15,13 +15,12 @@ from nibabel.spaces import vox2out_vox
 from nibabel.spatialimages import HeaderDataError, ImageDataError
 
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.widgets.files.layer_info import about_file
+from napari_neuraldiffuser.widgets.files.layer_info import KEY, LayerData, about_file, reversed_axes
 from napari_neuraldiffuser.widgets.files.view import prepare_current_viewer
 
 AXIS_LABELS = ("S", "A", "R")
 """napari's axes after the transpose: superior, anterior and right are the positive directions."""
 
-LayerData = tuple[Any, dict[str, Any], str]
 LAZY_BYTES = 2**28
 """Of a 4D file as it would be shown: above this one volume at a time is read, when it is looked at."""
 MAX_LABELS = 512
@@ -245,9 +244,8 @@ def _keywords(
 
     `metadata["nifti"]` has what the way back to the file's own grid needs.
     """
-    reverse = [2, 1, 0, 3]
     placed = np.eye(image.ndim + 1)
-    placed[-4:, -4:] = affine[np.ix_(reverse, reverse)]
+    placed[-4:, -4:] = reversed_axes(affine)
     # time keeps volume numbers; every spatial axis has the same unit in all layers, or napari drops units
     extra = image.ndim - 3
     way_back = {
@@ -263,5 +261,5 @@ def _keywords(
         "affine": placed,
         "units": ("pixel",) * extra + ("mm",) * 3,
         "axis_labels": ("volume",) * extra + AXIS_LABELS,
-        "metadata": {**metadata, "neuraldiffuser": about_file(path, image.ndim)},
+        "metadata": {**metadata, KEY: about_file(path, image.ndim)},
     }

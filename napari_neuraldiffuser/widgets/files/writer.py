@@ -10,13 +10,13 @@ from nibabel.orientations import apply_orientation, io_orientation, ornt_transfo
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import atomic_path
+from napari_neuraldiffuser.widgets.files.layer_info import reversed_axes
 
 SUFFIXES = (".nii.gz", ".nii")
 SPATIAL_TOLERANCE = 1e-6
 SCANNER, ALIGNED = 1, 2
 INTEGERS = (np.uint8, np.int16, np.int32)
 FLOATS = (np.float32, np.float64)
-LayerData = tuple[Any, dict[str, Any], str]
 
 
 class WriteError(UserError):
@@ -163,8 +163,8 @@ def _nearest(data: np.ndarray, affine: np.ndarray, shape: Sequence[int], to: np.
     """`data` (X, Y, Z) at the voxels of another grid; 0 outside."""
     from scipy.ndimage import affine_transform
 
-    step = np.linalg.inv(affine) @ to
-    return affine_transform(data, step[:3, :3], step[:3, 3], tuple(shape[:3]), order=order, cval=0)
+    to_index = np.linalg.inv(affine) @ to
+    return affine_transform(data, to_index[:3, :3], to_index[:3, 3], tuple(shape[:3]), order=order, cval=0)
 
 
 def _on_grid(image: nib.Nifti1Image, grid: tuple[tuple[int, ...], np.ndarray], kind: str) -> nib.Nifti1Image:
@@ -188,8 +188,7 @@ def _placed_by_transform(values: np.ndarray, meta: dict[str, Any], kind: str) ->
     factors, known = _millimetres(meta.get("units"), values.ndim, name)
     affine = np.eye(4)
     affine[:3] = factors[:, None] * transform[extra:-1][:, [*range(extra, values.ndim), values.ndim]]
-    reverse = [2, 1, 0, 3]
-    affine = affine[np.ix_(reverse, reverse)]
+    affine = reversed_axes(affine)
     if abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise WriteError(f"{name} must have an invertible transform, got {transform.tolist()}. Reset its scale.")
     image = _image(values.transpose(), affine, kind, None)
@@ -252,8 +251,7 @@ def _transform(meta: dict[str, Any], ndim: int) -> np.ndarray:
 
 def _world(placed: np.ndarray) -> np.ndarray:
     """(X, Y, Z) affine of what `reader` placed as ([T,] Z, Y, X)."""
-    reverse = [2, 1, 0, 3]
-    return placed[-4:, -4:][np.ix_(reverse, reverse)]
+    return reversed_axes(placed[-4:, -4:])
 
 
 def _image(data: np.ndarray, affine: np.ndarray, kind: str, header: Any) -> nib.Nifti1Image:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_neuraldiffuser.widgets.files.layer_info import OWN, own_layer, own_layers
+from napari_neuraldiffuser.widgets.files.layer_info import KEY, OWN, keeping_active, own_layer, own_layers
 from napari_neuraldiffuser.widgets.maps.subject_maps import Family, family_of_layer, plain
 
 if TYPE_CHECKING:
@@ -81,12 +81,9 @@ class Outlines:
 
     def _add(self, data: np.ndarray, keywords: dict[str, Any]) -> Any:
         """Add Labels that nobody paints on, and leave the layer selected that was."""
-        active = self.viewer.layers.selection.active
-        with keeping_place(self.viewer):
+        with keeping_active(self.viewer), keeping_place(self.viewer):
             layer = self.viewer.add_labels(data, **keywords)
-        layer.editable = False
-        if active is not None:
-            self.viewer.layers.selection.active = active
+            layer.editable = False
         return layer
 
     def _hide_coarse(self, name: str) -> None:
@@ -163,11 +160,11 @@ def fine(labels: np.ndarray, placing: dict[str, Any], axes: tuple[int, ...]) -> 
 
 def is_family(layer: Any, name: str) -> bool:
     """Whether a layer of our readers shows this family."""
-    about = layer.metadata.get("neuraldiffuser") or {}
+    about = layer.metadata.get(KEY) or {}
     return about.get("kind") == "roi" and plain(str(about.get("family"))) == plain(name)
 
 
 def families_in(viewer: "napari.Viewer") -> dict[str, Family]:
     """Families whose regions the viewer shows already."""
-    found = (family_of_layer(layer) for layer in viewer.layers if not layer.metadata.get("outline"))
-    return {family.name: family for family in found if family is not None}
+    families = (family_of_layer(layer) for layer in viewer.layers if not layer.metadata.get("outline"))
+    return {family.name: family for family in families if family is not None}

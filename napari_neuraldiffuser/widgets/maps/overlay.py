@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_neuraldiffuser.widgets.files.layer_info import OWN, own_layer
+from napari_neuraldiffuser.widgets.files.layer_info import OWN, kind_of, own_layer
 from napari_neuraldiffuser.widgets.files.layers import transparent_below
 from napari_neuraldiffuser.widgets.files.view import place_camera
 from napari_neuraldiffuser.widgets.maps.subject_maps import Volume
@@ -101,6 +101,12 @@ class Overlay:
             place_camera(self.viewer)
         elif len(point) == self.viewer.dims.ndim:
             self.viewer.dims.point = point
+
+    def hide_others(self) -> None:
+        """Hide maps of other layers: two over each other would show what the threshold leaves out."""
+        for layer in self.viewer.layers:
+            if kind_of(layer) == "contribution" and layer is not self.layer:
+                layer.visible = False
 
     def largest(self, sign: str) -> float:
         """Largest share of a sign, without its sign; 0 where there is none."""

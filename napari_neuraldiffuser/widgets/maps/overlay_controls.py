@@ -3,10 +3,12 @@
 from typing import Any
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QFormLayout, QHBoxLayout, QSlider, QSpinBox, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QSlider, QSpinBox, QWidget
+from superqt.utils import signals_blocked
 
 from napari_neuraldiffuser.widgets.maps.overlay import Look, clipped
 from napari_neuraldiffuser.widgets.maps.subject_maps import SIGNS
+from napari_neuraldiffuser.widgets.session.layouts import form, side_by_side, stacked
 
 SIGN_TEXT = {"positive": "positive shares", "negative": "negative shares", "both": "both signs"}
 PERCENT, THOUSANDTHS = "% of the largest", "‰ share"
@@ -32,8 +34,7 @@ class LookControls(QWidget):
         )
         self.slider = QSlider(Qt.Orientation.Horizontal, maximum=STEPS)
         self.slider.setToolTip("Voxels whose share is closer to 0 than this are transparent")
-        self.value = QDoubleSpinBox(keyboardTracking=False)
-        self.value.setToolTip("The same threshold as a number")
+        self.value = QDoubleSpinBox(keyboardTracking=False, toolTip="The same threshold as a number")
         self.unit = QComboBox()
         self.unit.addItems([PERCENT, THOUSANDTHS])
         self.unit.setToolTip(
@@ -51,15 +52,8 @@ class LookControls(QWidget):
             signal.connect(lambda _: self.changed.emit())
 
     def _lay_out(self) -> None:
-        row = QHBoxLayout()
-        row.addWidget(self.value, 1)
-        row.addWidget(self.unit)
-        form = QFormLayout(self)
-        form.setContentsMargins(0, 0, 0, 0)
-        form.addRow("Show", self.sign)
-        form.addRow("Threshold", self.slider)
-        form.addRow("", row)
-        form.addRow("Opacity", self.opacity)
+        number = side_by_side(self.value, self.unit, wide=0)
+        form(self, ("Show", self.sign), ("Threshold", self.slider), ("", number), ("Opacity", self.opacity))
 
     def look(self) -> Look:
         """What the controls say."""
@@ -87,15 +81,12 @@ class LookControls(QWidget):
 
     def _show_threshold(self) -> None:
         percent = self.unit.currentText() == PERCENT
-        controls = (self.slider, self.value)
-        blocked = [control.blockSignals(True) for control in controls]
-        self.slider.setValue(round(self.fraction * STEPS))
-        self.value.setDecimals(1 if percent else 4)
-        self.value.setRange(0, 100 if percent else max(1000 * self.largest, 0.0001))
-        self.value.setSingleStep(1 if percent else max(10 * self.largest, 0.0001))
-        self.value.setValue(100 * self.fraction if percent else 1000 * self.fraction * self.largest)
-        for control, before in zip(controls, blocked, strict=True):
-            control.blockSignals(before)
+        with signals_blocked(self.slider), signals_blocked(self.value):
+            self.slider.setValue(round(self.fraction * STEPS))
+            self.value.setDecimals(1 if percent else 4)
+            self.value.setRange(0, 100 if percent else max(1000 * self.largest, 0.0001))
+            self.value.setSingleStep(1 if percent else max(10 * self.largest, 0.0001))
+            self.value.setValue(100 * self.fraction if percent else 1000 * self.fraction * self.largest)
 
     def state(self) -> dict[str, Any]:
         """JSON values."""
@@ -126,11 +117,7 @@ class RegionControls(QWidget):
         self.width = QSpinBox(minimum=1, maximum=10)
         self.width.setMaximumWidth(80)
         self.width.setToolTip("Width of the outlines in voxels")
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(self.family, 1)
-        row.addWidget(self.outlined)
-        row.addWidget(self.width)
+        stacked(self, side_by_side(self.family, self.outlined, self.width, wide=0))
         self.family.currentTextChanged.connect(lambda _: self.changed.emit())
         self.outlined.toggled.connect(lambda _: self.changed.emit())
         self.width.valueChanged.connect(lambda _: self.changed.emit())
@@ -143,11 +130,10 @@ class RegionControls(QWidget):
     def set_families(self, names: list[str]) -> None:
         """Offer other families; the chosen one stays where it can be, else the first; emits nothing."""
         former, known = self.family.currentText(), self.family.count() > 1
-        blocked = self.family.blockSignals(True)
-        self.family.clear()
-        self.family.addItems([*names, ALL])
-        self.family.setCurrentIndex(max(self.family.findText(former), 0) if known else 0)
-        self.family.blockSignals(blocked)
+        with signals_blocked(self.family):
+            self.family.clear()
+            self.family.addItems([*names, ALL])
+            self.family.setCurrentIndex(max(self.family.findText(former), 0) if known else 0)
 
     def state(self) -> dict[str, Any]:
         """JSON values."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_neuraldiffuser.widgets.files.layer_info import OWN, own_layer
+from napari_neuraldiffuser.widgets.files.layer_info import OWN, keeping_active, own_layer
 from napari_neuraldiffuser.widgets.maps.subject_maps import Family, SubjectMaps, Volume
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ CROSS = 3.0
 
 
 @dataclass(frozen=True)
-class Found:
+class VoxelFacts:
     """What is at a place.
 
     Attributes
@@ -43,7 +43,7 @@ class Found:
     shares: dict[str, float]
 
 
-def look_up(maps: SubjectMaps, target: str, families: dict[str, Family], place: Any) -> Found | None:
+def look_up(maps: SubjectMaps, target: str, families: dict[str, Family], place: Any) -> VoxelFacts | None:
     """What the maps and regions have at a place (R, A, S) in mm; None outside the target's map."""
     volume = maps.maps[target]
     index = volume.index(place)
@@ -55,19 +55,19 @@ def look_up(maps: SubjectMaps, target: str, families: dict[str, Family], place: 
     for name, other in maps.maps.items():
         own = other.index(centre)
         shares[name] = float(other.values[own]) if own is not None else float("nan")
-    return Found(index, centre, regions, shares)
+    return VoxelFacts(index, centre, regions, shares)
 
 
-def describe(found: Found | None, target: str, name: str) -> str:
-    """Rich text of what was found; `name` is the full name of the target."""
-    if found is None:
+def describe(voxel: VoxelFacts | None, target: str, name: str) -> str:
+    """Rich text of what is at a place; `name` is the full name of the target."""
+    if voxel is None:
         return "Outside the contribution map: nothing is known of this place."
-    r, a, s = found.place
-    regions = ", ".join(f"{roi} ({family})" for family, roi in found.regions.items()) or "no region"
-    where = f"R {r:.1f}, A {a:.1f}, S {s:.1f} mm; voxel ({', '.join(map(str, found.index))}) of the file"
-    own = found.shares[target] * SCALE
+    r, a, s = voxel.place
+    regions = ", ".join(f"{roi} ({family})" for family, roi in voxel.regions.items()) or "no region"
+    where = f"R {r:.1f}, A {a:.1f}, S {s:.1f} mm; voxel ({', '.join(map(str, voxel.index))}) of the file"
+    own = voxel.shares[target] * SCALE
     lines = [f"<b>{escape(regions)}</b>", where, f"share in {escape(name)}: <b>{own:.3g}</b> ‰"]
-    return "<br>".join(lines) + _table(found.shares, target)
+    return "<br>".join(lines) + _table(voxel.shares, target)
 
 
 def _table(shares: dict[str, float], target: str) -> str:
@@ -126,12 +126,10 @@ class Probe:
                 self.layer.affine = volume.placing["affine"]
             self.layer.data = point
             return
-        active = self.viewer.layers.selection.active
         placing = {key: volume.placing[key] for key in ("affine", "units", "axis_labels")}
         look = {"symbol": "cross", "size": CROSS, "face_color": "cyan", "border_width": 0}
-        self.viewer.add_points(point, name=LAYER_NAME, metadata={OWN: LAYER_NAME}, **placing, **look)
-        if active is not None:
-            self.viewer.layers.selection.active = active
+        with keeping_active(self.viewer):
+            self.viewer.add_points(point, name=LAYER_NAME, metadata={OWN: LAYER_NAME}, **placing, **look)
 
     def remove(self) -> None:
         """Take the cross away."""

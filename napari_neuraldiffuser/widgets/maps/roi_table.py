@@ -7,6 +7,7 @@ from typing import Any
 from qtpy.QtCore import QRectF, Qt, Signal
 from qtpy.QtGui import QColor, QPainter
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QStyledItemDelegate, QTableWidget, QTableWidgetItem
+from superqt.utils import signals_blocked
 
 from napari_neuraldiffuser.widgets.maps.subject_maps import Row
 
@@ -63,16 +64,17 @@ class RoiTable(QTableWidget):
     def fill(self, rows: Sequence[Row]) -> None:
         """Show other rows; the selected region stays selected, and nothing is emitted."""
         selected = self.selected()
-        blocked = self.blockSignals(True)
-        self.clearSelection()
-        self.rows = sorted(rows, key=lambda row: (row.outside, -row.share if math.isfinite(row.share) else math.inf))
-        self.setRowCount(len(self.rows))
-        low, high = scale(self.rows)
-        for i, row in enumerate(self.rows):
-            self._fill_row(i, row, low, high)
-            if (row.family, row.roi) == selected:
-                self.selectRow(i)
-        self.blockSignals(blocked)
+        with signals_blocked(self):
+            self.clearSelection()
+            self.rows = sorted(
+                rows, key=lambda row: (row.outside, -row.share if math.isfinite(row.share) else math.inf)
+            )
+            self.setRowCount(len(self.rows))
+            low, high = scale(self.rows)
+            for i, row in enumerate(self.rows):
+                self._fill_row(i, row, low, high)
+                if (row.family, row.roi) == selected:
+                    self.selectRow(i)
         marked, self.marked = self.marked, set()
         self.mark(marked)
 
@@ -94,12 +96,12 @@ class RoiTable(QTableWidget):
 
     def selected(self) -> tuple[str, str] | None:
         """Family and region of the selected row."""
-        found = self.selectionModel().selectedRows()
-        return (self.rows[found[0].row()].family, self.rows[found[0].row()].roi) if found else None
+        selected = self.selectionModel().selectedRows()
+        return (self.rows[selected[0].row()].family, self.rows[selected[0].row()].roi) if selected else None
 
     def _selected(self) -> None:
-        if (found := self.selected()) is not None:
-            self.chosen.emit(*found)
+        if (selected := self.selected()) is not None:
+            self.chosen.emit(*selected)
 
     def mark(self, in_view: set[tuple[str, str]]) -> None:
         """Set the rows of (family, region) in bold; those that stay as they are cost nothing."""

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QWidget
+from qtpy.QtWidgets import QFileDialog, QWidget
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import atomic_path
-from napari_neuraldiffuser.widgets.session.worker import CoreWorker
+from napari_neuraldiffuser.widgets.session.layouts import button, side_by_side, stacked
+from napari_neuraldiffuser.widgets.session.worker import ThreadTask
 
 if TYPE_CHECKING:
     import napari
@@ -19,7 +20,7 @@ NIFTI = ".nii.gz"
 
 
 class SaveRow(QWidget):
-    """Two buttons; `said` and `failed` with the outcome.
+    """Two buttons; `said` what was written, `failed` why it was not.
 
     Attributes
     ----------
@@ -34,16 +35,10 @@ class SaveRow(QWidget):
         super().__init__()
         self.viewer = viewer
         self.path: Path | None = None
-        picture = QPushButton("Save overlay picture…")
-        picture.setToolTip("Write the canvas with overlay, outlines and colour bar as PNG")
-        picture.clicked.connect(self.choose_picture)
-        copy = QPushButton("Save map as NIfTI…")
-        copy.setToolTip("Copy this target's map (.nii.gz, with all shares) to another place")
-        copy.clicked.connect(self.choose_copy)
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(picture)
-        row.addWidget(copy)
+        tip = "Write the canvas with overlay, outlines and colour bar as PNG"
+        picture = button("Save overlay picture…", tip, self.choose_picture)
+        tip = "Copy this target's map (.nii.gz, with all shares) to another place"
+        stacked(self, side_by_side(picture, button("Save map as NIfTI…", tip, self.choose_copy)))
 
     def _shown(self) -> bool:
         if self.path is None:
@@ -79,8 +74,8 @@ class SaveRow(QWidget):
 
     def copy_map(self, target: Path) -> None:
         """Copy the map in a thread."""
-        self._copying = CoreWorker(partial(copy_file, self.path, target))
-        self._copying.news.ended.connect(self._copied)
+        self._copying = ThreadTask(partial(copy_file, self.path, target))
+        self._copying.ended.connect(self._copied)
         self._copying.start()
 
     def _copied(self, result: Any) -> None:

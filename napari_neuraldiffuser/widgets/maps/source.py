@@ -5,23 +5,25 @@ from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QHBoxLayout, QLabel, QLineEdit, QPushButton, QWidget
+from qtpy.QtWidgets import QComboBox, QFileDialog, QLineEdit, QWidget
+from superqt.utils import signals_blocked
 
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import Recipe, decoding_part, differences
 from napari_neuraldiffuser.widgets.files.outputs import find_subjects
 from napari_neuraldiffuser.widgets.files.reader import LayerData, ReadError, read_volume
 from napari_neuraldiffuser.widgets.maps.subject_maps import SubjectMaps, read_subject
-from napari_neuraldiffuser.widgets.session.panel import ERROR_STYLE
+from napari_neuraldiffuser.widgets.session.controls import Notice
+from napari_neuraldiffuser.widgets.session.layouts import button, form, side_by_side
 from napari_neuraldiffuser.widgets.session.session import Session
-from napari_neuraldiffuser.widgets.session.worker import CoreWorker
+from napari_neuraldiffuser.widgets.session.worker import ThreadTask
 
-Found = tuple[list[str], SubjectMaps, LayerData | None]
+ReadFolder = tuple[list[str], SubjectMaps, LayerData | None]
 """Labels of all subjects, what one of them has, and its anatomy."""
 
 
 class MapSource(QWidget):
-    """Folder and subject; `arrived` with `Found` or the exception that reading ended with.
+    """Folder and subject; `arrived` with `ReadFolder` or the exception that reading ended with.
 
     Attributes
     ----------
@@ -36,25 +38,16 @@ class MapSource(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.opened = ""
-        self.reading: CoreWorker | None = None
+        self.reading: ThreadTask | None = None
         self._waiting: tuple[str, str] | None = None
         self.setAcceptDrops(True)
         self.folder = QLineEdit(placeholderText="output folder of a run; drop one here", acceptDrops=False)
         self.folder.setToolTip("Folder with sub-XX/sub-XX_space-*_target-*_contribution.nii.gz")
         self.folder.editingFinished.connect(lambda: self.choose(self.folder.text().strip()))
-        browse = QPushButton("Browse…")
-        browse.setToolTip("Choose the output folder of a run")
-        browse.clicked.connect(self._browse)
-        row = QHBoxLayout()
-        row.addWidget(self.folder, 1)
-        row.addWidget(browse)
-        self.subject = QComboBox()
-        self.subject.setToolTip("Subjects with contribution maps in this folder")
+        self.subject = QComboBox(toolTip="Subjects with contribution maps in this folder")
         self.subject.currentTextChanged.connect(self._subject_chosen)
-        form = QFormLayout(self)
-        form.setContentsMargins(0, 0, 0, 0)
-        form.addRow("Folder", row)
-        form.addRow("Subject", self.subject)
+        browse = button("Browse…", "Choose the output folder of a run", self._browse)
+        form(self, ("Folder", side_by_side(self.folder, browse, wide=0)), ("Subject", self.subject))
 
     def _browse(self) -> None:
         self.choose(QFileDialog.getExistingDirectory(self, "Output folder", self.folder.text()))
@@ -82,14 +75,14 @@ class MapSource(QWidget):
         if self.reading is None:
             self._read()
         else:
-            self.reading.quit()
+            self.reading.cancel()
 
     def _read(self) -> None:
         """Read what waits; one worker at a time, so that none outlives the objects that it tells."""
         (folder, label), self._waiting = self._waiting, None
-        self.reading = self._kept = CoreWorker(partial(read_folder, folder, label))
-        self.reading.news.told.connect(self.told.emit)
-        self.reading.news.ended.connect(self._ended)
+        self.reading = ThreadTask(partial(read_folder, folder, label))
+        self.reading.told.connect(self.told)
+        self.reading.ended.connect(self._ended)
         self.reading.start()
 
     def _ended(self, result: Any) -> None:
@@ -105,11 +98,10 @@ class MapSource(QWidget):
         self.arrived.emit(result)
 
     def _show_subjects(self, labels: list[str], label: str) -> None:
-        blocked = self.subject.blockSignals(True)
-        self.subject.clear()
-        self.subject.addItems(labels)
-        self.subject.setCurrentText(label)
-        self.subject.blockSignals(blocked)
+        with signals_blocked(self.subject):
+            self.subject.clear()
+            self.subject.addItems(labels)
+            self.subject.setCurrentText(label)
 
     def _subject_chosen(self, label: str) -> None:
         if label and self.opened:
@@ -122,7 +114,7 @@ def dropped_folder(event: Any) -> str:
     return next((path for path in paths if path and Path(path).is_dir()), "")
 
 
-def read_folder(folder: str, label: str, progress: Progress) -> Found:
+def read_folder(folder: str, label: str, progress: Progress) -> ReadFolder:
     """Read one subject of a folder: `label` where the folder has it, else the first.
 
     Raises
@@ -145,7 +137,7 @@ def read_folder(folder: str, label: str, progress: Progress) -> Found:
 LATE = "The data changed meanwhile; compute again."
 
 
-class MapAge(QLabel):
+class MapAge(Notice):
     """Says what changed since the maps that are shown were computed; nothing of folders that were only opened.
 
     Parameters
@@ -154,8 +146,7 @@ class MapAge(QLabel):
     """
 
     def __init__(self, session: Session) -> None:
-        super().__init__("", wordWrap=True, visible=False)
-        self.setStyleSheet(ERROR_STYLE)
+        super().__init__()
         self.session = session
         self.made: tuple[Recipe, str] | None = None
         session.recipe_changed.connect(self._judge)
@@ -173,5 +164,4 @@ class MapAge(QLabel):
     def _judge(self, *_: Any) -> None:
         stale = self.made is not None and self.made[1] == self.session.output and not self.fits(self.made[0])
         what = differences(self.made[0], self.session.recipe) if stale else ""
-        self.setText(f"Compute again: {what or 'the decoder'} changed since." if stale else "")
-        self.setVisible(stale)
+        self.show_text(f"Compute again: {what or 'the decoder'} changed since." if stale else "")

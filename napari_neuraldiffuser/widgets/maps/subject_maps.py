@@ -17,12 +17,12 @@ from nibabel.affines import apply_affine
 
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.params import TARGETS
+from napari_neuraldiffuser.widgets.files.layer_info import KEY, reversed_axes
 from napari_neuraldiffuser.widgets.files.outputs import OutputFolderError, SubjectOutputs, region_names
 from napari_neuraldiffuser.widgets.files.reader import ReadError, read_volume, volume_layer
 
 OUTSIDE = "outside "
 """Begins the name of the row with a family's remaining voxels."""
-REVERSED = [2, 1, 0, 3]
 NAMES = {"z": "z, image latent", "c": "c, text embedding"}
 SIGNS = ("positive", "negative", "both")
 
@@ -58,13 +58,13 @@ class Volume:
 
     def indices(self, places: Any) -> tuple[np.ndarray, np.ndarray]:
         """Nearest file index (n, 3) of each place (n, 3), and whether it is inside (n,)."""
-        found = np.rint(apply_affine(self._to_index, np.atleast_2d(places))).astype(int)
-        return found, ((found >= 0) & (found < self.values.shape)).all(axis=1)
+        nearest = np.rint(apply_affine(self._to_index, np.atleast_2d(places))).astype(int)
+        return nearest, ((nearest >= 0) & (nearest < self.values.shape)).all(axis=1)
 
     def index(self, place: Any) -> tuple[int, int, int] | None:
         """File index of the voxel at a place, None outside the volume."""
-        (found,), (inside,) = self.indices(place)
-        return tuple(int(i) for i in found) if inside else None
+        (nearest,), (inside,) = self.indices(place)
+        return tuple(int(i) for i in nearest) if inside else None
 
     def centre(self, index: Sequence[int]) -> np.ndarray:
         """Place of a voxel's centre."""
@@ -92,9 +92,9 @@ class Family:
     def labels_at(self, places: Any) -> np.ndarray:
         """Label of each place (n, 3), 0 outside the volume."""
         indices, inside = self.volume.indices(places)
-        found = np.zeros(len(indices), dtype=int)
-        found[inside] = self.volume.values[tuple(indices[inside].T)]
-        return found
+        labels = np.zeros(len(indices), dtype=int)
+        labels[inside] = self.volume.values[tuple(indices[inside].T)]
+        return labels
 
     def at(self, place: Any) -> str:
         """Name of the region at a place, or nothing."""
@@ -107,11 +107,11 @@ class Family:
         shown = self.volume.shown
         places = np.nonzero(shown > 0)
         labels = shown[places]
-        found = tuple(np.zeros((max(self.names, default=0) + 1, n), dtype=bool) for n in shown.shape)
-        known = labels < len(found[0])
-        for present, index in zip(found, places, strict=True):
+        occurring = tuple(np.zeros((max(self.names, default=0) + 1, n), dtype=bool) for n in shown.shape)
+        known = labels < len(occurring[0])
+        for present, index in zip(occurring, places, strict=True):
             present[labels[known], index[known]] = True
-        return found
+        return occurring
 
     def in_slice(self, axis: int, place: Any) -> set[str]:
         """Regions with a voxel in the slice across shown axis 0 (S), 1 (A) or 2 (R) through a place."""
@@ -230,7 +230,7 @@ def read_family(name: str, path: Path) -> Family:
 
 def family_of_layer(layer: Any) -> Family | None:
     """The family that a Labels layer of our readers shows; None for any other layer."""
-    about = layer.metadata.get("neuraldiffuser") or {}
+    about = layer.metadata.get(KEY) or {}
     columns = getattr(layer, "features", {})
     if about.get("kind") != "roi" or "roi" not in columns or "index" not in columns or layer.ndim != 3:
         return None
@@ -238,7 +238,7 @@ def family_of_layer(layer: Any) -> Family | None:
     shown = np.asarray(layer.data)
     names = {int(k): str(n) for k, n in zip(columns["index"], columns["roi"], strict=True) if int(k) > 0 and n}
     placing = {"affine": placed, "units": layer.units, "axis_labels": layer.axis_labels, "metadata": {}}
-    volume = Volume(shown.transpose(), placed[np.ix_(REVERSED, REVERSED)], shown, placing)
+    volume = Volume(shown.transpose(), reversed_axes(placed), shown, placing)
     return Family(str(about.get("family") or layer.name), volume, names)
 
 

@@ -6,10 +6,11 @@ from weakref import WeakMethod
 
 import numpy as np
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel
+from qtpy.QtWidgets import QCheckBox, QComboBox, QLabel
+from superqt.utils import signals_blocked
 
 from napari_neuraldiffuser.core.base.recipe import Recipe
-from napari_neuraldiffuser.widgets.files.layer_info import add_anatomy, hide_other_maps
+from napari_neuraldiffuser.widgets.files.layers import add_anatomy
 from napari_neuraldiffuser.widgets.maps.outlines import Outlines, families_in
 from napari_neuraldiffuser.widgets.maps.overlay import Overlay
 from napari_neuraldiffuser.widgets.maps.overlay_controls import LookControls, RegionControls
@@ -19,6 +20,7 @@ from napari_neuraldiffuser.widgets.maps.save_row import SaveRow
 from napari_neuraldiffuser.widgets.maps.source import LATE, MapAge, MapSource
 from napari_neuraldiffuser.widgets.maps.subject_maps import Family, SubjectMaps, plain, target_name
 from napari_neuraldiffuser.widgets.session.controls import StageControls
+from napari_neuraldiffuser.widgets.session.layouts import form
 from napari_neuraldiffuser.widgets.session.panel import Panel
 
 MARK_AFTER = 60
@@ -45,36 +47,32 @@ class ContributionPanel(Panel):
         self.families: dict[str, Family] = {}
         self.overlay, self.outlines = Overlay(self.viewer), Outlines(self.viewer)
         self.source, self.look, self.regions, self.table = MapSource(), LookControls(), RegionControls(), RoiTable()
-        self.target = QComboBox()
-        self.target.setToolTip("Decoded target whose prediction is split over the voxels")
-        target, regions = QFormLayout(), QFormLayout()
-        target.addRow("Target", self.target)
-        regions.addRow("Regions", self.regions)
+        self.target = QComboBox(toolTip="Decoded target whose prediction is split over the voxels")
         self.age = MapAge(self.session)
         self.body.addWidget(self.source)
         self.body.addWidget(self.age)
         self.body.addWidget(StageControls(self.session, "contribution", ("method",), {"method": "Method"}))
-        self.body.addLayout(target)
+        self.body.addLayout(form(None, ("Target", self.target)))
         self.body.addWidget(self.look)
-        self.body.addLayout(regions)
+        self.body.addLayout(form(None, ("Regions", self.regions)))
         self.body.addWidget(self.table, 1)
         self._build_probe()
         self.saving = SaveRow(self.viewer)
         self.saving.said.connect(self.say)
         self.saving.failed.connect(self.fail)
         self.body.addWidget(self.saving)
-        self.run.setToolTip("Splits the decoder's prediction of the test stimuli over voxels and regions")
+        self.run_button.setToolTip("Splits the decoder's prediction of the test stimuli over voxels and regions")
         self._connect()
         self._follow()
 
     def _build_probe(self) -> None:
         self.listen = QCheckBox("Click in the canvas names the voxel", checked=True)
         self.listen.setToolTip("Regions, shares in every target, mm and voxel index of the place that is clicked")
-        self.found = QLabel(INVITATION, wordWrap=True)
-        self.found.setTextFormat(Qt.TextFormat.RichText)
-        self.found.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.voxel_text = QLabel(INVITATION, wordWrap=True)
+        self.voxel_text.setTextFormat(Qt.TextFormat.RichText)
+        self.voxel_text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.body.addWidget(self.listen)
-        self.body.addWidget(self.found)
+        self.body.addWidget(self.voxel_text)
 
     def _connect(self) -> None:
         self.source.chosen.connect(self.session.show_output)
@@ -135,12 +133,12 @@ class ContributionPanel(Panel):
         if self.task is None:
             self.say(f"{what} ({done} of {total})")
 
-    def _arrived(self, found: Any) -> None:
-        if isinstance(found, Exception):
+    def _arrived(self, result: Any) -> None:
+        if isinstance(result, Exception):
             self._take(None)
-            self.fail(found)
+            self.fail(result)
             return
-        _, maps, anatomy = found
+        _, maps, anatomy = result
         add_anatomy(self.viewer, anatomy)
         self._take(maps)
         if self.task is None:
@@ -151,16 +149,15 @@ class ContributionPanel(Panel):
         self.maps = maps
         self.outlines.clear()
         former = self.target.currentData()
-        blocked = self.target.blockSignals(True)
-        self.target.clear()
-        for target in maps.maps if maps else ():
-            self.target.addItem(target_name(target), target)
-        self.target.setCurrentIndex(max(self.target.findData(former), 0) if maps else -1)
-        self.target.blockSignals(blocked)
+        with signals_blocked(self.target):
+            self.target.clear()
+            for target in maps.maps if maps else ():
+                self.target.addItem(target_name(target), target)
+            self.target.setCurrentIndex(max(self.target.findData(former), 0) if maps else -1)
         self._take_families()
         if maps is not None:
-            hide_other_maps(self.viewer, self.overlay.layer)
-        self.found.setText(INVITATION)
+            self.overlay.hide_others()
+        self.voxel_text.setText(INVITATION)
         self.show_target()
         self._draw_outlines()
 
@@ -169,10 +166,10 @@ class ContributionPanel(Panel):
         own, rows = (self.maps.families, self.maps.rows) if self.maps else ({}, [])
         known = {plain(name) for name in own}
         shown = families_in(self.viewer) if self.maps else {}
-        found = own | {name: family for name, family in shown.items() if plain(name) not in known}
+        families = own | {name: family for name, family in shown.items() if plain(name) not in known}
         listed = list(dict.fromkeys(row.family for row in rows if row.family))
         full = {plain(name): name for name in listed}
-        self.families = {full.get(plain(name), name): family for name, family in found.items()}
+        self.families = {full.get(plain(name), name): family for name, family in families.items()}
         self.regions.set_families(list(dict.fromkeys([*listed, *self.families])))
 
     # overlay and outlines
@@ -248,11 +245,11 @@ class ContributionPanel(Panel):
             return set()
         place = np.array(dims.point[-3:])[::-1]
         axes = [axis - (dims.ndim - 3) for axis in dims.not_displayed if axis >= dims.ndim - 3]
-        found = set()
+        regions = set()
         for name, family in self.families.items():
             slices = [family.in_slice(axis, place) for axis in axes]
-            found |= {(name, roi) for roi in set.intersection(*slices)} if slices else set()
-        return found
+            regions |= {(name, roi) for roi in set.intersection(*slices)} if slices else set()
+        return regions
 
     # a voxel
 
@@ -262,12 +259,12 @@ class ContributionPanel(Panel):
         if self.maps is None or target is None:
             return
         if place is None:
-            self.found.setText(IN_3D)
+            self.voxel_text.setText(IN_3D)
             return
-        found = look_up(self.maps, target, self.families, place)
-        self.found.setText(describe(found, target, target_name(target)))
-        if found is not None:
-            self.probe.mark(self.maps.maps[target], found.place)
+        voxel = look_up(self.maps, target, self.families, place)
+        self.voxel_text.setText(describe(voxel, target, target_name(target)))
+        if voxel is not None:
+            self.probe.mark(self.maps.maps[target], voxel.place)
 
     # memory
 

@@ -12,14 +12,14 @@ from napari_neuraldiffuser.widgets.files.layer_info import KEY
 from napari_neuraldiffuser.widgets.files.layers import add_layers
 from napari_neuraldiffuser.widgets.files.reader import LayerData
 from napari_neuraldiffuser.widgets.session.controls import Fold, ParamControls
-from napari_neuraldiffuser.widgets.session.engine import Task
+from napari_neuraldiffuser.widgets.session.engine import Task, error_text
 from napari_neuraldiffuser.widgets.session.panel import Panel
 from napari_neuraldiffuser.widgets.session.path_field import dropped
-from napari_neuraldiffuser.widgets.session.worker import CoreWorker
-from napari_neuraldiffuser.widgets.source.form import SampleButton, SourceForm, facts, place
-from napari_neuraldiffuser.widgets.source.layers import Read, ThreadTask, missing_layers, read_source
+from napari_neuraldiffuser.widgets.session.worker import ThreadTask
+from napari_neuraldiffuser.widgets.source.form import SampleButton, SourceForm, description_text, source_text
+from napari_neuraldiffuser.widgets.source.layers import Read, missing_layers, read_source
 from napari_neuraldiffuser.widgets.source.mask import MaskBox
-from napari_neuraldiffuser.widgets.source.selection import RoiBox, SessionsLine, VoxelCount, absolute_masks, reason
+from napari_neuraldiffuser.widgets.source.selection import RoiBox, SessionsLine, VoxelCount, absolute_masks
 
 ADD_EVERY = 20
 """Milliseconds between layers, in which the window draws itself."""
@@ -49,10 +49,10 @@ class DataPanel(Panel):
         for widget in (self.roi, self.sessions, self.mask):
             self.body.addWidget(widget)
         self._build_more()
-        self.run.setToolTip("Adds the anatomy and the regions as layers, where they are not there yet")
+        self.run_button.setToolTip("Adds the anatomy and the regions as layers, where they are not there yet")
         self.setAcceptDrops(True)
         self._connect()
-        CoreWorker(_import_grammar).start()
+        ThreadTask(_import_grammar).start()
         if self.session.recipe.source.given:
             self.form.show_source(self.session.recipe.source)
         self._show_recipe(self.session.recipe)
@@ -96,13 +96,13 @@ class DataPanel(Panel):
 
     def problems(self) -> list[str]:
         """What is missing or wrong; the details of ROI and sessions stand beside them."""
-        found = self.form.problem()
+        problem = self.form.problem()
         kept = self.session.recipe.source
-        if found and kept.given:
-            found += f" Until then the other panels keep {place(kept)}."
+        if problem and kept.given:
+            problem += f" Until then the other panels keep {source_text(kept)}."
         mended = (("ROI", self.roi.problem, self.betas.roi), ("sessions", self.sessions.problem(), self.betas.sessions))
         wrong = [f"The {name} must be mended above. Until then {kept} is used." for name, text, kept in mended if text]
-        return [text for text in (found, self._problem) if text] + wrong
+        return [text for text in (problem, self._problem) if text] + wrong
 
     def _source_chosen(self) -> None:
         if not self.form.problem():
@@ -158,42 +158,42 @@ class DataPanel(Panel):
         if isinstance(result, dict):
             self.session.set_described(result)
         else:
-            self._problem = reason(result)
+            self._problem = error_text(result)
             self._details = getattr(result, "details", "")
             self.details.setVisible(bool(self._details))
             self.session.set_described(None)
         self.changed()
 
-    def _show_described(self, found: dict[str, Any] | None) -> None:
-        self.roi.show_families(found["families"] if found else None)
-        self.sessions.show_labels(found["sessions"] if found else [])
+    def _show_described(self, described: dict[str, Any] | None) -> None:
+        self.roi.show_families(described["families"] if described else None)
+        self.sessions.show_labels(described["sessions"] if described else [])
         self._replaced = ""
-        if found:
-            self._take_what_is_there(found)
+        if described:
+            self._take_what_is_there(described)
         self._show_facts()
         self.count.ask()
         self.changed()
 
     def _show_facts(self) -> None:
         """What the source holds; masks can be drawn where its grid is the chosen one."""
-        found = self.session.described
-        self.facts.setVisible(bool(found or self._describing))
-        if not found:
+        described = self.session.described
+        self.facts.setVisible(bool(described or self._describing))
+        if not described:
             waits = "described after the present run" if self.session.busy else LOOKING
             self.facts.setText(waits if self._describing else "")
             self.mask.show_described(None)
             return
-        other_grid = not self.session.recipe.source.own and found["space"] != self.betas.space
-        note = f"These are the numbers of {found['space']}; {self.betas.space} is chosen." if other_grid else ""
-        self.facts.setText("\n".join(filter(None, [facts(found), self._replaced, note])))
-        self.mask.show_described(None if other_grid else found)
+        other_grid = not self.session.recipe.source.own and described["space"] != self.betas.space
+        note = f"These are the numbers of {described['space']}; {self.betas.space} is chosen." if other_grid else ""
+        self.facts.setText("\n".join(filter(None, [description_text(described), self._replaced, note])))
+        self.mask.show_described(None if other_grid else described)
 
-    def _take_what_is_there(self, found: dict[str, Any]) -> None:
+    def _take_what_is_there(self, described: dict[str, Any]) -> None:
         """What was chosen for other data stays where these have it, and is replaced where not."""
         changes = {}
         if not self.roi.fits(self.betas.roi):
             changes["roi"] = self.roi.default()
-        if found["space"] == "func1mm" and self.betas.space != "func1mm":
+        if described["space"] == "func1mm" and self.betas.space != "func1mm":
             changes["space"] = "func1mm"  # named only where the other space is not on disk
         if self.sessions.text == self.betas.sessions and self.sessions.problem():
             changes["sessions"] = default_of(BetasParams, "sessions")
@@ -207,13 +207,8 @@ class DataPanel(Panel):
         """Read anatomy and regions in a thread."""
         recipe = self.session.recipe
         space = recipe.settings.betas.space
-        self.task = task = ThreadTask(partial(read_source, recipe.source, space))
-        self._done = self._show_layers
-        task.told.connect(self._told)
-        task.ended.connect(self._ended)
-        self.bar.setRange(0, 0)
-        self.bar.setVisible(True)
-        self.revalidate()
+        task = ThreadTask(partial(read_source, recipe.source, space))
+        self.watch(task, self._show_layers)
         task.start()
 
     def _show_layers(self, read: Read) -> None:
@@ -241,7 +236,7 @@ class DataPanel(Panel):
         """Not before the layers of the last run are there."""
         super().revalidate()
         if self._adding:
-            self.run.setEnabled(False)
+            self.run_button.setEnabled(False)
 
     # memory
 
@@ -249,7 +244,7 @@ class DataPanel(Panel):
         """Recent folders, the files of own scans, and what is unfolded."""
         own = self.form.own
         return {
-            "recent": self.form.nsd.recent(),
+            "recent": self.form.nsd.folder.recent(),
             "own": {name: field.located for name, field in own.fields.items()} | {"subject": own.subject.text()},
             "page": "own" if self.form.use_own.isChecked() else "nsd",
             "more": self.more.isExpanded(),
@@ -260,7 +255,7 @@ class DataPanel(Panel):
         recent, own = values.get("recent"), values.get("own")
         if isinstance(recent, list):
             folders = [one for one in recent if isinstance(one, str)]
-            self.form.nsd.show_recent([*self.form.nsd.recent(), *folders])
+            self.form.nsd.folder.show_recent([*self.form.nsd.folder.recent(), *folders])
         if isinstance(own, dict) and not self.session.recipe.source.own:
             for name, field in self.form.own.fields.items():
                 field.show_path(str(own.get(name) or ""))

@@ -4,14 +4,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtWidgets import QFileDialog, QGroupBox, QHBoxLayout, QLabel, QPushButton, QVBoxLayout
+from qtpy.QtWidgets import QFileDialog, QGroupBox, QVBoxLayout
 
 from napari_neuraldiffuser.core.base.recipe import Recipe, decoding_part, differences
 from napari_neuraldiffuser.core.params import DecodingParams, FeatureParams, ParamError
 from napari_neuraldiffuser.widgets.pages.decode_result import DecodeResult
 from napari_neuraldiffuser.widgets.pages.models_form import ModelsForm
-from napari_neuraldiffuser.widgets.session.controls import AlphasLine, Fold, ParamControls
-from napari_neuraldiffuser.widgets.session.panel import ERROR_STYLE, Panel
+from napari_neuraldiffuser.widgets.session.controls import AlphasLine, Fold, Notice, ParamControls
+from napari_neuraldiffuser.widgets.session.layouts import button, side_by_side
+from napari_neuraldiffuser.widgets.session.panel import Panel
 from napari_neuraldiffuser.widgets.session.session import default_recipe
 
 FEATURES, DECODING = ("feature_normalisation",), ("decoder", "align", "cv_targets", "seed")
@@ -42,10 +43,11 @@ class DecodePanel(Panel):
         self.alphas = AlphasLine()
         self.result = DecodeResult()
         self._build_controls()
-        self.stale = QLabel("", wordWrap=True, visible=False)
-        self.stale.setStyleSheet(ERROR_STYLE)
+        self.stale = Notice()
         self._build_files()
-        self.run.setToolTip("Fits the decoder and decodes all test stimuli; a decoder that was fitted before is reused")
+        self.run_button.setToolTip(
+            "Fits the decoder and decodes all test stimuli; a decoder that was fitted before is reused"
+        )
         self._connect()
         self._show_recipe(self.session.recipe)
         self._show_decoded(self.session.decoded)
@@ -65,13 +67,10 @@ class DecodePanel(Panel):
 
     def _build_files(self) -> None:
         """The result is below the Run row: it says what that row did."""
-        self.save = QPushButton("Save decoder…", toolTip="Writes the decoder to a file of its own")
-        self.load = QPushButton("Load decoder…", toolTip="Uses a saved decoder of these voxels and models")
-        self.forget = QPushButton("Fit anew", toolTip="Leaves the loaded decoder and fits one")
-        row = QHBoxLayout()
-        for button in (self.save, self.load, self.forget):
-            row.addWidget(button)
-        self.layout().addLayout(row)
+        self.save = button("Save decoder…", "Writes the decoder to a file of its own", self._save_decoder)
+        self.load = button("Load decoder…", "Uses a saved decoder of these voxels and models", self._load_decoder)
+        self.forget = button("Fit anew", "Leaves the loaded decoder and fits one", partial(self._load, ""))
+        self.layout().addLayout(side_by_side(self.save, self.load, self.forget))
         self.layout().addWidget(self.stale)
         self.layout().addWidget(self.result)
         self.layout().addStretch(1)
@@ -82,9 +81,6 @@ class DecodePanel(Panel):
         self.decoding.changed.connect(partial(self._stage_changed, "decoding", self.decoding))
         self.alphas.changed.connect(self._alphas_typed)
         self.more.toggled.connect(self.changed)
-        self.save.clicked.connect(self._save_decoder)
-        self.load.clicked.connect(self._load_decoder)
-        self.forget.clicked.connect(partial(self._load, ""))
         self.session.recipe_changed.connect(self._show_recipe)
         self.session.decoded_changed.connect(self._show_decoded)
         self.session.described_changed.connect(self.changed)
@@ -94,22 +90,22 @@ class DecodePanel(Panel):
 
     def problems(self) -> list[str]:
         """What is missing or wrong, in the order of the panel."""
-        found = []
+        problems = []
         if not self.session.recipe.source.given:
-            found.append("Data must be chosen first. Choose an NSD folder or own scans in the Data panel.")
+            problems.append("Data must be chosen first. Choose an NSD folder or own scans in the Data panel.")
         elif self.session.described is not None and not self.session.described["test_ids"]:
-            found.append(
+            problems.append(
                 "The data must have test stimuli to decode, got none. "
                 "Mark some in column test of the trials table, or add sessions with shared images."
             )
-        return found + [text for text in (self.models.problem(), self.alphas.problem()) if text]
+        return problems + [text for text in (self.models.problem(), self.alphas.problem()) if text]
 
     def revalidate(self, *_: Any) -> None:
         """The buttons of files follow the Run button."""
         super().revalidate()
-        self.load.setEnabled(self.run.isEnabled())
-        self.save.setEnabled(self.run.isEnabled() and self.session.decoded is not None)
-        self.forget.setEnabled(self.run.isEnabled())
+        self.load.setEnabled(self.run_button.isEnabled())
+        self.save.setEnabled(self.run_button.isEnabled() and self.session.decoded is not None)
+        self.forget.setEnabled(self.run_button.isEnabled())
         self.forget.setVisible(self._uses_loaded())
 
     def _uses_loaded(self) -> bool:
@@ -142,9 +138,9 @@ class DecodePanel(Panel):
         self.decoding.show_values(recipe.settings.decoding)
         self.alphas.show_alphas(recipe.settings.decoding.alphas)
         if self.session.decoded is None and self._shown is not None:
-            former, found = self._shown
+            former, decoded = self._shown
             if decoding_part(former) == decoding_part(recipe):
-                self.session.set_decoded(found)  # all is as it was
+                self.session.set_decoded(decoded)  # all is as it was
             else:
                 self._say_stale()
         self.changed()
@@ -156,35 +152,34 @@ class DecodePanel(Panel):
         self._started = self.session.recipe
         self.run_task("decode", done=self._decoded)
 
-    def _decoded(self, found: dict[str, Any]) -> None:
-        self._shown = (self._started, found)
-        if not found.get("loaded"):
+    def _decoded(self, decoded: dict[str, Any]) -> None:
+        self._shown = (self._started, decoded)
+        if not decoded.get("loaded"):
             self._loaded = None  # an engine that was started anew knows of no file
-        self.result.show_result(found)
+        self.result.show_result(decoded)
         recipe = self.session.recipe
         if decoding_part(recipe) != decoding_part(self._started):
             self._say_stale()  # changed while it was decoded
             return
-        self.session.set_decoded(found)
-        if found["test_ids"] and not set(recipe.stimulus_ids) & set(found["test_ids"]):
-            self.session.change(stimulus_ids=(found["test_ids"][0],))
+        self.session.set_decoded(decoded)
+        if decoded["test_ids"] and not set(recipe.stimulus_ids) & set(decoded["test_ids"]):
+            self.session.change(stimulus_ids=(decoded["test_ids"][0],))
 
-    def _show_decoded(self, found: dict[str, Any] | None) -> None:
-        if found is None:
+    def _show_decoded(self, decoded: dict[str, Any] | None) -> None:
+        if decoded is None:
             if self._shown is not None:
                 self._say_stale()
         else:
-            if self._shown is None or self._shown[1] is not found:
-                self._shown = (self.session.recipe, found)
-                self.result.show_result(found)
+            if self._shown is None or self._shown[1] is not decoded:
+                self._shown = (self.session.recipe, decoded)
+                self.result.show_result(decoded)
             self.result.show_fits(True)
-            self.stale.setVisible(False)
+            self.stale.show_text("")
         self.revalidate()
 
     def _say_stale(self) -> None:
         what = differences(self._shown[0], self.session.recipe) or "the decoder"
-        self.stale.setText(f"Decode again: {what} changed since.")
-        self.stale.setVisible(True)
+        self.stale.show_text(f"Decode again: {what} changed since.")
         self.result.show_fits(False)
 
     def _engine_died(self) -> None:
@@ -197,8 +192,7 @@ class DecodePanel(Panel):
             self.session.set_decoded(None)
             self.result.show_fits(False)
         if lost:
-            self.stale.setText(GONE)
-            self.stale.setVisible(True)
+            self.stale.show_text(GONE)
         self.revalidate()
 
     # files
@@ -207,7 +201,7 @@ class DecodePanel(Panel):
         path, _ = QFileDialog.getSaveFileName(self, "Save decoder", "decoder.h5", HDF5)
         if path:
             args = {"recipe": self.session.recipe.to_dict(), "path": path if Path(path).suffix else f"{path}.h5"}
-            self.run_task("save_decoder", args, done=lambda found: self.say(f"saved as {found['path']}"))
+            self.run_task("save_decoder", args, done=lambda saved: self.say(f"saved as {saved['path']}"))
 
     def _load_decoder(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Load decoder", "", HDF5)
@@ -231,13 +225,15 @@ class DecodePanel(Panel):
 
     def state(self) -> dict[str, Any]:
         """Recent model folders and what is unfolded; the values are the recipe's."""
-        return {"recent": self.models.recent(), "more": self.more.isExpanded()}
+        return {"recent": self.models.models.recent(), "more": self.more.isExpanded()}
 
     def restore(self, values: dict[str, Any]) -> None:
         """Show what was remembered."""
         recent = values.get("recent")
         if isinstance(recent, list):
-            self.models.show_recent([*self.models.recent(), *(one for one in recent if isinstance(one, str))])
+            self.models.models.show_recent(
+                [*self.models.models.recent(), *(one for one in recent if isinstance(one, str))]
+            )
         if values.get("more") is True:
             self.more.expand(animate=False)
 

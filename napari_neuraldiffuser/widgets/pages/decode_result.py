@@ -5,7 +5,10 @@ from typing import Any
 import numpy as np
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QPainter, QPixmap
-from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QLabel, QTableWidget, QTableWidgetItem, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QLabel, QTableWidget, QTableWidgetItem, QWidget
+
+from napari_neuraldiffuser.widgets.session.controls import Notice
+from napari_neuraldiffuser.widgets.session.layouts import stacked
 
 COLUMNS = {
     "Target": "z: image latent, c: text embedding, g02 ... g12: guidance layers",
@@ -31,28 +34,24 @@ class DecodeResult(QWidget):
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.table.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.plot = PlotLabel()
-        self.notes = QLabel("", wordWrap=True, visible=False)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        for widget in (self.counts, self.table, self.plot, self.notes):
-            layout.addWidget(widget)
+        self.notes = Notice("")
+        stacked(self, self.counts, self.table, self.plot, self.notes)
         self.setVisible(False)
 
-    def show_result(self, found: dict[str, Any]) -> None:
+    def show_result(self, decoded: dict[str, Any]) -> None:
         """Show what `decode` said."""
-        self.counts.setText(counts(found))
-        self.table.setRowCount(len(found["accuracy"]))
-        for row, (target, r2) in enumerate(found["accuracy"].items()):
-            for column, text in enumerate((target, f"{r2:.3f}", f"{found['alphas'][target]:g}")):
+        self.counts.setText(counts(decoded))
+        self.table.setRowCount(len(decoded["accuracy"]))
+        for i, (target, r2) in enumerate(decoded["accuracy"].items()):
+            for j, text in enumerate((target, f"{r2:.3f}", f"{decoded['alphas'][target]:g}")):
                 item = QTableWidgetItem(text)
                 item.setTextAlignment(Qt.AlignmentFlag.AlignCenter)
-                self.table.setItem(row, column, item)
+                self.table.setItem(i, j, item)
         self.table.resizeRowsToContents()
         rows = sum(self.table.rowHeight(row) for row in range(self.table.rowCount()))
         self.table.setFixedHeight(rows + self.table.horizontalHeader().sizeHint().height() + 4)
-        self.plot.show_png(found["plot"])
-        self.notes.setText("\n".join(found["notes"]))
-        self.notes.setVisible(bool(found["notes"]))
+        self.plot.show_png(decoded["plot"])
+        self.notes.show_text("\n".join(decoded["notes"]))
         self.show_fits(True)
         self.setVisible(True)
 
@@ -114,10 +113,12 @@ def pale(picture: QPixmap) -> QPixmap:
     return made
 
 
-def counts(found: dict[str, Any]) -> str:
+def counts(decoded: dict[str, Any]) -> str:
     """One line of what the decoder was made from, and whether it had to be."""
-    made = "Loaded from your file." if found.get("loaded") else "From the cache." if found["cached"] else "Fitted now."
+    made = (
+        "Loaded from your file." if decoded.get("loaded") else "From the cache." if decoded["cached"] else "Fitted now."
+    )
     return (
-        f"{found['n_voxels']:,} voxels, {found['n_train']:,} training images, {found['n_test']:,} test images "
-        f"seen {found['repeats_mean']:.3g} times on average. {made}"
+        f"{decoded['n_voxels']:,} voxels, {decoded['n_train']:,} training images, {decoded['n_test']:,} test images "
+        f"seen {decoded['repeats_mean']:.3g} times on average. {made}"
     )

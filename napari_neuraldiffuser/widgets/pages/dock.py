@@ -2,13 +2,14 @@
 
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QScrollArea, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QScrollArea, QTabWidget, QWidget
 
 from napari_neuraldiffuser.widgets.pages.contribution import ContributionPanel
 from napari_neuraldiffuser.widgets.pages.data import DataPanel
 from napari_neuraldiffuser.widgets.pages.decode import DecodePanel
 from napari_neuraldiffuser.widgets.pages.reconstruct import ReconstructPanel
 from napari_neuraldiffuser.widgets.pages.report import ReportPanel
+from napari_neuraldiffuser.widgets.session.layouts import stacked
 from napari_neuraldiffuser.widgets.session.session import Session
 
 if TYPE_CHECKING:
@@ -41,9 +42,7 @@ class NeuralDiffuser(QWidget):
             page.setFrameShape(QScrollArea.Shape.NoFrame)
             page.setWidget(panel)
             self.tabs.addTab(page, title)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.tabs)
+        stacked(self, self.tabs)
         self.setMinimumWidth(452)  # three repeats side by side
 
     def show_page(self, title: str) -> None:

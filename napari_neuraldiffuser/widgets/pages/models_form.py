@@ -1,19 +1,18 @@
 """Which networks: the bundled ones, a folder or a hub id, and a guide where that has none."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
-from qtpy.QtCore import QTimer, Signal
-from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QHBoxLayout, QLabel, QLineEdit, QPushButton, QWidget
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QFileDialog, QLineEdit, QWidget
 
 from napari_neuraldiffuser.core.base.files import located
-from napari_neuraldiffuser.widgets.session.panel import ERROR_STYLE
-from napari_neuraldiffuser.widgets.session.path_field import TYPING
+from napari_neuraldiffuser.widgets.session.controls import Notice
+from napari_neuraldiffuser.widgets.session.layouts import button, form, side_by_side
+from napari_neuraldiffuser.widgets.session.path_field import RecentBox
 
 DEMO = "demo"
 PARTS = ("vae", "unet", "scheduler", "text_encoder", "tokenizer", "image_encoder")
 """Folders of a model folder (`core.models.PARTS`, which torch comes with)."""
-RECENT = 8
 
 
 def models_problem(models: str, guide: str) -> str:
@@ -60,38 +59,17 @@ class ModelsForm(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.models = QComboBox(editable=True, insertPolicy=QComboBox.InsertPolicy.NoInsert)
-        self.models.setToolTip("demo: the bundled models; a Stable Diffusion folder; or owner/name on the hub")
-        self.models.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.models.setMinimumContentsLength(12)
-        self.models.addItem(DEMO)
-        self.browse = QPushButton("Browse…", toolTip="Choose a model folder")
+        self.models = RecentBox("demo: the bundled models; a Stable Diffusion folder; or owner/name on the hub", DEMO)
+        browse = button("Browse…", "Choose a model folder", self._browse)
         self.guide = QLineEdit(placeholderText="the models' own image encoder")
         self.guide.setToolTip("CLIP vision model that targets and guidance use, where the model folder has none")
-        self.browse_guide = QPushButton("Browse…", toolTip="Choose the folder of a CLIP vision model")
-        self.problem_label = QLabel("", wordWrap=True, visible=False)
-        self.problem_label.setStyleSheet(ERROR_STYLE)
-        self._typing = QTimer(self, singleShot=True, interval=TYPING)
-        self._typing.timeout.connect(self._taken)
-        self._build()
-
-    def _build(self) -> None:
-        form = QFormLayout(self)
-        form.setContentsMargins(0, 0, 0, 0)
-        for label, line, button in (
-            ("Models", self.models, self.browse),
-            ("Guide", self.guide, self.browse_guide),
-        ):
-            row = QHBoxLayout()
-            row.addWidget(line, 1)
-            row.addWidget(button)
-            form.addRow(label, row)
-        form.addRow(self.problem_label)
-        self.models.lineEdit().textEdited.connect(lambda _: self._typing.start())
-        self.guide.textEdited.connect(lambda _: self._typing.start())
-        self.models.activated.connect(lambda _: self._taken())
-        self.browse.clicked.connect(self._browse)
-        self.browse_guide.clicked.connect(self._browse_guide)
+        browse_guide = button("Browse…", "Choose the folder of a CLIP vision model", self._browse_guide)
+        self.problem_label = Notice()
+        models, guide = side_by_side(self.models, browse, wide=0), side_by_side(self.guide, browse_guide, wide=0)
+        form(self, ("Models", models), ("Guide", guide), self.problem_label)
+        self.models.taken.connect(self._taken)
+        self.guide.textEdited.connect(lambda _: self.models.typing.start())
+        self.browse, self.browse_guide = browse, browse_guide
 
     @property
     def values(self) -> tuple[str, str]:
@@ -110,31 +88,18 @@ class ModelsForm(QWidget):
             self.guide.setText(guide)
         self._show_problem()
 
-    def recent(self) -> list[str]:
-        """Models of the list but the bundled ones."""
-        return [text for k in range(self.models.count()) if (text := self.models.itemText(k)) != DEMO]
-
-    def show_recent(self, names: Iterable[str]) -> None:
-        """Fill the list; the line stays as it is."""
-        text = self.models.currentText()
-        self.models.clear()
-        self.models.addItems(list(dict.fromkeys([DEMO, *names]))[: RECENT + 1])
-        self.models.setEditText(text)
-
     def _show_problem(self) -> None:
-        text = self.problem()
-        self.problem_label.setText(text)
-        self.problem_label.setVisible(bool(text))
+        self.problem_label.show_text(self.problem())
 
     def _taken(self) -> None:
-        self._typing.stop()
+        self.models.typing.stop()
         self._show_problem()
         if not self.problem():
-            self.show_recent([self.values[0], *self.recent()])
+            self.models.show_recent([self.values[0], *self.models.recent()])
         self.changed.emit()
 
     def _browse(self) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "Choose a model folder", next(iter(self.recent()), ""))
+        folder = QFileDialog.getExistingDirectory(self, "Choose a model folder", next(iter(self.models.recent()), ""))
         if folder:
             self.models.setEditText(folder)
             self._taken()

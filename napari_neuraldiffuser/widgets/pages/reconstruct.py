@@ -15,6 +15,7 @@ from napari_neuraldiffuser.widgets.run.form import LiveRerun, ReconForm
 from napari_neuraldiffuser.widgets.run.gallery import SIDE
 from napari_neuraldiffuser.widgets.run.record import Run
 from napari_neuraldiffuser.widgets.run.view import RunView
+from napari_neuraldiffuser.widgets.session.layouts import side_by_side
 from napari_neuraldiffuser.widgets.session.panel import Panel
 from napari_neuraldiffuser.widgets.session.session import default_recipe
 from napari_neuraldiffuser.widgets.session.state import preferences
@@ -64,15 +65,10 @@ class ReconstructPanel(Panel):
         self.every.setToolTip("Shows the image as it is after every so many steps; each preview takes a moment")
         self.every.setValue(preferences()["preview_every"])
         self.beside = QCheckBox("beside the brain", checked=True)
-        row = QHBoxLayout()
-        row.addWidget(QLabel("Preview every"))
-        row.addWidget(self.every)
-        row.addStretch()
-        row.addWidget(self.beside)
-        return row
+        return side_by_side(side_by_side(QLabel("Preview every"), self.every, wide=2), self.beside, wide=0)
 
     def _connect(self) -> None:
-        self.run.setToolTip("Reconstructs the chosen stimuli; decodes them first where needed (Ctrl+Alt+R)")
+        self.run_button.setToolTip("Reconstructs the chosen stimuli; decodes them first where needed (Ctrl+Alt+R)")
         self.cancel.setToolTip(f"{self.cancel.toolTip()} (Ctrl+Alt+C)")
         self.form.changed.connect(self.revalidate)
         self.view.said.connect(self._say_in_between)
@@ -116,7 +112,7 @@ class ReconstructPanel(Panel):
         """Decode where that is still to be done, then reconstruct."""
         recipe = self.session.recipe
         if self.session.decoded is None:
-            self.run_task("decode", done=lambda found: self._decoded(recipe, found))
+            self.run_task("decode", done=lambda decoded: self._decoded(recipe, decoded))
             return
         self.dropping, self.current, self.began = False, Run(recipe), time.monotonic()
         every = self.every.value()
@@ -127,10 +123,10 @@ class ReconstructPanel(Panel):
         """Run, as the button does."""
         self._start()
 
-    def _decoded(self, recipe: Recipe, found: dict[str, Any]) -> None:
+    def _decoded(self, recipe: Recipe, decoded: dict[str, Any]) -> None:
         """Go on with the reconstruction; decode again if the data or decoder changed meanwhile."""
         if decoding_part(recipe) == decoding_part(self.session.recipe):
-            self.session.set_decoded(found)
+            self.session.set_decoded(decoded)
         if self.session.recipe.stimulus_ids != recipe.stimulus_ids:
             self.say("The chosen sessions do not show that stimulus: another one is chosen now. Look at it, then Run.")
         elif not self.problems():
@@ -208,11 +204,11 @@ class ReconstructPanel(Panel):
 
     def next_stimulus(self) -> None:
         """Choose the next one."""
-        self.form.picker.step(1)
+        self.form.picker.move(1)
 
     def previous_stimulus(self) -> None:
         """Choose the previous one."""
-        self.form.picker.step(-1)
+        self.form.picker.move(-1)
 
     def _show_stimulus(self, stimulus: int) -> None:
         if self.current is None:

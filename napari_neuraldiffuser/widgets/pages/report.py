@@ -11,12 +11,9 @@ from qtpy.QtWidgets import (
     QAbstractItemView,
     QCheckBox,
     QFileDialog,
-    QFormLayout,
-    QHBoxLayout,
     QHeaderView,
     QLabel,
     QLineEdit,
-    QPushButton,
     QSpinBox,
     QTableWidget,
     QTableWidgetItem,
@@ -24,11 +21,12 @@ from qtpy.QtWidgets import (
 )
 
 from napari_neuraldiffuser.core.base.recipe import ARMS
-from napari_neuraldiffuser.widgets.pages.report_result import Outcome, ScoreRow, read_layers, read_outcome
-from napari_neuraldiffuser.widgets.session.controls import Fold, StageControls
+from napari_neuraldiffuser.widgets.pages.report_result import FinishedReport, ScoreRow, read_finished, read_layers
+from napari_neuraldiffuser.widgets.session.controls import Fold, Notice, StageControls
+from napari_neuraldiffuser.widgets.session.layouts import button, form, side_by_side
 from napari_neuraldiffuser.widgets.session.panel import Panel
 from napari_neuraldiffuser.widgets.session.state import cache_folder
-from napari_neuraldiffuser.widgets.session.worker import CoreWorker
+from napari_neuraldiffuser.widgets.session.worker import ThreadTask
 
 COLUMNS = ("Score", "Unguided", "Guided", "Difference")
 LEAST, MOST = 2, 10_000
@@ -48,36 +46,26 @@ class ReportPanel(Panel):
 
     def build(self) -> None:
         """Output folder and number of stimuli above, results below."""
-        self.outcome: Outcome | None = None
+        self.finished: FinishedReport | None = None
         self.folder = QLineEdit(str(cache_folder() / "output"))
         self.folder.setToolTip("Folder of sub-XX.html and sub-XX; it is made if it is not there")
         self.folder.textChanged.connect(self.changed)
-        self.browse = QPushButton("Browse…")
-        self.browse.setToolTip("Choose the output folder")
-        self.browse.clicked.connect(self._browse)
-        row = QHBoxLayout()
-        row.addWidget(self.folder, 1)
-        row.addWidget(self.browse)
-        self.all = QCheckBox("all", checked=True)
-        self.all.setToolTip("Reconstruct and score every test stimulus")
+        browse = button("Browse…", "Choose the output folder", self._browse)
+        self.all = QCheckBox("all", checked=True, toolTip="Reconstruct and score every test stimulus")
         self.n_stimuli = QSpinBox(minimum=LEAST, maximum=MOST, value=10, enabled=False)
         self.n_stimuli.setToolTip("The first so many test stimuli; scores compare stimuli, so at least 2")
         self.all.toggled.connect(self.n_stimuli.setDisabled)
         self.all.toggled.connect(self.changed)
         self.n_stimuli.valueChanged.connect(self.changed)
-        stimuli = QHBoxLayout()
-        stimuli.addWidget(self.all)
-        stimuli.addWidget(self.n_stimuli, 1)
-        form = QFormLayout()
-        form.addRow("Output folder", row)
-        form.addRow("Test stimuli", stimuli)
         self.body.addWidget(QLabel(ABOUT, wordWrap=True))
-        self.body.addLayout(form)
+        stimuli = side_by_side(self.all, self.n_stimuli, wide=1)
+        folder = side_by_side(self.folder, browse, wide=0)
+        self.body.addLayout(form(None, ("Output folder", folder), ("Test stimuli", stimuli)))
         scores = Fold("Scores", "Which scores are computed")
         scores.addWidget(StageControls(self.session, "evaluation", ("metrics",), {"metrics": ""}))
         self.body.addWidget(scores)
         self._build_results()
-        self.run.setToolTip("Every stage that is not complete in the output folder already")
+        self.run_button.setToolTip("Every stage that is not complete in the output folder already")
         self.session.recipe_changed.connect(self.revalidate)
         self.session.described_changed.connect(self._described)
         self._described(self.session.described)
@@ -88,23 +76,14 @@ class ReportPanel(Panel):
         self.scores = ScoreSummary()
         self.written = QLabel("", wordWrap=True)
         self.written.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.failed = QLabel("", wordWrap=True, visible=False)
-        buttons = QHBoxLayout()
-        for text, tip, call in (
-            ("Open page", "Show the report in the web browser", self.open_page),
-            ("Open folder", "Show the output folder in the file manager", self.open_folder),
-            ("Show in viewer", "Anatomy, regions, contribution maps and pictures as layers", self.show_layers),
-        ):
-            button = QPushButton(text)
-            button.setToolTip(tip)
-            button.clicked.connect(call)
-            buttons.addWidget(button)
-        layout = QFormLayout(self.results)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addRow(buttons)
-        layout.addRow(self.failed)
-        layout.addRow(self.scores)
-        layout.addRow(self.written)
+        self.failed = Notice("")
+        tip = "Anatomy, regions, contribution maps and pictures as layers"
+        buttons = side_by_side(
+            button("Open page", "Show the report in the web browser", self.open_page),
+            button("Open folder", "Show the output folder in the file manager", self.open_folder),
+            button("Show in viewer", tip, self.show_layers),
+        )
+        form(self.results, buttons, self.failed, self.scores, self.written)
         self.layout().addWidget(self.results)
         self.layout().addStretch(1)
 
@@ -130,14 +109,16 @@ class ReportPanel(Panel):
 
     def problems(self) -> list[str]:
         """What is missing: data, two test stimuli, a folder that can be written."""
-        found = []
+        problems = []
         if not self.session.recipe.source.given:
-            found.append("Data must be chosen before the job can run. Choose them in the Data panel.")
+            problems.append("Data must be chosen before the job can run. Choose them in the Data panel.")
         described = self.session.described
         if described and len(described["test_ids"]) < LEAST:
             n = len(described["test_ids"])
-            found.append(f"Data must have at least {LEAST} test stimuli, got {n}. Add sessions or mark more as test.")
-        return [*found, *folder_problems(self.out_dir)]
+            problems.append(
+                f"Data must have at least {LEAST} test stimuli, got {n}. Add sessions or mark more as test."
+            )
+        return [*problems, *folder_problems(self.out_dir)]
 
     def start(self) -> None:
         """Run the recipe with both arms on every chosen stimulus."""
@@ -154,39 +135,38 @@ class ReportPanel(Panel):
     # after it
 
     def _finished(self, result: dict[str, Any]) -> None:
-        self._look_at(partial(read_outcome, result), self._show)
+        self._look_at(partial(read_finished, result), self._show)
         self.session.show_output(result["out_dir"])
 
     def _look_at(self, work: Any, done: Any) -> None:
         """Read files in a thread, then call `done` with what was read."""
-        self._looking, self._looked_at = CoreWorker(lambda progress: work(progress=progress)), done
-        self._looking.news.ended.connect(self._looked)
+        self._looking, self._looked_at = ThreadTask(lambda progress: work(progress=progress)), done
+        self._looking.ended.connect(self._looked)
         self._looking.start()
 
-    def _looked(self, found: Any) -> None:
-        if isinstance(found, Exception):
-            self.fail(found)
+    def _looked(self, result: Any) -> None:
+        if isinstance(result, Exception):
+            self.fail(result)
         else:
-            self._looked_at(found)
+            self._looked_at(result)
 
-    def _show(self, outcome: Outcome | None) -> None:
-        self.outcome = outcome
-        self.results.setVisible(outcome is not None)
-        if outcome is None:
+    def _show(self, finished: FinishedReport | None) -> None:
+        self.finished = finished
+        self.results.setVisible(finished is not None)
+        if finished is None:
             return
-        self.scores.show_rows(outcome.scores)
-        self.written.setText(written_text(outcome))
-        self.failed.setText(failed_text(outcome.failed))
-        self.failed.setVisible(bool(outcome.failed))
-        self.say(f"Finished: {outcome.page}")
+        self.scores.show_rows(finished.scores)
+        self.written.setText(written_text(finished))
+        self.failed.show_text(failed_text(finished.failed) if finished.failed else "")
+        self.say(f"Finished: {finished.page}")
 
     def open_page(self) -> None:
         """Show the page in the browser."""
-        self._open(self.outcome.page)
+        self._open(self.finished.page)
 
     def open_folder(self) -> None:
         """Show the folder in the file manager."""
-        self._open(self.outcome.folder)
+        self._open(self.finished.folder)
 
     def _open(self, path: Path) -> None:
         if not path.exists():
@@ -197,7 +177,7 @@ class ReportPanel(Panel):
     def show_layers(self) -> None:
         """Read the results in a thread and add them as layers."""
         self.say("reading the results")
-        self._look_at(partial(read_layers, self.outcome.folder, self.outcome.page.stem), self._add_layers)
+        self._look_at(partial(read_layers, self.finished.folder, self.finished.page.stem), self._add_layers)
 
     def _add_layers(self, layers: list[Any]) -> None:
         from napari_neuraldiffuser.widgets.files.layers import add_layers
@@ -239,13 +219,13 @@ class ScoreSummary(QTableWidget):
     def show_rows(self, rows: list[ScoreRow]) -> None:
         """Show other scores."""
         self.setRowCount(len(rows))
-        for i, row in enumerate(rows):
-            for j, text in enumerate((row.name, row.unguided, row.guided, row.difference)):
+        for i, score in enumerate(rows):
+            for j, text in enumerate((score.name, score.unguided, score.guided, score.difference)):
                 short = text if j in (0, len(COLUMNS) - 1) else text.split(" ± ")[0]  # the window is narrow
                 item = QTableWidgetItem(short)
-                item.setToolTip(row.definition if j == 0 else f"{COLUMNS[j]}: {text}")
+                item.setToolTip(score.definition if j == 0 else f"{COLUMNS[j]}: {text}")
                 font = item.font()
-                font.setBold(j == len(COLUMNS) - 1 and row.clear)
+                font.setBold(j == len(COLUMNS) - 1 and score.clear)
                 item.setFont(font)
                 self.setItem(i, j, item)
         self.setFixedHeight(len(rows) * ROW_HEIGHT + self.horizontalHeader().sizeHint().height() + 4)
@@ -263,14 +243,14 @@ def folder_problems(folder: Path | None) -> list[str]:
     return []
 
 
-def written_text(outcome: Outcome) -> str:
+def written_text(finished: FinishedReport) -> str:
     """One line for every kind of file."""
     lines = []
-    for what, paths in outcome.written:
+    for what, paths in finished.written:
         one = len(paths) == 1
         where = paths[0] if one else paths[0].parent
-        lines.append(f"{what}{'' if one else f' ({len(paths)})'}: {where.relative_to(outcome.folder)}")
-    return f"Written to {outcome.folder}:\n" + "\n".join(lines)
+        lines.append(f"{what}{'' if one else f' ({len(paths)})'}: {where.relative_to(finished.folder)}")
+    return f"Written to {finished.folder}:\n" + "\n".join(lines)
 
 
 def failed_text(failed: list[int]) -> str:

@@ -25,7 +25,7 @@ class ScoreRow:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FinishedReport:
     """A finished report.
 
     Attributes
@@ -45,14 +45,14 @@ class Outcome:
     failed: list[int]
 
 
-def read_outcome(result: dict[str, Any], progress: Any = None) -> Outcome:
+def read_finished(result: dict[str, Any], progress: Any = None) -> FinishedReport:
     """Look at what the engine's `report` left."""
     page, folder = Path(result["page"]), Path(result["out_dir"])
     written = [("page", [page])]
     for kinds in ([KINDS[name] for name in names] for names in WRITTEN):
         if paths := [path for kind in kinds for path, _ in kind.find(folder / page.stem)]:
             written.append((" and ".join(kind.what for kind in kinds), paths))
-    return Outcome(page, folder, written, score_rows(result["summary"]), [int(s) for s in result["failed"]])
+    return FinishedReport(page, folder, written, score_rows(result["summary"]), [int(s) for s in result["failed"]])
 
 
 def score_rows(summary: dict[str, Any]) -> list[ScoreRow]:

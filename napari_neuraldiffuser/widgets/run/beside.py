@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, QTimer
 
-from napari_neuraldiffuser.widgets.files.layer_info import kind_of
+from napari_neuraldiffuser.widgets.files.layer_info import keeping_active, kind_of
 from napari_neuraldiffuser.widgets.files.layers import PICTURES, TITLES, frames, picture_layer, titles_layer
 from napari_neuraldiffuser.widgets.run.record import Run
 
@@ -32,7 +32,7 @@ class BesideBrain(QObject):
         super().__init__(parent)
         self.viewer = viewer
         self.layers: dict[str, Any] = {}
-        self.places: dict[str, tuple[float, float, float]] = {}
+        self.frames_of: dict[str, tuple[float, float, float]] = {}
         self.images: dict[str, np.ndarray] = {}
         self.moved = False
         # napari takes a moment to make a layer: one at a time, so that the window stays responsive
@@ -49,8 +49,8 @@ class BesideBrain(QObject):
         if anatomy is None or run.seen is None:
             return
         self.images = pictures(run, stimulus, repeat)
-        places = frames(anatomy.data, np.asarray(anatomy.affine.affine_matrix))
-        moved, self.places = places != self.places, places
+        frames_of = frames(anatomy.data, np.asarray(anatomy.affine.affine_matrix))
+        moved, self.frames_of = frames_of != self.frames_of, frames_of
         self.moved |= moved
         for name in NAMES:
             layer = self._there(name)
@@ -71,12 +71,12 @@ class BesideBrain(QObject):
     def _change(self, layer: Any, name: str, moved: bool) -> None:
         if name == TITLES:
             if moved:
-                layer.data = titles_layer(self.places)[0]
+                layer.data = titles_layer(self.frames_of)[0]
             return
         # a missing image has the size of the one before: another affine makes napari look at all layers again
         image = self.images.get(name, np.broadcast_to(BLANK[:1, :1], layer.data.shape))
         if moved or image.shape != layer.data.shape:
-            layer.affine = picture_layer(name, image, self.places[name])[1]["affine"]
+            layer.affine = picture_layer(name, image, self.frames_of[name])[1]["affine"]
         if image.shape != layer.data.shape:
             layer.data = image.copy()
         elif not np.array_equal(image, layer.data):
@@ -85,7 +85,7 @@ class BesideBrain(QObject):
 
     def _add_one(self) -> None:
         missing = [name for name in NAMES if self._there(name) is None]
-        if missing and self.places:
+        if missing and self.frames_of:
             self._add(missing[0])
         if missing[1:]:
             self._next.start()
@@ -94,16 +94,13 @@ class BesideBrain(QObject):
             self.viewer.reset_view(reset_camera_angle=False)
 
     def _add(self, name: str) -> None:
-        """Add a layer and leave the active one active, so that the user's tools stay."""
-        active = self.viewer.layers.selection.active
-        if name == TITLES:
-            points, keywords, _ = titles_layer(self.places)
-            self.layers[name] = self.viewer.add_points(points, **keywords)
-        else:
-            image, keywords, _ = picture_layer(name, self.images.get(name, BLANK), self.places[name])
-            self.layers[name] = self.viewer.add_image(image.copy(), **keywords)  # of its own, as it is written to
-        if active is not None:
-            self.viewer.layers.selection.active = active
+        with keeping_active(self.viewer):
+            if name == TITLES:
+                points, keywords, _ = titles_layer(self.frames_of)
+                self.layers[name] = self.viewer.add_points(points, **keywords)
+            else:
+                image, keywords, _ = picture_layer(name, self.images.get(name, BLANK), self.frames_of[name])
+                self.layers[name] = self.viewer.add_image(image.copy(), **keywords)  # of its own, as it is written to
 
     def hide(self) -> None:
         """Remove the layers."""
@@ -113,11 +110,11 @@ class BesideBrain(QObject):
             if layer is not None:
                 self.viewer.layers.remove(layer)
         self.layers.clear()
-        self.places = {}
+        self.frames_of = {}
 
 
 def pictures(run: Run, stimulus: int, repeat: int) -> dict[str, np.ndarray]:
     """Seen, start and each arm's image of one repeat, as far as they are there."""
     k = run.stimulus_ids.index(stimulus)
-    found = {"seen": run.seen[k], "start": run.start[k]}
-    return found | {arm: images[k, min(repeat, images.shape[1] - 1)] for arm, images in run.images.items()}
+    given = {"seen": run.seen[k], "start": run.start[k]}
+    return given | {arm: images[k, min(repeat, images.shape[1] - 1)] for arm, images in run.images.items()}

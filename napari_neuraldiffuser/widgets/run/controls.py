@@ -5,19 +5,18 @@ from typing import Any
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
     QComboBox,
-    QHBoxLayout,
     QInputDialog,
     QLabel,
     QMenu,
     QMessageBox,
     QPushButton,
-    QVBoxLayout,
     QWidget,
 )
 from superqt.utils import signals_blocked
 
 from napari_neuraldiffuser.core.params import PRESETS, DiffusionParams, GuidanceParams, ParamError
-from napari_neuraldiffuser.widgets.session.controls import Fold, ParamControls
+from napari_neuraldiffuser.widgets.session.controls import WARNING_STYLE, Fold, Notice, ParamControls
+from napari_neuraldiffuser.widgets.session.layouts import side_by_side, stacked
 from napari_neuraldiffuser.widgets.session.session import Session
 from napari_neuraldiffuser.widgets.session.state import (
     PresetError,
@@ -54,7 +53,6 @@ MORE = (
     (GuidanceParams, ("rule", "normalise", "x0_estimate", "x0_blend")),
     (DiffusionParams, ("strength", "cfg_scale", "sag_scale", "start_noise", "batch_size")),
 )
-WARNING_STYLE = "color: #ffb74d;"
 
 
 class RunControls(QWidget):
@@ -67,16 +65,12 @@ class RunControls(QWidget):
         self.base: Pair = (DiffusionParams(), GuidanceParams())
         self.more = Fold("More parameters", "Guidance layers, classifier-free scale, noise of the start and others")
         self.more.layout().setContentsMargins(0, 0, 0, 0)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        self.groups = [ParamControls(cls, names, LABELS) for cls, names in FREQUENT]
-        for group in self.groups:
-            layout.addWidget(group)
+        frequent = [ParamControls(cls, names, LABELS) for cls, names in FREQUENT]
         rare = [ParamControls(cls, names, LABELS) for cls, names in MORE]
         for group in rare:
             self.more.addWidget(group)
-        layout.addWidget(self.more)
-        self.groups += rare
+        stacked(self, *frequent, self.more)
+        self.groups = frequent + rare
         for group in self.groups:
             group.changed.connect(self.changed)
 
@@ -117,8 +111,7 @@ class PresetRow(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.box = QComboBox()
-        self.box.setToolTip("Named settings of diffusion and guidance; demo is for the bundled models")
+        self.box = QComboBox(toolTip="Named settings of diffusion and guidance; demo is for the bundled models")
         self.mark = QLabel("modified", visible=False)
         self.mark.setStyleSheet(WARNING_STYLE)
         self.mark.setToolTip("The controls differ from this preset; Reset shows it again")
@@ -136,12 +129,7 @@ class PresetRow(QWidget):
         self._fill("")
         self.box.textActivated.connect(self._pick)
         self.reset.clicked.connect(lambda: self._pick(self.box.currentText()))
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(QLabel("Preset"))
-        layout.addWidget(self.box, 1)
-        for widget in (self.mark, self.reset, more):
-            layout.addWidget(widget)
+        stacked(self, side_by_side(QLabel("Preset"), self.box, self.mark, self.reset, more, wide=1))
 
     def _fill(self, name: str) -> None:
         known = list(presets())
@@ -219,25 +207,17 @@ class DeviceRow(QWidget):
         self.session = session
         self.known: list[str] = []
         self.asking = False
-        self.box = QComboBox()
-        self.box.setToolTip("Where the networks run")
+        self.box = QComboBox(toolTip="Where the networks run")
         self.box.addItem("CPU", "cpu")
         self.box.activated.connect(self._choose)
-        self.warning = QLabel("", wordWrap=True, visible=False)
-        self.warning.setStyleSheet(f"{WARNING_STYLE} font-weight: bold;")
-        row = QHBoxLayout()
-        row.addWidget(QLabel("Device"))
-        row.addWidget(self.box, 1)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(row)
-        layout.addWidget(self.warning)
+        self.warning = Notice(f"{WARNING_STYLE} font-weight: bold;")
+        stacked(self, side_by_side(QLabel("Device"), self.box, wide=1), self.warning)
         session.recipe_changed.connect(self._follow)
         self._follow()
 
-    def _choose(self, place: int) -> None:
-        self.warning.setVisible(False)
-        self.session.change(device=self.box.itemData(place))
+    def _choose(self, index: int) -> None:
+        self.warning.show_text("")
+        self.session.change(device=self.box.itemData(index))
 
     def ask(self) -> None:
         """Ask the engine, once."""
@@ -248,7 +228,7 @@ class DeviceRow(QWidget):
     def _answered(self, result: Any) -> None:
         if isinstance(result, Exception):
             self.asking = False  # again when the panel is shown the next time
-            self._warn(f"The devices of this computer could not be listed: {result}")
+            self.warning.show_text(f"The devices of this computer could not be listed: {result}")
             return
         self.known = [device["name"] for device in result["devices"]]
         self.box.clear()
@@ -263,7 +243,7 @@ class DeviceRow(QWidget):
         if self.known and wanted not in self.known:
             same = [name for name in self.known if name.split(":")[0] == wanted]
             if not same:
-                self._warn(
+                self.warning.show_text(
                     f"Device must be one of {', '.join(self.known)}, got {wanted}, which this computer does not have. "
                     "The CPU is used instead, which takes many times longer."
                 )
@@ -273,8 +253,4 @@ class DeviceRow(QWidget):
             self.box.addItem(f"{wanted} (not checked yet)", wanted)
         self.box.setCurrentIndex(self.box.findData(wanted))
         if wanted != "cpu":
-            self.warning.setVisible(False)
-
-    def _warn(self, text: str) -> None:
-        self.warning.setText(text)
-        self.warning.setVisible(True)
+            self.warning.show_text("")

@@ -4,12 +4,15 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from qtpy.QtCore import QObject, QTimer, Signal
-from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QWidget
+from superqt.utils import signals_blocked
 
 from napari_neuraldiffuser.core.base.recipe import Recipe
 from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams, ParamError
-from napari_neuraldiffuser.widgets.run.controls import WARNING_STYLE, DeviceRow, PresetRow, RunControls
+from napari_neuraldiffuser.widgets.run.controls import DeviceRow, PresetRow, RunControls
 from napari_neuraldiffuser.widgets.run.picker import StimulusPicker
+from napari_neuraldiffuser.widgets.session.controls import WARNING_STYLE, Notice
+from napari_neuraldiffuser.widgets.session.layouts import stacked
 from napari_neuraldiffuser.widgets.session.session import Session
 
 ARMS = {
@@ -36,14 +39,8 @@ class ReconForm(QWidget):
         self.error = ""
         self.picker = StimulusPicker(session)
         self.preset, self.controls, self.device = PresetRow(), RunControls(), DeviceRow(session)
-        self.caution = QLabel(POINTLESS, wordWrap=True, visible=False)
-        self.caution.setStyleSheet(WARNING_STYLE)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        for widget in (self.picker, self.preset, self.controls, self.device):
-            layout.addWidget(widget)
-        layout.addLayout(self._build_arms())
-        layout.addWidget(self.caution)
+        self.caution = Notice(WARNING_STYLE)
+        stacked(self, self.picker, self.preset, self.controls, self.device, self._build_arms(), self.caution)
         self.controls.changed.connect(self._take_controls)
         self.preset.picked.connect(self.take_params)
         session.recipe_changed.connect(self._show_recipe)
@@ -87,22 +84,22 @@ class ReconForm(QWidget):
             self.controls.show_params(*wanted)
         self.preset.show_params(*wanted)
         for arm, tick in self.arms.items():
-            tick.blockSignals(True)
-            tick.setChecked(arm in recipe.arms)
-            tick.blockSignals(False)
-        self.caution.setVisible("guided" in recipe.arms and recipe.settings.guidance.guidance_scale == 0)
+            with signals_blocked(tick):
+                tick.setChecked(arm in recipe.arms)
+        pointless = "guided" in recipe.arms and recipe.settings.guidance.guidance_scale == 0
+        self.caution.show_text(POINTLESS if pointless else "")
         self.changed.emit()
 
     def problems(self) -> list[str]:
         """Why the recipe cannot be computed yet."""
-        recipe, found = self.session.recipe, []
+        recipe, problems = self.session.recipe, []
         if not recipe.source.given:
-            found.append("Data must be chosen, got none. Choose a folder or the simulated subject on the Data page.")
+            problems.append("Data must be chosen, got none. Choose a folder or the simulated subject on the Data page.")
         elif not recipe.stimulus_ids:
-            found.append("A stimulus must be chosen, got none. Click one in the grid above.")
+            problems.append("A stimulus must be chosen, got none. Click one in the grid above.")
         if not recipe.arms:
-            found.append("An arm must be ticked, got none. Tick guided, unguided or both.")
-        return [*found, self.error] if self.error else found
+            problems.append("An arm must be ticked, got none. Tick guided, unguided or both.")
+        return [*problems, self.error] if self.error else problems
 
     def state(self) -> dict[str, Any]:
         """What is not in the recipe."""

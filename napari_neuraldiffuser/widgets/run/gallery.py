@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSlider, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSlider, QWidget
 from superqt import QFlowLayout
 
 from napari_neuraldiffuser.widgets.run.pictures import ImageCell
 from napari_neuraldiffuser.widgets.run.record import Run
 from napari_neuraldiffuser.widgets.run.score_table import mean_text, score_text
+from napari_neuraldiffuser.widgets.session.layouts import side_by_side, stacked
 
 SIDE = 104
 SIDES = (64, 320)
@@ -30,11 +31,7 @@ class ImageRow(QWidget):
         self.flow.setContentsMargins(0, 0, 0, 0)
         self.flow.setHorizontalSpacing(2)
         self.flow.setVerticalSpacing(2)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(2)
-        layout.addWidget(self.heading)
-        layout.addLayout(self.flow)
+        stacked(self, self.heading, self.flow).setSpacing(2)
 
     def show_images(self, images: Sequence[np.ndarray], titles: Sequence[str], texts: Sequence[str], side: int) -> None:
         """As many cells as images, each updated in place."""
@@ -69,45 +66,38 @@ class Gallery(QWidget):
         self.stimulus = 0
         self.empty = QLabel("", wordWrap=True, alignment=Qt.AlignmentFlag.AlignCenter)
         self.empty.setStyleSheet("color: gray; padding: 24px;")
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(self._build_top())
-        layout.addWidget(self.empty)
+        layout = stacked(self, self._build_top(), self.empty)
         for name in ("given", *ORDER, *(f"before, {arm}" for arm in ORDER)):
-            self.rows[name] = row = ImageRow(name)
-            row.setVisible(False)
-            layout.addWidget(row)
+            self.rows[name] = images = ImageRow(name)
+            images.setVisible(False)
+            layout.addWidget(images)
 
     def _build_top(self) -> QHBoxLayout:
-        self.place = QLabel("")
+        self.position = QLabel("")
         self.back, self.on = QPushButton("◀"), QPushButton("▶")
-        for button, step, what in ((self.back, -1, "previous"), (self.on, 1, "next")):
+        for button, by, what in ((self.back, -1, "previous"), (self.on, 1, "next")):
             button.setToolTip(f"Shows the {what} stimulus of this run")
             button.setFixedWidth(32)
-            button.clicked.connect(lambda _=False, step=step: self._turn(step))
+            button.clicked.connect(lambda _=False, by=by: self._turn(by))
         self.size = QSlider(Qt.Orientation.Horizontal, minimum=SIDES[0], maximum=SIDES[1], value=SIDE)
         self.size.setToolTip("Size of the images")
         self.size.setFixedWidth(90)
         self.size.valueChanged.connect(self.resized)
-        row = QHBoxLayout()
-        for widget in (self.back, self.place, self.on):
-            row.addWidget(widget)
-        row.addStretch()
-        row.addWidget(QLabel("image size"))
-        row.addWidget(self.size)
-        return row
+        return side_by_side(
+            side_by_side(self.back, self.position, self.on, wide=3), QLabel("image size"), self.size, wide=0
+        )
 
-    def _turn(self, step: int) -> None:
+    def _turn(self, by: int) -> None:
         ids = self.run.stimulus_ids
-        self.turned.emit(ids[(ids.index(self.stimulus) + step) % len(ids)])
+        self.turned.emit(ids[(ids.index(self.stimulus) + by) % len(ids)])
 
     def show_empty(self, text: str) -> None:
         """No images: what to do."""
         self.run = None
         self._show_before(None)
-        for row in self.rows.values():
-            row.setVisible(False)
-        self._show_place()
+        for images in self.rows.values():
+            images.setVisible(False)
+        self._show_position()
         self.empty.setText(text)
         self.empty.setVisible(True)
 
@@ -126,7 +116,7 @@ class Gallery(QWidget):
         k = run.stimulus_ids.index(stimulus)
         self.empty.setVisible(run.seen is None)
         self.empty.setText("Waiting for the first image")
-        self._show_place()
+        self._show_position()
         if run.seen is not None:
             given = ("seen image", "start (decoded z)")
             self._show("given", "seen | start", [run.seen[k], run.start[k]], given, ("", ""))
@@ -162,29 +152,28 @@ class Gallery(QWidget):
     def _show(
         self, name: str, heading: str, images: Sequence[np.ndarray], titles: Sequence[str], texts: Sequence[str]
     ) -> None:
-        row = self.rows[name]
-        row.heading.setText(heading)
         titles = [f"stimulus {self.stimulus}, {title}" for title in titles]
-        row.show_images(images, titles, texts, self.size.value())
-        row.setVisible(True)
+        self.rows[name].heading.setText(heading)
+        self.rows[name].show_images(images, titles, texts, self.size.value())
+        self.rows[name].setVisible(True)
 
-    def _show_place(self) -> None:
+    def _show_position(self) -> None:
         ids = self.run.stimulus_ids if self.run else ()
-        for widget in (self.back, self.on, self.place):
+        for widget in (self.back, self.on, self.position):
             widget.setVisible(len(ids) > 1)
         if len(ids) > 1:
-            self.place.setText(f"stimulus {self.stimulus} ({ids.index(self.stimulus) + 1} of {len(ids)})")
+            self.position.setText(f"stimulus {self.stimulus} ({ids.index(self.stimulus) + 1} of {len(ids)})")
 
     def shown_images(self) -> dict[str, np.ndarray]:
         """Name to image (H, W, 3) of everything that the run has of every stimulus, for files."""
-        run, found = self.run, {}
+        run, named = self.run, {}
         if run is None:
-            return found
+            return named
         for k, stimulus in enumerate(run.stimulus_ids):
             for name, images in (("seen", run.seen), ("start", run.start)):
                 if images is not None:
-                    found[f"stim-{stimulus:05d}_{name}"] = images[k]
+                    named[f"stim-{stimulus:05d}_{name}"] = images[k]
             for arm, images in run.images.items():
                 for repeat, image in enumerate(images[k], 1):
-                    found[f"stim-{stimulus:05d}_rep-{repeat}_{arm}"] = image
-        return found
+                    named[f"stim-{stimulus:05d}_rep-{repeat}_{arm}"] = image
+        return named

@@ -9,17 +9,16 @@ from qtpy.QtCore import QAbstractListModel, QItemSelection, QModelIndex, QSize, 
 from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
 from qtpy.QtWidgets import (
     QAbstractItemView,
-    QHBoxLayout,
-    QLabel,
     QLineEdit,
     QListView,
     QPushButton,
-    QVBoxLayout,
     QWidget,
 )
 from superqt import QElidingLabel
 
 from napari_neuraldiffuser.widgets.run.pictures import pixmap
+from napari_neuraldiffuser.widgets.session.controls import WARNING_STYLE, Notice
+from napari_neuraldiffuser.widgets.session.layouts import side_by_side, stacked
 from napari_neuraldiffuser.widgets.session.session import Session
 
 THUMBNAIL = 64
@@ -47,11 +46,11 @@ class Stimuli(QAbstractListModel):
 
     def show_thumbnails(self, ids: Sequence[int], images: Any, captions: Sequence[str], ratio: float) -> None:
         """Pictures (n, size, size, 3) uint8 of some of the stimuli."""
-        places = {stimulus: k for k, stimulus in enumerate(self.ids)}
+        rows = {stimulus: k for k, stimulus in enumerate(self.ids)}
         for stimulus, image, caption in zip(ids, images, captions, strict=True):
             self.icons[stimulus] = QIcon(pixmap(image, THUMBNAIL, ratio))
-            if stimulus in places:
-                self.captions[places[stimulus]] = caption
+            if stimulus in rows:
+                self.captions[rows[stimulus]] = caption
         if self.ids:
             self.dataChanged.emit(self.index(0), self.index(len(self.ids) - 1))
 
@@ -131,11 +130,11 @@ class StimulusPicker(QWidget):
         self.filter.setToolTip("Shows the stimuli whose caption or 73k number has this in it")
         self.filter.textChanged.connect(self._filter)
         self.back, self.on = QPushButton("◀"), QPushButton("▶")
-        for button, step, what in ((self.back, -1, "Previous"), (self.on, 1, "Next")):
+        for button, by, what in ((self.back, -1, "Previous"), (self.on, 1, "Next")):
             button.setFixedWidth(32)
-            key = "Left" if step < 0 else "Right"
+            key = "Left" if by < 0 else "Right"
             button.setToolTip(f"{what} stimulus (Ctrl+Alt+{key}, or the arrow keys in the grid)")
-            button.clicked.connect(lambda _=False, step=step: self.step(step))
+            button.clicked.connect(lambda _=False, by=by: self.move(by))
         self.view = Grid(viewMode=QListView.ViewMode.IconMode, resizeMode=QListView.ResizeMode.Adjust)
         self.view.empty = NO_DATA
         self.view.setModel(self.proxy)
@@ -148,21 +147,8 @@ class StimulusPicker(QWidget):
         self.view.setToolTip(f"Stimuli to reconstruct; with Ctrl or Shift several, at most {MOST}")
         self.view.selectionModel().selectionChanged.connect(self._selected)
         self.caption = QElidingLabel("")
-        self.trouble = QLabel("", wordWrap=True, visible=False)
-        self.trouble.setStyleSheet("color: #ffb74d;")
-        top = QHBoxLayout()
-        for widget in (self.filter, self.back, self.on):
-            top.addWidget(widget)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(top)
-        layout.addWidget(self.view)
-        layout.addWidget(self.caption)
-        layout.addWidget(self.trouble)
-
-    def _trouble(self, text: str) -> None:
-        self.trouble.setText(text)
-        self.trouble.setVisible(bool(text))
+        self.trouble = Notice(WARNING_STYLE)
+        stacked(self, side_by_side(self.filter, self.back, self.on), self.view, self.caption, self.trouble)
 
     # which stimuli there are
 
@@ -170,13 +156,13 @@ class StimulusPicker(QWidget):
         (self._follow if recipe.source == self._source else self._show_ids)()
 
     def _show_ids(self, *_: Any) -> None:
-        found, source = self.session.decoded or self.session.described, self.session.recipe.source
-        if found is None and source == self._source and self.model.ids:
+        known, source = self.session.decoded or self.session.described, self.session.recipe.source
+        if known is None and source == self._source and self.model.ids:
             return  # to be decoded again: the stimuli are the same
         if source != self._source:
             self.model.icons.clear()
         self._source, self._failed = source, False
-        ids, captions = [int(s) for s in (found or {}).get("test_ids", [])], (found or {}).get("captions", [])
+        ids, captions = [int(s) for s in (known or {}).get("test_ids", [])], (known or {}).get("captions", [])
         if ids != self.model.ids:
             with self._own_change():
                 self.model.show_ids(ids, captions)
@@ -209,15 +195,19 @@ class StimulusPicker(QWidget):
         finally:
             self._following = former
 
+    def _stimulus(self, row: int) -> int:
+        """The stimulus in a row of the grid."""
+        return self.model.ids[self.proxy.mapToSource(self.proxy.index(row, 0)).row()]
+
     # thumbnails
 
     def missing(self) -> list[int]:
         """The next page: what is in sight and has no thumbnail; while a filter is set, any whose caption is unknown."""
-        seen = [self.model.ids[self.proxy.mapToSource(self.proxy.index(row, 0)).row()] for row in self._rows_in_sight()]
-        found = [s for s in seen if s not in self.model.icons]
+        seen = [self._stimulus(row) for row in self._rows_in_sight()]
+        missing = [s for s in seen if s not in self.model.icons]
         if self.filter.text().strip() and not all(self.model.captions):
-            found += [s for s in self.model.ids if s not in self.model.icons and s not in set(found)]
-        return found[:PAGE]
+            missing += [s for s in self.model.ids if s not in self.model.icons and s not in set(missing)]
+        return missing[:PAGE]
 
     def _rows_in_sight(self) -> range:
         """From the first visible row on, a page of rows."""
@@ -241,7 +231,7 @@ class StimulusPicker(QWidget):
         self.reading = None
         if isinstance(result, Exception):
             self._failed = True  # once: the same call would fail with every scroll
-            self._trouble(f"Thumbnails could not be read: {result}")
+            self.trouble.show_text(f"Thumbnails could not be read: {result}")
         elif source == self.session.recipe.source:
             with self._own_change():
                 self.model.show_thumbnails(ids, result["images"], result["captions"], self.devicePixelRatioF())
@@ -255,10 +245,12 @@ class StimulusPicker(QWidget):
             return
         ids = self.selected()
         if len(ids) > MOST:
-            self._trouble(f"Stimuli of one run must be at most {MOST}, got {len(ids)}. The first {MOST} are taken.")
+            self.trouble.show_text(
+                f"Stimuli of one run must be at most {MOST}, got {len(ids)}. The first {MOST} are taken."
+            )
             ids = ids[:MOST]
         else:
-            self._trouble("")
+            self.trouble.show_text("")
         if ids:
             self.session.change(stimulus_ids=tuple(ids))
         self._follow()
@@ -266,7 +258,7 @@ class StimulusPicker(QWidget):
     def selected(self) -> list[int]:
         """What is selected in the grid, in its order."""
         rows = sorted(index.row() for index in self.view.selectionModel().selectedIndexes())
-        return [self.model.ids[self.proxy.mapToSource(self.proxy.index(row, 0)).row()] for row in rows]
+        return [self._stimulus(row) for row in rows]
 
     def _follow(self, *_: Any) -> None:
         """Select what the session has."""
@@ -296,11 +288,10 @@ class StimulusPicker(QWidget):
         self.caption.setText(f"stimulus {ids[0]}{more}{': ' if caption else ''}{caption}" if ids else "")
         self.caption.setToolTip(self.caption.text())
 
-    def step(self, by: int) -> None:
+    def move(self, by: int) -> None:
         """Choose the next or the previous stimulus of those that the filter leaves."""
         n = self.proxy.rowCount()
         if n:
             rows = [index.row() for index in self.view.selectionModel().selectedIndexes()]
             row = (max(rows) if by > 0 else min(rows)) + by if rows else 0
-            stimulus = self.model.ids[self.proxy.mapToSource(self.proxy.index(row % n, 0)).row()]
-            self.session.change(stimulus_ids=(stimulus,))
+            self.session.change(stimulus_ids=(self._stimulus(row % n),))

@@ -9,13 +9,13 @@ from qtpy.QtWidgets import (
     QApplication,
     QDialog,
     QFileDialog,
-    QHBoxLayout,
     QLabel,
     QMenu,
-    QPushButton,
     QVBoxLayout,
     QWidget,
 )
+
+from napari_neuraldiffuser.widgets.session.layouts import button, side_by_side
 
 SMOOTH_FROM = 256
 """Pixels from which on an image is a photograph to look at; a smaller one shows its pixels when it is enlarged."""
@@ -136,16 +136,10 @@ class Enlarged(QDialog):
         self.picture.setPixmap(pixmap(cell.image, LARGE, self.devicePixelRatioF()))
         self.text = QLabel("\n".join(line for line in (cell.title, cell.text_below) if line), wordWrap=True)
         image, name = cell.image, cell.name
-        copy, save = QPushButton("Copy"), QPushButton("Save…")
-        copy.setToolTip("Copies the image in its own size")
-        copy.clicked.connect(lambda: copy_image(image))
-        save.setToolTip("Writes the image in its own size as PNG")
-        save.clicked.connect(lambda: save_image(self, image, name))
-        row = QHBoxLayout()
-        row.addStretch()
-        row.addWidget(copy)
-        row.addWidget(save)
+        copy = button("Copy", "Copies the image in its own size", lambda: copy_image(image))
+        tip = "Writes the image in its own size as PNG"
+        save = button("Save…", tip, lambda: save_image(self, image, name))
         layout = QVBoxLayout(self)
         layout.addWidget(self.picture)
         layout.addWidget(self.text)
-        layout.addLayout(row)
+        layout.addLayout(side_by_side(QLabel(), copy, save, wide=0))

@@ -136,20 +136,20 @@ class Run:
 
 def changes(before: Recipe, after: Recipe) -> str:
     """What differs between two recipes, such as "κ 5 → 10, steps 24 → 50"."""
-    found = []
+    changed = []
     stages = after.settings.to_dict()
     for stage, values in before.settings.to_dict().items():
         for name, value in values.items():
             if stages[stage][name] != value:
                 symbol = SYMBOLS.get(name, name.replace("_", " "))
-                found.append(f"{symbol} {brief(value)} → {brief(stages[stage][name])}")
+                changed.append(f"{symbol} {brief(value)} → {brief(stages[stage][name])}")
     for name in ("models", "guide", "device", "arms"):
         former, present = getattr(before, name), getattr(after, name)
         if former != present:
-            found.append(f"{name} {brief(former)} → {brief(present)}")
+            changed.append(f"{name} {brief(former)} → {brief(present)}")
     if before.source != after.source:
-        found.append("other data")
-    return ", ".join(found)
+        changed.append("other data")
+    return ", ".join(changed)
 
 
 def brief(value: Any) -> str:
@@ -179,8 +179,8 @@ class History:
 
     def before(self, run: Run, stimulus: int) -> Run | None:
         """The newest earlier run of a stimulus of the same data."""
-        place = next((k for k, kept in enumerate(self.runs) if kept is run), len(self.runs))
-        return self._newest(self.runs[:place], run.recipe.source, stimulus)
+        k = next((k for k, kept in enumerate(self.runs) if kept is run), len(self.runs))
+        return self._newest(self.runs[:k], run.recipe.source, stimulus)
 
     def latest(self, source: Source, stimulus: int) -> Run | None:
         """The newest run of a stimulus of these data."""

@@ -139,8 +139,8 @@ class LossCurve(QWidget):
         margin, top = 4, self.fontMetrics().height() + 2
         width, height = self.width() - 2 * margin, self.height() - top - margin
         share = [(value - low) / (high - low) if high > low else 0.5 for value in self.values]
-        step = width / max(1, len(share) - 1)
-        return [QPointF(margin + k * step, top + (1 - y) * height) for k, y in enumerate(share)]
+        spacing = width / max(1, len(share) - 1)
+        return [QPointF(margin + k * spacing, top + (1 - y) * height) for k, y in enumerate(share)]
 
     def paintEvent(self, event: Any) -> None:
         """Qt's name."""

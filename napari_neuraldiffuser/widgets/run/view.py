@@ -15,9 +15,7 @@ from qtpy.QtWidgets import (
     QGridLayout,
     QHBoxLayout,
     QLabel,
-    QPushButton,
     QSizePolicy,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -28,7 +26,8 @@ from napari_neuraldiffuser.widgets.run.gallery import Gallery
 from napari_neuraldiffuser.widgets.run.pictures import qimage
 from napari_neuraldiffuser.widgets.run.record import History, Run
 from napari_neuraldiffuser.widgets.run.score_table import LossCurve, ScoreTable
-from napari_neuraldiffuser.widgets.session.worker import CoreWorker
+from napari_neuraldiffuser.widgets.session.layouts import button, side_by_side, stacked
+from napari_neuraldiffuser.widgets.session.worker import ThreadTask
 
 
 class RunView(QWidget):
@@ -59,11 +58,7 @@ class RunView(QWidget):
         self.gallery.turned.connect(lambda stimulus: self.show_run(self.run, stimulus))
         self.gallery.resized.connect(lambda _: self.refresh())
         self.gallery.resized.connect(lambda _: self.changed.emit())
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(self._build_history())
-        for widget in (self.gallery, self.table, self.curve, self.results):
-            layout.addWidget(widget)
+        stacked(self, self._build_history(), self.gallery, self.table, self.curve, self.results)
         self._fill()
 
     def _build_history(self) -> QHBoxLayout:
@@ -71,15 +66,10 @@ class RunView(QWidget):
         self.box.setToolTip("The last runs: when, of which stimulus, and what changed since the run before of it")
         self.box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.box.activated.connect(self._pick)
-        self.before = QCheckBox("before")
-        self.before.setToolTip("Shows the run before of the same stimulus below this one")
+        self.before = QCheckBox("before", toolTip="Shows the run before of the same stimulus below this one")
         self.before.toggled.connect(self.refresh)
         self.before.toggled.connect(lambda _: self.changed.emit())
-        row = QHBoxLayout()
-        row.addWidget(QLabel("Run"))
-        row.addWidget(self.box, 1)
-        row.addWidget(self.before)
-        return row
+        return side_by_side(QLabel("Run"), self.box, self.before, wide=1)
 
     # runs
 
@@ -154,8 +144,8 @@ class RunView(QWidget):
         self._fill()
         self.update_run(run)
 
-    def _pick(self, place: int) -> None:
-        run = self.history.runs[::-1][place]
+    def _pick(self, index: int) -> None:
+        run = self.history.runs[::-1][index]
         keep = self.stimulus in run.stimulus_ids
         self.show_run(run, self.stimulus if keep else run.stimulus_ids[0])
 
@@ -169,32 +159,24 @@ class ResultRow(QWidget):
         super().__init__()
         self.gallery = gallery
         self.result: dict[str, Any] = {}
-        self.worker: Any = None
         tip = "Copies a Python script that computes this run again"
-        self.python = self._button("Copy as Python", tip, self._python)
+        self.python = button("Copy as Python", tip, self._python)
         tip = "Copies a Nipype workflow that computes this run again"
-        self.nipype = self._button("Copy as Nipype script", tip, self._nipype)
+        self.nipype = button("Copy as Nipype script", tip, self._nipype)
         tip = "Opens the run's folder: its images, and provenance.json with all they came from"
-        self.provenance = self._button("Provenance…", tip, self._open)
-        self.save = self._button("Save images…", "Writes all images of this run as PNG to a folder", self._save)
+        self.provenance = button("Provenance…", tip, self._open)
+        self.save = button("Save images…", "Writes all images of this run as PNG to a folder", self._save)
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
-        for k, button in enumerate((self.python, self.nipype, self.provenance, self.save)):
-            grid.addWidget(button, k // 2, k % 2)
+        for k, widget in enumerate((self.python, self.nipype, self.provenance, self.save)):
+            grid.addWidget(widget, k // 2, k % 2)
         self.show_run(None)
-
-    @staticmethod
-    def _button(text: str, tip: str, call: Any) -> QPushButton:
-        button = QPushButton(text)
-        button.setToolTip(tip)
-        button.clicked.connect(call)
-        return button
 
     def show_run(self, run: Run | None) -> None:
         """Enable what the run has."""
         self.result = run.result if run else {}
-        for button in (self.python, self.nipype, self.provenance):
-            button.setEnabled(bool(self.result))
+        for widget in (self.python, self.nipype, self.provenance):
+            widget.setEnabled(bool(self.result))
         self.save.setEnabled(run is not None and run.seen is not None)
 
     def _python(self) -> None:
@@ -217,9 +199,9 @@ class ResultRow(QWidget):
 
     def save_to(self, folder: str | Path) -> None:
         """Write the images in a thread."""
-        self.worker = CoreWorker(partial(write_images, Path(folder), self.gallery.shown_images()))
-        self.worker.news.ended.connect(lambda result: self.said.emit(str(result)))
-        self.worker.start()
+        self.saving = ThreadTask(partial(write_images, Path(folder), self.gallery.shown_images()))
+        self.saving.ended.connect(lambda result: self.said.emit(str(result)))
+        self.saving.start()
 
 
 def write_images(folder: Path, images: dict[str, np.ndarray], progress: Progress) -> str:

@@ -1,4 +1,5 @@
-"""Qt controls generated from the params dataclasses: default, limits, choices and help stand there only."""
+"""What forms are made of: controls generated from the params dataclasses, which alone have defaults, limits and help; a
+line of penalties, a group that folds, and a notice."""
 
 from collections.abc import Iterable
 from dataclasses import Field, fields
@@ -13,16 +14,19 @@ from qtpy.QtWidgets import (
     QDoubleSpinBox,
     QFormLayout,
     QGridLayout,
+    QLabel,
     QLineEdit,
     QSpinBox,
     QWidget,
 )
 from superqt import QCollapsible
+from superqt.utils import signals_blocked
 
 from napari_neuraldiffuser.core.base.recipe import Recipe
 from napari_neuraldiffuser.core.params import DecodingParams, GuidanceParams, ParamError, Params
 from napari_neuraldiffuser.widgets.session.session import Session
 
+ERROR_STYLE, WARNING_STYLE = "color: #ff8a80;", "color: #ffb74d;"
 UNLIMITED = 10**9
 """What a spin box takes for the limit that a field does not have."""
 
@@ -58,22 +62,21 @@ class ParamControls(QWidget):
     def show_values(self, params: Params) -> None:
         """Show what `params` says; emits `changed` at most once, at the end."""
         before = self.values()
-        blocked = self.blockSignals(True)
-        for name, widget in self.controls.items():
-            if isinstance(widget, LayerControls):
-                widget.show_layers(params.layers, params.layer_weights)
-            else:
-                set_value(widget, getattr(params, name))
-        self.blockSignals(blocked)
+        with signals_blocked(self):
+            for name, widget in self.controls.items():
+                if isinstance(widget, LayerControls):
+                    widget.show_layers(params.layers, params.layer_weights)
+                else:
+                    set_value(widget, getattr(params, name))
         if self.values() != before:
             self.changed.emit()
 
     def values(self) -> dict[str, Any]:
         """Field name to what its control says."""
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for name, widget in self.controls.items():
-            found |= widget.values() if isinstance(widget, LayerControls) else {name: value_of(widget)}
-        return found
+            values |= widget.values() if isinstance(widget, LayerControls) else {name: value_of(widget)}
+        return values
 
     def params(self, base: Params) -> Params:
         """`base` with what the controls say; ParamError where that cannot be."""
@@ -129,8 +132,8 @@ class LayerControls(QWidget):
             grid.addWidget(tick, i // 2, 2 * (i % 2))
             grid.addWidget(weight, i // 2, 2 * (i % 2) + 1)
             tick.toggled.connect(weight.setEnabled)
-            tick.toggled.connect(self.changed.emit)
-            weight.valueChanged.connect(self.changed.emit)
+            tick.toggled.connect(self.changed)
+            weight.valueChanged.connect(self.changed)
         self.show_layers(defaults.layers, defaults.layer_weights)
 
     def show_layers(self, layers: tuple[str, ...], weights: tuple[float, ...]) -> None:
@@ -248,6 +251,19 @@ def on_change(widget: QWidget, call: Any) -> None:
         widget.valueChanged.connect(lambda _: call())
 
 
+class Notice(QLabel):
+    """A text that takes no room while it is empty."""
+
+    def __init__(self, style: str = ERROR_STYLE) -> None:
+        super().__init__("", wordWrap=True, visible=False)
+        self.setStyleSheet(style)
+
+    def show_text(self, text: str) -> None:
+        """Show another text, or none."""
+        self.setText(text)
+        self.setVisible(bool(text))
+
+
 class AlphasLine(QLineEdit):
     """Numbers between spaces or commas; `changed(text)` as it is typed."""
 
@@ -272,13 +288,13 @@ class AlphasLine(QLineEdit):
         """The penalties; ParamError where the line has anything else."""
         words = self.text().replace(",", " ").split()
         try:
-            found = tuple(float(word) for word in words)
+            alphas = tuple(float(word) for word in words)
         except ValueError:
-            found = ()
-        if not found:
+            alphas = ()
+        if not alphas:
             raise ParamError(f"alphas must be numbers above 0, got {self.text()!r}. Write some, such as 1 10 100.")
-        DecodingParams(alphas=found)
-        return found
+        DecodingParams(alphas=alphas)
+        return alphas
 
     def problem(self) -> str:
         """Why the line cannot be used, or nothing."""

@@ -34,6 +34,13 @@ class EngineError(RuntimeError):
         self.details = details
 
 
+def error_text(error: Exception) -> str:
+    """What to tell the user of the end of a call; nothing of one that the user cancelled."""
+    if isinstance(error, Cancelled):
+        return ""
+    return str(error) if isinstance(error, (UserError, EngineError)) else f"{type(error).__name__}: {error}"
+
+
 class Task(QObject):
     """One call under way.
 
@@ -67,7 +74,7 @@ class Task(QObject):
         if kind == "told":
             self.told.emit(message["done"], message["total"], message["what"])
         elif kind == "result":
-            self.end(outcome(message))
+            self.end(result_of(message))
         else:
             self.event.emit(kind, message)
 
@@ -83,7 +90,7 @@ def environment() -> dict[str, str]:
     return {"OMP_WAIT_POLICY": "passive", **os.environ}
 
 
-def outcome(message: dict[str, Any]) -> Any:
+def result_of(message: dict[str, Any]) -> Any:
     """The dict or exception that a result message stands for."""
     ok, text, details = (message.pop(key, "") for key in ("ok", "message", "traceback"))
     if ok == "done":

@@ -4,23 +4,33 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QApplication, QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QApplication, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
-from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.progress import Cancelled, Countdown
-from napari_neuraldiffuser.widgets.session.engine import EngineError, Task
+from napari_neuraldiffuser.widgets.session.controls import ERROR_STYLE, Notice
+from napari_neuraldiffuser.widgets.session.engine import Task, error_text
+from napari_neuraldiffuser.widgets.session.layouts import side_by_side
 from napari_neuraldiffuser.widgets.session.session import Session
 from napari_neuraldiffuser.widgets.session.state import remember, remembered
+from napari_neuraldiffuser.widgets.session.worker import ThreadTask
 
 if TYPE_CHECKING:
     import napari
+    from napari.utils import progress
 
 
 class ActivityBar:
-    """A bar that follows `(done, total, stage)`; a new stage or total begins a new one."""
+    """A bar that follows `(done, total, stage)`; a new stage or total begins a new one.
 
-    def __init__(self) -> None:
-        self.bar: Any = None
+    Parameters
+    ----------
+    cancel : callable, optional
+        Called at once by the cross at the bar: a loop over it, where napari would look for it, there is none.
+    """
+
+    def __init__(self, cancel: Callable[[], None] | None = None) -> None:
+        self.bar: progress | None = None
+        self.cancel = cancel
         self._making = False
 
     def tell(self, done: int, total: int, stage: str) -> None:
@@ -38,11 +48,9 @@ class ActivityBar:
             self._making = False
 
     def _update(self, done: int, total: int, stage: str) -> None:
-        from napari.utils import progress
-
         if self.bar is None or (self.bar.desc, self.bar.total) != (stage, total):
             self.close()
-            self.bar = progress(total=total, desc=stage, gui=True)
+            self.bar = _new_bar(total, stage, self.cancel)
         self.bar.update(done - self.bar.n)
 
     def close(self) -> None:
@@ -52,7 +60,20 @@ class ActivityBar:
             self.bar = None
 
 
-ERROR_STYLE = "color: #ff8a80;"
+def _new_bar(total: int, stage: str, cancel: Callable[[], None] | None) -> "progress":
+    from napari.utils import cancelable_progress, progress
+
+    if cancel is None:
+        return progress(total=total, desc=stage, gui=True)
+
+    class Bar(cancelable_progress):
+        def cancel(self) -> None:
+            super().cancel()
+            cancel()
+
+    return Bar(total=total, desc=stage)
+
+
 REMEMBER_AFTER = 500
 """Milliseconds of quiet after which changed controls are stored."""
 
@@ -78,7 +99,7 @@ class Panel(QWidget):
         super().__init__()
         self.viewer = viewer
         self.session = session or Session.of(viewer)
-        self.task: Task | None = None
+        self.task: Task | ThreadTask | None = None
         self.activity = activity = ActivityBar()
         self.destroyed.connect(lambda: activity.close())
         self.countdown = Countdown()
@@ -120,17 +141,13 @@ class Panel(QWidget):
     def _build_frame(self) -> None:
         layout = QVBoxLayout(self)
         layout.addLayout(self.body)
-        self.run = QPushButton(self.run_text)
-        self.run.clicked.connect(self._start)
+        self.run_button = QPushButton(self.run_text)
+        self.run_button.clicked.connect(self._start)
         self.cancel = QPushButton("Cancel", enabled=False)
         self.cancel.setToolTip("Stops after the present step and keeps what is there; twice ends it at once")
         self.cancel.clicked.connect(self.stop)
-        self.row = QHBoxLayout()
-        self.row.addWidget(self.run, 1)
-        self.row.addWidget(self.cancel)
-        layout.addLayout(self.row)
-        self.hint = QLabel("", wordWrap=True, visible=False)
-        self.hint.setStyleSheet(ERROR_STYLE)
+        layout.addLayout(side_by_side(self.run_button, self.cancel, wide=0))
+        self.hint = Notice()
         self.bar = QProgressBar(visible=False)
         self.message = QLabel("", wordWrap=True)
         self.details = QPushButton("Copy details", visible=False)
@@ -147,10 +164,9 @@ class Panel(QWidget):
     def revalidate(self, *_: Any) -> None:
         """Say under the Run button why it cannot run, or enable it."""
         running = self.task is not None
-        found = [] if running else self.problems()
-        self.hint.setText("\n".join(found))
-        self.hint.setVisible(bool(found))
-        self.run.setEnabled(not found and not running and not self.session.busy)
+        problems = [] if running else self.problems()
+        self.hint.show_text("\n".join(problems))
+        self.run_button.setEnabled(not problems and not running and not self.session.busy)
         self.cancel.setEnabled(running)
 
     def changed(self, *_: Any) -> None:
@@ -171,7 +187,7 @@ class Panel(QWidget):
     # running
 
     def _start(self) -> None:
-        if self.run.isEnabled():
+        if self.run_button.isEnabled():
             self.start()
 
     def run_task(
@@ -183,17 +199,21 @@ class Panel(QWidget):
     ) -> Task:
         """Start a call that the user waits for; `done` gets its result, `event` what it shows in between."""
         self.say("starting")
-        self.countdown = Countdown()
-        self._done = done
-        self.task = task = self.session.call(call, args)
-        task.told.connect(self._told)
+        task = self.session.call(call, args)
         if event is not None:
             task.event.connect(event)
+        self.watch(task, done)
+        return task
+
+    def watch(self, task: Task | ThreadTask, done: Callable[[Any], None] | None = None) -> None:
+        """Show the progress of a task until it ends; `done` gets its result."""
+        self.countdown = Countdown()
+        self._done, self.task = done, task
+        task.told.connect(self._told)
         task.ended.connect(self._ended)
         self.bar.setRange(0, 0)
         self.bar.setVisible(True)
         self.revalidate()
-        return task
 
     def stop(self) -> None:
         """Ask the call to stop; the second time end it at once."""
@@ -240,7 +260,7 @@ class Panel(QWidget):
         """Say what went wrong in the panel and as a notification."""
         from napari.utils.notifications import show_error
 
-        text = str(error) if isinstance(error, (UserError, EngineError)) else f"{type(error).__name__}: {error}"
+        text = error_text(error)
         self.message.setStyleSheet(ERROR_STYLE)
         self.message.setText(text)
         self._details = getattr(error, "details", "")

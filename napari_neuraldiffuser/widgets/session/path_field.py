@@ -1,19 +1,58 @@
-"""A line for a file or folder: typed, browsed or dropped, and checked as it is typed."""
+"""Lines for files and folders: typed, browsed or dropped, and checked as they are typed."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import QTimer, Signal
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QLineEdit, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QFileDialog, QLineEdit, QWidget
 
 from napari_neuraldiffuser.core.base.files import located
-from napari_neuraldiffuser.widgets.session.panel import ERROR_STYLE
+from napari_neuraldiffuser.widgets.session.controls import Notice
+from napari_neuraldiffuser.widgets.session.layouts import button, side_by_side, stacked
 
+RECENT = 8
+"""Texts that are remembered."""
 TYPING = 400
 """Milliseconds of quiet after which typed text is taken."""
 FILE, FOLDER, FILES = "file", "folder", "files"
 SEPARATOR = ";"
 NIFTI = "NIfTI (*.nii *.nii.gz)"
+
+
+class RecentBox(QComboBox):
+    """An editable line with what was used last below it; `taken` when a text was chosen, or typed and left at rest.
+
+    Parameters
+    ----------
+    tip : str
+    first : str, optional
+        What the list always begins with.
+    """
+
+    taken = Signal()
+
+    def __init__(self, tip: str, first: str = "") -> None:
+        super().__init__(editable=True, insertPolicy=QComboBox.InsertPolicy.NoInsert, toolTip=tip)
+        self.first = (first,) if first else ()
+        self.addItems(self.first)
+        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.setMinimumContentsLength(12)
+        self.typing = QTimer(self, singleShot=True, interval=TYPING)
+        self.typing.timeout.connect(self.taken)
+        self.lineEdit().textEdited.connect(lambda _: self.typing.start())
+        self.activated.connect(lambda _: self.taken.emit())
+
+    def recent(self) -> list[str]:
+        """The list but for what is always there, the last used first."""
+        return [self.itemText(k) for k in range(len(self.first), self.count())]
+
+    def show_recent(self, texts: Iterable[str]) -> None:
+        """Fill the list; the line stays as it is."""
+        text = self.currentText()
+        self.clear()
+        self.addItems(list(dict.fromkeys([*self.first, *texts]))[: RECENT + len(self.first)])
+        self.setEditText(text)
 
 
 class PathField(QWidget):
@@ -40,17 +79,9 @@ class PathField(QWidget):
         self.edit = QLineEdit(toolTip=tip, placeholderText="" if needed else "optional")
         self.edit.setAcceptDrops(False)
         self.setAcceptDrops(True)
-        self.browse = QPushButton("Browse…", toolTip=f"Choose {name}")
-        self.browse.clicked.connect(self._browse)
-        self.problem_label = QLabel("", wordWrap=True, visible=False)
-        self.problem_label.setStyleSheet(ERROR_STYLE)
-        row = QHBoxLayout()
-        row.addWidget(self.edit, 1)
-        row.addWidget(self.browse)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(row)
-        layout.addWidget(self.problem_label)
+        self.browse = button("Browse…", f"Choose {name}", self._browse)
+        self.problem_label = Notice()
+        stacked(self, side_by_side(self.edit, self.browse, wide=0), self.problem_label)
         self._typing = QTimer(self, singleShot=True, interval=TYPING)
         self._typing.timeout.connect(self._taken)
         self.edit.textEdited.connect(lambda _: self._typing.start())
@@ -85,16 +116,14 @@ class PathField(QWidget):
         paths = self.paths if self.kind == FILES else (self.path,) if self.path else ()
         if not paths:
             return f"{self.name} must be given. Choose the file." if self.needed else ""
-        there = Path.is_dir if self.kind == FOLDER else Path.is_file
-        absent = [one for one in paths if not there(Path(located(one)))]
+        exists = Path.is_dir if self.kind == FOLDER else Path.is_file
+        absent = [path for path in paths if not exists(Path(located(path)))]
         what = "folder" if self.kind == FOLDER else "file"
         return f"{self.name} must be an existing {what}, got {absent[0]}. Check the path." if absent else ""
 
     def _show_problem(self) -> None:
         # what is not filled in yet is said below the Run button, and not in every line at once
-        text = self.problem() if self.path else ""
-        self.problem_label.setText(text)
-        self.problem_label.setVisible(bool(text))
+        self.problem_label.show_text(self.problem() if self.path else "")
 
     def _taken(self) -> None:
         self._typing.stop()
@@ -106,8 +135,8 @@ class PathField(QWidget):
         if self.kind == FOLDER:
             chosen = QFileDialog.getExistingDirectory(self, f"Choose {self.name}", self.path)
         elif self.kind == FILES:
-            found, _ = QFileDialog.getOpenFileNames(self, f"Choose {self.name}", folder, self.filters)
-            chosen = f"{SEPARATOR} ".join(found)
+            files, _ = QFileDialog.getOpenFileNames(self, f"Choose {self.name}", folder, self.filters)
+            chosen = f"{SEPARATOR} ".join(files)
         else:
             chosen, _ = QFileDialog.getOpenFileName(self, f"Choose {self.name}", folder, self.filters)
         if chosen:

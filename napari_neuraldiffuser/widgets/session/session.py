@@ -4,12 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qtpy.compat import isalive
 from qtpy.QtCore import QEvent, QObject, QTimer, Signal
+from qtpy.QtWidgets import QWidget
 
 from napari_neuraldiffuser.core.base.recipe import Recipe, Source, decoding_part
 from napari_neuraldiffuser.core.params import ParamError, Settings
 from napari_neuraldiffuser.widgets.session.engine import Engine, Task
 from napari_neuraldiffuser.widgets.session.state import (
+    KEY,
     PresetError,
     cache_folder,
     params_of_preset,
@@ -24,6 +27,34 @@ if TYPE_CHECKING:
 _SESSIONS: dict[int, "Session"] = {}
 SAVE_AFTER = 1000
 """Milliseconds of quiet after which a changed recipe is stored."""
+
+
+class WindowWatch(QObject):
+    """Says when a window has really closed: a close can be refused, by a question for instance.
+
+    Parameters
+    ----------
+    window : QWidget
+    """
+
+    closed = Signal()
+
+    def __init__(self, window: QWidget) -> None:
+        super().__init__()
+        self.window = window
+        window.installEventFilter(self)
+        window.destroyed.connect(self.closed)
+
+    def eventFilter(self, window: QObject, event: QEvent) -> bool:
+        """Qt's name: look after the close whether it was refused."""
+        if event.type() == QEvent.Type.Close:
+            QTimer.singleShot(0, self.look)
+        return False
+
+    def look(self) -> None:
+        """Say it where the window is closed."""
+        if not isalive(self.window) or not self.window.isVisible():
+            self.closed.emit()
 
 
 class Session(QObject):
@@ -66,7 +97,7 @@ class Session(QObject):
         self.decoded: dict[str, Any] | None = None
         self.output = ""
         self.task: Task | None = None
-        self._window: Any = None
+        self._window: WindowWatch | None = None
         self._timer = QTimer(self, singleShot=True, interval=SAVE_AFTER)
         self._timer.timeout.connect(self.save)
         viewer.layers.events.inserted.connect(self._layer_inserted)
@@ -81,31 +112,17 @@ class Session(QObject):
                 _SESSIONS[key].adopt(layer)
         return _SESSIONS[key]
 
-    def follow(self, window: Any) -> None:
+    def follow(self, window: QWidget) -> None:
         """End the engine when this window closes."""
-        if self._window is None and window is not None:
-            self._window = window
-            window.installEventFilter(self)
-            window.destroyed.connect(self.close)
-
-    def eventFilter(self, window: Any, event: QEvent) -> bool:
-        """Qt's name.  A close can be refused, by a question for instance: look whether it was, afterwards."""
-        if event.type() == QEvent.Type.Close:
-            QTimer.singleShot(0, self._window_closed)
-        return False
-
-    def _window_closed(self) -> None:
-        try:
-            hidden = not self._window.isVisible()
-        except RuntimeError:  # Qt's half of the window is gone already
-            hidden = True
-        if hidden:
-            self.close()
+        if self._window is None:
+            self._window = WindowWatch(window)
+            self._window.closed.connect(self.close)
 
     def close(self) -> None:
         """Store the recipe and end the engine at once; whatever is complete on disk stays."""
         if _SESSIONS.pop(hash(self.viewer), None) is not None:
             self.save()
+        self._timer.stop()
         self.engine.close()
         self.task = None
 
@@ -140,21 +157,21 @@ class Session(QObject):
         if recipe.stimulus_ids != former.stimulus_ids and recipe.stimulus_ids:
             self.stimulus_changed.emit(recipe.stimulus_ids[0])
 
-    def set_described(self, found: dict[str, Any] | None) -> None:
+    def set_described(self, described: dict[str, Any] | None) -> None:
         """What the source holds, or None while that is not known."""
-        self.described = found
-        self.described_changed.emit(found)
+        self.described = described
+        self.described_changed.emit(described)
 
     def _forget_described(self) -> None:
         if self.described is not None:
             self.set_described(None)
 
-    def set_decoded(self, found: dict[str, Any] | None) -> None:
+    def set_decoded(self, decoded: dict[str, Any] | None) -> None:
         """What was decoded, or None where it no longer fits the recipe."""
-        if found is None and self.decoded is None:
+        if decoded is None and self.decoded is None:
             return
-        self.decoded = found
-        self.decoded_changed.emit(found)
+        self.decoded = decoded
+        self.decoded_changed.emit(decoded)
 
     def show_output(self, folder: str | Path) -> None:
         """Have the contribution maps of a folder shown."""
@@ -188,7 +205,7 @@ class Session(QObject):
 
     def adopt(self, layer: Any) -> None:
         """Take the subject or the output folder that a layer of our readers names."""
-        about = layer.metadata.get("neuraldiffuser") if isinstance(layer.metadata, dict) else None
+        about = layer.metadata.get(KEY) if isinstance(layer.metadata, dict) else None
         if not about:
             return
         if about.get("source") and about.get("kind") == "anatomy":

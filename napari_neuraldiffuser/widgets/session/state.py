@@ -11,6 +11,8 @@ from napari_neuraldiffuser.core.base.files import OutputError, write_json
 from napari_neuraldiffuser.core.params import PRESETS, DiffusionParams, GuidanceParams, ParamError
 
 PLUGIN = "napari-neuraldiffuser"
+KEY = "neuraldiffuser"
+"""Of a layer's metadata: what it tells the panels (`files.layer_info.about`)."""
 DEFAULTS = {
     "device": "cpu",
     "models": "demo",
@@ -30,8 +32,8 @@ class PresetError(UserError):
 
 def config_folder() -> Path:
     """Below the user's configuration folder."""
-    place = QStandardPaths.writableLocation(QStandardPaths.StandardLocation.GenericConfigLocation)
-    return Path(place) / PLUGIN
+    parent = QStandardPaths.writableLocation(QStandardPaths.StandardLocation.GenericConfigLocation)
+    return Path(parent) / PLUGIN
 
 
 def preferences() -> dict[str, Any]:
@@ -48,16 +50,16 @@ def preferences() -> dict[str, Any]:
 def _read(name: str) -> dict[str, Any]:
     """A JSON object; a missing or damaged file is an empty one, as a panel must open whatever is there."""
     try:
-        found = json.loads((config_folder() / name).read_text(encoding="utf-8"))
+        values = json.loads((config_folder() / name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return values if isinstance(values, dict) else {}
 
 
 def remembered(panel: str) -> dict[str, Any]:
     """What `remember` stored for one panel."""
-    found = _read("panels.json").get(panel, {})
-    return found if isinstance(found, dict) else {}
+    values = _read("panels.json").get(panel, {})
+    return values if isinstance(values, dict) else {}
 
 
 def remember(panel: str, values: dict[str, Any]) -> None:
@@ -128,5 +130,5 @@ def cache_folder() -> Path:
     chosen = preferences()["cache_folder"].strip()
     if chosen:
         return Path(chosen).expanduser()
-    place = QStandardPaths.writableLocation(QStandardPaths.StandardLocation.GenericCacheLocation)
-    return Path(place) / PLUGIN
+    parent = QStandardPaths.writableLocation(QStandardPaths.StandardLocation.GenericCacheLocation)
+    return Path(parent) / PLUGIN

@@ -1,34 +1,30 @@
 """Where the data are: an NSD folder and its subject, the files of own scans, or the simulated subject."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from qtpy.compat import isalive
-from qtpy.QtCore import QTimer, Signal
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
-    QFormLayout,
-    QHBoxLayout,
-    QLabel,
     QLineEdit,
     QPushButton,
     QRadioButton,
-    QVBoxLayout,
     QWidget,
 )
+from superqt.utils import signals_blocked
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import located
 from napari_neuraldiffuser.core.base.recipe import Source
+from napari_neuraldiffuser.widgets.session.controls import Notice
 from napari_neuraldiffuser.widgets.session.engine import EngineError
-from napari_neuraldiffuser.widgets.session.panel import ERROR_STYLE
-from napari_neuraldiffuser.widgets.session.path_field import FILE, FILES, FOLDER, NIFTI, TYPING, PathField
+from napari_neuraldiffuser.widgets.session.layouts import button, form, side_by_side, stacked
+from napari_neuraldiffuser.widgets.session.path_field import FILE, FILES, FOLDER, NIFTI, PathField, RecentBox
 from napari_neuraldiffuser.widgets.session.state import PLUGIN
 
-RECENT = 8
-"""Folders that are remembered."""
 DESIGN = "nsddata/experiments/nsd/nsd_expdesign.mat"
 """What makes a folder an NSD folder (`core.nsd.layout`)."""
 OWN = {
@@ -78,29 +74,19 @@ class NsdPage(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = QComboBox(editable=True, insertPolicy=QComboBox.InsertPolicy.NoInsert)
-        self.folder.setToolTip("Folder that holds nsddata, nsddata_betas and nsddata_stimuli; it can be dropped here")
-        self.folder.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.folder.setMinimumContentsLength(12)
+        self.folder = RecentBox("Folder that holds nsddata, nsddata_betas and nsddata_stimuli; it can be dropped here")
         self.folder.lineEdit().setAcceptDrops(False)
         self.folder.lineEdit().setPlaceholderText("folder that holds nsddata")
-        self.browse = QPushButton("Browse…", toolTip="Choose the NSD folder")
+        self.browse = button("Browse…", "Choose the NSD folder", self._browse)
         self.subject = QComboBox(toolTip="Subjects of the folder")
-        self.problem_label = QLabel("", wordWrap=True, visible=False)
-        self.problem_label.setStyleSheet(ERROR_STYLE)
-        row = QHBoxLayout()
-        row.addWidget(self.folder, 1)
-        row.addWidget(self.browse)
-        form = QFormLayout(self)
-        form.setContentsMargins(0, 0, 0, 0)
-        form.addRow("Folder", row)
-        form.addRow(self.problem_label)
-        form.addRow("Subject", self.subject)
-        self._typing = QTimer(self, singleShot=True, interval=TYPING)
-        self._typing.timeout.connect(self._taken)
-        self.folder.lineEdit().textEdited.connect(lambda _: self._typing.start())
-        self.folder.activated.connect(lambda _: self._taken())
-        self.browse.clicked.connect(self._browse)
+        self.problem_label = Notice()
+        form(
+            self,
+            ("Folder", side_by_side(self.folder, self.browse, wide=0)),
+            self.problem_label,
+            ("Subject", self.subject),
+        )
+        self.folder.taken.connect(self._taken)
         self.subject.activated.connect(lambda _: self.changed.emit())
 
     @property
@@ -126,36 +112,24 @@ class NsdPage(QWidget):
         self.folder.setEditText(nsd_root(folder))
         self._taken()
 
-    def recent(self) -> list[str]:
-        """Folders of the list, the last used first."""
-        return [self.folder.itemText(k) for k in range(self.folder.count())]
-
-    def show_recent(self, folders: Iterable[str]) -> None:
-        """Fill the list; the line stays as it is."""
-        text = self.folder.currentText()
-        self.folder.clear()
-        self.folder.addItems(list(dict.fromkeys(folders))[:RECENT])
-        self.folder.setEditText(text)
-
     def _browse(self) -> None:
         chosen = QFileDialog.getExistingDirectory(self, "Choose the NSD folder", self.path)
         if chosen:
             self.choose(chosen)
 
     def _taken(self) -> None:
-        self._typing.stop()
+        self.folder.typing.stop()
         self._refresh(self.subject.currentText())
         if not self.problem():
-            self.show_recent([located(self.path), *self.recent()])
+            self.folder.show_recent([located(self.path), *self.folder.recent()])
         self.changed.emit()
 
     def _refresh(self, subject: str) -> None:
-        text = self.problem() if self.path else ""
-        self.problem_label.setText(text)
-        self.problem_label.setVisible(bool(text))
+        problem = self.problem()
+        self.problem_label.show_text(problem if self.path else "")
         self.folder.setToolTip(self.path or self.folder.toolTip())
         self.subject.clear()
-        self.subject.addItems([] if text or not self.path else subjects_in(self.path))
+        self.subject.addItems([] if problem else subjects_in(self.path))
         self.subject.setCurrentText(subject)
 
 
@@ -168,20 +142,17 @@ class OwnPage(QWidget):
         super().__init__()
         self.fields = {name: PathField(*about) for name, about in OWN.items()}
         self.subject = QLineEdit("subj01", toolTip="Names the output folder: subj01 gives sub-01")
-        form = QFormLayout(self)
-        form.setContentsMargins(0, 0, 0, 0)
-        for name, field in self.fields.items():
-            form.addRow(OWN[name][0], field)
-            field.changed.connect(self.changed.emit)
-        form.addRow("Subject", self.subject)
-        self.subject.editingFinished.connect(self.changed.emit)
+        form(self, *((OWN[name][0], field) for name, field in self.fields.items()), ("Subject", self.subject))
+        for field in self.fields.values():
+            field.changed.connect(self.changed)
+        self.subject.editingFinished.connect(self.changed)
 
     def problem(self) -> str:
         """What is missing, or nothing."""
-        found = next((text for field in self.fields.values() if (text := field.problem())), "")
-        if not found and not self.subject.text().strip().removeprefix("sub-").isalnum():
+        problem = next((text for field in self.fields.values() if (text := field.problem())), "")
+        if not problem and not self.subject.text().strip().removeprefix("sub-").isalnum():
             return f"Subject must look like subj01, got {self.subject.text()!r}. It names the output folder."
-        return found
+        return problem
 
     def source(self) -> Source:
         """The chosen files."""
@@ -207,19 +178,11 @@ class SourceForm(QWidget):
         self.nsd, self.own = NsdPage(), OwnPage()
         self.use_nsd = QRadioButton("NSD folder", checked=True, toolTip="Data in NSD's own layout, simulated ones too")
         self.use_own = QRadioButton("Own scans", toolTip="Betas, mask and trials of any experiment (docs/nsd.md)")
-        row = QHBoxLayout()
-        row.addWidget(self.use_nsd)
-        row.addWidget(self.use_own)
-        row.addStretch(1)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(row)
-        layout.addWidget(self.nsd)
-        layout.addWidget(self.own)
+        stacked(self, side_by_side(self.use_nsd, self.use_own, wide=2), self.nsd, self.own)
         self.own.setVisible(False)
         self.use_own.toggled.connect(self._turn)
-        self.nsd.changed.connect(self.changed.emit)
-        self.own.changed.connect(self.changed.emit)
+        self.nsd.changed.connect(self.changed)
+        self.own.changed.connect(self.changed)
 
     @property
     def page(self) -> NsdPage | OwnPage:
@@ -236,18 +199,16 @@ class SourceForm(QWidget):
 
     def show_source(self, source: Source) -> None:
         """Show where data are; says nothing."""
-        blocked = self.blockSignals(True)
-        (self.use_own if source.own else self.use_nsd).setChecked(True)
-        self.page.show_source(source)
-        if not source.own and source.nsd_dir:
-            self.nsd.show_recent([source.nsd_dir, *self.nsd.recent()])
-        self.blockSignals(blocked)
+        with signals_blocked(self):
+            (self.use_own if source.own else self.use_nsd).setChecked(True)
+            self.page.show_source(source)
+            if not source.own and source.nsd_dir:
+                self.nsd.folder.show_recent([source.nsd_dir, *self.nsd.folder.recent()])
 
     def take_folder(self, folder: str) -> None:
         """Take a dropped folder as the NSD folder."""
-        blocked = self.blockSignals(True)
-        self.use_nsd.setChecked(True)
-        self.blockSignals(blocked)
+        with signals_blocked(self):
+            self.use_nsd.setChecked(True)
         self.nsd.choose(folder)
 
     def _turn(self, own: bool) -> None:
@@ -256,20 +217,20 @@ class SourceForm(QWidget):
         self.changed.emit()
 
 
-def place(source: Source) -> str:
+def source_text(source: Source) -> str:
     """Subject and where it is."""
     return f"{source.subject} of {source.betas or source.nsd_dir}"
 
 
-def facts(found: dict[str, Any]) -> str:
+def description_text(described: dict[str, Any]) -> str:
     """What a source holds, in a few lines."""
-    sizes = " × ".join(f"{size:.3g}" for size in found["voxel_sizes_mm"])
+    sizes = " × ".join(f"{size:.3g}" for size in described["voxel_sizes_mm"])
     lines = [
-        f"{found['trials']:,} trials in {len(found['sessions'])} sessions",
-        f"{len(found['test_ids'])} test stimuli, {found['n_train']:,} for training",
-        f"{sizes} mm voxels, {found['space']}",
+        f"{described['trials']:,} trials in {len(described['sessions'])} sessions",
+        f"{len(described['test_ids'])} test stimuli, {described['n_train']:,} for training",
+        f"{sizes} mm voxels, {described['space']}",
     ]
-    return "\n".join([*lines, *found["notes"]])
+    return "\n".join([*lines, *described["notes"]])
 
 
 SAMPLE = "simulated_subject"

@@ -1,10 +1,7 @@
 """Anatomy and regions of a source as layers, read in a thread."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from qtpy.QtCore import QObject, Signal
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.progress import Progress
@@ -13,42 +10,12 @@ from napari_neuraldiffuser.widgets.files.folders import nsd_layers
 from napari_neuraldiffuser.widgets.files.layer_info import KEY, about
 from napari_neuraldiffuser.widgets.files.layers import anatomy_layer, roi_layer
 from napari_neuraldiffuser.widgets.files.reader import LayerData
-from napari_neuraldiffuser.widgets.session.worker import CoreWorker
 
 if TYPE_CHECKING:
     import napari
 
 Read = tuple[list[LayerData], list[str]]
 """Layers, bottom first, and notes on what is not among them."""
-
-
-class ThreadTask(QObject):
-    """A function in a thread that a panel can wait for as for a call of the engine (`engine.Task`).
-
-    Parameters
-    ----------
-    work : callable
-        Takes a progress function.
-    """
-
-    told = Signal(int, int, str)
-    ended = Signal(object)
-
-    def __init__(self, work: Callable[[Progress], Any]) -> None:
-        super().__init__()
-        self.cancelling = False
-        self._worker = CoreWorker(work)
-        self._worker.news.told.connect(self.told.emit)
-        self._worker.news.ended.connect(self.ended.emit)
-
-    def start(self) -> None:
-        """Begin."""
-        self._worker.start()
-
-    def cancel(self) -> None:
-        """Stop at the next message."""
-        self.cancelling = True
-        self._worker.quit()
 
 
 def read_source(source: Source, space: str, progress: Progress) -> Read:

@@ -19,7 +19,7 @@ from napari_neuraldiffuser.widgets.files.reader import volume_layer
 from napari_neuraldiffuser.widgets.files.writer import layer_to_nifti
 from napari_neuraldiffuser.widgets.session.session import Session
 from napari_neuraldiffuser.widgets.session.state import cache_folder
-from napari_neuraldiffuser.widgets.source.layers import ThreadTask
+from napari_neuraldiffuser.widgets.session.worker import ThreadTask
 
 if TYPE_CHECKING:
     import napari
@@ -156,9 +156,9 @@ class MaskBox(QGroupBox):
         self.destroyed.connect(partial(_let_go, viewer, self._list))
         self._list()
 
-    def show_described(self, found: dict[str, Any] | None) -> None:
+    def show_described(self, described: dict[str, Any] | None) -> None:
         """Masks can be drawn as soon as the grid of the betas is known."""
-        self.described = found
+        self.described = described
         self._enable()
 
     def _list(self, event: Any = None) -> None:

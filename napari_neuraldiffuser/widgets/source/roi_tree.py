@@ -31,7 +31,7 @@ class RoiTree(QTreeWidget):
         self._leaves: dict[tuple[str, str], QTreeWidgetItem] = {}
         self._filling = False
         self._later = QTimer(self, singleShot=True, interval=0)
-        self._later.timeout.connect(self.changed.emit)
+        self._later.timeout.connect(self.changed)
         self.setHeaderLabels(["Region", "Voxels", "Without"])
         for column, tip in TIPS.items():
             self.headerItem().setToolTip(column, tip)

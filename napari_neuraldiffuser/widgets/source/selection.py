@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import (
-    QFormLayout,
     QGroupBox,
-    QHBoxLayout,
-    QLabel,
     QLineEdit,
     QPushButton,
     QSizePolicy,
@@ -20,10 +17,10 @@ from qtpy.QtWidgets import (
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import located
-from napari_neuraldiffuser.core.base.progress import Cancelled
 from napari_neuraldiffuser.core.params import BetasParams, default_of
-from napari_neuraldiffuser.widgets.session.engine import EngineError, Task
-from napari_neuraldiffuser.widgets.session.panel import ERROR_STYLE
+from napari_neuraldiffuser.widgets.session.controls import ERROR_STYLE, Notice
+from napari_neuraldiffuser.widgets.session.engine import Task, error_text
+from napari_neuraldiffuser.widgets.session.layouts import form, side_by_side
 from napari_neuraldiffuser.widgets.session.session import Session
 from napari_neuraldiffuser.widgets.source.roi_tree import RoiTree
 
@@ -53,9 +50,7 @@ class RoiBox(QGroupBox):
         self.problem = ""
         self.tree = RoiTree()
         self.line = QLineEdit(toolTip=HELP)
-        self.note = QLabel("", wordWrap=True, visible=False)
-        self.error = QLabel("", wordWrap=True, visible=False)
-        self.error.setStyleSheet(ERROR_STYLE)
+        self.note, self.error = Notice(""), Notice()
         self.quick = {
             name: QPushButton(text, visible=False, toolTip=tip)
             for name, text, tip in (
@@ -73,10 +68,7 @@ class RoiBox(QGroupBox):
 
     def _build(self) -> None:
         layout = QVBoxLayout(self)
-        row = QHBoxLayout()
-        for button in self.quick.values():
-            row.addWidget(button)
-        layout.addLayout(row)
+        layout.addLayout(side_by_side(*self.quick.values()))
         for widget in (self.tree, self.note, self.line, self.error):
             layout.addWidget(widget)
         self.tree.setVisible(False)
@@ -129,8 +121,7 @@ class RoiBox(QGroupBox):
             self.tree.show_marks(marks or {})
         no_ticks = self.regions is not None and not self.problem and marks is None
         self.tree.setEnabled(not no_ticks)
-        self.note.setText(NOT_TICKS if no_ticks else "")
-        self.note.setVisible(no_ticks)
+        self.note.show_text(NOT_TICKS if no_ticks else "")
 
     def choose(self, expression: str) -> None:
         """Take an expression as if it had been typed."""
@@ -177,8 +168,7 @@ class RoiBox(QGroupBox):
 
     def _judge(self, problem: str) -> None:
         self.problem = problem
-        self.error.setText(problem)
-        self.error.setVisible(bool(problem))
+        self.error.show_text(problem)
         self.judged.emit()
 
 
@@ -205,11 +195,11 @@ COUNT_AFTER = 300
 """Milliseconds of quiet after which voxels are counted."""
 
 
-class VoxelCount(QLabel):
+class VoxelCount(Notice):
     """Counts again some time after `ask`; of several answers only the last counts."""
 
     def __init__(self, session: Session) -> None:
-        super().__init__("", wordWrap=True, visible=False)
+        super().__init__("")
         self.setToolTip("Voxels that the expression selects; betas have fewer where a voxel has no signal")
         self.session = session
         self._task: Task | None = None
@@ -246,19 +236,11 @@ class VoxelCount(QLabel):
             self._say(f"{n_voxels:,} voxel{'' if n_voxels == 1 else 's'} selected")
         else:
             self._asked = None  # asked again with the next change
-            self._say(reason(result), error=True)
+            self._say(error_text(result), error=True)
 
     def _say(self, text: str, error: bool = False) -> None:
         self.setStyleSheet(ERROR_STYLE if error else "")
-        self.setText(text)
-        self.setVisible(bool(text))
-
-
-def reason(error: Exception) -> str:
-    """What to tell of the end of a call."""
-    if isinstance(error, Cancelled):
-        return ""
-    return str(error) if isinstance(error, (UserError, EngineError)) else f"{type(error).__name__}: {error}"
+        self.show_text(text)
 
 
 class SessionsLine(QWidget):
@@ -272,11 +254,8 @@ class SessionsLine(QWidget):
         self.labels: list[str] = []
         self.line = QLineEdit(default_of(BetasParams, "sessions"))
         self.line.setToolTip("Sessions that are read: all, or numbers and ranges such as 1-4,7")
-        self.note = QLabel("", wordWrap=True, visible=False)
-        form = QFormLayout(self)
-        form.setContentsMargins(0, 0, 0, 0)
-        form.addRow("Sessions", self.line)
-        form.addRow(self.note)
+        self.note = Notice("")
+        form(self, ("Sessions", self.line), self.note)
         self.line.textEdited.connect(self._typed)
 
     @property
@@ -314,8 +293,7 @@ class SessionsLine(QWidget):
 
             there = f"on disk: {listed(self.labels)}"
         self.note.setStyleSheet(ERROR_STYLE if problem else "")
-        self.note.setText(problem or there)
-        self.note.setVisible(bool(problem or there))
+        self.note.show_text(problem or there)
         self.judged.emit()
         return problem
 

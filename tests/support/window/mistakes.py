@@ -12,7 +12,7 @@ def wrong_data(window: Window, folder: Path) -> None:
     (folder / "empty").mkdir()
     panel.form.nsd.choose(str(folder / "empty"))
     hint = panel.hint.text()
-    assert "must hold" in hint and not panel.run.isEnabled(), hint
+    assert "must hold" in hint and not panel.run_button.isEnabled(), hint
     assert window.session.recipe.source == kept
     panel.form.nsd.choose(kept.nsd_dir)
     window.ready("Data")
@@ -26,7 +26,7 @@ def wrong_models(window: Window, folder: Path) -> None:
     panel.models.models.setEditText(str(folder / "nowhere"))
     panel.models._taken()
     hint = panel.hint.text()
-    assert "nowhere" in hint and not panel.run.isEnabled(), hint
+    assert "nowhere" in hint and not panel.run_button.isEnabled(), hint
     for part in ("vae", "unet", "scheduler", "text_encoder", "tokenizer", "image_encoder"):
         (folder / "broken" / part).mkdir(parents=True)
     panel.models.models.setEditText(str(folder / "broken"))

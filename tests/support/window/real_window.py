@@ -18,8 +18,6 @@ from tests.support import ROOT
 SCREEN = "-screen 0 1600x1000x24"
 PLUGIN = "napari-neuraldiffuser"
 BEGAN = time.monotonic()
-ENDS_WITHIN = 5.0
-"""Seconds in which the engine has to be gone once its window is."""
 MISSING = "a real window needs a virtual display: xvfb-run is missing. Run: sudo apt-get install -y xvfb xauth"
 
 
@@ -99,7 +97,7 @@ class Window:
         """Bring a panel to the front and wait until its Run button can be pressed."""
         self.dock.show_page(page)
         panel = self.panels[page]
-        self.wait(panel.run.isEnabled, f"Run of {page}")
+        self.wait(panel.run_button.isEnabled, f"Run of {page}")
         return panel
 
     def press_run(self, page: str) -> Any:
@@ -108,7 +106,7 @@ class Window:
         from qtpy.QtTest import QTest
 
         panel = self.ready(page)
-        QTest.mouseClick(panel.run, Qt.MouseButton.LeftButton)
+        QTest.mouseClick(panel.run_button, Qt.MouseButton.LeftButton)
         assert panel.task is not None, f"Run of {page} was pressed, but nothing runs: {self.messages()}"
         return panel
 

@@ -182,7 +182,7 @@ def test_view_takes_in_the_pictures(viewer, output, qtbot):
     viewer.open(output, plugin=PLUGIN)
     extent = viewer.layers.extent.world
     middle = extent[:, -1].mean()
-    qtbot.waitUntil(lambda: abs(viewer.scene.camera.center[-1] - middle) < 2, timeout=5000)
+    qtbot.waitUntil(lambda: abs(viewer.scene.camera.center[-1] - middle) < 2)
 
 
 def test_subject_folder_of_an_output_folder(viewer, output):

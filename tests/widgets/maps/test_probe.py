@@ -139,7 +139,7 @@ def panel(viewer, session, tmp_path, qtbot):
     made = ContributionPanel(viewer)
     dock(viewer, made, qtbot)
     session.show_output(write_output(tmp_path / "out"))
-    qtbot.waitUntil(lambda: made.source.reading is None, timeout=20_000)
+    qtbot.waitUntil(lambda: made.source.reading is None)
     return made
 
 
@@ -149,21 +149,21 @@ def test_panel_says_what_was_clicked_and_marks_it(panel, viewer, order):
     steps = viewer.dims.nsteps
     mouse = Mouse(viewer, panel.probe)
     mouse.click(tuple(apply_affine(AFFINE, PEAK)[::-1] + 1.0))
-    assert "V1v (prf-visualrois)" in panel.found.text()
-    assert "voxel (2, 3, 4)" in panel.found.text()
+    assert "V1v (prf-visualrois)" in panel.voxel_text.text()
+    assert "voxel (2, 3, 4)" in panel.voxel_text.text()
     cross = viewer.layers[LAYER_NAME]
     np.testing.assert_allclose(cross.data_to_world(cross.data[0])[::-1], apply_affine(AFFINE, PEAK))
     assert viewer.dims.nsteps == steps  # the slider's steps stay as wide as voxels
     assert viewer.layers.selection.active.name != LAYER_NAME
     mouse.click((500.0, 500.0, 500.0))
-    assert "Outside the contribution map" in panel.found.text()
+    assert "Outside the contribution map" in panel.voxel_text.text()
     assert len([layer for layer in viewer.layers if layer.name.startswith(LAYER_NAME)]) == 1
     mouse.click((0.0, 0.0, 0.0), ndisplay=3)
-    assert panel.found.text() == IN_3D
+    assert panel.voxel_text.text() == IN_3D
 
 
 def test_clicks_can_be_switched_off(panel, viewer):
     panel.listen.setChecked(False)
-    before = panel.found.text()
+    before = panel.voxel_text.text()
     Mouse(viewer, panel.probe).click(tuple(apply_affine(AFFINE, PEAK)[::-1]))
-    assert panel.found.text() == before
+    assert panel.voxel_text.text() == before

@@ -9,7 +9,7 @@ from napari_neuraldiffuser.core.base.progress import Cancelled
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.widgets.pages import report as panels
 from napari_neuraldiffuser.widgets.pages.report import ReportPanel, folder_problems
-from napari_neuraldiffuser.widgets.pages.report_result import mean_se, read_outcome, score_rows
+from napari_neuraldiffuser.widgets.pages.report_result import mean_se, read_finished, score_rows
 from napari_neuraldiffuser.widgets.session.state import cache_folder
 from tests.support.window.output_folder import write_output
 from tests.support.window.viewers import dock
@@ -47,9 +47,9 @@ def result(tmp_path):
 
 
 def finish(panel, result, qtbot):
-    panel.run.click()
+    panel.run_button.click()
     panel.session.engine.answer("report", result)
-    qtbot.waitUntil(lambda: panel.outcome is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: panel.finished is not None)
 
 
 def cells(panel, row):
@@ -66,11 +66,11 @@ def test_what_is_missing_is_said_before_the_run(panel, session, tmp_path):
     assert "Data must be chosen" in panel.hint.text()
     session.choose(Source(nsd_dir="somewhere"))
     assert panel.hint.text() == ""
-    assert panel.run.isEnabled()
+    assert panel.run_button.isEnabled()
     session.set_described({"test_ids": [1]})
     assert "at least 2 test stimuli, got 1" in panel.hint.text()
     session.set_described({"test_ids": [1, 2, 3]})
-    assert panel.run.isEnabled()
+    assert panel.run_button.isEnabled()
     assert panel.all.text() == "all 3"
     assert panel.n_stimuli.maximum() == 3
     panel.folder.setText(" ")
@@ -89,7 +89,7 @@ def test_folder_that_cannot_be_written(tmp_path, monkeypatch):
 
 def test_run_asks_for_both_arms_of_the_recipe(ready, session, tmp_path):
     session.change(arms=("guided",), stimulus_ids=(5,), device="cuda:1")
-    ready.run.click()
+    ready.run_button.click()
     args, _ = session.engine.last("report")
     assert args["recipe"]["arms"] == ["unguided", "guided"]
     assert args["recipe"]["stimulus_ids"] == []
@@ -104,12 +104,12 @@ def test_first_n_stimuli(ready, session):
     ready.all.setChecked(False)
     ready.n_stimuli.setValue(1)
     assert ready.n_stimuli.value() == 2
-    ready.run.click()
+    ready.run_button.click()
     assert session.engine.last("report")[0]["n_stimuli"] == 2
 
 
 def test_progress_names_the_stage(ready, session):
-    ready.run.click()
+    ready.run_button.click()
     session.engine.tell("report", 3, 60, "images, guided")
     assert ready.message.text() == "images, guided (3 of 60)"
     assert ready.bar.value() == 3
@@ -142,16 +142,16 @@ def test_failed_stimuli_are_listed(ready, result, qtbot):
 
 
 def test_cancel_says_that_it_goes_on_later(ready, session):
-    ready.run.click()
+    ready.run_button.click()
     ready.cancel.click()
     session.engine.answer("report", Cancelled())
     assert "Run continues where it stopped" in ready.message.text()
-    assert ready.run.isEnabled()
+    assert ready.run_button.isEnabled()
 
 
 def test_an_error_is_said_and_former_results_are_gone(ready, session, result, qtbot):
     finish(ready, result, qtbot)
-    ready.run.click()
+    ready.run_button.click()
     assert not ready.results.isVisibleTo(ready)
     session.engine.answer("report", UserError("betas must be there, got none. Copy them."))
     assert ready.message.text() == "betas must be there, got none. Copy them."
@@ -179,7 +179,7 @@ def test_results_as_layers(ready, viewer, result, qtbot):
     finish(ready, result, qtbot)
     ready.show_layers()
     assert len(viewer.layers) == 0  # read in a thread
-    qtbot.waitUntil(lambda: "contribution g02" in viewer.layers, timeout=20_000)
+    qtbot.waitUntil(lambda: "contribution g02" in viewer.layers)
     assert "ROI prf-visualrois" in viewer.layers
 
 
@@ -203,7 +203,7 @@ def test_scores_of_a_summary():
 
 
 def test_outcome_lists_what_is_there(result):
-    outcome = read_outcome(result)
+    outcome = read_finished(result)
     assert dict(outcome.written)["page"] == [outcome.page]
     assert "failed stimuli" not in dict(outcome.written)
 

@@ -16,19 +16,7 @@ from napari_neuraldiffuser.widgets.run.pictures import LARGE, Enlarged, ImageCel
 from napari_neuraldiffuser.widgets.run.record import History, Run, changes
 from napari_neuraldiffuser.widgets.run.score_table import LossCurve, ScoreTable, definition, mean_text
 from napari_neuraldiffuser.widgets.run.view import RunView, write_images
-
-RED, GREEN, BLUE = (np.array(c, np.uint8) for c in ([200, 0, 0], [0, 200, 0], [0, 0, 200]))
-
-
-def image(colour, side=64):
-    return np.broadcast_to(colour, (side, side, 3)).copy()
-
-
-def pixels(picture):
-    """RGB values of a QPixmap or QImage."""
-    made = (picture if isinstance(picture, QImage) else picture.toImage()).convertToFormat(QImage.Format.Format_RGB888)
-    flat = np.frombuffer(made.bits().asstring(made.sizeInBytes()), np.uint8).reshape(made.height(), -1)
-    return flat[:, : 3 * made.width()].reshape(made.height(), made.width(), 3)
+from tests.support.window.reconstruct_run import BLUE, GREEN, RED, colour, image, pixels
 
 
 def begun(recipe=None, stimuli=(3, 7), repeats=2):
@@ -173,10 +161,6 @@ def gallery(qtbot):
     return made
 
 
-def colour(cell):
-    return pixels(cell.pixmap())[5, 5].tolist()
-
-
 def test_rows_of_a_run(gallery):
     run = begun()
     gallery.show_run(run, 7)
@@ -190,7 +174,7 @@ def test_rows_of_a_run(gallery):
     assert [colour(cell) for cell in row.cells] == [RED.tolist()] * 2
     assert row.heading.text() == "guided   PixCorr 7.15"
     assert row.cells[1].text_below == "PixCorr 7.200"
-    assert gallery.place.text() == "stimulus 7 (2 of 2)"
+    assert gallery.position.text() == "stimulus 7 (2 of 2)"
 
 
 def test_cells_are_updated_in_place_and_grow_with_the_slider(gallery):

@@ -7,6 +7,7 @@ from qtpy.QtCore import Qt
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.widgets.run.picker import MOST, PAGE, StimulusPicker
+from tests.support.window.viewers import settle
 
 IDS = list(range(1000, 1200))
 CAPTIONS = [f"a {'cat' if k % 2 else 'dog'} number {k}" for k in range(len(IDS))]
@@ -54,7 +55,7 @@ def test_first_page_then_more_on_scroll(picker, session, qtbot):
     assert args["source"]["nsd_dir"] == "/nsd"
     assert session.task is None  # a quiet call
     assert set(picker.model.icons) == set(IDS[:PAGE])
-    qtbot.wait(300)
+    settle(picker._rest)
     assert waiting(session) == 1
 
     bar = picker.view.verticalScrollBar()
@@ -78,10 +79,10 @@ def test_first_stimulus_is_chosen_and_a_remembered_one_is_kept(picker, session):
 
 def test_selection_and_session_follow_each_other(picker, session, qtbot):
     session.set_described({"test_ids": IDS})
-    picker.step(1)
+    picker.move(1)
     assert session.recipe.stimulus_ids == (1001,)
-    picker.step(-1)
-    picker.step(-1)
+    picker.move(-1)
+    picker.move(-1)
     assert session.recipe.stimulus_ids == (1199,)
     session.change(stimulus_ids=(1010,))
     assert picker.selected() == [1010]
@@ -111,7 +112,7 @@ def test_filter_by_number_and_by_caption_without_a_change_of_choice(picker, sess
     picker.filter.setText("dog")
     assert shown(picker) == IDS[::2]
     assert session.recipe.stimulus_ids == (1001,)
-    picker.step(1)
+    picker.move(1)
     assert session.recipe.stimulus_ids == (1000,)
     picker.filter.setText("1150")
     assert shown(picker) == [1150]
@@ -138,7 +139,7 @@ def test_thumbnails_that_cannot_be_read_are_said_once(picker, session, qtbot):
     qtbot.waitUntil(lambda: waiting(session) == 1)
     session.engine.answer("thumbnails", UserError("stimuli must be there, got none. Download them."))
     assert "stimuli must be there" in picker.trouble.text()
-    qtbot.wait(300)
+    settle(picker._rest)
     assert waiting(session) == 1
 
 

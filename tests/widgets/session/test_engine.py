@@ -2,14 +2,16 @@
 
 import os
 import signal
+import threading
 
 import numpy as np
 import pytest
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.progress import Cancelled
-from napari_neuraldiffuser.widgets.session.engine import Engine, EngineError, outcome
+from napari_neuraldiffuser.widgets.session.engine import Engine, EngineError, result_of
 from tests.support import ROOT
+from tests.support.window.viewers import settle
 
 PATIENCE = 30_000  # ms
 CHILD = f"""
@@ -58,6 +60,11 @@ def engine(qtbot, tmp_path):
     yield made
     made.stop()
     qtbot.waitUntil(lambda: made.process is None, timeout=PATIENCE)
+
+
+def listeners():
+    """Threads that read what a process says."""
+    return [thread for thread in threading.enumerate() if "_listen" in thread.name]
 
 
 def end_of(qtbot, task):
@@ -112,9 +119,12 @@ def test_bystanders_do_not_notice_that_the_process_was_ended(engine, qtbot):
 def test_closing_forgets_every_call(engine, qtbot):
     task, ended = engine.call("hang", {}), []
     task.ended.connect(ended.append)
+    process = engine.process
     engine.close()
     assert engine.process is None
-    qtbot.wait(200)
+    assert process.wait(PATIENCE / 1000) is not None
+    qtbot.waitUntil(lambda: not listeners(), timeout=PATIENCE)
+    settle()
     assert ended == []
 
 
@@ -154,4 +164,4 @@ def test_something_else_in_the_pipe_ends_the_process(engine, qtbot):
 
 
 def test_arrays_of_a_result_arrive():
-    assert outcome({"ok": "done", "images": np.ones(2)})["images"].tolist() == [1, 1]
+    assert result_of({"ok": "done", "images": np.ones(2)})["images"].tolist() == [1, 1]

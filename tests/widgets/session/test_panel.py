@@ -9,6 +9,7 @@ from napari_neuraldiffuser.core.base.progress import Cancelled
 from napari_neuraldiffuser.widgets.session import panel as panels
 from napari_neuraldiffuser.widgets.session.engine import EngineError
 from napari_neuraldiffuser.widgets.session.panel import Panel
+from tests.support.window.viewers import settle
 
 
 class Example(Panel):
@@ -44,12 +45,12 @@ def panel(viewer, session, qtbot):
 
 
 def test_run_waits_for_what_is_missing(panel):
-    assert not panel.run.isEnabled()
+    assert not panel.run_button.isEnabled()
     assert panel.hint.text() == "The box must be ticked. Tick it."
-    panel.run.click()
+    panel.run_button.click()
     assert panel.session.engine.calls == []
     panel.tick.setChecked(True)
-    assert panel.run.isEnabled()
+    assert panel.run_button.isEnabled()
     assert panel.hint.text() == ""
 
 
@@ -57,7 +58,7 @@ def test_a_panel_closed_in_mid_run_takes_its_activity_bar_along(viewer, session,
     before = set(progress._all_instances)
     panel = Example(viewer)
     panel.tick.setChecked(True)
-    panel.run.click()
+    panel.run_button.click()
     session.engine.tell("decode", 3, 8, "ridge, z")
     assert {bar.desc for bar in set(progress._all_instances) - before} == {"ridge"}
     with qtbot.waitSignal(panel.destroyed):
@@ -67,15 +68,15 @@ def test_a_panel_closed_in_mid_run_takes_its_activity_bar_along(viewer, session,
 
 def test_a_run_from_start_to_end(panel):
     panel.tick.setChecked(True)
-    panel.run.click()
-    assert not panel.run.isEnabled()
+    panel.run_button.click()
+    assert not panel.run_button.isEnabled()
     assert panel.cancel.isEnabled()
     panel.session.engine.tell("decode", 3, 8, "ridge, z")
     assert panel.message.text() == "ridge, z (3 of 8)"
     assert (panel.bar.value(), panel.bar.maximum()) == (3, 8)
     panel.session.engine.answer("decode", {"x": 1})
     assert panel.done == [{"x": 1}]
-    assert panel.run.isEnabled()
+    assert panel.run_button.isEnabled()
     assert not panel.cancel.isEnabled()
     assert not panel.bar.isVisibleTo(panel)
     assert panel.activity.bar is None
@@ -83,7 +84,7 @@ def test_a_run_from_start_to_end(panel):
 
 def test_cancel_keeps_what_is_there(panel):
     panel.tick.setChecked(True)
-    panel.run.click()
+    panel.run_button.click()
     panel.cancel.click()
     _, task = panel.session.engine.last("decode")
     assert panel.session.engine.sent == [{"cancel": task.number}]
@@ -97,13 +98,13 @@ def test_cancel_keeps_what_is_there(panel):
 
 def test_cancelling_twice_ends_the_process(panel):
     panel.tick.setChecked(True)
-    panel.run.click()
+    panel.run_button.click()
     panel.cancel.click()
     panel.cancel.click()
     assert panel.session.engine.stopped == 1
     assert panel.partial == [{}]
     assert "cancelled" in panel.message.text()
-    assert panel.run.isEnabled()
+    assert panel.run_button.isEnabled()
 
 
 @pytest.mark.parametrize("stored", [{"tick": 10**30, "x": []}, {"boom": OverflowError}, {"boom": KeyError}])
@@ -126,7 +127,7 @@ def test_errors_stand_in_the_panel_and_in_a_notification(panel, error, details):
     from napari.utils.notifications import notification_manager
 
     panel.tick.setChecked(True)
-    panel.run.click()
+    panel.run_button.click()
     panel.session.engine.answer("decode", error)
     assert panel.message.text() == str(error)
     assert notification_manager.records[-1].message == str(error)
@@ -134,7 +135,7 @@ def test_errors_stand_in_the_panel_and_in_a_notification(panel, error, details):
     if details:
         panel.details.click()
         assert QApplication.clipboard().text() == f"{error}\n\n{details}"
-    assert panel.run.isEnabled(), "another try is possible"
+    assert panel.run_button.isEnabled(), "another try is possible"
 
 
 def test_other_panels_wait(panel, viewer, qtbot):
@@ -142,11 +143,11 @@ def test_other_panels_wait(panel, viewer, qtbot):
     qtbot.addWidget(other)
     for one in (panel, other):
         one.tick.setChecked(True)
-    panel.run.click()
-    assert not other.run.isEnabled()
+    panel.run_button.click()
+    assert not other.run_button.isEnabled()
     assert not other.cancel.isEnabled()
     panel.session.engine.answer("decode", {})
-    assert other.run.isEnabled()
+    assert other.run_button.isEnabled()
 
 
 def test_controls_are_remembered(panel, viewer, qtbot, monkeypatch):
@@ -163,7 +164,7 @@ def test_closing_the_window_ends_the_engine(panel, session, qtbot):
     window.setCentralWidget(panel)
     window.show()
     panel.tick.setChecked(True)
-    panel.run.click()
+    panel.run_button.click()
     window.close()
     qtbot.waitUntil(lambda: session.engine.stopped == 1)
 
@@ -177,6 +178,6 @@ def test_a_refused_close_ends_nothing(panel, session, qtbot):
     window.setCentralWidget(panel)
     window.show()
     window.close()
-    qtbot.wait(50)
+    settle()
     assert session.engine.stopped == 0
     window.takeCentralWidget()

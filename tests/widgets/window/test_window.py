@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.window.real_window import ENDS_WITHIN, MISSING, has_display, play
+from tests.support.window.real_window import MISSING, has_display, play
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not has_display(), reason=MISSING)]
 DAY = (
@@ -35,7 +35,6 @@ def test_a_day_in_a_window(home, tmp_path):
     assert "Traceback" not in errors, errors
     assert told["reconstruct"]["previews"] > 1
     assert not told["decode"]["cached"]
-    assert told["close"]["seconds"] < ENDS_WITHIN
     assert not list(home.rglob(".tmp-*"))
 
 
@@ -43,5 +42,4 @@ def test_closing_the_window_in_mid_run_ends_the_engine(home, tmp_path):
     told, status, errors = play("window_story", home, 600, "close", str(tmp_path))
     assert (status, tuple(told)) == (0, ("close",)), errors
     assert "Traceback" not in errors, errors
-    assert told["close"]["seconds"] < ENDS_WITHIN
     assert not list(home.rglob(".tmp-*"))
