@@ -36,7 +36,7 @@ def about(kind: str, source: Source | None = None, output: str | Path = "", **mo
     return {**told, "target": None, "family": None, **more}
 
 
-def kind_of(layer: Any) -> str:
+def kind_of(layer: "napari.layers.Layer") -> str:
     """The kind of a layer, or nothing where it is none of ours."""
     return layer.metadata.get(KEY, {}).get("kind", "")
 
@@ -77,7 +77,7 @@ def own_layers(viewer: "napari.Viewer", use: str) -> list[Any]:
     return [layer for layer in viewer.layers if layer.metadata.get(OWN) == use]
 
 
-def own_layer(viewer: "napari.Viewer", use: str) -> Any:
+def own_layer(viewer: "napari.Viewer", use: str) -> "napari.layers.Layer | None":
     """The first of them, None where there is none."""
     return next(iter(own_layers(viewer, use)), None)
 

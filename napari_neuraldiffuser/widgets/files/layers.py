@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.affines import apply_affine
 
+from napari_neuraldiffuser.core.nsd.rois import Rois
 from napari_neuraldiffuser.core.outputs.report.slices import POSITIVE
 from napari_neuraldiffuser.widgets.files.layer_info import KEY, about, kind_of
 from napari_neuraldiffuser.widgets.files.outputs import SubjectOutputs
@@ -34,7 +35,7 @@ def anatomy_layer(path: Path, told: dict[str, Any]) -> LayerData:
     return data, {**keywords, "name": "anatomy", "colormap": "gray"}, "image"
 
 
-def roi_layer(rois: Any, visible: bool, told: dict[str, Any] | None = None) -> LayerData:
+def roi_layer(rois: Rois, visible: bool, told: dict[str, Any] | None = None) -> LayerData:
     """One ROI family as Labels; the status bar names the region under the pointer, `finish` draws outlines."""
     labels = np.maximum(rois.labels, 0).astype(np.int32)
     image = nib.Nifti1Image(labels, rois.affine)
@@ -57,7 +58,7 @@ def regions_layer(path: Path, names: dict[int, str], told: dict[str, Any], visib
     return data, {**keywords, **_regions_look(told["family"], names, visible)}, "labels"
 
 
-def contribution_layer(path: Any, target: str, output: str | Path = "") -> LayerData:
+def contribution_layer(path: Path, target: str, output: str | Path = "") -> LayerData:
     """One target's contribution map, transparent below its lower contrast limit."""
     data, keywords, _ = read_volume(path)
     data = np.nan_to_num(np.asarray(data, dtype=np.float32))
@@ -68,7 +69,7 @@ def contribution_layer(path: Any, target: str, output: str | Path = "") -> Layer
     return data, {**keywords, "name": f"contribution {target}", **look}, "image"
 
 
-def transparent_below() -> Any:
+def transparent_below() -> "napari.utils.Colormap":
     """The page's colours for positive shares; values below the lower contrast limit are transparent."""
     from napari.utils.colormaps import Colormap
     from napari.utils.colormaps.standardize_color import transform_color

@@ -4,7 +4,7 @@ import math
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
@@ -17,6 +17,9 @@ from nibabel.spatialimages import HeaderDataError, ImageDataError
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.widgets.files.layer_info import KEY, LayerData, about_file, reversed_axes
 from napari_neuraldiffuser.widgets.files.view import prepare_current_viewer
+
+if TYPE_CHECKING:
+    import dask.array
 
 AXIS_LABELS = ("S", "A", "R")
 """napari's axes after the transpose: superior, anterior and right are the positive directions."""
@@ -95,7 +98,9 @@ def volume_layer(image: nib.spatialimages.SpatialImage, path: str | Path) -> Lay
     return shown.transpose(), keywords, kind
 
 
-def _shown(data: np.ndarray, affine: np.ndarray, kind: str, path: Any) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def _shown(
+    data: np.ndarray, affine: np.ndarray, kind: str, path: str | Path
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Canonical data (X, Y, Z[, T]) on a grid that napari can show, its affine, and a note if that is another grid."""
     if obliquity(affine).max() <= OBLIQUE_RADIANS:
         return data, affine, []
@@ -123,7 +128,7 @@ def _lazy_layer(image: nib.spatialimages.SpatialImage, path: str | Path) -> Laye
     return data, keywords, "image"
 
 
-def lazy_volumes(read: Callable[[int], np.ndarray], n: int, like: np.ndarray) -> Any:
+def lazy_volumes(read: Callable[[int], np.ndarray], n: int, like: np.ndarray) -> "dask.array.Array":
     """A dask array (n, Z, Y, X) whose chunk `t` is `read(t)`.
 
     Parameters
@@ -144,7 +149,9 @@ def lazy_volumes(read: Callable[[int], np.ndarray], n: int, like: np.ndarray) ->
     return da.map_blocks(block, chunks=chunks, dtype=like.dtype, meta=np.empty((0,) * 4, like.dtype))
 
 
-def _one_volume(image: nib.spatialimages.SpatialImage, path: Any, t: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def _one_volume(
+    image: nib.spatialimages.SpatialImage, path: str | Path, t: int
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Volume `t` of a 4D file as `_shown` gives it."""
     values = _values_of(lambda: image.dataobj[..., t], path)
     canonical = _canonical(nib.Nifti1Image(values, image.affine), path)
@@ -167,7 +174,7 @@ def _open(path: str | Path, **options: Any) -> nib.spatialimages.SpatialImage:
     return image
 
 
-def _canonical(image, path):
+def _canonical(image: nib.spatialimages.SpatialImage, path: str | Path) -> nib.spatialimages.SpatialImage:
     try:
         return nib.as_closest_canonical(image)
     except OrientationError as error:
@@ -176,12 +183,12 @@ def _canonical(image, path):
         raise ReadError(f"{path} must be complete, got: {error}. Copy or download it again.") from error
 
 
-def _values(dataobj: Any, path: Any) -> np.ndarray:
+def _values(dataobj: Any, path: str | Path) -> np.ndarray:
     """Voxel values in the stored dtype; scaled or double data as float32, which is what a screen needs."""
     return _values_of(lambda: dataobj, path)
 
 
-def _values_of(read: Callable[[], Any], path: Any) -> np.ndarray:
+def _values_of(read: Callable[[], Any], path: str | Path) -> np.ndarray:
     try:
         data = np.asanyarray(read())
     except DAMAGED as error:
@@ -192,7 +199,7 @@ def _values_of(read: Callable[[], Any], path: Any) -> np.ndarray:
     return data.astype(np.float32) if data.dtype.kind == "f" and data.dtype.itemsize != 4 else data
 
 
-def is_label_volume(image, data: np.ndarray) -> bool:
+def is_label_volume(image: nib.spatialimages.SpatialImage, data: np.ndarray) -> bool:
     """Whether `data` (X, Y, Z) holds labels: few integers in patches, or the header's intent says so.
 
     Anatomy is often stored as integers too, but neighbouring voxels of an anatomy rarely have equal values.
@@ -210,7 +217,7 @@ def is_label_volume(image, data: np.ndarray) -> bool:
     return bool(equal.size == 0 or equal.mean() > 0.5)
 
 
-def _check_resampled_size(shape: tuple[int, ...], affine: np.ndarray, path: Any) -> None:
+def _check_resampled_size(shape: tuple[int, ...], affine: np.ndarray, path: str | Path) -> None:
     """A damaged affine can ask for terabytes; refuse before they are allocated."""
     try:
         grid, _ = vox2out_vox((shape[:3], affine), tuple(nib.affines.voxel_sizes(affine)))

@@ -79,7 +79,7 @@ class AnatomicalView:
         if viewer is not None:
             viewer.status = f"{convention} view: {RULES[convention]}"
 
-    def apply(self, event: Any = None) -> None:
+    def apply(self, event: "napari.utils.events.Event | None" = None) -> None:
         """Turn the camera and write the letters for the axes that are displayed now."""
         viewer = self._viewer()
         if viewer is None:
@@ -166,7 +166,7 @@ def place_camera(viewer: "napari.Viewer") -> None:
     AnatomicalView.of(viewer)
 
 
-def finish(layer: Any) -> None:
+def finish(layer: "napari.layers.Layer") -> None:
     """What a layer of ours can be told only when it exists: outlines of regions, the colour bar of a contribution."""
     from napari.layers import Image, Labels
 

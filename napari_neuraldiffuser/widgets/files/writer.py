@@ -2,38 +2,46 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union
 
 import nibabel as nib
 import numpy as np
+import numpy.typing as npt
 from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import atomic_path
-from napari_neuraldiffuser.widgets.files.layer_info import reversed_axes
+from napari_neuraldiffuser.widgets.files.layer_info import LayerData, reversed_axes
+
+if TYPE_CHECKING:
+    import napari
 
 SUFFIXES = (".nii.gz", ".nii")
 SPATIAL_TOLERANCE = 1e-6
-SCANNER, ALIGNED = 1, 2
+SCANNER = 1
 INTEGERS = (np.uint8, np.int16, np.int32)
 FLOATS = (np.float32, np.float64)
+
+
+Layer = Union["napari.layers.Layer", LayerData]
+Like = Union["napari.layers.Layer", nib.spatialimages.SpatialImage]
 
 
 class WriteError(UserError):
     """A layer cannot be a NIfTI file; the message names the layer, the rule and the remedy."""
 
 
-def write_image(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+def write_image(path: str, data: npt.ArrayLike, meta: dict[str, Any]) -> list[str]:
     """napari's writer hook for one Image layer."""
     return write(path, (data, meta, "image"))
 
 
-def write_labels(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+def write_labels(path: str, data: npt.ArrayLike, meta: dict[str, Any]) -> list[str]:
     """napari's writer hook for one Labels layer."""
     return write(path, (data, meta, "labels"))
 
 
-def write(path: str | Path, layer: Any, like: Any = None) -> list[str]:
+def write(path: str | Path, layer: Layer, like: Like | None = None) -> list[str]:
     """Write one layer; `like` as in `layer_to_nifti`.  Returns the path as napari wants it.
 
     Raises
@@ -52,7 +60,7 @@ def write(path: str | Path, layer: Any, like: Any = None) -> list[str]:
     return [str(path)]
 
 
-def layer_to_nifti(layer: Any, like: Any = None) -> nib.Nifti1Image:
+def layer_to_nifti(layer: Layer, like: Like | None = None) -> nib.Nifti1Image:
     """An Image or Labels layer as a NIfTI image.
 
     A layer that this plugin read, and whose transform nobody changed, goes back to its file's own grid: same affine,
@@ -87,7 +95,7 @@ def layer_to_nifti(layer: Any, like: Any = None) -> nib.Nifti1Image:
     return image if like is None else _on_grid(image, grid_of(like), kind)
 
 
-def grid_of(like: Any) -> tuple[tuple[int, ...], np.ndarray]:
+def grid_of(like: Like) -> tuple[tuple[int, ...], np.ndarray]:
     """Shape (X, Y, Z) and affine of a nibabel image, or of the file that a layer of ours was read from."""
     if isinstance(like, nib.spatialimages.SpatialImage):
         return like.shape[:3], like.affine

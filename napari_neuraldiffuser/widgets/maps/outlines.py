@@ -43,7 +43,7 @@ class Outlines:
         return {layer.metadata["outline"]: layer for layer in own_layers(self.viewer, "outlines")}
 
     @property
-    def selected(self) -> Any:
+    def selected(self) -> "napari.layers.Layer | None":
         """The layer of the selected region; None where there is none."""
         return own_layer(self.viewer, SELECTED)
 
@@ -158,7 +158,7 @@ def fine(labels: np.ndarray, placing: dict[str, Any], axes: tuple[int, ...]) -> 
     return labels, {**keywords, "affine": affine @ shrink}
 
 
-def is_family(layer: Any, name: str) -> bool:
+def is_family(layer: "napari.layers.Layer", name: str) -> bool:
     """Whether a layer of our readers shows this family."""
     about = layer.metadata.get(KEY) or {}
     return about.get("kind") == "roi" and plain(str(about.get("family"))) == plain(name)

@@ -55,7 +55,7 @@ class Overlay:
         self.extremes = (0.0, 0.0)
 
     @property
-    def layer(self) -> Any:
+    def layer(self) -> "napari.layers.Layer | None":
         """The layer, whoever made it; None where it is not there: the user may have removed it."""
         return own_layer(self.viewer, USE[OWN])
 
@@ -138,7 +138,7 @@ def clipped(fraction: float) -> float:
     return float(np.clip(fraction, LEAST, 0.999))
 
 
-def colormap_of(look: Look) -> Any:
+def colormap_of(look: Look) -> "napari.utils.Colormap":
     """The colormap of a look; always one of three objects, as napari keeps every colormap that a layer ever had."""
     if look.sign == "both":
         return both_signs(clipped(look.fraction))
@@ -146,12 +146,12 @@ def colormap_of(look: Look) -> Any:
 
 
 @cache
-def _positive() -> Any:
+def _positive() -> "napari.utils.Colormap":
     return transparent_below()
 
 
 @cache
-def transparent_above() -> Any:
+def transparent_above() -> "napari.utils.Colormap":
     """A cold colormap for negative shares: those above the upper contrast limit are transparent."""
     from napari.utils.colormaps import Colormap
 
@@ -160,7 +160,7 @@ def transparent_above() -> Any:
 
 
 @cache
-def _both_signs() -> Any:
+def _both_signs() -> "napari.utils.Colormap":
     from napari.utils.colormaps import Colormap
 
     clear = (0, 0, 0, 0)
@@ -169,7 +169,7 @@ def _both_signs() -> Any:
     return Colormap(colors, name="blue and red beyond threshold", controls=controls)
 
 
-def both_signs(fraction: float) -> Any:
+def both_signs(fraction: float) -> "napari.utils.Colormap":
     """Blue for negative and red to yellow for positive shares, transparent between -fraction and +fraction.
 
     One object whose control points move: setting a new colormap for every threshold would fill napari's menus and

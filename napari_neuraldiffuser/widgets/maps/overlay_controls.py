@@ -145,7 +145,7 @@ class RegionControls(QWidget):
         self.width.setValue(int(number(values.get("width"), 1)))
 
 
-def number(value: Any, otherwise: float) -> float:
+def number(value: object, otherwise: float) -> float:
     """A finite number, whatever was stored."""
     usable = isinstance(value, (int, float)) and abs(value) < 1e6  # false for NaN as well
     return float(value) if usable else otherwise

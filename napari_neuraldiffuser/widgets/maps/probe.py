@@ -1,11 +1,12 @@
 """A click on the brain: which voxel it is, in which regions, and what it adds to every target."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from napari_neuraldiffuser.widgets.files.layer_info import OWN, keeping_active, own_layer
 from napari_neuraldiffuser.widgets.maps.subject_maps import Family, SubjectMaps, Volume
@@ -43,7 +44,7 @@ class VoxelFacts:
     shares: dict[str, float]
 
 
-def look_up(maps: SubjectMaps, target: str, families: dict[str, Family], place: Any) -> VoxelFacts | None:
+def look_up(maps: SubjectMaps, target: str, families: dict[str, Family], place: npt.ArrayLike) -> VoxelFacts | None:
     """What the maps and regions have at a place (R, A, S) in mm; None outside the target's map."""
     volume = maps.maps[target]
     index = volume.index(place)
@@ -97,7 +98,7 @@ class Probe:
         viewer.mouse_drag_callbacks.append(self._on_press)
 
     @property
-    def layer(self) -> Any:
+    def layer(self) -> "napari.layers.Layer | None":
         """The cross, whoever made it; None where there is none."""
         return own_layer(self.viewer, LAYER_NAME)
 
@@ -118,7 +119,7 @@ class Probe:
             yield
         self.clicked(place_of(position) if ndisplay == 2 else None)
 
-    def mark(self, volume: Volume, place: Any) -> None:
+    def mark(self, volume: Volume, place: npt.ArrayLike) -> None:
         """Put the cross on the voxel of a place, on the volume's grid: else napari would step through finer slices."""
         point = volume.shown_index(place)[None].astype(float)
         if self.layer is not None:
@@ -137,6 +138,6 @@ class Probe:
             self.viewer.layers.remove(self.layer)
 
 
-def place_of(position: Any) -> np.ndarray | None:
+def place_of(position: Sequence[float]) -> np.ndarray | None:
     """(R, A, S) in mm of a world position ([volume,] S, A, R); None where only pictures are shown."""
     return np.array(position[-3:], dtype=float)[::-1] if len(position) >= 3 else None

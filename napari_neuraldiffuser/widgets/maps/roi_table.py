@@ -2,11 +2,17 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
-from qtpy.QtCore import QRectF, Qt, Signal
+from qtpy.QtCore import QModelIndex, QRectF, Qt, Signal
 from qtpy.QtGui import QColor, QPainter
-from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QStyledItemDelegate, QTableWidget, QTableWidgetItem
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QHeaderView,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+    QTableWidget,
+    QTableWidgetItem,
+)
 from superqt.utils import signals_blocked
 
 from napari_neuraldiffuser.widgets.maps.subject_maps import Row
@@ -21,7 +27,7 @@ ROW_HEIGHT = 22
 class ShareBar(QStyledItemDelegate):
     """Draws the share behind its number; a negative one runs to the left from the same line."""
 
-    def paint(self, painter: QPainter, option: Any, index: Any) -> None:
+    def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex) -> None:
         """Qt's name."""
         fraction, zero = index.data(FRACTION) or (0.0, 0.0)
         box = QRectF(option.rect).adjusted(1, 2, -1, -2)

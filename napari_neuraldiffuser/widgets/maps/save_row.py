@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QFileDialog, QWidget
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import atomic_path
+from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.widgets.session.layouts import button, side_by_side, stacked
 from napari_neuraldiffuser.widgets.session.worker import ThreadTask
 
@@ -85,7 +86,7 @@ class SaveRow(QWidget):
             self.said.emit(f"Written: {result}")
 
 
-def copy_file(source: Path, target: Path, progress: Any = None) -> Path:
+def copy_file(source: Path, target: Path, progress: Progress | None = None) -> Path:
     """Copy a file atomically; returns where it lies now."""
     if not (target.exists() and target.samefile(source)):
         with atomic_path(target) as temporary:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import Signal
+from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QComboBox, QFileDialog, QLineEdit, QWidget
 from superqt.utils import signals_blocked
 
@@ -15,6 +16,7 @@ from napari_neuraldiffuser.widgets.files.reader import LayerData, ReadError, rea
 from napari_neuraldiffuser.widgets.maps.subject_maps import SubjectMaps, read_subject
 from napari_neuraldiffuser.widgets.session.controls import Notice
 from napari_neuraldiffuser.widgets.session.layouts import button, form, side_by_side
+from napari_neuraldiffuser.widgets.session.path_field import dropped
 from napari_neuraldiffuser.widgets.session.session import Session
 from napari_neuraldiffuser.widgets.session.worker import ThreadTask
 
@@ -57,12 +59,12 @@ class MapSource(QWidget):
         if folder and folder != self.opened:
             self.chosen.emit(folder)
 
-    def dragEnterEvent(self, event: Any) -> None:
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
         """Qt's name."""
         if dropped_folder(event):
             event.acceptProposedAction()
 
-    def dropEvent(self, event: Any) -> None:
+    def dropEvent(self, event: QDropEvent) -> None:
         """Qt's name."""
         self.choose(dropped_folder(event))
 
@@ -108,10 +110,9 @@ class MapSource(QWidget):
             self.open(self.opened, label)
 
 
-def dropped_folder(event: Any) -> str:
+def dropped_folder(event: QDropEvent) -> str:
     """The first folder among what is dropped, or nothing."""
-    paths = [url.toLocalFile() for url in event.mimeData().urls()]
-    return next((path for path in paths if path and Path(path).is_dir()), "")
+    return next((path for path in dropped(event) if Path(path).is_dir()), "")
 
 
 def read_folder(folder: str, label: str, progress: Progress) -> ReadFolder:

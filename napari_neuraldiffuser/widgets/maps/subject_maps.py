@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
+import numpy.typing as npt
 from nibabel.affines import apply_affine
 
 from napari_neuraldiffuser.core.base.progress import Progress
@@ -20,6 +21,9 @@ from napari_neuraldiffuser.core.params import TARGETS
 from napari_neuraldiffuser.widgets.files.layer_info import KEY, reversed_axes
 from napari_neuraldiffuser.widgets.files.outputs import OutputFolderError, SubjectOutputs, region_names
 from napari_neuraldiffuser.widgets.files.reader import ReadError, read_volume, volume_layer
+
+if TYPE_CHECKING:
+    import napari
 
 OUTSIDE = "outside "
 """Begins the name of the row with a family's remaining voxels."""
@@ -56,12 +60,12 @@ class Volume:
     def _to_shown(self) -> np.ndarray:
         return np.linalg.inv(self.placing["affine"])
 
-    def indices(self, places: Any) -> tuple[np.ndarray, np.ndarray]:
+    def indices(self, places: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Nearest file index (n, 3) of each place (n, 3), and whether it is inside (n,)."""
         nearest = np.rint(apply_affine(self._to_index, np.atleast_2d(places))).astype(int)
         return nearest, ((nearest >= 0) & (nearest < self.values.shape)).all(axis=1)
 
-    def index(self, place: Any) -> tuple[int, int, int] | None:
+    def index(self, place: npt.ArrayLike) -> tuple[int, int, int] | None:
         """File index of the voxel at a place, None outside the volume."""
         (nearest,), (inside,) = self.indices(place)
         return tuple(int(i) for i in nearest) if inside else None
@@ -70,7 +74,7 @@ class Volume:
         """Place of a voxel's centre."""
         return apply_affine(self.affine, index)
 
-    def shown_index(self, place: Any) -> np.ndarray:
+    def shown_index(self, place: npt.ArrayLike) -> np.ndarray:
         """Nearest index (z, y, x) of what is shown; may lie outside."""
         return np.rint(apply_affine(self._to_shown, np.asarray(place)[::-1])).astype(int)
 
@@ -89,14 +93,14 @@ class Family:
             return 0
         return next((k for k, name in self.names.items() if name == roi and k > 0), None)
 
-    def labels_at(self, places: Any) -> np.ndarray:
+    def labels_at(self, places: npt.ArrayLike) -> np.ndarray:
         """Label of each place (n, 3), 0 outside the volume."""
         indices, inside = self.volume.indices(places)
         labels = np.zeros(len(indices), dtype=int)
         labels[inside] = self.volume.values[tuple(indices[inside].T)]
         return labels
 
-    def at(self, place: Any) -> str:
+    def at(self, place: npt.ArrayLike) -> str:
         """Name of the region at a place, or nothing."""
         label = int(self.labels_at(place)[0])
         return self.names.get(label, f"label {label}") if label > 0 else ""
@@ -113,7 +117,7 @@ class Family:
             present[labels[known], index[known]] = True
         return occurring
 
-    def in_slice(self, axis: int, place: Any) -> set[str]:
+    def in_slice(self, axis: int, place: npt.ArrayLike) -> set[str]:
         """Regions with a voxel in the slice across shown axis 0 (S), 1 (A) or 2 (R) through a place."""
         i = int(self.volume.shown_index(place)[axis])
         present = self._slices[axis]
@@ -199,7 +203,7 @@ def read_map(path: str | Path) -> Volume:
     return make_volume(np.nan_to_num(np.asarray(image.dataobj, dtype=np.float32)), image.affine, path)
 
 
-def open_volume(path: str | Path) -> Any:
+def open_volume(path: str | Path) -> nib.spatialimages.SpatialImage:
     """The image of a 3D file that the reader could read; ReadError for any other."""
     read_volume(path)
     image = nib.load(path)
@@ -228,7 +232,7 @@ def read_family(name: str, path: Path) -> Family:
     return family
 
 
-def family_of_layer(layer: Any) -> Family | None:
+def family_of_layer(layer: "napari.layers.Layer") -> Family | None:
     """The family that a Labels layer of our readers shows; None for any other layer."""
     about = layer.metadata.get(KEY) or {}
     columns = getattr(layer, "features", {})

@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any
 
 from qtpy.QtCore import QTimer
+from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QLabel
 
 from napari_neuraldiffuser.core.base.recipe import Recipe, Source
@@ -118,12 +119,12 @@ class DataPanel(Panel):
         except ParamError as error:
             self.fail(error)
 
-    def dragEnterEvent(self, event: Any) -> None:
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
         """Qt's name: a folder that is dragged here may be dropped."""
         if dropped(event):
             event.acceptProposedAction()
 
-    def dropEvent(self, event: Any) -> None:
+    def dropEvent(self, event: QDropEvent) -> None:
         """Qt's name: take the dropped folder."""
         event.acceptProposedAction()
         self.form.take_folder(dropped(event)[0])

@@ -3,8 +3,9 @@
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QPainter, QPixmap
+from qtpy.QtGui import QPainter, QPixmap, QResizeEvent
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QLabel, QTableWidget, QTableWidgetItem, QWidget
 
 from napari_neuraldiffuser.widgets.session.controls import Notice
@@ -72,7 +73,7 @@ class PlotLabel(QLabel):
         self.whole = QPixmap()
         self._faded = False
 
-    def show_png(self, png: Any) -> None:
+    def show_png(self, png: npt.ArrayLike) -> None:
         """Show the bytes of a PNG file."""
         self.whole = QPixmap()
         self.whole.loadFromData(np.asarray(png, dtype=np.uint8).tobytes())
@@ -83,7 +84,7 @@ class PlotLabel(QLabel):
         self._faded = faded
         self._scale()
 
-    def resizeEvent(self, event: Any) -> None:
+    def resizeEvent(self, event: QResizeEvent) -> None:
         """Qt's name: keep the width."""
         super().resizeEvent(event)
         if event.size().width() != event.oldSize().width():

@@ -2,10 +2,12 @@
 
 import time
 import weakref
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from qtpy.compat import isalive
 from qtpy.QtCore import QTimer
+from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QSpinBox
 
 from napari_neuraldiffuser.core.base.progress import duration
@@ -19,6 +21,9 @@ from napari_neuraldiffuser.widgets.session.layouts import side_by_side
 from napari_neuraldiffuser.widgets.session.panel import Panel
 from napari_neuraldiffuser.widgets.session.session import default_recipe
 from napari_neuraldiffuser.widgets.session.state import preferences
+
+if TYPE_CHECKING:
+    import napari
 
 KEYS = {
     "Control-Alt-R": "start_if_possible",
@@ -86,8 +91,8 @@ class ReconstructPanel(Panel):
         """A key must not keep a panel alive that was closed."""
         alive = weakref.ref(self)
 
-        def acting(name: str) -> Any:
-            def pressed(viewer: Any) -> None:
+        def acting(name: str) -> Callable[["napari.Viewer"], None]:
+            def pressed(viewer: "napari.Viewer") -> None:
                 panel = alive()
                 if panel is not None and isalive(panel):
                     getattr(panel, name)()
@@ -101,7 +106,7 @@ class ReconstructPanel(Panel):
         """Why Run cannot be pressed yet."""
         return self.form.problems()
 
-    def showEvent(self, event: Any) -> None:
+    def showEvent(self, event: QShowEvent) -> None:
         """Qt's name."""
         super().showEvent(event)
         self.form.device.ask()

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.outputs.names import KINDS
 from napari_neuraldiffuser.widgets.files.reader import LayerData
 
@@ -45,7 +46,7 @@ class FinishedReport:
     failed: list[int]
 
 
-def read_finished(result: dict[str, Any], progress: Any = None) -> FinishedReport:
+def read_finished(result: dict[str, Any], progress: Progress | None = None) -> FinishedReport:
     """Look at what the engine's `report` left."""
     page, folder = Path(result["page"]), Path(result["out_dir"])
     written = [("page", [page])]
@@ -79,7 +80,7 @@ def mean_se(values: dict[str, Any], sign: str = "") -> str:
     return f"{mean:{sign}.3f}" + ("" if se is None else f" ± {se:.3f}")
 
 
-def read_layers(folder: Path, label: str, progress: Any = None) -> list[LayerData]:
+def read_layers(folder: Path, label: str, progress: Progress | None = None) -> list[LayerData]:
     """Layers of one subject's results."""
     from napari_neuraldiffuser.widgets.files.folders import output_layers
     from napari_neuraldiffuser.widgets.files.outputs import find_outputs

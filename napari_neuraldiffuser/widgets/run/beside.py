@@ -39,7 +39,7 @@ class BesideBrain(QObject):
         self._next = QTimer(self, singleShot=True, interval=0)
         self._next.timeout.connect(self._add_one)
 
-    def anatomy(self) -> Any:
+    def anatomy(self) -> "napari.layers.Layer | None":
         """The anatomy layer, or None."""
         return next((layer for layer in self.viewer.layers if kind_of(layer) == "anatomy"), None)
 
@@ -59,7 +59,7 @@ class BesideBrain(QObject):
             else:
                 self._change(layer, name, moved)
 
-    def _there(self, name: str) -> Any:
+    def _there(self, name: str) -> "napari.layers.Layer | None":
         """The layer of that name, also one that a closed panel or an opened folder left, unless the user removed it."""
         layer = self.layers.get(name)
         if layer is None or layer not in self.viewer.layers:
@@ -68,7 +68,7 @@ class BesideBrain(QObject):
                 self.layers[name] = layer
         return layer
 
-    def _change(self, layer: Any, name: str, moved: bool) -> None:
+    def _change(self, layer: "napari.layers.Layer", name: str, moved: bool) -> None:
         if name == TITLES:
             if moved:
                 layer.data = titles_layer(self.frames_of)[0]

@@ -3,15 +3,7 @@
 from typing import Any
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import (
-    QComboBox,
-    QInputDialog,
-    QLabel,
-    QMenu,
-    QMessageBox,
-    QPushButton,
-    QWidget,
-)
+from qtpy.QtWidgets import QComboBox, QInputDialog, QLabel, QMenu, QMessageBox, QPushButton, QWidget
 from superqt.utils import signals_blocked
 
 from napari_neuraldiffuser.core.params import PRESETS, DiffusionParams, GuidanceParams, ParamError

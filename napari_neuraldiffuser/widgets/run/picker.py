@@ -1,19 +1,14 @@
 """The stimulus picker: thumbnails of the test stimuli, read in pages as they come into sight."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from qtpy.compat import isalive
 from qtpy.QtCore import QAbstractListModel, QItemSelection, QModelIndex, QSize, QSortFilterProxyModel, Qt, QTimer
-from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
-from qtpy.QtWidgets import (
-    QAbstractItemView,
-    QLineEdit,
-    QListView,
-    QPushButton,
-    QWidget,
-)
+from qtpy.QtGui import QColor, QIcon, QPainter, QPaintEvent, QPixmap
+from qtpy.QtWidgets import QAbstractItemView, QLineEdit, QListView, QPushButton, QWidget
 from superqt import QElidingLabel
 
 from napari_neuraldiffuser.widgets.run.pictures import pixmap
@@ -44,7 +39,9 @@ class Stimuli(QAbstractListModel):
         self.ids, self.captions = [int(s) for s in ids], list(captions) or [""] * len(ids)
         self.endResetModel()
 
-    def show_thumbnails(self, ids: Sequence[int], images: Any, captions: Sequence[str], ratio: float) -> None:
+    def show_thumbnails(
+        self, ids: Sequence[int], images: Iterable[np.ndarray], captions: Sequence[str], ratio: float
+    ) -> None:
         """Pictures (n, size, size, 3) uint8 of some of the stimuli."""
         rows = {stimulus: k for k, stimulus in enumerate(self.ids)}
         for stimulus, image, caption in zip(ids, images, captions, strict=True):
@@ -58,7 +55,7 @@ class Stimuli(QAbstractListModel):
         """Qt's name."""
         return 0 if parent is not None and parent.isValid() else len(self.ids)
 
-    def data(self, index: QModelIndex, role: int = Role.DisplayRole) -> Any:
+    def data(self, index: QModelIndex, role: int = Role.DisplayRole) -> str | QIcon | None:
         """Qt's name."""
         stimulus, caption = self.ids[index.row()], self.captions[index.row()]
         if role == Role.DisplayRole:
@@ -77,7 +74,7 @@ class Grid(QListView):
 
     empty = ""
 
-    def paintEvent(self, event: Any) -> None:
+    def paintEvent(self, event: QPaintEvent) -> None:
         """Qt's name."""
         super().paintEvent(event)
         if self.model().rowCount() == 0:

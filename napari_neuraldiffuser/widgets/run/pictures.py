@@ -1,19 +1,9 @@
 """Images in a panel: sharp at every screen resolution, enlarged by a click, copied or saved by a right click."""
 
-from typing import Any
-
 import numpy as np
 from qtpy.QtCore import QEvent, Qt
-from qtpy.QtGui import QImage, QPixmap
-from qtpy.QtWidgets import (
-    QApplication,
-    QDialog,
-    QFileDialog,
-    QLabel,
-    QMenu,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtGui import QContextMenuEvent, QImage, QMouseEvent, QPixmap
+from qtpy.QtWidgets import QApplication, QDialog, QFileDialog, QLabel, QMenu, QVBoxLayout, QWidget
 
 from napari_neuraldiffuser.widgets.session.layouts import button, side_by_side
 
@@ -101,7 +91,7 @@ class ImageCell(QLabel):
             self._render()
         return super().event(event)
 
-    def mouseReleaseEvent(self, event: Any) -> None:
+    def mouseReleaseEvent(self, event: QMouseEvent) -> None:
         """Qt's name."""
         if event.button() == Qt.MouseButton.LeftButton and self.image is not None:
             self.enlarge()
@@ -112,7 +102,7 @@ class ImageCell(QLabel):
         window.show()
         return window
 
-    def contextMenuEvent(self, event: Any) -> None:
+    def contextMenuEvent(self, event: QContextMenuEvent) -> None:
         """Qt's name."""
         if self.image is not None:
             self.menu().exec(event.globalPos())

@@ -152,7 +152,7 @@ def changes(before: Recipe, after: Recipe) -> str:
     return ", ".join(changed)
 
 
-def brief(value: Any) -> str:
+def brief(value: object) -> str:
     """A value in few letters."""
     if isinstance(value, (list, tuple)):
         return " ".join(brief(item) for item in value)

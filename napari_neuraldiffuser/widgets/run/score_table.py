@@ -5,7 +5,7 @@ import statistics
 from typing import Any
 
 from qtpy.QtCore import QPointF, Qt
-from qtpy.QtGui import QColor, QPainter, QPen, QPolygonF
+from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen, QPolygonF
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QSizePolicy, QTableWidget, QTableWidgetItem, QWidget
 
 from napari_neuraldiffuser.core.params import EvaluationParams
@@ -142,7 +142,7 @@ class LossCurve(QWidget):
         spacing = width / max(1, len(share) - 1)
         return [QPointF(margin + k * spacing, top + (1 - y) * height) for k, y in enumerate(share)]
 
-    def paintEvent(self, event: Any) -> None:
+    def paintEvent(self, event: QPaintEvent) -> None:
         """Qt's name."""
         if len(self.values) < 2:
             return

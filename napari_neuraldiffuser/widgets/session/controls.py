@@ -1,7 +1,7 @@
 """What forms are made of: controls generated from the params dataclasses, which alone have defaults, limits and help; a
 line of penalties, a group that folds, and a notice."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import Field, fields
 from typing import Any
 
@@ -212,7 +212,7 @@ def _number(f: Field) -> QSpinBox | QDoubleSpinBox:
     return widget
 
 
-def set_value(widget: QWidget, value: Any) -> None:
+def set_value(widget: QWidget, value: str | bool | int | float) -> None:
     """Show `value` in a control."""
     if isinstance(widget, QComboBox):
         widget.setCurrentText(value)
@@ -226,7 +226,7 @@ def set_value(widget: QWidget, value: Any) -> None:
         widget.setValue(value)
 
 
-def value_of(widget: QWidget) -> Any:
+def value_of(widget: QWidget) -> str | bool | int | float:
     """What a control says."""
     if isinstance(widget, QComboBox):
         return widget.currentText()
@@ -237,7 +237,7 @@ def value_of(widget: QWidget) -> Any:
     return widget.text() if isinstance(widget, QLineEdit) else widget.value()
 
 
-def on_change(widget: QWidget, call: Any) -> None:
+def on_change(widget: QWidget, call: Callable[[], object]) -> None:
     """Have `call` called when the user or the program changes a control."""
     if isinstance(widget, LayerControls | Ticks):
         widget.changed.connect(call)

@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from qtpy.QtCore import QObject, Signal
 
@@ -24,6 +24,10 @@ SERVER = ("-P", "-m", "napari_neuraldiffuser.core.engine.server")
 """-P: a file of the user's folder that is called like a module must not be taken for it."""
 LOG_LINES = 12
 KILLED = -9
+
+
+Result = dict[str, Any] | Exception
+"""How a call ends: what it gave, or the exception that ended it (UserError, Cancelled, EngineError)."""
 
 
 class EngineError(RuntimeError):
@@ -41,6 +45,17 @@ def error_text(error: Exception) -> str:
     return str(error) if isinstance(error, (UserError, EngineError)) else f"{type(error).__name__}: {error}"
 
 
+class EngineClient(Protocol):
+    """What panels need of an engine: the child process, or in tests an object that is told the answers."""
+
+    died: Signal
+
+    def call(self, name: str, args: dict[str, Any]) -> "Task": ...
+    def send(self, message: dict[str, Any]) -> None: ...
+    def stop(self) -> None: ...
+    def close(self) -> None: ...
+
+
 class Task(QObject):
     """One call under way.
 
@@ -52,7 +67,7 @@ class Task(QObject):
     event = Signal(str, object)
     ended = Signal(object)
 
-    def __init__(self, number: int, engine: "Engine") -> None:
+    def __init__(self, number: int, engine: EngineClient) -> None:
         super().__init__()
         self.number, self.engine = number, engine
         self.cancelling = False
@@ -78,7 +93,7 @@ class Task(QObject):
         else:
             self.event.emit(kind, message)
 
-    def end(self, result: Any) -> None:
+    def end(self, result: Result) -> None:
         """Emit the end, once."""
         if self.running:
             self.running = False
@@ -90,7 +105,7 @@ def environment() -> dict[str, str]:
     return {"OMP_WAIT_POLICY": "passive", **os.environ}
 
 
-def result_of(message: dict[str, Any]) -> Any:
+def result_of(message: dict[str, Any]) -> Result:
     """The dict or exception that a result message stands for."""
     ok, text, details = (message.pop(key, "") for key in ("ok", "message", "traceback"))
     if ok == "done":

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
+from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QApplication, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from napari_neuraldiffuser.core.base.progress import Cancelled, Countdown
@@ -156,7 +157,7 @@ class Panel(QWidget):
         for widget in (self.hint, self.bar, self.message, self.details):
             layout.addWidget(widget)
 
-    def showEvent(self, event: Any) -> None:
+    def showEvent(self, event: QShowEvent) -> None:
         """Qt's name: from here on the panel knows its window."""
         super().showEvent(event)
         self.session.follow(self.window())

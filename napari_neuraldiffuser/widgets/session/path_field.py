@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from qtpy.QtCore import QTimer, Signal
+from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QComboBox, QFileDialog, QLineEdit, QWidget
 
 from napari_neuraldiffuser.core.base.files import located
@@ -142,18 +142,18 @@ class PathField(QWidget):
         if chosen:
             self.choose(chosen)
 
-    def dragEnterEvent(self, event: Any) -> None:
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
         """Qt's name: files that are dragged here may be dropped."""
         if dropped(event):
             event.acceptProposedAction()
 
-    def dropEvent(self, event: Any) -> None:
+    def dropEvent(self, event: QDropEvent) -> None:
         """Qt's name: take what was dropped."""
         paths = dropped(event)
         event.acceptProposedAction()
         self.choose(f"{SEPARATOR} ".join(paths) if self.kind == FILES else paths[0])
 
 
-def dropped(event: Any) -> list[str]:
+def dropped(event: QDropEvent) -> list[str]:
     """Local paths of a drag or drop event."""
     return [url.toLocalFile() for url in event.mimeData().urls() if url.isLocalFile()]

@@ -9,8 +9,8 @@ from qtpy.QtCore import QEvent, QObject, QTimer, Signal
 from qtpy.QtWidgets import QWidget
 
 from napari_neuraldiffuser.core.base.recipe import Recipe, Source, decoding_part
-from napari_neuraldiffuser.core.params import ParamError, Settings
-from napari_neuraldiffuser.widgets.session.engine import Engine, Task
+from napari_neuraldiffuser.core.params import ParamError, Params, Settings
+from napari_neuraldiffuser.widgets.session.engine import Engine, EngineClient, Task
 from napari_neuraldiffuser.widgets.session.state import (
     KEY,
     PresetError,
@@ -64,7 +64,7 @@ class Session(QObject):
     ----------
     recipe : Recipe
         What the next run computes; change it with `change`, `change_stage` or `choose`.
-    engine : Engine
+    engine : EngineClient
     described : dict or None
         What `describe` said of the source; None until it is known.
     decoded : dict or None
@@ -88,10 +88,10 @@ class Session(QObject):
     busy_changed = Signal(bool)
     """Whether a call is under way that a user waits for."""
 
-    def __init__(self, viewer: "napari.Viewer", engine: Engine | None = None) -> None:
+    def __init__(self, viewer: "napari.Viewer", engine: EngineClient | None = None) -> None:
         super().__init__()
         self.viewer = viewer
-        self.engine = engine or Engine(cache_folder())
+        self.engine: EngineClient = engine or Engine(cache_folder())
         self.recipe = first_recipe()
         self.described: dict[str, Any] | None = None
         self.decoded: dict[str, Any] | None = None
@@ -142,7 +142,7 @@ class Session(QObject):
         """Change fields of the recipe."""
         self._take(self.recipe.but(**changes))
 
-    def change_stage(self, stage: str, params: Any) -> None:
+    def change_stage(self, stage: str, params: Params) -> None:
         """Change the params of one stage, such as "guidance"."""
         self._take(self.recipe.with_stage(stage, params))
 
@@ -203,7 +203,7 @@ class Session(QObject):
     def _layer_inserted(self, event: Any) -> None:
         self.adopt(event.value)
 
-    def adopt(self, layer: Any) -> None:
+    def adopt(self, layer: "napari.layers.Layer") -> None:
         """Take the subject or the output folder that a layer of our readers names."""
         about = layer.metadata.get(KEY) if isinstance(layer.metadata, dict) else None
         if not about:

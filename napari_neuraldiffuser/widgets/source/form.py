@@ -6,14 +6,7 @@ from typing import Any
 
 from qtpy.compat import isalive
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import (
-    QComboBox,
-    QFileDialog,
-    QLineEdit,
-    QPushButton,
-    QRadioButton,
-    QWidget,
-)
+from qtpy.QtWidgets import QComboBox, QFileDialog, QLineEdit, QPushButton, QRadioButton, QWidget
 from superqt.utils import signals_blocked
 
 from napari_neuraldiffuser.core.base.errors import UserError

@@ -51,7 +51,7 @@ def missing_layers(viewer: "napari.Viewer", layers: list[LayerData]) -> list[Lay
     return [layer for layer in layers if identity(layer[1]["metadata"]) not in there]
 
 
-def identity(metadata: Any) -> Any:
+def identity(metadata: dict[str, Any]) -> tuple[Any, ...] | None:
     """What makes two layers of sources the same; None for other layers."""
     told = metadata.get(KEY) if isinstance(metadata, dict) else None
     if not told or not told.get("source"):

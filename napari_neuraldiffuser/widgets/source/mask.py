@@ -16,7 +16,7 @@ from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import atomic_path
 from napari_neuraldiffuser.widgets.files.layer_info import kind_of
 from napari_neuraldiffuser.widgets.files.reader import volume_layer
-from napari_neuraldiffuser.widgets.files.writer import layer_to_nifti
+from napari_neuraldiffuser.widgets.files.writer import Layer, layer_to_nifti
 from napari_neuraldiffuser.widgets.session.session import Session
 from napari_neuraldiffuser.widgets.session.state import cache_folder
 from napari_neuraldiffuser.widgets.session.worker import ThreadTask
@@ -34,7 +34,7 @@ class MaskError(UserError):
     """A layer cannot be used as a mask; the message says what it must be and how to get such a one."""
 
 
-def new_mask_layer(viewer: "napari.Viewer", described: dict[str, Any], name: str = "mask") -> Any:
+def new_mask_layer(viewer: "napari.Viewer", described: dict[str, Any], name: str = "mask") -> "napari.layers.Labels":
     """Add an empty Labels layer on the betas' grid, selected, with the brush in hand.
 
     Parameters
@@ -55,7 +55,7 @@ def new_mask_layer(viewer: "napari.Viewer", described: dict[str, Any], name: str
     return layer
 
 
-def mask_on_grid(layer: Any, described: dict[str, Any]) -> np.ndarray:
+def mask_on_grid(layer: Layer, described: dict[str, Any]) -> np.ndarray:
     """Voxels (X, Y, Z) bool of the betas' grid that a Labels layer marks.
 
     The layer may hold its axes in another order or direction; its voxels must be those of the betas.
@@ -83,7 +83,7 @@ def mask_on_grid(layer: Any, described: dict[str, Any]) -> np.ndarray:
     return mask
 
 
-def write_mask(layer: Any, described: dict[str, Any], folder: Path) -> tuple[Path, int]:
+def write_mask(layer: Layer, described: dict[str, Any], folder: Path) -> tuple[Path, int]:
     """Write the marked voxels as NIfTI; the same voxels of the same name always give the same file.
 
     Returns

@@ -6,14 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer, Signal
-from qtpy.QtWidgets import (
-    QGroupBox,
-    QLineEdit,
-    QPushButton,
-    QSizePolicy,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QGroupBox, QLineEdit, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import located
@@ -269,7 +262,7 @@ class SessionsLine(QWidget):
             self.line.setText(text)
         self._judge()
 
-    def show_labels(self, labels: list[Any]) -> None:
+    def show_labels(self, labels: list[int | str]) -> None:
         """The sessions that are there."""
         self.labels = [str(label) for label in labels]
         self._judge()

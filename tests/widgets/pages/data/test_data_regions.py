@@ -4,15 +4,7 @@ import pytest
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.widgets.source.roi_tree import USE, WITHOUT
-from tests.support.window.data_page import (
-    CHECKED,
-    DESCRIBED,
-    PARTLY,
-    UNCHECKED,
-    betas,
-    leaf,
-    tick,
-)
+from tests.support.window.data_page import CHECKED, DESCRIBED, PARTLY, UNCHECKED, betas, leaf, tick
 from tests.support.window.viewers import settle
 
 

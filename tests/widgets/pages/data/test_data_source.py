@@ -15,12 +15,7 @@ from napari_neuraldiffuser.widgets.session.engine import EngineError
 from napari_neuraldiffuser.widgets.source.form import DESIGN, nsd_root
 from napari_neuraldiffuser.widgets.source.selection import absolute_masks
 from tests.support import ROOT
-from tests.support.window.data_page import (
-    DESCRIBED,
-    betas,
-    drop,
-    nsd_folder,
-)
+from tests.support.window.data_page import DESCRIBED, betas, drop, nsd_folder
 
 
 def test_at_first_it_says_what_to_choose(panel):

@@ -6,9 +6,7 @@ import pytest
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.widgets.files.layer_info import KEY, about
 from napari_neuraldiffuser.widgets.pages.reconstruct import ReconstructPanel
-from tests.support.window.reconstruct_run import (
-    DECODED,
-)
+from tests.support.window.reconstruct_run import DECODED
 from tests.support.window.viewers import dock
 
 
