@@ -139,7 +139,12 @@ def test_cancel_at_the_bar_ends_the_process(viewer, engine, tmp_path, news):
 @pytest.mark.window
 def test_closing_the_window_ends_it(viewer, engine, tmp_path, news):
     simulation = samples.Simulation(engine, viewer.window._qt_window)
-    news.append(lambda done, total: viewer.window._qt_window.close())
+
+    def close(done, total):
+        viewer.window._qt_window.hide()
+        simulation.watch.look()
+
+    news.append(close)
     result = simulation.run(tmp_path / "x-slow", SMALL)
     assert isinstance(result, samples.Cancelled)
 

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.compat import isalive
 from qtpy.QtCore import QEvent, QObject, QTimer, Signal
 from qtpy.QtWidgets import QWidget
 
@@ -53,7 +52,11 @@ class WindowWatch(QObject):
 
     def look(self) -> None:
         """Say it where the window is closed."""
-        if not isalive(self.window) or not self.window.isVisible():
+        try:
+            hidden = not self.window.isVisible()
+        except RuntimeError:  # Qt's half of the window is gone already
+            hidden = True
+        if hidden:
             self.closed.emit()
 
 
