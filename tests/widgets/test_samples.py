@@ -141,6 +141,7 @@ def test_closing_the_window_ends_it(viewer, engine, tmp_path, news):
     simulation = samples.Simulation(engine, viewer.window._qt_window)
 
     def close(done, total):
+        news.clear()
         viewer.window._qt_window.hide()
         simulation.watch.look()
 
@@ -153,6 +154,7 @@ def test_a_second_request_is_refused_while_one_is_under_way(viewer, engine, tmp_
     refused = []
 
     def again(done, total):
+        news.clear()
         with pytest.raises(samples.SampleError, match="is being written already") as caught:
             samples.simulate(tmp_path / "x-done", SMALL, engine)
         refused.append(caught)
