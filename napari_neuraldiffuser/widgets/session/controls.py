@@ -27,6 +27,8 @@ from napari_neuraldiffuser.core.params import DecodingParams, GuidanceParams, Pa
 from napari_neuraldiffuser.widgets.session.session import Session
 
 ERROR_STYLE, WARNING_STYLE = "color: #ff8a80;", "color: #ffb74d;"
+Value = str | bool | int | float | tuple[str, ...]
+"""What a control says."""
 UNLIMITED = 10**9
 """What a spin box takes for the limit that a field does not have."""
 
@@ -212,7 +214,7 @@ def _number(f: Field) -> QSpinBox | QDoubleSpinBox:
     return widget
 
 
-def set_value(widget: QWidget, value: str | bool | int | float) -> None:
+def set_value(widget: QWidget, value: Value) -> None:
     """Show `value` in a control."""
     if isinstance(widget, QComboBox):
         widget.setCurrentText(value)
@@ -226,7 +228,7 @@ def set_value(widget: QWidget, value: str | bool | int | float) -> None:
         widget.setValue(value)
 
 
-def value_of(widget: QWidget) -> str | bool | int | float:
+def value_of(widget: QWidget) -> Value:
     """What a control says."""
     if isinstance(widget, QComboBox):
         return widget.currentText()
