@@ -14,8 +14,6 @@ from napari_neuraldiffuser.widgets.maps.subject_maps import Volume
 if TYPE_CHECKING:
     import napari
 
-__all__ = ["LAYER_NAME", "Look", "Overlay", "place_camera", "transparent_below"]
-
 LAYER_NAME = "contribution"
 USE = {OWN: "overlay"}
 LEAST = 0.005

@@ -73,11 +73,8 @@ def describe(voxel: VoxelFacts | None, target: str, name: str) -> str:
 
 def _table(shares: dict[str, float], target: str) -> str:
     """Shares of all targets in thousandths, four to a line."""
-    cells = [
-        f"<td>{'<b>' if name == target else ''}{escape(name)} {value * SCALE:.3g}{'</b>' if name == target else ''}"
-        "&nbsp;&nbsp;</td>"
-        for name, value in shares.items()
-    ]
+    texts = {name: f"{escape(name)} {value * SCALE:.3g}" for name, value in shares.items()}
+    cells = [f"<td>{f'<b>{t}</b>' if name == target else t}&nbsp;&nbsp;</td>" for name, t in texts.items()]
     lines = [cells[i : i + PER_LINE] for i in range(0, len(cells), PER_LINE)]
     return "<table>" + "".join(f"<tr>{''.join(line)}</tr>" for line in lines) + "</table>"
 

@@ -219,7 +219,7 @@ class DecodePanel(Panel):
         self._shown = None
         self.session.set_decoded(None)
         self.revalidate()
-        self._start()
+        self.press_run()
 
     # memory
 

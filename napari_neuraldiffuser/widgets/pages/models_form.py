@@ -60,16 +60,18 @@ class ModelsForm(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.models = RecentBox("demo: the bundled models; a Stable Diffusion folder; or owner/name on the hub", DEMO)
-        browse = button("Browse…", "Choose a model folder", self._browse)
+        self.browse = button("Browse…", "Choose a model folder", self._browse)
         self.guide = QLineEdit(placeholderText="the models' own image encoder")
         self.guide.setToolTip("CLIP vision model that targets and guidance use, where the model folder has none")
-        browse_guide = button("Browse…", "Choose the folder of a CLIP vision model", self._browse_guide)
+        self.browse_guide = button("Browse…", "Choose the folder of a CLIP vision model", self._browse_guide)
         self.problem_label = Notice()
-        models, guide = side_by_side(self.models, browse, wide=0), side_by_side(self.guide, browse_guide, wide=0)
+        models, guide = (
+            side_by_side(self.models, self.browse, wide=0),
+            side_by_side(self.guide, self.browse_guide, wide=0),
+        )
         form(self, ("Models", models), ("Guide", guide), self.problem_label)
         self.models.taken.connect(self._taken)
         self.guide.textEdited.connect(lambda _: self.models.typing.start())
-        self.browse, self.browse_guide = browse, browse_guide
 
     @property
     def values(self) -> tuple[str, str]:

@@ -25,11 +25,11 @@ from napari_neuraldiffuser.widgets.session.state import preferences
 if TYPE_CHECKING:
     import napari
 
-KEYS = {
-    "Control-Alt-R": "start_if_possible",
-    "Control-Alt-C": "stop",
-    "Control-Alt-Right": "next_stimulus",
-    "Control-Alt-Left": "previous_stimulus",
+KEYS: dict[str, Callable[["ReconstructPanel"], None]] = {
+    "Control-Alt-R": lambda panel: panel.press_run(),
+    "Control-Alt-C": lambda panel: panel.stop(),
+    "Control-Alt-Right": lambda panel: panel.form.picker.move(1),
+    "Control-Alt-Left": lambda panel: panel.form.picker.move(-1),
 }
 """napari's own keys are others (a test compares them)."""
 
@@ -91,16 +91,16 @@ class ReconstructPanel(Panel):
         """A key must not keep a panel alive that was closed."""
         alive = weakref.ref(self)
 
-        def acting(name: str) -> Callable[["napari.Viewer"], None]:
+        def acting(act: Callable[[ReconstructPanel], None]) -> Callable[["napari.Viewer"], None]:
             def pressed(viewer: "napari.Viewer") -> None:
                 panel = alive()
                 if panel is not None and isalive(panel):
-                    getattr(panel, name)()
+                    act(panel)
 
             return pressed
 
-        for key, name in KEYS.items():
-            self.viewer.bind_key(key, acting(name), overwrite=True)
+        for key, act in KEYS.items():
+            self.viewer.bind_key(key, acting(act), overwrite=True)
 
     def problems(self) -> list[str]:
         """Why Run cannot be pressed yet."""
@@ -123,10 +123,6 @@ class ReconstructPanel(Panel):
         every = self.every.value()
         args = {"recipe": recipe.to_dict(), "preview_every": every, "preview": every > 0}
         self.run_task("reconstruct", args, done=self._finished, event=self._event)
-
-    def start_if_possible(self) -> None:
-        """Run, as the button does."""
-        self._start()
 
     def _decoded(self, recipe: Recipe, decoded: dict[str, Any]) -> None:
         """Go on with the reconstruction; decode again if the data or decoder changed meanwhile."""
@@ -207,14 +203,6 @@ class ReconstructPanel(Panel):
 
     # showing
 
-    def next_stimulus(self) -> None:
-        """Choose the next one."""
-        self.form.picker.move(1)
-
-    def previous_stimulus(self) -> None:
-        """Choose the previous one."""
-        self.form.picker.move(-1)
-
     def _show_stimulus(self, stimulus: int) -> None:
         if self.current is None:
             self.view.show_stimulus(self.session.recipe.source, stimulus)
@@ -223,7 +211,7 @@ class ReconstructPanel(Panel):
         """Images of other data must not be taken for those of the chosen ones."""
         run = self.view.run
         if self.current is None and run is not None and run.recipe.source != recipe.source:
-            self.view.show_none()
+            self.view.show_run(None, None)
 
     def _catch_up(self, run: Run) -> None:
         """Show what was chosen while a run of something else was under way."""

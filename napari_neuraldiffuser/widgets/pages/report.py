@@ -1,6 +1,7 @@
 """Panel: the whole job of one subject, and the page that it ends with."""
 
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -138,17 +139,14 @@ class ReportPanel(Panel):
         self._look_at(partial(read_finished, result), self._show)
         self.session.show_output(result["out_dir"])
 
-    def _look_at(self, work: Any, done: Any) -> None:
+    def _look_at(self, work: Callable[..., Any], done: Callable[[Any], None]) -> None:
         """Read files in a thread, then call `done` with what was read."""
-        self._looking, self._looked_at = ThreadTask(lambda progress: work(progress=progress)), done
-        self._looking.ended.connect(self._looked)
+        self._looking = ThreadTask(lambda progress: work(progress=progress))
+        self._looking.ended.connect(partial(self._looked, done))
         self._looking.start()
 
-    def _looked(self, result: Any) -> None:
-        if isinstance(result, Exception):
-            self.fail(result)
-        else:
-            self._looked_at(result)
+    def _looked(self, done: Callable[[Any], None], result: Any) -> None:
+        (self.fail if isinstance(result, Exception) else done)(result)
 
     def _show(self, finished: FinishedReport | None) -> None:
         self.finished = finished

@@ -88,8 +88,8 @@ class RunView(QWidget):
         if run is self.run:
             self.refresh()
 
-    def show_run(self, run: Run, stimulus: int) -> None:
-        """Show one stimulus of a run."""
+    def show_run(self, run: Run | None, stimulus: int | None) -> None:
+        """Show one stimulus of a run, or what to do where there is no run."""
         self.run, self.stimulus = run, stimulus
         self._fill()
         self.refresh()
@@ -100,19 +100,7 @@ class RunView(QWidget):
             if stimulus != self.stimulus:
                 self.show_run(self.run, stimulus)
             return
-        latest = self.history.latest(source, stimulus)
-        if latest is not None:
-            self.show_run(latest, stimulus)
-            return
-        self.run, self.stimulus = None, stimulus
-        self._fill()
-        self.refresh()
-
-    def show_none(self) -> None:
-        """No run: other data were chosen."""
-        self.run = self.stimulus = None
-        self._fill()
-        self.refresh()
+        self.show_run(self.history.latest(source, stimulus), stimulus)
 
     def refresh(self, *_: Any) -> None:
         """Draw the run that is shown once more."""

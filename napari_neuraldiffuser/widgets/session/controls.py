@@ -215,42 +215,23 @@ def _number(f: Field) -> QSpinBox | QDoubleSpinBox:
 
 
 def set_value(widget: QWidget, value: Value) -> None:
-    """Show `value` in a control."""
-    if isinstance(widget, QComboBox):
-        widget.setCurrentText(value)
-    elif isinstance(widget, QCheckBox):
-        widget.setChecked(value)
-    elif isinstance(widget, QLineEdit):
-        widget.setText(value)
-    elif isinstance(widget, Ticks):
+    """Show `value` in a control: as its text, its choice, its tick or its number, whichever Qt says is the user's."""
+    if isinstance(widget, Ticks):
         widget.show_taken(value)
     else:
-        widget.setValue(value)
+        widget.metaObject().userProperty().write(widget, value)
 
 
 def value_of(widget: QWidget) -> Value:
     """What a control says."""
-    if isinstance(widget, QComboBox):
-        return widget.currentText()
-    if isinstance(widget, QCheckBox):
-        return widget.isChecked()
-    if isinstance(widget, Ticks):
-        return widget.taken()
-    return widget.text() if isinstance(widget, QLineEdit) else widget.value()
+    return widget.taken() if isinstance(widget, Ticks) else widget.metaObject().userProperty().read(widget)
 
 
 def on_change(widget: QWidget, call: Callable[[], object]) -> None:
     """Have `call` called when the user or the program changes a control."""
-    if isinstance(widget, LayerControls | Ticks):
-        widget.changed.connect(call)
-    elif isinstance(widget, QComboBox):
-        widget.currentTextChanged.connect(lambda _: call())
-    elif isinstance(widget, QCheckBox):
-        widget.toggled.connect(lambda _: call())
-    elif isinstance(widget, QLineEdit):
-        widget.textChanged.connect(lambda _: call())
-    else:
-        widget.valueChanged.connect(lambda _: call())
+    known = ("changed", "currentTextChanged", "toggled", "textChanged", "valueChanged")
+    signal = next(getattr(widget, name) for name in known if hasattr(widget, name))
+    signal.connect(lambda *_: call())
 
 
 class Notice(QLabel):

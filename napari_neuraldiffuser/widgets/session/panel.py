@@ -143,7 +143,7 @@ class Panel(QWidget):
         layout = QVBoxLayout(self)
         layout.addLayout(self.body)
         self.run_button = QPushButton(self.run_text)
-        self.run_button.clicked.connect(self._start)
+        self.run_button.clicked.connect(self.press_run)
         self.cancel = QPushButton("Cancel", enabled=False)
         self.cancel.setToolTip("Stops after the present step and keeps what is there; twice ends it at once")
         self.cancel.clicked.connect(self.stop)
@@ -187,7 +187,8 @@ class Panel(QWidget):
 
     # running
 
-    def _start(self) -> None:
+    def press_run(self) -> None:
+        """Do what the Run button does, if it can be pressed."""
         if self.run_button.isEnabled():
             self.start()
 

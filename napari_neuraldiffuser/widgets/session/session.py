@@ -138,7 +138,8 @@ class Session(QObject):
     def choose(self, source: Source) -> None:
         """Take other data; the ROI and sessions chosen for the former stay where they can be."""
         if source != self.recipe.source:
-            self._forget_described()
+            if self.described is not None:
+                self.set_described(None)
             self.change(source=source, stimulus_ids=())
 
     def change(self, **changes: Any) -> None:
@@ -164,10 +165,6 @@ class Session(QObject):
         """What the source holds, or None while that is not known."""
         self.described = described
         self.described_changed.emit(described)
-
-    def _forget_described(self) -> None:
-        if self.described is not None:
-            self.set_described(None)
 
     def set_decoded(self, decoded: dict[str, Any] | None) -> None:
         """What was decoded, or None where it no longer fits the recipe."""
