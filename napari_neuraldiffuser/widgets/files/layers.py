@@ -135,7 +135,7 @@ def picture_layer(name: str, image: np.ndarray, frame: tuple[float, float, float
 
 
 def titles_layer(titled: dict[str, tuple[float, float, float]]) -> LayerData:
-    """The pictures' names above them."""
+    """Make a layer that writes the pictures' names above them."""
     points = np.array([(top + 1.0, left) for top, left, _ in titled.values()])
     text = {"string": list(titled), "anchor": "upper_left", "color": "white", "size": 11}
     look = {"text": text, "size": 0.1, "face_color": "transparent", "border_color": "transparent"}

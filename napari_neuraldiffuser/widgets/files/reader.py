@@ -50,7 +50,7 @@ def get_reader(path: str | list[str]) -> Callable[[str | list[str]], list[LayerD
 
 
 def read_volumes(path: str | list[str]) -> list[LayerData]:
-    """One layer for each path."""
+    """Read one layer for each path."""
     paths = [path] if isinstance(path, (str, Path)) else path
     layers = [read_volume(p) for p in paths]
     prepare_current_viewer()

@@ -260,17 +260,17 @@ def parse_place(text: str) -> tuple[float, float, float]:
 
 
 def axial(viewer: "napari.Viewer") -> None:
-    """Axial slices."""
+    """Show axial slices."""
     show_plane(viewer, "axial")
 
 
 def coronal(viewer: "napari.Viewer") -> None:
-    """Coronal slices."""
+    """Show coronal slices."""
     show_plane(viewer, "coronal")
 
 
 def sagittal(viewer: "napari.Viewer") -> None:
-    """Sagittal slices."""
+    """Show sagittal slices."""
     show_plane(viewer, "sagittal")
 
 

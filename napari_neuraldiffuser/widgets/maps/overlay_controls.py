@@ -60,7 +60,7 @@ class LookControls(QWidget):
         return Look(self.sign.currentData(), clipped(self.fraction), self.opacity.value() / 100)
 
     def set_largest(self, largest: float) -> None:
-        """Take the largest share of another map: the threshold stays in the unit that is chosen; emits nothing."""
+        """Take the largest share of another map: the threshold stays in the unit that is chosen, without a signal."""
         self.largest = largest
         if self.unit.currentText() == THOUSANDTHS and largest > 0:
             self.fraction = min(self.share / largest, 1.0)
@@ -89,7 +89,7 @@ class LookControls(QWidget):
             self.value.setValue(100 * self.fraction if percent else 1000 * self.fraction * self.largest)
 
     def state(self) -> dict[str, Any]:
-        """JSON values."""
+        """Give JSON values that `restore` takes."""
         look = self.look()
         return {"sign": look.sign, "fraction": look.fraction, "opacity": look.opacity, "unit": self.unit.currentText()}
 
@@ -128,7 +128,7 @@ class RegionControls(QWidget):
         return "" if self.family.currentText() == ALL else self.family.currentText()
 
     def set_families(self, names: list[str]) -> None:
-        """Offer other families; the chosen one stays where it can be, else the first; emits nothing."""
+        """Offer other families; the chosen one stays where it can be, else the first, without a signal."""
         former, known = self.family.currentText(), self.family.count() > 1
         with signals_blocked(self.family):
             self.family.clear()
@@ -136,7 +136,7 @@ class RegionControls(QWidget):
             self.family.setCurrentIndex(max(self.family.findText(former), 0) if known else 0)
 
     def state(self) -> dict[str, Any]:
-        """JSON values."""
+        """Give JSON values that `restore` takes."""
         return {"outlined": self.outlined.isChecked(), "width": self.width.value()}
 
     def restore(self, values: dict[str, Any]) -> None:

@@ -100,7 +100,7 @@ class Probe:
         return own_layer(self.viewer, LAYER_NAME)
 
     def close(self) -> None:
-        """Listen no longer."""
+        """Stop listening."""
         if self._on_press in self.viewer.mouse_drag_callbacks:
             self.viewer.mouse_drag_callbacks.remove(self._on_press)
 

@@ -28,7 +28,7 @@ class ShareBar(QStyledItemDelegate):
     """Draws the share behind its number; a negative one runs to the left from the same line."""
 
     def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex) -> None:
-        """Qt's name."""
+        """Paint one cell, as Qt asks for it."""
         fraction, zero = index.data(FRACTION) or (0.0, 0.0)
         box = QRectF(option.rect).adjusted(1, 2, -1, -2)
         start, length = box.left() + zero * box.width(), fraction * box.width()

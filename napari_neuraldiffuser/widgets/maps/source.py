@@ -60,12 +60,12 @@ class MapSource(QWidget):
             self.chosen.emit(folder)
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
-        """Qt's name."""
+        """Let Qt know that a folder may be dropped here."""
         if dropped_folder(event):
             event.acceptProposedAction()
 
     def dropEvent(self, event: QDropEvent) -> None:
-        """Qt's name."""
+        """Open the folder that was dropped."""
         self.choose(dropped_folder(event))
 
     def open(self, folder: str, label: str = "") -> None:

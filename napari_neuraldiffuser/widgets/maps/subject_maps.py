@@ -71,7 +71,7 @@ class Volume:
         return tuple(int(i) for i in nearest) if inside else None
 
     def centre(self, index: Sequence[int]) -> np.ndarray:
-        """Place of a voxel's centre."""
+        """Give the place of a voxel's centre."""
         return apply_affine(self.affine, index)
 
     def shown_index(self, place: npt.ArrayLike) -> np.ndarray:

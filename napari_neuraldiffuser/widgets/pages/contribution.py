@@ -106,7 +106,7 @@ class ContributionPanel(Panel):
     # computing and reading
 
     def problems(self) -> list[str]:
-        """What the recipe lacks."""
+        """Say what the recipe lacks."""
         if not self.session.recipe.source.given:
             return ["Data must be chosen before maps can be computed. Choose them in the Data panel."]
         if self.session.decoded is None:

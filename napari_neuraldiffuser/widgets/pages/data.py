@@ -92,7 +92,7 @@ class DataPanel(Panel):
 
     @property
     def betas(self) -> BetasParams:
-        """The session's."""
+        """The betas of the session's recipe."""
         return self.session.recipe.settings.betas
 
     def problems(self) -> list[str]:
@@ -120,12 +120,12 @@ class DataPanel(Panel):
             self.fail(error)
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
-        """Qt's name: a folder that is dragged here may be dropped."""
+        """Let Qt know that a folder may be dropped here."""
         if dropped(event):
             event.acceptProposedAction()
 
     def dropEvent(self, event: QDropEvent) -> None:
-        """Qt's name: take the dropped folder."""
+        """Take the dropped folder."""
         event.acceptProposedAction()
         self.form.take_folder(dropped(event)[0])
 

@@ -80,12 +80,12 @@ class PlotLabel(QLabel):
         self._scale()
 
     def fade(self, faded: bool) -> None:
-        """Draw it pale, or not."""
+        """Draw the plot pale, or as it is."""
         self._faded = faded
         self._scale()
 
     def resizeEvent(self, event: QResizeEvent) -> None:
-        """Qt's name: keep the width."""
+        """Scale the picture with the label."""
         super().resizeEvent(event)
         if event.size().width() != event.oldSize().width():
             self._scale()
@@ -104,7 +104,7 @@ class PlotLabel(QLabel):
 
 
 def pale(picture: QPixmap) -> QPixmap:
-    """A picture that shows through."""
+    """Make a picture pale, so that what is behind it shows through."""
     made = QPixmap(picture.size())
     made.fill(Qt.GlobalColor.transparent)
     painter = QPainter(made)

@@ -84,7 +84,7 @@ class ModelsForm(QWidget):
         return models_problem(models, guide) or guide_problem(guide)
 
     def show_values(self, models: str, guide: str) -> None:
-        """Show models and guide; says nothing."""
+        """Show models and guide, without a signal."""
         if self.values != (models, guide):
             self.models.setEditText(models)
             self.guide.setText(guide)

@@ -107,7 +107,7 @@ class ReconstructPanel(Panel):
         return self.form.problems()
 
     def showEvent(self, event: QShowEvent) -> None:
-        """Qt's name."""
+        """Ask for the devices when the panel is first seen."""
         super().showEvent(event)
         self.form.device.ask()
 
@@ -166,12 +166,12 @@ class ReconstructPanel(Panel):
         return not dropped
 
     def cancelled(self, result: dict[str, Any]) -> None:
-        """Keep the images so far."""
+        """Keep the images that there are so far."""
         if not self._end_run(result):
             self.say("")
 
     def fail(self, error: Exception) -> None:
-        """The images so far stay."""
+        """Say what went wrong, and keep the images that there are so far."""
         self._end_run({})
         self.live.forget()
         super().fail(error)

@@ -186,7 +186,7 @@ class ReportPanel(Panel):
     # memory
 
     def state(self) -> dict[str, Any]:
-        """Folder and number of stimuli."""
+        """Give the folder and the number of stimuli."""
         return {"folder": self.folder.text(), "all": self.all.isChecked(), "n_stimuli": self.n_stimuli.value()}
 
     def restore(self, values: dict[str, Any]) -> None:

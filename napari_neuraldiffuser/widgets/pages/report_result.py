@@ -81,7 +81,7 @@ def mean_se(values: dict[str, Any], sign: str = "") -> str:
 
 
 def read_layers(folder: Path, label: str, progress: Progress | None = None) -> list[LayerData]:
-    """Layers of one subject's results."""
+    """Read one subject's results as layers."""
     from napari_neuraldiffuser.widgets.files.folders import output_layers
     from napari_neuraldiffuser.widgets.files.outputs import find_outputs
 

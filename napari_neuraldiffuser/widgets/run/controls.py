@@ -67,7 +67,7 @@ class RunControls(QWidget):
             group.changed.connect(self.changed)
 
     def show_params(self, diffusion: DiffusionParams, guidance: GuidanceParams) -> None:
-        """Show both; emits nothing."""
+        """Show both, without a signal."""
         self.base = (diffusion, guidance)
         if self._says() == self.base:
             return
@@ -212,7 +212,7 @@ class DeviceRow(QWidget):
         self.session.change(device=self.box.itemData(index))
 
     def ask(self) -> None:
-        """Ask the engine, once."""
+        """Ask the engine for the devices, once."""
         if not self.asking:
             self.asking = True
             self.session.call("devices", {}, quiet=True).ended.connect(self._answered)

@@ -67,7 +67,7 @@ class ReconForm(QWidget):
         self.take_params(*params)
 
     def take_params(self, diffusion: DiffusionParams, guidance: GuidanceParams) -> None:
-        """Make these the recipe's."""
+        """Make these params those of the recipe."""
         self.error = ""
         settings = replace(self.session.recipe.settings, diffusion=diffusion, guidance=guidance)
         if settings == self.session.recipe.settings:

@@ -92,7 +92,7 @@ class Gallery(QWidget):
         self.turned.emit(ids[(ids.index(self.stimulus) + by) % len(ids)])
 
     def show_empty(self, text: str) -> None:
-        """No images: what to do."""
+        """Show no images, but say what to do."""
         self.run = None
         self._show_before(None)
         for images in self.rows.values():

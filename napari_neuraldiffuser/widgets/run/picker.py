@@ -52,11 +52,11 @@ class Stimuli(QAbstractListModel):
             self.dataChanged.emit(self.index(0), self.index(len(self.ids) - 1))
 
     def rowCount(self, parent: QModelIndex | None = None) -> int:
-        """Qt's name."""
+        """Tell Qt how many stimuli there are."""
         return 0 if parent is not None and parent.isValid() else len(self.ids)
 
     def data(self, index: QModelIndex, role: int = Role.DisplayRole) -> str | QIcon | None:
-        """Qt's name."""
+        """Tell Qt what it shows of a stimulus."""
         stimulus, caption = self.ids[index.row()], self.captions[index.row()]
         if role == Role.DisplayRole:
             return str(stimulus)
@@ -75,7 +75,7 @@ class Grid(QListView):
     empty = ""
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        """Qt's name."""
+        """Draw the thumbnails, or the text that says why there are none."""
         super().paintEvent(event)
         if self.model().rowCount() == 0:
             painter = QPainter(self.viewport())

@@ -86,13 +86,13 @@ class ImageCell(QLabel):
             self.setPixmap(pixmap(self.image, self.side, self.devicePixelRatioF()))
 
     def event(self, event: QEvent) -> bool:
-        """Qt's name: draw again for a screen of another resolution."""
+        """Draw the image again for a screen of another resolution."""
         if event.type() == getattr(QEvent.Type, "DevicePixelRatioChange", None):
             self._render()
         return super().event(event)
 
     def mouseReleaseEvent(self, event: QMouseEvent) -> None:
-        """Qt's name."""
+        """Enlarge the image at a click."""
         if event.button() == Qt.MouseButton.LeftButton and self.image is not None:
             self.enlarge()
 
@@ -103,12 +103,12 @@ class ImageCell(QLabel):
         return window
 
     def contextMenuEvent(self, event: QContextMenuEvent) -> None:
-        """Qt's name."""
+        """Open the menu at a right click."""
         if self.image is not None:
             self.menu().exec(event.globalPos())
 
     def menu(self) -> QMenu:
-        """Copy and save."""
+        """The menu to copy and to save the image."""
         menu = QMenu(self)
         menu.addAction("Copy image", lambda: copy_image(self.image))
         menu.addAction("Save image…", lambda: save_image(self, self.image, self.name))

@@ -63,7 +63,7 @@ class Run:
         self.stimulus_ids = self.stimulus_ids or self.recipe.stimulus_ids
 
     def take(self, name: str, payload: dict[str, Any]) -> None:
-        """An event of `reconstruct`."""
+        """Take up an event of `reconstruct`."""
         taker = getattr(self, f"_take_{name}", None)
         if taker is not None:
             taker(payload)
@@ -102,12 +102,12 @@ class Run:
 
     @property
     def complete(self) -> bool:
-        """Whether every arm is."""
+        """Whether every arm is complete."""
         return self.finished >= set(self.recipe.arms)
 
     @property
     def nbytes(self) -> int:
-        """Of its images."""
+        """How many bytes its images take."""
         given = [image for image in (self.seen, self.start) if image is not None]
         return sum(image.nbytes for image in [*given, *self.images.values()])
 
@@ -153,7 +153,7 @@ def changes(before: Recipe, after: Recipe) -> str:
 
 
 def brief(value: object) -> str:
-    """A value in few letters."""
+    """Write a value in few letters."""
     if isinstance(value, (list, tuple)):
         return " ".join(brief(item) for item in value)
     if isinstance(value, bool):

@@ -130,7 +130,7 @@ class LossCurve(QWidget):
 
     @property
     def caption(self) -> str:
-        """First and last value."""
+        """The first and the last value in words."""
         return f"feature loss {self.values[0]:.3g} → {self.values[-1]:.3g} over {len(self.values)} guided steps"
 
     def points(self) -> list[QPointF]:
@@ -143,7 +143,7 @@ class LossCurve(QWidget):
         return [QPointF(margin + k * spacing, top + (1 - y) * height) for k, y in enumerate(share)]
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        """Qt's name."""
+        """Draw the curve and its caption."""
         if len(self.values) < 2:
             return
         painter = QPainter(self)

@@ -84,7 +84,7 @@ class RunView(QWidget):
         self._fill()
 
     def update_run(self, run: Run) -> None:
-        """A run has something new."""
+        """Draw a run again that has something new, if it is shown."""
         if run is self.run:
             self.refresh()
 

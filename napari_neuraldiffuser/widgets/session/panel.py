@@ -121,7 +121,7 @@ class Panel(QWidget):
         """Add the controls to `self.body`."""
 
     def start(self) -> None:
-        """What Run does."""
+        """Do what the Run button is for."""
 
     def problems(self) -> list[str]:
         """Why it cannot run yet, each with its remedy; Run is enabled when there is none."""
@@ -158,7 +158,7 @@ class Panel(QWidget):
             layout.addWidget(widget)
 
     def showEvent(self, event: QShowEvent) -> None:
-        """Qt's name: from here on the panel knows its window."""
+        """From here on the panel knows its window, as Qt shows it."""
         super().showEvent(event)
         self.session.follow(self.window())
 

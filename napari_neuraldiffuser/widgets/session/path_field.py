@@ -102,7 +102,7 @@ class PathField(QWidget):
         return f"{SEPARATOR} ".join(map(located, self.paths)) if self.kind == FILES else located(self.path)
 
     def show_path(self, path: str) -> None:
-        """Show a path; says nothing."""
+        """Show a path, without a signal."""
         self.edit.setText(path)
         self._show_problem()
 
@@ -143,12 +143,12 @@ class PathField(QWidget):
             self.choose(chosen)
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
-        """Qt's name: files that are dragged here may be dropped."""
+        """Let Qt know that files may be dropped here."""
         if dropped(event):
             event.acceptProposedAction()
 
     def dropEvent(self, event: QDropEvent) -> None:
-        """Qt's name: take what was dropped."""
+        """Take what was dropped."""
         paths = dropped(event)
         event.acceptProposedAction()
         self.choose(f"{SEPARATOR} ".join(paths) if self.kind == FILES else paths[0])

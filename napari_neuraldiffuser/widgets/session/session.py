@@ -45,7 +45,7 @@ class WindowWatch(QObject):
         window.destroyed.connect(self.closed)
 
     def eventFilter(self, window: QObject, event: QEvent) -> bool:
-        """Qt's name: look after the close whether it was refused."""
+        """Look after a close whether it was refused."""
         if event.type() == QEvent.Type.Close:
             QTimer.singleShot(0, self.look)
         return False

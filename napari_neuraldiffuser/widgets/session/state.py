@@ -31,7 +31,7 @@ class PresetError(UserError):
 
 
 def config_folder() -> Path:
-    """Below the user's configuration folder."""
+    """The plugin's folder below the user's configuration folder."""
     parent = QStandardPaths.writableLocation(QStandardPaths.StandardLocation.GenericConfigLocation)
     return Path(parent) / PLUGIN
 

@@ -96,7 +96,7 @@ class NsdPage(QWidget):
         return Source(nsd_dir=located(self.path), subject=self.subject.currentText() or "subj01")
 
     def show_source(self, source: Source) -> None:
-        """Show a subject; says nothing."""
+        """Show a subject, without a signal."""
         self.folder.setEditText(source.nsd_dir)
         self._refresh(source.subject)
 
@@ -154,7 +154,7 @@ class OwnPage(QWidget):
         return Source(**{**files, "rois": rois, "subject": self.subject.text().strip()})
 
     def show_source(self, source: Source) -> None:
-        """Show files; says nothing."""
+        """Show files, without a signal."""
         for name, field in self.fields.items():
             value = getattr(source, name)
             field.show_path("; ".join(value) if name == "rois" else value)
@@ -191,7 +191,7 @@ class SourceForm(QWidget):
         return self.page.source()
 
     def show_source(self, source: Source) -> None:
-        """Show where data are; says nothing."""
+        """Show where data are, without a signal."""
         with signals_blocked(self):
             (self.use_own if source.own else self.use_nsd).setChecked(True)
             self.page.show_source(source)
@@ -211,7 +211,7 @@ class SourceForm(QWidget):
 
 
 def source_text(source: Source) -> str:
-    """Subject and where it is."""
+    """Name a subject and say where it is."""
     return f"{source.subject} of {source.betas or source.nsd_dir}"
 
 

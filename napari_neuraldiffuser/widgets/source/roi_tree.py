@@ -84,7 +84,7 @@ class RoiTree(QTreeWidget):
         }
 
     def show_marks(self, marks: Mapping[tuple[str, str], str]) -> None:
-        """Tick these; says nothing."""
+        """Tick these, without a signal."""
         self._filling = True
         for key, item in self._leaves.items():
             for column, mark in TICKS.items():

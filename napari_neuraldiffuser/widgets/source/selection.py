@@ -101,7 +101,7 @@ class RoiBox(QGroupBox):
         return not self._problem_of(expression)
 
     def show_expression(self, expression: str) -> None:
-        """Show an expression in the line and, where it can be, as ticks; says nothing but `judged`."""
+        """Show an expression in the line and, where it can be, as ticks; only `judged` is emitted."""
         if self.expression != expression:
             self.line.setText(expression)
         self.line.setToolTip(f"{expression}\n\n{HELP}")
@@ -257,13 +257,13 @@ class SessionsLine(QWidget):
         return self.line.text().strip()
 
     def show_text(self, text: str) -> None:
-        """Show which sessions are read; says nothing but `judged`."""
+        """Show which sessions are read; only `judged` is emitted."""
         if self.text != text:
             self.line.setText(text)
         self._judge()
 
     def show_labels(self, labels: list[int | str]) -> None:
-        """The sessions that are there."""
+        """Take the sessions that there are."""
         self.labels = [str(label) for label in labels]
         self._judge()
 
