@@ -58,8 +58,8 @@ def noise(models: Any, n: int) -> Any:
 def work(case: Case, barrier: Any) -> None:
     """One worker: open the models, make an image, wait for the start, make its share, say that it is done."""
     from napari_neuraldiffuser.core import reconstruct
-    from napari_neuraldiffuser.core.diffusion.guidance import preset
     from napari_neuraldiffuser.core.networks import models
+    from napari_neuraldiffuser.core.params import preset
 
     loaded = models.load(case.models, case.guide or None, case.device)
     diffusion, guidance = preset("demo" if case.models == "demo" else "neuraldiffuser")

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from napari_neuraldiffuser.cli_options import STAGES, add_params, given, settings_from
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.outputs.names import bids_label, nsd_name
-from napari_neuraldiffuser.core.params import PRESETS, DiffusionParams, GuidanceParams, Settings, WorkflowParams
+from napari_neuraldiffuser.core.params import PRESETS, Settings, WorkflowParams, preset
 
 OWN_FILES = {
     # field of Source -> what it is; options of `run` where the scans are one NIfTI and not an NSD folder
@@ -93,12 +93,8 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
 
 
 def _settings(args: argparse.Namespace) -> Settings:
-    # as core.diffusion.guidance.preset does, which would import torch
-    changes = PRESETS[args.guidance]
-    base = Settings(
-        diffusion=DiffusionParams().but(**changes["diffusion"]), guidance=GuidanceParams().but(**changes["guidance"])
-    )
-    return settings_from(args, base)
+    diffusion, guidance = preset(args.guidance)
+    return settings_from(args, Settings(diffusion=diffusion, guidance=guidance))
 
 
 def job_of(args: argparse.Namespace, nsd_dir: Path, subject: str, **more: Any) -> Any:

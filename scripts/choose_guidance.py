@@ -17,9 +17,8 @@ import numpy as np
 
 from napari_neuraldiffuser.cli_progress import ConsoleProgress
 from napari_neuraldiffuser.core import decoding, evaluation, nsd, reconstruct
-from napari_neuraldiffuser.core.diffusion.guidance import preset
 from napari_neuraldiffuser.core.networks import embeddings, models
-from napari_neuraldiffuser.core.params import DecodingParams, EvaluationParams
+from napari_neuraldiffuser.core.params import DecodingParams, EvaluationParams, preset
 
 COLUMNS = ("pixcorr", "ssim", "edges", "twoway_demo", "repeat_pixcorr", "repeat_edges")
 GRID = ("guidance_scale", "guidance_strength", "cfg_scale", "strength", "n_steps", "align")

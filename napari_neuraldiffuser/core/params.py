@@ -339,3 +339,18 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "none": {"diffusion": {}, "guidance": {"guidance_scale": 0.0}},
 }
 """Named settings: what each changes of the defaults above."""
+
+
+def preset(name: str, diffusion: DiffusionParams | None = None) -> tuple[DiffusionParams, GuidanceParams]:
+    """Diffusion and guidance parameters of a named preset; `diffusion` supplies what the preset leaves open.
+
+    Raises
+    ------
+    ParamError
+        If there is no such preset.
+    """
+    if name not in PRESETS:
+        raise ParamError(f"guidance preset must be one of {sorted(PRESETS)}, got {name!r}.")
+    changes = PRESETS[name]
+    base = diffusion or DiffusionParams()
+    return base.but(**changes["diffusion"]), GuidanceParams(**changes["guidance"])

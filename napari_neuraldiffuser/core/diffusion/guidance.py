@@ -8,14 +8,15 @@ another rule is one function more.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
 from napari_neuraldiffuser.core.base.registry import GUIDANCE_RULES
 from napari_neuraldiffuser.core.diffusion.loop import Denoiser, Prediction, Step
 from napari_neuraldiffuser.core.networks.kernels import ops
-from napari_neuraldiffuser.core.params import PRESETS, DiffusionParams, GuidanceParams, ParamError
+from napari_neuraldiffuser.core.networks.models import Models
+from napari_neuraldiffuser.core.params import GuidanceParams
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class FeatureCritic:
         The one that the targets were computed with.
     """
 
-    models: Any
+    models: Models
     targets: Sequence[torch.Tensor]
     layers: Sequence[str]
     layer_weights: Sequence[float]
@@ -150,18 +151,3 @@ def rms(values: torch.Tensor) -> torch.Tensor:
     dtype = torch.promote_types(values.dtype, torch.float32)
     norm = torch.linalg.vector_norm(values.flatten(1), dim=1, dtype=dtype)
     return norm.double() / values[0].numel() ** 0.5
-
-
-def preset(name: str, diffusion: DiffusionParams | None = None) -> tuple[DiffusionParams, GuidanceParams]:
-    """Diffusion and guidance parameters of a named preset; `diffusion` supplies what the preset leaves open.
-
-    Raises
-    ------
-    ParamError
-        If there is no such preset.
-    """
-    if name not in PRESETS:
-        raise ParamError(f"guidance preset must be one of {sorted(PRESETS)}, got {name!r}.")
-    changes = PRESETS[name]
-    base = diffusion or DiffusionParams()
-    return base.but(**changes["diffusion"]), GuidanceParams(**changes["guidance"])

@@ -13,13 +13,12 @@ from napari_neuraldiffuser.core.diffusion.guidance import (
     layer_loss_weights,
     n_guided_steps,
     noise_rule,
-    preset,
     rms,
 )
 from napari_neuraldiffuser.core.diffusion.loop import ClassifierFree, Prediction, Step, noise_for, schedule
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.networks.kernels import ops
-from napari_neuraldiffuser.core.params import LAYERS, DiffusionParams, GuidanceParams, ParamError
+from napari_neuraldiffuser.core.params import LAYERS, DiffusionParams, GuidanceParams, ParamError, preset
 from tests.support.numerics import published_reference as reference
 from tests.support.small_models import small_models
 

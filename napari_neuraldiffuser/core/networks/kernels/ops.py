@@ -192,9 +192,7 @@ def guided_step_table(terms: Sequence[Tensor], table: Tensor) -> Tensor:
 # ---- image for the guide network ----------------------------------------------------------------
 
 
-def prepare_image(
-    image: Tensor, size: int, mean: tuple[float, float, float], std: tuple[float, float, float]
-) -> Tensor:
+def prepare_image(image: Tensor, size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """Decoder output to guide-network input: clamp((image + 1) / 2, 0, 1), resize, (x - mean) / std (method.md eq. 24).
 
     Parameters
