@@ -7,7 +7,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 import pytest
 import torch
 
-from napari_neuraldiffuser.core.networks.kernels import backend, extension_file, registration
+from napari_neuraldiffuser.core.networks.kernels import backend, extension_file
 from napari_neuraldiffuser.core.networks.kernels.backend import KernelWarning, extension, why_not
 from napari_neuraldiffuser.core.networks.kernels.extension_file import covers
 
@@ -79,13 +79,3 @@ def test_an_older_torch_is_refused_before_the_file_is_opened(process, monkeypatc
 )
 def test_which_gpu_runs_which_code(architectures, capability, expected):
     assert covers(architectures, capability) is expected
-
-
-def test_operations_of_other_sources_are_named(monkeypatch):
-    """An extension that was compiled before the operations changed would fail in the middle of a run."""
-    if not torch._C._jit_get_schemas_for_operator("neuraldiffuser::guided_step"):
-        pytest.skip("no compiled kernels are loaded")
-    assert registration.strange() == []
-    monkeypatch.setitem(registration.FAKES, "guided_step.table", lambda terms, table, index: None)
-    monkeypatch.setitem(registration.FAKES, "no_such_operation", lambda x: x)
-    assert registration.strange() == ["guided_step.table", "no_such_operation"]

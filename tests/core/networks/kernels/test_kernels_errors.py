@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from napari_neuraldiffuser.core.networks.kernels import backend, ops
+from napari_neuraldiffuser.core.networks.kernels import backend, ops, registration
 from tests.support.numerics.kernel_cases import MEAN, OPS, STD, Layers, Norm, draw, image, needs_kernels
 
 pytestmark = needs_kernels
@@ -290,3 +290,14 @@ def test_no_images_give_no_images():
     out, mean, rstd = OPS.group_norm_silu(x, vector, vector, 2)
     assert (out.shape, mean.shape, rstd.shape) == (x.shape, (0, 2), (0, 2))
     assert OPS.group_norm_silu_backward(x, x, mean, rstd, vector, vector, 2).shape == x.shape
+
+
+# ---- an extension of other sources --------------------------------------------------------------
+
+
+def test_operations_of_other_sources_are_named(monkeypatch):
+    """An extension that was compiled before the operations changed would fail in the middle of a run."""
+    assert registration.strange() == []
+    monkeypatch.setitem(registration.FAKES, "guided_step.table", lambda terms, table, index: None)
+    monkeypatch.setitem(registration.FAKES, "no_such_operation", lambda x: x)
+    assert registration.strange() == ["guided_step.table", "no_such_operation"]
