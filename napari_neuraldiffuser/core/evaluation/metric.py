@@ -9,8 +9,6 @@ import numpy as np
 from napari_neuraldiffuser.core.base.registry import METRICS
 from napari_neuraldiffuser.core.evaluation import metrics
 
-ENCODER = "{encoder}"
-
 
 @dataclass(frozen=True)
 class Metric:
@@ -29,8 +27,8 @@ class Metric:
         (n, repeats, d) and those of the seen images (n, 1, d).  "features": the same of an image encoder's features;
         left out where there is no encoder.
     column : str
-        Name of the column, that in the registry where empty.  With {encoder} in it there is one column per encoder;
-        without, features are those of the first.
+        Name with {encoder} in it of the columns of a metric of features that has one for every encoder; others have
+        one column, of their name in the registry, and features of the first encoder.
     chance : float or None
         What guessing scores.
     card : int
@@ -95,8 +93,8 @@ def of_column(column: str) -> tuple[Metric | None, str]:
     if column in METRICS:
         return METRICS[column], ""
     for metric in METRICS.values():
-        before, several, _ = metric.column.partition(ENCODER)
-        if column == metric.column or (several and column.startswith(before)):
+        before, several, _ = metric.column.partition("{encoder}")
+        if several and column.startswith(before):
             return metric, column.removeprefix(before)
     return None, ""
 

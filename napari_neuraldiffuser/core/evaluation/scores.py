@@ -10,7 +10,7 @@ import pandas as pd
 from napari_neuraldiffuser.core.base.progress import Progress, silent
 from napari_neuraldiffuser.core.base.registry import METRICS
 from napari_neuraldiffuser.core.evaluation import metrics
-from napari_neuraldiffuser.core.evaluation.metric import ENCODER, Metric, Stimulus
+from napari_neuraldiffuser.core.evaluation.metric import Metric, Stimulus
 from napari_neuraldiffuser.core.evaluation.metrics import MetricError
 from napari_neuraldiffuser.core.params import EvaluationParams
 
@@ -128,10 +128,8 @@ def _named(encoder: Encoder | Mapping[str, Encoder] | None) -> dict[str, Encoder
 
 def _of_encoder(chosen: Mapping[str, Metric], encoder: str, first: bool) -> dict[str, Metric]:
     """Column -> metric of one encoder's features; what has one column for all is of the first."""
-    columns = {name: metric.column or name for name, metric in chosen.items() if metric.of == "features"}
-    return {
-        column.format(encoder=encoder): chosen[name] for name, column in columns.items() if first or ENCODER in column
-    }
+    of_features = {name: metric for name, metric in chosen.items() if metric.of == "features"}
+    return {m.column.format(encoder=encoder) or name: m for name, m in of_features.items() if first or m.column}
 
 
 def _image_scores(
@@ -140,19 +138,19 @@ def _image_scores(
     """The scores that need no encoder, stimulus by stimulus so that memory holds one stimulus at 425 px."""
     n, repeats = images.shape[:2]
     single, of_edges = ({k: m for k, m in chosen.items() if m.of == of} for of in ("stimulus", "edges"))
-    values = {metric.column or name: np.full((n, repeats), np.nan) for name, metric in single.items()}
+    values = {name: np.full((n, repeats), np.nan) for name in single}
     edges = []
     for i in range(n):
         progress(i, n, "scoring")
         one = Stimulus(seen[i], images[i], size)
-        for column, metric in zip(values, single.values(), strict=True):
-            values[column][i] = metric.compute(one)
+        for name, metric in single.items():
+            values[name][i] = metric.compute(one)
         if of_edges:
             edges.append(one.edges)
     progress(n, n, "scoring")
     if of_edges:
         stacked = np.stack(edges)
-        values |= {m.column or name: m.compute(stacked[:, 1:], stacked[:, :1]) for name, m in of_edges.items()}
+        values |= {name: m.compute(stacked[:, 1:], stacked[:, :1]) for name, m in of_edges.items()}
     return values
 
 
@@ -170,8 +168,8 @@ def _definitions(chosen: Mapping[str, Metric], encoders: Mapping[str, Encoder], 
     """Column -> definition; the columns that every encoder has come last."""
     here = {name: metric for name, metric in chosen.items() if encoders or metric.of != "features"}
     first = next(iter(encoders), "")
-    texts = {m.column or name: m.text(size, first) for name, m in here.items() if ENCODER not in m.column}
-    several = [metric for metric in here.values() if ENCODER in metric.column]
+    texts = {name: m.text(size, first) for name, m in here.items() if not m.column}
+    several = [metric for metric in here.values() if metric.column]
     return texts | {m.column.format(encoder=e): m.text(size, e) for e in encoders for m in several}
 
 
