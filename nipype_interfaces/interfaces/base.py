@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from napari_neuraldiffuser import __version__
+from napari_neuraldiffuser.core.base.progress import Progress
+from napari_neuraldiffuser.core.base.recipe import ALGORITHM_VERSION
 from napari_neuraldiffuser.core.params import BetasParams
 from nipype.external.due import BibTeX
 from nipype.interfaces.base import BaseInterfaceInputSpec, Directory, SimpleInterface, isdefined, traits
@@ -14,8 +16,8 @@ from nipype_interfaces.no_environment import NoEnvironment
 from nipype_interfaces.node_progress import NodeProgress
 from nipype_interfaces.spec import params_of
 
-ALGORITHM_VERSION = f"{__version__}-1"
-"""Hashed into every node; the number is counted up when a change of the code changes results."""
+VERSION = f"{__version__}-{ALGORITHM_VERSION}"
+"""Hashed into every node."""
 PAPER_BIBTEX = (
     "@article{Li2025NeuralDiffuser, title={NeuralDiffuser: Neuroscience-Inspired Diffusion Guidance for fMRI Visual "
     "Reconstruction}, author={Li, Haoyu and Wu, Hao and Chen, Badong}, journal={IEEE Transactions on Image "
@@ -33,7 +35,7 @@ DATASET = {"entry": BibTeX(DATASET_BIBTEX), "tags": ["dataset"]}
 class VersionedSpec(BaseInterfaceInputSpec):
     """nipype's cache sees inputs, not code: a hashed version makes it see both."""
 
-    algorithm_version = traits.Str(ALGORITHM_VERSION, usedefault=True, desc="Reruns cached nodes when it changes.")
+    algorithm_version = traits.Str(VERSION, usedefault=True, desc="Reruns cached nodes when it changes.")
     # no default: Nipype takes a defined value for the processors that the node asks for
     num_threads = traits.Int(nohash=True, desc="Threads of the node; all that the process may use where left out.")
 
@@ -72,7 +74,7 @@ class CoreInterface(NoEnvironment, SimpleInterface):
             self._results.update(self.core(folder, NodeProgress(folder)))
         return runtime
 
-    def core(self, folder: Path, progress: Any) -> dict[str, Any]:
+    def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
         """The call of the core: outputs by name, files written to `folder`."""
         raise NotImplementedError
 
@@ -123,8 +125,8 @@ def label_of(inputs: Any) -> str:
 @contextmanager
 def opened_models(inputs: Any) -> Iterator[Any]:
     """The networks of a node, on a GPU of its own where it asks for one."""
-    from napari_neuraldiffuser.core.engine.warm import free_memory
     from napari_neuraldiffuser.core.networks import models
+    from napari_neuraldiffuser.core.networks.machine import free_memory
 
     from nipype_interfaces import gpu_lease
 

@@ -1,8 +1,9 @@
 """NSD files or own scans -> index of stimuli and prepared betas; what a model folder holds."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.params import BetasParams
 from nipype.interfaces.base import (
     BaseInterfaceInputSpec,
@@ -21,11 +22,13 @@ from nipype_interfaces.interfaces.base import (
     CoreInterface,
     SourceSpec,
     VersionedSpec,
-    source_of,
     subject_of,
 )
 from nipype_interfaces.no_environment import NoEnvironment
 from nipype_interfaces.spec import params_of, params_spec
+
+if TYPE_CHECKING:
+    from napari_neuraldiffuser.core.nsd import BrainSource
 
 
 class NSDIndexInputSpec(SourceSpec, params_spec(BetasParams)):
@@ -63,7 +66,7 @@ class NSDIndex(CoreInterface):
     _always_run = True
     _references = [PAPER, DATASET]
 
-    def core(self, folder: Path, progress: Any) -> dict[str, Any]:
+    def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
         from napari_neuraldiffuser.core.nsd.describe import stimuli_used, trials_used
 
         params = params_of(self.inputs, BetasParams)
@@ -75,20 +78,17 @@ class NSDIndex(CoreInterface):
             "trials": str(path),
             "train_ids": train,
             "test_ids": test[: self.inputs.n_stimuli or None],
-            **source_stamps(subject, source_of(self.inputs), params),
+            **source_stamps(subject, params),
         }
 
 
-def source_stamps(subject: Any, source: Any, params: BetasParams) -> dict[str, str]:
+def source_stamps(subject: "BrainSource", params: BetasParams) -> dict[str, str]:
     """Digests of names, sizes and times of the files: of all, and of those that decide images and captions alone."""
-    from napari_neuraldiffuser.core.base.files import fingerprint
-    from napari_neuraldiffuser.core.engine.cache import stamp
-    from napari_neuraldiffuser.core.engine.warm import beta_files, stimulus_files
+    from napari_neuraldiffuser.core.base.files import file_versions, fingerprint
 
-    anatomy = source.anatomy if source.own else subject.layout.anatomy
-    stimuli = stimulus_files(subject, source)
-    every = [*beta_files(subject, source, params.roi), *stimuli, anatomy]
-    return {"stamp": fingerprint(stamp(every)), "stimuli_stamp": fingerprint(stamp(stimuli))}
+    stimuli = subject.stimulus_files()
+    every = [*subject.beta_files(params.roi), *stimuli, subject.anatomy_file or ""]
+    return {"stamp": fingerprint(file_versions(every)), "stimuli_stamp": fingerprint(file_versions(stimuli))}
 
 
 class BetasOutputSpec(TraitedSpec):
@@ -119,7 +119,7 @@ class LoadNSDBetas(CoreInterface):
     input_spec, output_spec = LoadNSDBetasInputSpec, BetasOutputSpec
     _references = [PAPER, DATASET]
 
-    def core(self, folder: Path, progress: Any) -> dict[str, Any]:
+    def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
         return _write_betas(subject_of(self.inputs), folder, progress)
 
 
@@ -157,7 +157,7 @@ class PrepareBetas(CoreInterface):
 
     input_spec, output_spec = PrepareBetasInputSpec, PrepareBetasOutputSpec
 
-    def core(self, folder: Path, progress: Any) -> dict[str, Any]:
+    def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
         from napari_neuraldiffuser.core.base.recipe import Source
         from napari_neuraldiffuser.core.nsd import open_source
         from napari_neuraldiffuser.core.nsd.describe import stimuli_used
@@ -173,7 +173,7 @@ class PrepareBetas(CoreInterface):
         return {**written, "source": source.to_dict(), "train_ids": train, "test_ids": test}
 
 
-def _write_betas(subject: Any, folder: Path, progress: Any) -> dict[str, Any]:
+def _write_betas(subject: Any, folder: Path, progress: Progress) -> dict[str, Any]:
     from napari_neuraldiffuser.core import nsd
 
     path = folder / "betas.h5"

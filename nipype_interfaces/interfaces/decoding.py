@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.params import TARGETS, DecodingParams, FeatureParams
 from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, traits
 
@@ -46,13 +47,13 @@ class ExtractFeatures(CoreInterface):
     input_spec, output_spec = ExtractFeaturesInputSpec, ExtractFeaturesOutputSpec
     _can_resume = True
 
-    def core(self, folder: Path, progress: Any) -> dict[str, Any]:
-        from napari_neuraldiffuser.core.networks import embeddings
+    def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
+        from napari_neuraldiffuser.core.job import stages
 
         path, stimuli = folder / "targets.h5", subject_of(self.inputs).stimuli
         params = params_of(self.inputs, FeatureParams)
         with opened_models(self.inputs) as models:
-            embeddings.extract(models, stimuli, self.inputs.stimulus_ids, path, params, progress).close()
+            stages.targets(models, stimuli, self.inputs.stimulus_ids, path, params, progress)
         return {"targets": str(path)}
 
 
@@ -85,15 +86,14 @@ class FitDecoder(CoreInterface):
 
     input_spec, output_spec = FitDecoderInputSpec, FitDecoderOutputSpec
 
-    def core(self, folder: Path, progress: Any) -> dict[str, Any]:
-        from napari_neuraldiffuser.core import decoding, nsd
-        from napari_neuraldiffuser.core.networks import embeddings
+    def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
+        from napari_neuraldiffuser.core import nsd
+        from napari_neuraldiffuser.core.job import stages
 
         path, params = folder / "decoder.h5", params_of(self.inputs, DecodingParams)
         train, _ = nsd.load_betas(self.inputs.betas).split()
         names = given(self.inputs.fit_targets, None)
-        with embeddings.TargetFile(self.inputs.targets) as targets:
-            decoding.RidgeDecoder(params).fit(train, targets, progress, names).save(path)
+        stages.fit(train, Path(self.inputs.targets), path, params, progress, names)
         return {"decoder": str(path)}
 
 
@@ -118,7 +118,7 @@ class JoinDecoders(CoreInterface):
 
     input_spec, output_spec = JoinDecodersInputSpec, FitDecoderOutputSpec
 
-    def core(self, folder: Path, progress: Any) -> dict[str, Any]:
+    def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
         from napari_neuraldiffuser.core import decoding
 
         path = folder / "decoder.h5"
@@ -155,13 +155,14 @@ class Decode(CoreInterface):
 
     input_spec, output_spec = DecodeInputSpec, DecodeOutputSpec
 
-    def core(self, folder: Path, progress: Any) -> dict[str, Any]:
-        from napari_neuraldiffuser.core import decoding, nsd
-        from napari_neuraldiffuser.core.job.scores import first_test
+    def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
+        from napari_neuraldiffuser.core import nsd
+        from napari_neuraldiffuser.core.job import stages
+        from napari_neuraldiffuser.core.job.inputs import first_test
         from napari_neuraldiffuser.core.outputs.names import Derivatives
 
-        path = Derivatives(folder, self.inputs.label).embeddings
-        test = first_test(nsd.load_betas(self.inputs.betas), self.inputs.n_stimuli or None)
-        decoded = decoding.RidgeDecoder.load(self.inputs.decoder).predict(test, progress=progress)
-        decoded.save(path)
-        return {"embeddings": str(path), "stimulus_ids": [int(s) for s in decoded.stimulus_ids]}
+        test = first_test(nsd.load_betas(self.inputs.betas).split()[1], self.inputs.n_stimuli or None)
+        with stages.opened(Path(self.inputs.decoder)) as decoder:
+            path = Derivatives(folder, self.inputs.label, decoder=decoder.params.decoder).embeddings
+            stages.decode(decoder, test, path, progress)
+        return {"embeddings": str(path), "stimulus_ids": [int(s) for s in test.stimulus_ids]}

@@ -4,8 +4,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import ARMS
-from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams, Settings
+from napari_neuraldiffuser.core.params import DecodingParams, DiffusionParams, GuidanceParams, Settings
 from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, traits
 
 from nipype_interfaces.interfaces.base import CoreInterface, ModelsSpec, VersionedSpec, given, opened_models
@@ -57,22 +58,22 @@ point number >= 0.0, but a value of -1.0 <class 'float'> was specified.
     input_spec, output_spec = GuidedReconstructInputSpec, GuidedReconstructOutputSpec
     _can_resume = True
 
-    def core(self, folder: Path, progress: Any) -> dict[str, Any]:
+    def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
         from napari_neuraldiffuser.core.base.files import make_folder
-        from napari_neuraldiffuser.core.job.images import ReconJob, reconstruct_arms
-        from napari_neuraldiffuser.core.job.resume import Stages
+        from napari_neuraldiffuser.core.job.images import ImageJob, reconstruct_arms
+        from napari_neuraldiffuser.core.job.resume import Records
         from napari_neuraldiffuser.core.networks.embeddings import Embeddings
-        from napari_neuraldiffuser.core.outputs.names import Derivatives
+        from napari_neuraldiffuser.core.outputs.names import Derivatives, entity
 
         diffusion, guidance = params_of(self.inputs, DiffusionParams), params_of(self.inputs, GuidanceParams)
         arms = tuple(given(self.inputs.arms, ())) or (("guided",) if guidance.guidance_scale else ("unguided",))
         decoded = Embeddings.load(self.inputs.embeddings).subset(self.inputs.stimulus_ids)
-        places, settings = Derivatives(folder, self.inputs.label), Settings(diffusion=diffusion, guidance=guidance)
+        decoder = entity(Path(self.inputs.embeddings).name, "desc") or DecodingParams().decoder
+        places = Derivatives(folder, self.inputs.label, decoder=decoder)
+        settings = Settings(diffusion=diffusion, guidance=guidance)
+        records = Records(make_folder(folder / "stages"))
         with opened_models(self.inputs) as models:
-            made_from = self.inputs.get_hashval("content")[1]
-            stages = Stages(make_folder(folder / "stages"))
-            job = ReconJob(decoded, models, settings, places, stages, made_from, arms)
-            failed = reconstruct_arms(job, progress)
+            failed = reconstruct_arms(ImageJob(decoded, models, settings, places, records, arms), progress)
         repeats = range(1, diffusion.repeats + 1)
         images = [str(places.image(int(s), r, arm)) for arm in arms for s in decoded.stimulus_ids for r in repeats]
         return {"images": images, "sidecar": str(places.recon_sidecar), "failed": failed}
@@ -105,7 +106,7 @@ class CollectImages(CoreInterface):
     input_spec, output_spec = CollectImagesInputSpec, CollectImagesOutputSpec
     light = True
 
-    def core(self, folder: Path, progress: Any) -> dict[str, Any]:
+    def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
         from napari_neuraldiffuser.core.base.files import make_folder
         from napari_neuraldiffuser.core.job.images import merge_sidecars, write_failed
         from napari_neuraldiffuser.core.outputs.names import Derivatives

@@ -1,9 +1,9 @@
 """Images and decoder -> scores, contribution maps, the subject's page and the group's."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from napari_neuraldiffuser.core.outputs.names import entity
+from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.params import (
     SPACES,
     BetasParams,
@@ -23,11 +23,13 @@ from nipype_interfaces.interfaces.base import (
     given,
     label_of,
     opened_models,
-    source_of,
     subject_of,
 )
 from nipype_interfaces.interfaces.recon import gather_images
 from nipype_interfaces.spec import params_of, params_spec
+
+if TYPE_CHECKING:
+    from napari_neuraldiffuser.core.job.page import PageParts
 
 SPACE = traits.Str(SPACES[0], usedefault=True, desc="Volume space of the betas.")
 
@@ -62,19 +64,19 @@ class ContributionMap(CoreInterface):
 
     input_spec, output_spec = ContributionMapInputSpec, ContributionMapOutputSpec
 
-    def core(self, folder: Path, progress: Any) -> dict[str, Any]:
-        from napari_neuraldiffuser.core import attribution, decoding, nsd
-        from napari_neuraldiffuser.core.job.scores import first_test, map_families
-        from napari_neuraldiffuser.core.networks import embeddings
+    def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
+        from napari_neuraldiffuser.core import nsd
+        from napari_neuraldiffuser.core.job import stages
+        from napari_neuraldiffuser.core.outputs.names import Derivatives
 
-        subject = subject_of(self.inputs, BetasParams(space=_nsd_space(self.inputs.space)))
-        test = first_test(nsd.load_betas(self.inputs.betas), None, self.inputs.stimulus_ids)
-        decoder, params = decoding.RidgeDecoder.load(self.inputs.decoder), params_of(self.inputs, ContributionParams)
-        targets = embeddings.TargetFile(self.inputs.targets) if isdefined(self.inputs.targets) else None
-        families = [subject.rois(name) for name in map_families(subject)]
-        maps = attribution.map(decoder, test, families, targets, params, progress)
-        *volumes, table = map(str, maps.save(folder / label_of(self.inputs), label_of(self.inputs)))
-        return {"maps": volumes, "table": table}
+        inputs, params = self.inputs, params_of(self.inputs, ContributionParams)
+        subject = subject_of(inputs, BetasParams(space=_nsd_space(inputs.space)))
+        test = nsd.load_betas(inputs.betas).split()[1].subset(inputs.stimulus_ids)
+        places = Derivatives(folder, label_of(inputs), str(test.space))
+        targets = Path(inputs.targets) if isdefined(inputs.targets) else None
+        maps = stages.contribution(Path(inputs.decoder), test, subject, targets, places, params, progress)
+        volumes = [str(places.contribution(target)) for target in maps.volumes]
+        return {"maps": volumes, "table": str(places.contribution_table)}
 
 
 def _nsd_space(space: str) -> str:
@@ -110,7 +112,7 @@ class EvaluateReconstruction(CoreInterface):
 
     input_spec, output_spec = EvaluateReconstructionInputSpec, EvaluateReconstructionOutputSpec
 
-    def core(self, folder: Path, progress: Any) -> dict[str, Any]:
+    def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
         from napari_neuraldiffuser.core.job.scores import score_arms
         from napari_neuraldiffuser.core.outputs.names import Derivatives
 
@@ -120,7 +122,7 @@ class EvaluateReconstruction(CoreInterface):
             diffusion=DiffusionParams(repeats=self.inputs.repeats), evaluation=params_of(self.inputs, EvaluationParams)
         )
         with opened_models(self.inputs) as models:
-            score_arms(places, stimuli, models, (self.inputs.stimulus_ids, settings), progress)
+            score_arms(places, stimuli, models, self.inputs.stimulus_ids, settings, progress)
         return {"scores": str(places.scores), "summary": str(places.summary)}
 
 
@@ -159,58 +161,42 @@ class SubjectReport(CoreInterface):
 
     input_spec, output_spec = SubjectReportInputSpec, SubjectReportOutputSpec
 
-    def core(self, folder: Path, progress: Any) -> dict[str, Any]:
+    def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
         from napari_neuraldiffuser.core.base.files import make_folder
         from napari_neuraldiffuser.core.job.page import write_page
-        from napari_neuraldiffuser.core.job.resume import Stages
+        from napari_neuraldiffuser.core.job.resume import Records
         from napari_neuraldiffuser.core.outputs.names import Derivatives
 
-        places = Derivatives(folder, label_of(self.inputs), self.inputs.space)
-        gather_images(self.inputs.images, places)
-        given = {Path(image).name for image in self.inputs.images}
-        with opened_models(self.inputs) as models:
-            parts = self._parts(models, places)
-            write_page(parts, Stages(make_folder(folder / "stages")), progress)
+        inputs = self.inputs
+        places = Derivatives(folder, label_of(inputs), inputs.space)
+        gather_images(inputs.images, places)
+        settings = settings_from_dict(dict(inputs.settings))
+        subject, records = subject_of(inputs, settings.betas), Records(make_folder(folder / "stages"))
+        parts = self._parts(subject.stimuli.notes, settings)
+        with opened_models(inputs) as models:
+            write_page(parts, subject, models, places, records, progress)
+        given = {Path(image).name for image in inputs.images}
         # sidecars are written once all files are in the output folder
         found = (p for p in places.folder.rglob("*") if p.is_file() and p.suffix != ".json" and p.name not in given)
-        files = sorted(map(str, found))
-        return {"page": str(places.page), "files": files, "notes": parts.notes}
+        return {"page": str(places.page), "files": sorted(map(str, found)), "notes": list(parts.notes)}
 
-    def _parts(self, models: Any, places: Any) -> Any:
-        """What the page shows, from the files of the other nodes."""
-        import nibabel
-        import pandas as pd
-        from napari_neuraldiffuser.core import decoding, nsd
-        from napari_neuraldiffuser.core.base.files import read_json
-        from napari_neuraldiffuser.core.job.page import PageParts, page_facts
-        from napari_neuraldiffuser.core.networks.embeddings import Embeddings
+    def _parts(self, notes_of_stimuli: list[str], settings: Settings) -> "PageParts":
+        """What the page is made from: the files of the other nodes, and what they count."""
+        from napari_neuraldiffuser.core import nsd
+        from napari_neuraldiffuser.core.job.page import PageParts
 
-        inputs, settings = self.inputs, settings_from_dict(dict(self.inputs.settings))
-        counted = nsd.betas_facts(inputs.betas, inputs.n_stimuli or None)
-        exactly = {"sep": "\t", "float_precision": "round_trip", "na_values": "n/a"}
-        volumes = {entity(Path(path).name, "target"): nibabel.load(path) for path in inputs.maps}
-        subject = subject_of(inputs, settings.betas)
-        about = {
-            "training images": counted["n_train"],
-            "test images": counted["n_test"],
-            "trials per test image": counted["trials_per_test_image"],
-            "voxels": counted["n_voxels"],
-        }
+        inputs = self.inputs
+        counts = nsd.betas_facts(inputs.betas, inputs.n_stimuli or None)
+        files = {name: Path(getattr(inputs, name)) for name in ("embeddings", "decoder", "scores", "summary", "table")}
         return PageParts(
-            subject=subject,
-            models=models,
-            places=places,
-            decoded=Embeddings.load(inputs.embeddings).subset(inputs.stimulus_ids),
-            summary=read_json(inputs.summary),
-            scores=pd.read_csv(inputs.scores, **exactly),
-            contribution=pd.read_csv(inputs.table, keep_default_na=False, **exactly),
-            volumes=volumes,
-            accuracy={target: fit.best_r2 for target, fit in decoding.read_accuracy(inputs.decoder).items()},
+            **files,
+            maps=[Path(path) for path in inputs.maps],
             settings=settings,
-            facts=page_facts(source_of(inputs).subject, models, about),
-            notes=[*counted["notes"], *(subject.stimuli.notes if source_of(inputs).own else [])],
-            command=inputs.command,
+            stimulus_ids=inputs.stimulus_ids,
             failed=list(inputs.failed),
+            counts=counts,
+            notes=[*counts["notes"], *notes_of_stimuli],
+            command=inputs.command,
         )
 
 
@@ -246,7 +232,7 @@ class GroupReport(CoreInterface):
     light = True
     _always_run = True
 
-    def core(self, folder: Path, progress: Any) -> dict[str, Any]:
+    def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
         from napari_neuraldiffuser.core.outputs.group.write import write_group
 
         found = write_group(Path(self.inputs.out_dir), given(self.inputs.labels, None), progress=progress)

@@ -4,12 +4,15 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari_neuraldiffuser.core.base.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class OutputError(UserError, OSError):
@@ -86,6 +89,24 @@ def file_digest(path: str | Path) -> str:
     """SHA-256 of a file's bytes."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def file_versions(paths: Iterable[str | Path]) -> list[list[Any]]:
+    """Path, size and time of change of every file that is there: differs as soon as one of them was written again."""
+    found = [(Path(p), Path(p).stat()) for p in paths if str(p) and Path(p).is_file()]
+    return [[str(path), about.st_size, about.st_mtime_ns] for path, about in found]
+
+
+def array_digest(*arrays: "np.ndarray") -> str:
+    """SHA-256 over the types, shapes and bytes of arrays."""
+    import numpy as np
+
+    digest = hashlib.sha256()
+    for array in arrays:
+        array = np.ascontiguousarray(array)
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
 
 
 def _plain(value: Any) -> Any:

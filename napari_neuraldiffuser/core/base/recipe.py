@@ -4,12 +4,19 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from napari_neuraldiffuser.core.base.files import located
-from napari_neuraldiffuser.core.params import ParamError, Params, Settings, settings_from_dict
+from napari_neuraldiffuser.core.params import GuidanceParams, ParamError, Params, Settings, settings_from_dict
 
+ALGORITHM_VERSION = 2
+"""Counted up when a change of the code changes results, so that old files are not taken for new ones."""
 OWN_SPACE = "native"
 """Name of the volume space of own scans."""
 ARMS = ("unguided", "guided")
 """Both arms start from the same noise; they differ in the pull toward g alone."""
+
+
+def guidance_of(arm: str, guidance: GuidanceParams) -> GuidanceParams:
+    """The guidance parameters of an arm."""
+    return guidance if arm == "guided" else guidance.but(guidance_scale=0.0)
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,11 @@ class Source:
     def own(self) -> bool:
         """Whether these are own scans."""
         return bool(self.betas)
+
+    @property
+    def stimuli(self) -> list[str]:
+        """The part that decides images and captions: another region or anatomy has the same stimuli."""
+        return [self.images, self.captions, self.trials] if self.own else [self.nsd_dir, self.subject]
 
     @property
     def given(self) -> bool:

@@ -61,7 +61,7 @@ class StepEvent:
     timestep: int
     loss: np.ndarray | None
     latents: torch.Tensor
-    clean: Callable[[], torch.Tensor] | None = None
+    clean: Callable[[], torch.Tensor]
 
     def __str__(self) -> str:
         loss = "" if self.loss is None else f", feature loss {self.loss.mean():.4g}"

@@ -1,6 +1,8 @@
 """One arm of a run: batches of whole stimuli, told about step by step, and kept on disk for the next run."""
 
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,27 +10,23 @@ from typing import Any
 import numpy as np
 import torch
 
-import napari_neuraldiffuser
-from napari_neuraldiffuser.core.base.files import atomic_path, fingerprint
+from napari_neuraldiffuser.core.base.files import make_folder, read_json, write_json
 from napari_neuraldiffuser.core.base.progress import Events
-from napari_neuraldiffuser.core.base.recipe import Recipe
-from napari_neuraldiffuser.core.diffusion.guidance import n_guided_steps
-from napari_neuraldiffuser.core.diffusion.pipeline import (
-    Reconstruction,
-    StepEvent,
-    batches,
-    reconstruct_batch,
-    to_images,
-)
-from napari_neuraldiffuser.core.engine.cache import array_digest, keep_newest, read_npz
-from napari_neuraldiffuser.core.job.run import ALGORITHM_VERSION
+from napari_neuraldiffuser.core.base.recipe import Recipe, guidance_of
+from napari_neuraldiffuser.core.diffusion.pipeline import Reconstruction, StepEvent, to_images
+from napari_neuraldiffuser.core.engine.cache import keep_newest_folders
+from napari_neuraldiffuser.core.job import made_from
+from napari_neuraldiffuser.core.job.images import ImageJob
+from napari_neuraldiffuser.core.job.resume import Records
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
-from napari_neuraldiffuser.core.networks.kernels.ops import backend_info
 from napari_neuraldiffuser.core.networks.machine import machine
-from napari_neuraldiffuser.core.params import GuidanceParams
+from napari_neuraldiffuser.core.networks.models import Models
+from napari_neuraldiffuser.core.outputs.names import Derivatives
 
 KEPT_ARMS = 200
 """Arms that stay in the cache: a few megabytes each."""
+DONE = "arm.json"
+"""Written last into the folder of an arm: its seconds, when it was computed."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +53,8 @@ class Arm:
     complete: bool = True
 
 
-def guidance_of(recipe: Recipe, name: str) -> GuidanceParams:
-    """The guidance parameters of an arm."""
-    guidance = recipe.settings.guidance
-    return guidance if name == "guided" else guidance.but(guidance_scale=0.0)
-
-
 class ArmRun:
-    """Computes one arm and knows, when it is stopped, what there is.
+    """Makes one arm and knows, when it is stopped, what there is.
 
     Parameters
     ----------
@@ -72,24 +64,48 @@ class ArmRun:
         Decoded embeddings of the recipe's stimuli.
     models : Models
     shown : Shown
+    cache : Path
+        Folder of arms, each under a fingerprint of everything that decides its bits.
     """
 
-    def __init__(self, name: str, recipe: Recipe, rows: Embeddings, models: Any, shown: "Shown") -> None:
-        self.name, self.recipe, self.rows, self.models, self.shown = name, recipe, rows, models, shown
-        self.guidance = guidance_of(recipe, name)
+    def __init__(
+        self, name: str, recipe: Recipe, rows: Embeddings, models: Models, shown: "Shown", cache: Path
+    ) -> None:
+        self.name, self.models, self.shown = name, models, shown
+        self.diffusion = recipe.settings.diffusion
+        guidance = guidance_of(name, recipe.settings.guidance)
+        key = made_from.images(rows, models.digest, self.diffusion, guidance, tuple(machine(models)))
+        self.folder = make_folder(cache / key)
+        places = Derivatives(self.folder, recipe.source.subject)
+        self.job = ImageJob(rows, models, recipe.settings, places, Records(self.folder), (name,))
         self.parts: list[Reconstruction] = []
         self.last: StepEvent | None = None
         self.losses: list[np.ndarray] = []
         self.started = time.perf_counter()
 
-    def compute(self) -> Arm:
-        """All batches; what the listener raises ends it."""
-        diffusion = self.recipe.settings.diffusion
-        for batch in batches(self.rows, diffusion):
+    def make(self) -> Arm:
+        """All batches, those from the cache that are there; what the listener raises ends it."""
+        self.shown.begin_arm(self.name)
+        computed = False
+        for part in self.job.parts():
             self.losses.clear()
-            self.parts.append(reconstruct_batch(batch, self.models, diffusion, self.guidance, self._after_step))
+            computed |= part.make(self._after_step)
+            self.parts.append(part.read())
             self.last = None
-        return self._arm(diffusion.executed_steps * len(self.parts), complete=True)
+            self.shown.end_batch(self.parts[-1])
+        return self._kept() if computed or not (self.folder / DONE).is_file() else self._cached()
+
+    def _kept(self) -> Arm:
+        """The arm, as complete in the cache; the longest unused ones make room."""
+        arm = self._arm(self._steps(), complete=True)
+        write_json(self.folder / DONE, {"seconds": arm.seconds})
+        keep_newest_folders(self.folder.parent.iterdir(), DONE, KEPT_ARMS)
+        return arm
+
+    def _cached(self) -> Arm:
+        (self.folder / DONE).touch()
+        seconds = float(read_json(self.folder / DONE)["seconds"])
+        return Arm(self.name, _joined(self.parts), seconds, self._steps(), cached=True)
 
     def _after_step(self, event: StepEvent) -> None:
         self.last = event
@@ -99,33 +115,42 @@ class ArmRun:
 
     def rescue(self) -> Arm | None:
         """The arm as far as it came: its last latents decoded; None where no step was done."""
-        steps = self.recipe.settings.diffusion.executed_steps * len(self.parts)
+        steps = self._steps()
         if self.last is not None:
             self.parts.append(self._present(self.last))
             steps += self.last.done
+        elif not self.parts:
+            with suppress(OSError):  # nothing was written to it
+                self.folder.rmdir()
         return self._arm(steps, complete=False) if self.parts else None
 
     def _present(self, event: StepEvent) -> Reconstruction:
         images = to_images(self.models, event.latents)
-        shape = len(event.stimulus_ids), self.recipe.settings.diffusion.repeats
+        shape = len(event.stimulus_ids), self.diffusion.repeats
         losses = np.stack(self.losses, axis=1) if self.losses else np.zeros((len(images), 0))
         finite = torch.isfinite(event.latents).flatten(1).all(dim=1).cpu().numpy()
         return Reconstruction(
             images.reshape(*shape, *images.shape[1:]),
             losses.reshape(*shape, losses.shape[1]).astype(np.float32),
-            finite.reshape(shape).all(axis=1),
+            np.all(finite.reshape(shape), axis=1),
             np.array(event.stimulus_ids),
         )
 
+    def _steps(self) -> int:
+        return self.diffusion.executed_steps * len(self.parts)
+
     def _arm(self, steps: int, complete: bool) -> Arm:
-        if len({p.losses.shape[-1] for p in self.parts}) > 1:  # the last batch was stopped while it was guided
-            most = max(p.losses.shape[-1] for p in self.parts)
-            for p in self.parts:
-                missing = most - p.losses.shape[-1]
-                p.losses = np.pad(p.losses, ((0, 0), (0, 0), (0, missing)), constant_values=np.nan)
-        names = ("images", "losses", "finite", "stimulus_ids")
-        whole = Reconstruction(*(np.concatenate([getattr(p, name) for p in self.parts]) for name in names))
-        return Arm(self.name, whole, time.perf_counter() - self.started, steps, complete=complete)
+        return Arm(self.name, _joined(self.parts), time.perf_counter() - self.started, steps, complete=complete)
+
+
+def _joined(parts: list[Reconstruction]) -> Reconstruction:
+    """Batches as one; losses that a batch lacks, as it was stopped while it was guided, are NaN."""
+    most = max(part.losses.shape[-1] for part in parts)
+    for part in parts:
+        missing = most - part.losses.shape[-1]
+        part.losses = np.pad(part.losses, ((0, 0), (0, 0), (0, missing)), constant_values=np.nan)
+    names = ("images", "losses", "finite", "stimulus_ids")
+    return Reconstruction(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 class Shown:
@@ -177,44 +202,15 @@ class Shown:
             self._preview(arm, event, about)
             self.clock = time.perf_counter()
 
+    def end_batch(self, batch: Reconstruction) -> None:
+        """After a batch, computed or cached: its images stand for it from now on."""
+        self._put(batch.stimulus_ids.tolist(), batch.images)
+
     def _preview(self, arm: ArmRun, event: StepEvent, about: dict[str, Any]) -> None:
         images = to_images(arm.models, event.clean())
-        for place, stimulus in enumerate(self.recipe.stimulus_ids):
-            if stimulus in event.stimulus_ids:
-                row = event.stimulus_ids.index(stimulus)
-                repeats = self.images.shape[1]
-                self.images[place] = images[row * repeats : (row + 1) * repeats]
+        self._put(event.stimulus_ids, images.reshape(-1, *self.images.shape[1:]))
         self.events.event("preview", {**about, "images": self.images.copy()})
 
-
-@dataclass(frozen=True)
-class ArmCache:
-    """Finished arms on disk, each under a fingerprint of everything that decides its bits."""
-
-    folder: Path
-
-    def path(self, name: str, recipe: Recipe, rows: Embeddings, models: Any) -> Path:
-        """Where an arm of these inputs is, or would be."""
-        diffusion, guidance = recipe.settings.diffusion, guidance_of(recipe, name)
-        guided = n_guided_steps(diffusion.executed_steps, guidance) > 0
-        # no guided step: neither g nor any parameter of the guidance matters
-        used = ["z", "c", *(guidance.layers if guided else ())]
-        embedded = [array_digest(rows[target]) for target in used]
-        how = [guidance, rows.attrs.get("feature_normalisation")] if guided else "unguided"
-        code = [ALGORITHM_VERSION, napari_neuraldiffuser.__version__, backend_info()["backend"]]
-        key = fingerprint([rows.stimulus_ids, embedded, diffusion, how, models.digest, machine(models), code])
-        return self.folder / f"{key}.npz"
-
-    def read(self, name: str, path: Path) -> Arm | None:
-        """The arm of an earlier run, or None."""
-        found = read_npz(path)
-        if found is None:
-            return None
-        result = Reconstruction(*(found[key] for key in ("images", "losses", "finite", "stimulus_ids")))
-        return Arm(name, result, float(found["seconds"]), int(found["steps"]), cached=True)
-
-    def write(self, arm: Arm, path: Path) -> None:
-        """Keep a finished arm; the longest unused ones make room."""
-        with atomic_path(path) as temporary:
-            np.savez(temporary, **vars(arm.result), seconds=arm.seconds, steps=arm.steps_done)
-        keep_newest(self.folder, KEPT_ARMS)
+    def _put(self, stimulus_ids: Sequence[int], images: np.ndarray) -> None:
+        for stimulus, repeats in zip(stimulus_ids, images, strict=True):
+            self.images[self.recipe.stimulus_ids.index(stimulus)] = repeats

@@ -5,19 +5,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
-import napari_neuraldiffuser
+from napari_neuraldiffuser.core.base.contracts import StimulusIds
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.core.base.files import file_digest, fingerprint, read_json, write_json
+from napari_neuraldiffuser.core.base.files import array_digest, file_digest, read_json, write_json
 from napari_neuraldiffuser.core.base.progress import Events
 from napari_neuraldiffuser.core.base.recipe import Recipe
-from napari_neuraldiffuser.core.decoding import DecodingError, RidgeDecoder
-from napari_neuraldiffuser.core.engine.cache import array_digest, keep_newest
-from napari_neuraldiffuser.core.engine.warm import Inputs
-from napari_neuraldiffuser.core.job.run import ALGORITHM_VERSION
+from napari_neuraldiffuser.core.decoding import Decoder, DecodingError
+from napari_neuraldiffuser.core.engine.cache import keep_newest
+from napari_neuraldiffuser.core.engine.warm import Warm
+from napari_neuraldiffuser.core.job import stages
+from napari_neuraldiffuser.core.job.inputs import Inputs
+from napari_neuraldiffuser.core.job.made_from import Origin
 from napari_neuraldiffuser.core.networks import embeddings
 from napari_neuraldiffuser.core.networks.machine import machine
+from napari_neuraldiffuser.core.networks.models import Models
 from napari_neuraldiffuser.core.nsd.describe import captions
 from napari_neuraldiffuser.core.outputs.report.plot import accuracy_plot
 
@@ -46,7 +50,7 @@ class Decoded:
     decoder: Path
     fits: dict[str, Any]
     inputs: Inputs
-    models: Any
+    models: Models
     cached: bool
 
     def rows(self, stimulus_ids: Sequence[int]) -> embeddings.Embeddings:
@@ -79,7 +83,7 @@ class Decoding:
     """
 
     cache: Path
-    warm: Any
+    warm: Warm
     loaded: dict[tuple[str, str], Path]
 
     def decode(self, recipe: Recipe, events: Events) -> Decoded:
@@ -98,42 +102,39 @@ class Decoding:
             for used in (decoded, fits, *(() if loaded else (path,))):
                 used.touch()
         else:
-            decoder = self.decoder(recipe, inputs, models, events)
-            events.told(0, 0, "decoding the test stimuli")
-            found = decoder.predict(inputs.test, progress=lambda k, n, what: events.told(k, n, what))
-            if not loaded:
-                found.attrs.update(feature_normalisation=recipe.settings.features.feature_normalisation)
-            found.save(decoded)
-            keep_newest(decoded.parent, KEPT_DECODED)
-            write_json(fits, {**_fits(decoder), "loaded": loaded})
-            close(decoder)
+            with stages.opened(self.decoder(recipe, inputs, models, events)) as decoder:
+                decoder.check(inputs.test)
+                events.told(0, 0, "decoding the test stimuli")
+                stages.decode(decoder, inputs.test, decoded, events.told)
+                keep_newest(decoded.parent, KEPT_DECODED)
+                write_json(fits, {**_fits(decoder), "loaded": loaded})
         return Decoded(decoded, path, read_json(fits), inputs, models, cached)
 
-    def decoder(self, recipe: Recipe, inputs: Inputs, models: Any, events: Events) -> RidgeDecoder:
-        """The decoder of a recipe, fitted where its file is not there yet."""
+    def origin(self, inputs: Inputs, models: Models) -> Origin:
+        """What files of the cache are made from: the bits are those of this machine."""
+        return Origin(inputs.digest, inputs.stimuli, models.digest, tuple(machine(models)))
+
+    def decoder(self, recipe: Recipe, inputs: Inputs, models: Models, events: Events) -> Path:
+        """The decoder file of a recipe, fitted where it is not there yet."""
         path, _ = self._decoder_file(recipe, inputs, models)
         if path not in self.loaded.values() and not _is_whole(path):
-            with self.targets(recipe, inputs, models, inputs.train_ids, events) as targets:
-                decoder = RidgeDecoder(recipe.settings.decoding)
-                decoder.fit(inputs.train, targets, progress=lambda k, n, what: events.told(k, n, f"fitting {what}"))
-                decoder.save(path)
+            targets = self.targets(recipe, inputs, models, inputs.train_ids, events)
+            fitting = lambda k, n, what: events.told(k, n, f"fitting {what}")  # noqa: E731
+            stages.fit(inputs.train, targets, path, recipe.settings.decoding, fitting)
             keep_newest(path.parent, KEPT_DECODERS)
-        decoder = RidgeDecoder.load(path)
-        decoder.geometry.check(inputs.test)
-        return decoder
+        return path
 
     def targets(
-        self, recipe: Recipe, inputs: Inputs, models: Any, ids: np.ndarray, events: Events
-    ) -> embeddings.TargetFile:
+        self, recipe: Recipe, inputs: Inputs, models: Models, stimulus_ids: StimulusIds, events: Events
+    ) -> Path:
         """Target embeddings of some stimuli; no region or session in their name but for the stimuli it has."""
         features = recipe.settings.features
-        code = [ALGORITHM_VERSION, napari_neuraldiffuser.__version__, machine(models)]
-        key = fingerprint([inputs.stimuli_stamp, models.digest, features, ids, code])
+        key = self.origin(inputs, models).targets(features, stimulus_ids)
         path = self.cache / "targets" / f"{key}.h5"
-        found = embeddings.extract(models, inputs.subject.stimuli, ids, path, features, events.told)
+        stages.targets(models, inputs.subject.stimuli, stimulus_ids, path, features, events.told)
         path.touch()
         keep_newest(path.parent, KEPT_TARGETS)
-        return found
+        return path
 
     def load(self, recipe: Recipe, name: str, events: Events) -> dict[str, Any]:
         """Take a saved decoder instead of fitting one, for betas and models like these; an empty name ends that."""
@@ -142,14 +143,12 @@ class Decoding:
             self.loaded.pop((inputs.digest, models.digest), None)
             return {"decoder": "", "accuracy": {}}
         path = Path(name).resolve()
-        decoder = RidgeDecoder.load(path)
-        try:
-            decoder.geometry.check(inputs.test)
+        with stages.opened(path) as decoder:
+            decoder.check(inputs.test)
             _check_models(decoder, models, path)
-        finally:
-            close(decoder)
+            accuracy = _fits(decoder)["accuracy"]
         self.loaded[inputs.digest, models.digest] = path
-        return {"decoder": str(path), "accuracy": _fits(decoder)["accuracy"]}
+        return {"decoder": str(path), "accuracy": accuracy}
 
     def is_loaded(self, recipe: Recipe, events: Events) -> bool:
         """Whether a loaded decoder stands in for the one of a recipe."""
@@ -157,29 +156,27 @@ class Decoding:
             return False
         return (self.warm.inputs(recipe, events).digest, self.warm.models(recipe, events).digest) in self.loaded
 
-    def _decoder_file(self, recipe: Recipe, inputs: Inputs, models: Any) -> tuple[Path, str]:
+    def _decoder_file(self, recipe: Recipe, inputs: Inputs, models: Models) -> tuple[Path, str]:
         """Place of the decoder, and the fingerprint of what it decodes."""
-        loaded = self.loaded.get((inputs.digest, models.digest))
+        loaded, origin = self.loaded.get((inputs.digest, models.digest)), self.origin(inputs, models)
         if loaded is not None:
             if not loaded.is_file():
                 raise UserError(f"{loaded} must be the decoder that was loaded, got no file. Load another, or fit one.")
-            return loaded, fingerprint([ALGORITHM_VERSION, inputs.digest, file_digest(loaded)])
-        settings = recipe.settings
-        made_from = [inputs.digest, inputs.stimuli_stamp, models.digest, settings.features, settings.decoding]
-        key = fingerprint([ALGORITHM_VERSION, napari_neuraldiffuser.__version__, *made_from, machine(models)])
-        return self.cache / "decoders" / f"{key}.h5", key
+            return loaded, origin.decoded(file_digest(loaded), inputs.test.stimulus_ids)
+        key = origin.decoder(recipe.settings)
+        return self.cache / "decoders" / f"{key}.h5", origin.decoded(key, inputs.test.stimulus_ids)
 
 
 def _is_whole(path: Path) -> bool:
     """Whether a file of the cache is there and can be opened; a truncated one cannot."""
     try:
-        embeddings.TargetFile(path).close()
-    except embeddings.EmbeddingError:
+        h5py.File(path, "r").close()
+    except OSError:
         return False
     return True
 
 
-def _check_models(decoder: RidgeDecoder, models: Any, path: Path) -> None:
+def _check_models(decoder: Decoder, models: Models, path: Path) -> None:
     known = str(decoder.attrs.get("model_digest", ""))
     if known and known != models.digest:
         raise DecodingError(
@@ -188,20 +185,14 @@ def _check_models(decoder: RidgeDecoder, models: Any, path: Path) -> None:
         )
 
 
-def _fits(decoder: RidgeDecoder) -> dict[str, Any]:
+def _fits(decoder: Decoder) -> dict[str, Any]:
     fits = decoder.accuracy
-    arrays = [fit.mean for fit in fits.values()]
     return {
         "accuracy": {name: fit.best_r2 for name, fit in fits.items()},
         "alphas": {name: fit.alpha for name, fit in fits.items()},
         "curves": {name: {"alphas": list(fit.alphas), "r2": list(fit.r2)} for name, fit in fits.items()},
-        "decoder_digest": array_digest(decoder.x, decoder.beta_mean, decoder.spectrum.s, *arrays),
+        "decoder_digest": array_digest(*decoder.arrays()),
     }
-
-
-def close(decoder: RidgeDecoder) -> None:
-    """Close the file that a loaded decoder streams its targets from."""
-    decoder.targets.close()
 
 
 def describe(decoded: Decoded) -> dict[str, Any]:

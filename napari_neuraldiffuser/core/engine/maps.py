@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from napari_neuraldiffuser.core import attribution
-from napari_neuraldiffuser.core.base.files import fingerprint, read_json, write_json
+from napari_neuraldiffuser.core.base.files import file_versions, read_json, write_json
 from napari_neuraldiffuser.core.base.progress import Events
-from napari_neuraldiffuser.core.base.recipe import Recipe, Source
-from napari_neuraldiffuser.core.engine.cache import keep_newest_folders, stamp
-from napari_neuraldiffuser.core.engine.decoder import Decoded, Decoding, close
-from napari_neuraldiffuser.core.engine.warm import region_files
-from napari_neuraldiffuser.core.job.run import ALGORITHM_VERSION, Job, map_families, run_subject
+from napari_neuraldiffuser.core.base.recipe import Recipe
+from napari_neuraldiffuser.core.engine.cache import keep_newest_folders
+from napari_neuraldiffuser.core.engine.decoder import Decoding
+from napari_neuraldiffuser.core.job import stages
+from napari_neuraldiffuser.core.job.run import run_subject
+from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.outputs.anatomy import write_anatomy
 from napari_neuraldiffuser.core.outputs.names import Derivatives
 
@@ -21,55 +21,29 @@ KEPT_MAPS = 12
 
 
 def contribution(decoding: Decoding, recipe: Recipe, events: Events) -> dict[str, Any]:
-    """Product-measure maps of all test stimuli, and the anatomy they are shown on."""
+    """Contribution maps of all test stimuli, and the anatomy they are shown on."""
     decoded = decoding.decode(recipe, events)
-    inputs = decoded.inputs
-    families = map_families(inputs.subject)
-    regions = [*region_files(inputs.subject, recipe.source), anatomy_file(inputs.subject, recipe.source)]
-    # a loaded decoder does not say which targets the maps are of
-    targets = [inputs.stimuli_stamp, decoded.models.digest, recipe.settings.features]
-    made_from = [decoded.path.stem, *targets, stamp(regions), recipe.settings.contribution]
-    folder = decoding.cache / "contributions" / fingerprint([ALGORITHM_VERSION, *made_from, families])
-    places = Derivatives(folder, recipe.source.subject, str(inputs.train.space))
+    inputs, source = decoded.inputs, recipe.source
+    files = [*inputs.subject.region_files(), inputs.subject.anatomy_file or ""]
+    regions = [inputs.subject.mapped_families(), file_versions(files)]
+    key = decoding.origin(inputs, decoded.models).maps(decoded.path.stem, recipe.settings, regions)
+    folder = decoding.cache / "contributions" / key
+    places = Derivatives(folder, source.subject, str(inputs.train.space))
     if not (folder / DONE).is_file():
-        found = _compute(decoding, recipe, decoded, events)
-        found.save(places.folder, places.label)
+        decoder = decoding.decoder(recipe, inputs, decoded.models, events)
+        targets = decoding.targets(recipe, inputs, decoded.models, inputs.test.stimulus_ids, events)
+        params = recipe.settings.contribution
+        maps = stages.contribution(decoder, inputs.test, inputs.subject, targets, places, params, events.told)
         notes = write_anatomy(inputs.subject, places)
-        write_json(folder / DONE, {"kind": found.kind, "totals": found.totals, "notes": notes})
+        write_json(folder / DONE, {"kind": maps.kind, "totals": maps.totals, "notes": notes})
         keep_newest_folders(folder.parent.iterdir(), DONE, KEPT_MAPS)
     (folder / DONE).touch()
     return {"folder": str(places.folder), **read_json(folder / DONE)}
 
 
-def anatomy_file(subject: Any, source: Source) -> str | Path:
-    """The anatomy that is written beside the maps."""
-    return source.anatomy if source.own else subject.layout.anatomy
-
-
-def _compute(decoding: Decoding, recipe: Recipe, decoded: Decoded, events: Events) -> attribution.ContributionMaps:
-    inputs, models = decoded.inputs, decoded.models
-    families = [inputs.subject.rois(name) for name in map_families(inputs.subject)]
-    decoder = decoding.decoder(recipe, inputs, models, events)
-    try:
-        with decoding.targets(recipe, inputs, models, inputs.test.stimulus_ids, events) as targets:
-            return attribution.map(decoder, inputs.test, families, targets, recipe.settings.contribution, events.told)
-    finally:
-        close(decoder)
-
-
 def report(recipe: Recipe, out_dir: Path, n_stimuli: int | None, events: Events) -> dict[str, Any]:
     """Every stage of one subject and its page; stages that are complete are not run again."""
-    job = Job(
-        nsd_dir=Path(recipe.source.nsd_dir),
-        out_dir=out_dir,
-        subject=recipe.source.subject,
-        settings=recipe.settings,
-        models=recipe.models,
-        guide=recipe.guide or None,
-        device=recipe.device,
-        n_stimuli=n_stimuli or None,
-        source=recipe.source,
-    )
+    job = Job.of(recipe, out_dir, n_stimuli or None)
     result = run_subject(job, events.told)
-    summary, failed = read_json(result.summary), [int(s) for s in result.failed]
-    return {"page": str(result.page), "summary": summary, "failed": failed, "out_dir": str(out_dir)}
+    page, summary = str(result.page), read_json(result.summary)
+    return {"page": page, "summary": summary, "failed": result.failed, "out_dir": str(out_dir)}

@@ -14,13 +14,14 @@ from napari_neuraldiffuser.core import evaluation
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import fingerprint, make_folder, write_json
 from napari_neuraldiffuser.core.base.progress import Cancelled, Events
-from napari_neuraldiffuser.core.base.recipe import Recipe
+from napari_neuraldiffuser.core.base.recipe import Recipe, guidance_of
 from napari_neuraldiffuser.core.diffusion.pipeline import check_fit, decode_start
 from napari_neuraldiffuser.core.engine import scripts
-from napari_neuraldiffuser.core.engine.arms import Arm, ArmCache, ArmRun, Shown, guidance_of
+from napari_neuraldiffuser.core.engine.arms import Arm, ArmRun, Shown
 from napari_neuraldiffuser.core.engine.cache import keep_newest_folders, partial_runs
 from napari_neuraldiffuser.core.engine.decoder import Decoded
 from napari_neuraldiffuser.core.job.images import write_png
+from napari_neuraldiffuser.core.job.scores import score
 from napari_neuraldiffuser.core.networks.kernels.ops import backend_info
 from napari_neuraldiffuser.core.networks.machine import device_name
 from napari_neuraldiffuser.core.outputs.anatomy import write_shown
@@ -43,7 +44,7 @@ def run(recipe: Recipe, decoded: Decoded, cache: Path, events: Events, preview_e
     _check(recipe)
     rows, models = decoded.rows(recipe.stimulus_ids), decoded.models
     for name in recipe.arms:
-        check_fit(rows, models, recipe.settings.diffusion, guidance_of(recipe, name))
+        check_fit(rows, models, recipe.settings.diffusion, guidance_of(name, recipe.settings.guidance))
     seen = decoded.inputs.subject.stimuli[np.array(recipe.stimulus_ids)]
     kept = Kept(recipe, decoded, seen, decode_start(rows, models))
     shown = Shown(recipe, events, preview_every, kept.start)
@@ -52,8 +53,8 @@ def run(recipe: Recipe, decoded: Decoded, cache: Path, events: Events, preview_e
     try:
         for name in recipe.arms:
             events.check()
-            arm_run = ArmRun(name, recipe, rows, models, shown)
-            arm = _arm(arm_run, ArmCache(cache / "arms"))
+            arm_run = ArmRun(name, recipe, rows, models, shown, cache / "arms")
+            arm = arm_run.make()
             arm_run = None
             kept.arms.append(arm)
             shown.end_arm()
@@ -100,17 +101,6 @@ def _begin(kept: Kept, shown: Shown) -> dict[str, Any]:
     }
 
 
-def _arm(arm_run: ArmRun, cache: ArmCache) -> Arm:
-    """From the cache where it was computed before, else computed and put there."""
-    path = cache.path(arm_run.name, arm_run.recipe, arm_run.rows, arm_run.models)
-    arm = cache.read(arm_run.name, path)
-    if arm is None:
-        arm_run.shown.begin_arm(arm_run.name)
-        arm = arm_run.compute()
-        cache.write(arm, path)
-    return arm
-
-
 def _rescue(kept: Kept, arm_run: ArmRun | None, events: Events) -> None:
     """Keep the arm that was under way, and show it where it has every stimulus; show one that lacks its scores."""
     if kept.arms and kept.arms[-1].name not in kept.scores:
@@ -132,7 +122,7 @@ def _scores(kept: Kept, arm: Arm, events: Events) -> list[dict[str, Any]]:
     """One row per image; a score that means nothing for so few images is left out."""
     params = kept.recipe.settings.evaluation
     tell = lambda done, total, what: events.told(done, total, f"{arm.name}, scoring")  # noqa: E731
-    scores = evaluation.evaluate(arm.result.images, kept.seen, kept.decoded.models.image_features, params, tell)
+    scores = score(arm.result.images, kept.seen, kept.decoded.models, params, tell)
     table = evaluation.scores_table({arm.name: scores}, arm.result.stimulus_ids)
     rows = table.to_dict("records")
     return [{key: value for key, value in row.items() if value == value} for row in rows]
@@ -193,7 +183,7 @@ def _write_arm(arm: Arm, places: Derivatives) -> list[dict[str, Any]]:
 
 def pixels_digest(image: np.ndarray) -> str:
     """SHA-256 of an image's bytes, (H, W, 3) uint8 row by row; a PNG library's compression does not enter."""
-    return hashlib.sha256(np.ascontiguousarray(image)).hexdigest()
+    return hashlib.sha256(image.tobytes()).hexdigest()
 
 
 def _about(kept: Kept) -> dict[str, Any]:
@@ -207,7 +197,7 @@ def _about(kept: Kept) -> dict[str, Any]:
         "models": {"name": models.name, "digest": models.digest},
         "decoder": _about_decoder(kept),
         "betas_digest": decoded.inputs.digest,
-        "stimuli_digest": decoded.inputs.stimuli_stamp,
+        "stimuli_digest": decoded.inputs.stimuli,
         "device": device_name(models.device),
         "torch_threads": torch.get_num_threads(),
         "blas_threads": max((p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas"), default=1),

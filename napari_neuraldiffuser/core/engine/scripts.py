@@ -4,6 +4,7 @@ Every value is written with `repr`, so that a path or label is a literal whateve
 """
 
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from napari_neuraldiffuser.core.base.recipe import Recipe
@@ -11,6 +12,7 @@ from napari_neuraldiffuser.core.params import Params
 
 STAGES = ("betas", "features", "decoding", "diffusion", "guidance")
 """The stages that decide the images."""
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 def python_script(provenance: dict[str, Any]) -> str:
@@ -22,10 +24,10 @@ def python_script(provenance: dict[str, Any]) -> str:
         What a run's `provenance.json` holds.
     """
     recipe, loaded = Recipe.from_dict(provenance["recipe"]), provenance["decoder"]["path"]
-    return PYTHON.format(
+    return _template("plain").format(
         about=_about(provenance),
         params_imports=", ".join(sorted(_classes(recipe, loaded))),
-        source_import="\nfrom napari_neuraldiffuser.core.base.recipe import Source" if recipe.source.own else "",
+        recipe_imports="Source, guidance_of" if recipe.source.own else "guidance_of",
         settings=_settings(recipe, loaded),
         open_source=_open_source(recipe),
         models=_arguments(recipe.models, recipe.guide or None, recipe.device),
@@ -37,7 +39,7 @@ def python_script(provenance: dict[str, Any]) -> str:
 def nipype_script(provenance: dict[str, Any]) -> str:
     """The run as a Nipype workflow, in the folder where the script is run."""
     recipe, loaded = Recipe.from_dict(provenance["recipe"]), provenance["decoder"]["path"]
-    return NIPYPE.format(
+    return _template("workflow").format(
         about=_about(provenance),
         params_imports=", ".join(sorted(_classes(recipe, loaded))),
         settings=_settings(recipe, loaded),
@@ -54,7 +56,7 @@ def _common(provenance: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
         "torch_threads": int(provenance["torch_threads"]),
         "blas_threads": int(provenance["blas_threads"]),
         "stimuli": list(recipe.stimulus_ids),
-        "arms": "{" + ", ".join(f"{arm!r}: {ARM_GUIDANCE[arm]}" for arm in recipe.arms) + "}",
+        "arms": list(recipe.arms),
         "expected": _expected(provenance),
     }
 
@@ -110,59 +112,14 @@ def _nipype_source(recipe: Recipe) -> str:
     return f"dict(nsd_dir={recipe.source.nsd_dir!r}, subject={recipe.source.subject!r})"
 
 
-ARM_GUIDANCE = {"guided": "guidance", "unguided": "guidance.but(guidance_scale=0.0)"}
+def _template(name: str) -> str:
+    return (TEMPLATES / f"{name}.py.txt").read_text(encoding="utf-8")
+
 
 FITTED = """\
 targets = embeddings.extract(networks, subject.stimuli, np.unique(train.stimulus_ids), "targets.h5", features)
-decoder = decoders.RidgeDecoder(decoding).fit(train, targets)"""
-LOADED = "decoder = decoders.RidgeDecoder.load({path!r})"
-
-PYTHON = '''\
-"""{about}
-"""
-
-import hashlib
-from pathlib import Path
-
-import numpy as np
-import torch
-from threadpoolctl import threadpool_limits
-
-from napari_neuraldiffuser.core import decoding as decoders
-from napari_neuraldiffuser.core import embeddings, models, nsd, reconstruct
-from napari_neuraldiffuser.core.outputs.names import Derivatives
-from napari_neuraldiffuser.core.params import {params_imports}{source_import}
-from napari_neuraldiffuser.core.job.images import write_png
-
-{settings}
-stimuli = {stimuli}
-arms = {arms}
-# SHA-256 of the pixels of the run's images
-expected = {expected}
-
-# a sum rounds differently with another number of threads
-torch.set_num_threads({torch_threads})
-threadpool_limits({blas_threads}, "blas")
-
-subject = {open_source}
-train, test = subject.betas().split()
-networks = models.load({models})
-{decoder}
-# all test stimuli at once: a product of matrices rounds differently with fewer rows
-decoded = decoder.predict(test).subset(stimuli)
-
-places = Derivatives(Path(), subject.name)
-for arm, pull in arms.items():
-    result = reconstruct(decoded, networks, diffusion, pull)
-    for stimulus, repeats in zip(stimuli, result.images, strict=True):
-        for repeat, image in enumerate(repeats, 1):
-            path = Path("images") / places.image(stimulus, repeat, arm).name
-            write_png(path, image)
-            digest = hashlib.sha256(image.tobytes()).hexdigest()
-            known = expected.get(path.name, digest) == digest
-            print(path, digest, "as in the run" if known else "NOT as in the run")
-'''
-
+decoder = decoders.new(decoding).fit(train, targets)"""
+LOADED = "decoder = decoders.load({path!r})"
 NIPYPE_FITTED = """\
     targets = set_inputs(pe.Node(ExtractFeatures(**source, **networks), name="targets"), features)
     fit = set_inputs(pe.Node(FitDecoder(), name="fit"), decoding)
@@ -175,66 +132,3 @@ NIPYPE_FITTED = """\
         ]
     )"""
 NIPYPE_LOADED = "    decode.inputs.decoder = {path!r}"
-
-NIPYPE = '''\
-"""{about}
-"""
-
-import hashlib
-import shutil
-from pathlib import Path
-
-# before nipype, which would ask a server for its newest version
-from nipype_interfaces.interfaces import Decode, ExtractFeatures, FitDecoder, GuidedReconstruct, LoadNSDBetas, NSDIndex
-from nipype_interfaces.workflows import set_inputs
-
-# isort: split
-import torch
-from nipype.pipeline import engine as pe
-from skimage import io
-from threadpoolctl import threadpool_limits
-
-from napari_neuraldiffuser.core.params import {params_imports}
-
-{settings}
-source = {source}
-networks = {models}
-stimuli = {stimuli}
-arms = {arms}
-# SHA-256 of the pixels of the run's images
-expected = {expected}
-
-
-def build() -> pe.Workflow:
-    """NSD files to the images of every arm."""
-    workflow = pe.Workflow("reconstruction", base_dir=str(Path.cwd()))
-    index = set_inputs(pe.Node(NSDIndex(**source), name="index"), betas)
-    load = set_inputs(pe.Node(LoadNSDBetas(**source), name="betas"), betas)
-    decode = pe.Node(Decode(), name="decode")
-    workflow.connect([(index, load, [("stamp", "stamp")]), (load, decode, [("betas", "betas")])])
-{nodes}
-    for arm, pull in arms.items():
-        recon = GuidedReconstruct(**networks, stimulus_ids=stimuli, label={label!r}, arms=[arm])
-        recon = set_inputs(pe.Node(recon, name=arm), diffusion, pull)
-        workflow.connect(decode, "embeddings", recon, "embeddings")
-    return workflow
-
-
-def collect(files: list[str]) -> None:
-    """Copy images to ./images and compare their pixels with the run's."""
-    Path("images").mkdir(exist_ok=True)
-    for file in map(Path, files):
-        path = Path(shutil.copy(file, "images"))
-        digest = hashlib.sha256(io.imread(path).tobytes()).hexdigest()
-        known = expected.get(path.name, digest) == digest
-        print(path, digest, "as in the run" if known else "NOT as in the run")
-
-
-if __name__ == "__main__":
-    # a sum rounds differently with another number of threads
-    torch.set_num_threads({torch_threads})
-    threadpool_limits({blas_threads}, "blas")
-    for node in build().run(plugin="Linear").nodes():
-        if node.name in arms:
-            collect(node.result.outputs.images)
-'''

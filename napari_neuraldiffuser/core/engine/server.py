@@ -26,6 +26,7 @@ from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.progress import Cancelled, Events
 from napari_neuraldiffuser.core.engine import wire
 
+Call = Callable[[str, dict[str, Any], Events], dict[str, Any]]
 NICENESS = 5
 TELLS_PER_SECOND = 20
 
@@ -40,7 +41,7 @@ class Server:
     requests, answers : binary streams
     """
 
-    def __init__(self, call: Callable[[str, dict, Events], dict], requests: BinaryIO, answers: BinaryIO) -> None:
+    def __init__(self, call: Call, requests: BinaryIO, answers: BinaryIO) -> None:
         self.call, self.requests, self.answers = call, requests, answers
         self.waiting: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self.cancels: dict[int, threading.Event] = {}
@@ -115,7 +116,7 @@ class Teller:
             self.send("told", held)
 
 
-def outcome(call: Callable[[str, dict, Events], dict], request: dict[str, Any], events: Events) -> dict[str, Any]:
+def outcome(call: Call, request: dict[str, Any], events: Events) -> dict[str, Any]:
     """The result message's fields: what the call returned, or how it ended."""
     try:
         events.check()

@@ -1,39 +1,50 @@
-"""Both arms' images on disk: written batch after batch, so that a killed run continues where it stopped."""
+"""Images on disk: written batch after batch, so that a run that was stopped continues where it was."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from skimage import io
+from skimage.io import imread, imsave
 
+from napari_neuraldiffuser.core.base.contracts import StimulusIds
 from napari_neuraldiffuser.core.base.files import atomic_path, read_json, write_json
 from napari_neuraldiffuser.core.base.progress import Progress
-from napari_neuraldiffuser.core.base.recipe import ARMS
-from napari_neuraldiffuser.core.diffusion.pipeline import StepEvent, batches, check_fit, reconstruct_batch
-from napari_neuraldiffuser.core.job.resume import Stages
+from napari_neuraldiffuser.core.base.recipe import ARMS, guidance_of
+from napari_neuraldiffuser.core.diffusion.pipeline import (
+    Reconstruction,
+    StepEvent,
+    batches,
+    check_fit,
+    reconstruct_batch,
+)
+from napari_neuraldiffuser.core.job import made_from
+from napari_neuraldiffuser.core.job.resume import Records
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.networks.models import Models
 from napari_neuraldiffuser.core.outputs.description import generated_by, model_name
 from napari_neuraldiffuser.core.outputs.names import Derivatives
 from napari_neuraldiffuser.core.params import Settings
 
+Listener = Callable[[StepEvent], None]
+
 
 @dataclass(frozen=True)
-class ReconJob:
-    """What the reconstruction stage needs.
+class ImageJob:
+    """Which images are made, and where.
 
     Attributes
     ----------
     decoded : Embeddings
+        Of the stimuli, in this order.
     models : Models
     settings : Settings
     places : Derivatives
-    stages : Stages
-    made_from : str
-        Fingerprint of the decoded embeddings and everything before them.
+        The images go to `places.recon`.
+    records : Records
+        Of finished batches, and the feature losses of their images.
     arms : tuple of str
     """
 
@@ -41,86 +52,121 @@ class ReconJob:
     models: Models
     settings: Settings
     places: Derivatives
-    stages: Stages
-    made_from: str
+    records: Records
     arms: tuple[str, ...] = ARMS
 
+    def parts(self) -> "Iterator[ImagePart]":
+        """Every batch of every arm.
 
-def reconstruct_arms(job: ReconJob, progress: Progress) -> list[int]:
-    """Write the arms' images, all from the same noise; returns the stimuli that failed.
+        A batch is the unit of resuming, and its composition depends on the parameters only: so a continued run
+        computes the same batches, and so the same bits, as an undisturbed one.
+        """
+        for index, batch in enumerate(batches(self.decoded, self.settings.diffusion)):
+            for arm in self.arms:
+                yield ImagePart(self, arm, index, batch)
 
-    A batch is the unit of resuming and its composition depends on the parameters only, so that a continued run computes
-    the same batches, and so the same bits, as an undisturbed one.
+
+@dataclass(frozen=True)
+class ImagePart:
+    """One arm's images of one batch of stimuli."""
+
+    job: ImageJob
+    arm: str
+    index: int
+    batch: Embeddings
+
+    @property
+    def name(self) -> str:
+        return f"recon-{self.arm}-{self.index:04d}"
+
+    @property
+    def losses(self) -> Path:
+        """JSON of stimulus to its feature losses, and whether its latents stayed finite."""
+        return self.job.records.folder / f"{self.name}_losses.json"
+
+    @property
+    def images(self) -> list[Path]:
+        """PNG files, stimulus by stimulus, repeat by repeat."""
+        repeats = range(1, self.job.settings.diffusion.repeats + 1)
+        return [self.job.places.image(int(s), r, self.arm) for s in self.batch.stimulus_ids for r in repeats]
+
+    def make(self, tell: Listener) -> bool:
+        """Compute and write the images, unless that was done from the same; True if it was done now."""
+        settings, models = self.job.settings, self.job.models
+        guidance = guidance_of(self.arm, settings.guidance)
+        fingerprint = made_from.images(self.batch, models.digest, settings.diffusion, guidance)
+
+        def work() -> None:
+            self._write(reconstruct_batch(self.batch, models, settings.diffusion, guidance, tell))
+
+        return self.job.records.make(self.name, fingerprint, [*self.images, self.losses], work)
+
+    def _write(self, result: Reconstruction) -> None:
+        flat = result.images.reshape(-1, *result.images.shape[2:])
+        for path, image in zip(self.images, flat, strict=True):
+            write_png(path, image)
+        rows = {
+            str(s): {"finite": bool(ok), "losses": result.losses[i].tolist()}
+            for i, (s, ok) in enumerate(zip(result.stimulus_ids, result.finite, strict=True))
+        }
+        write_json(self.losses, rows)
+
+    def read(self) -> Reconstruction:
+        """The images and losses that `make` wrote."""
+        repeats, rows = self.job.settings.diffusion.repeats, list(read_json(self.losses).values())
+        images = np.stack([imread(path) for path in self.images])
+        losses = np.array([row["losses"] for row in rows], np.float32).reshape(len(rows), repeats, -1)
+        finite = np.array([row["finite"] for row in rows])
+        return Reconstruction(images.reshape(-1, repeats, *images.shape[1:]), losses, finite, self.batch.stimulus_ids)
+
+
+def reconstruct_arms(job: ImageJob, progress: Progress) -> list[int]:
+    """Write the arms' images, all from the same noise, and their sidecar.
+
+    Returns
+    -------
+    list of int
+        Stimuli of which a latent overflowed.
+
+    Raises
+    ------
+    EmbeddingError
+        If the embeddings do not fit the models, or a layer is missing.
     """
     diffusion = job.settings.diffusion
     check_fit(job.decoded, job.models, diffusion, job.settings.guidance)
-    parts = [(arm, i, batch) for i, batch in enumerate(batches(job.decoded, diffusion)) for arm in job.arms]
-    done = 0
-    for arm, index, batch in parts:
+    done, total = 0, len(job.decoded) * diffusion.repeats * len(job.arms)
+    for part in job.parts():
         # every image counts as one, whatever share of its steps is done
-        images = len(batch) * diffusion.repeats
-        tell = _step_progress(progress, done, images, len(job.decoded) * diffusion.repeats * len(job.arms), arm)
-        _reconstruct_part(job, arm, index, batch, tell)
+        images = len(part.batch) * diffusion.repeats
+        part.make(_step_progress(progress, done, images, total, part.arm))
         done += images
     return _write_sidecar(job)
 
 
-def _step_progress(progress: Progress, done: int, images: int, total: int, arm: str) -> Callable[[StepEvent], None]:
+def _step_progress(progress: Progress, done: int, images: int, total: int, arm: str) -> Listener:
     def tell(event: StepEvent) -> None:
         progress(done + images * event.done // event.total, total, f"images, {arm} step {event.done}/{event.total}")
 
     return tell
 
 
-def _guidance(job: ReconJob, arm: str):
-    guidance = job.settings.guidance
-    return guidance if arm == "guided" else guidance.but(guidance_scale=0.0)
-
-
-def _losses_path(job: ReconJob, arm: str, index: int) -> Path:
-    return job.stages.folder / f"recon-{arm}-{index:04d}_losses.json"
-
-
-def _reconstruct_part(job: ReconJob, arm: str, index: int, batch: Embeddings, tell: Callable) -> None:
-    diffusion, guidance = job.settings.diffusion, _guidance(job, arm)
-    repeats = range(1, diffusion.repeats + 1)
-    images = [job.places.image(int(s), r, arm) for s in batch.stimulus_ids for r in repeats]
-    losses = _losses_path(job, arm, index)
-
-    def work() -> None:
-        result = reconstruct_batch(batch, job.models, diffusion, guidance, tell)
-        flat = result.images.reshape(-1, *result.images.shape[2:])
-        for path, image in zip(images, flat, strict=True):
-            write_png(path, image)
-        rows = {
-            str(s): {"finite": bool(ok), "losses": result.losses[i].tolist()}
-            for i, (s, ok) in enumerate(zip(batch.stimulus_ids, result.finite, strict=True))
-        }
-        write_json(losses, rows)
-
-    made_from = [job.made_from, diffusion, guidance, job.models.digest, batch.stimulus_ids]
-    job.stages.run(f"recon-{arm}-{index:04d}", made_from, [*images, losses], work)
-
-
-def _write_sidecar(job: ReconJob) -> list[int]:
+def _write_sidecar(job: ImageJob) -> list[int]:
     """One sidecar for the folder: parameters and the feature losses of each image; returns the failed stimuli."""
-    n_batches = sum(1 for _ in batches(job.decoded, job.settings.diffusion))
-    arms: dict[str, Any] = {}
+    losses: dict[str, dict[str, Any]] = {arm: {} for arm in job.arms}
     failed: set[int] = set()
-    for arm in job.arms:
-        rows: dict[str, Any] = {}
-        for index in range(n_batches):
-            rows |= read_json(_losses_path(job, arm, index))
+    for part in job.parts():
+        rows = read_json(part.losses)
         failed |= {int(s) for s, row in rows.items() if not row["finite"]}
-        losses = {s: row["losses"] for s, row in rows.items()}
-        arms[arm] = {"GuidanceParams": _guidance(job, arm).to_dict(), "FeatureLossPerGuidedStep": losses}
+        losses[part.arm] |= {s: row["losses"] for s, row in rows.items()}
+    guidance = {arm: guidance_of(arm, job.settings.guidance).to_dict() for arm in job.arms}
     sidecar = {
         "GeneratedBy": generated_by(),
         "Sources": [job.places.uri(job.places.embeddings)],
         "Model": model_name(job.models.name),
         "ModelDigest": job.models.digest,
         "DiffusionParams": job.settings.diffusion.to_dict(),
-        "Arms": arms,
+        "Arms": {arm: {"GuidanceParams": guidance[arm], "FeatureLossPerGuidedStep": losses[arm]} for arm in job.arms},
     }
     write_json(job.places.recon_sidecar, sidecar)
     return sorted(failed)
@@ -148,11 +194,11 @@ def write_failed(path: Path, failed: Sequence[int]) -> None:
 def write_png(path: Path, image: np.ndarray) -> None:
     """One image (H, W, 3) uint8 as PNG, atomically."""
     with atomic_path(path) as temporary:
-        io.imsave(temporary, image, check_contrast=False)
+        imsave(temporary, image, check_contrast=False)
 
 
-def read_arm(places: Derivatives, stimulus_ids: np.ndarray, repeats: int, arm: str) -> np.ndarray:
+def read_arm(places: Derivatives, stimulus_ids: StimulusIds, repeats: int, arm: str) -> np.ndarray:
     """One arm's images (n, repeats, H, W, 3) uint8 from disk."""
     return np.stack(
-        [np.stack([io.imread(places.image(int(s), r, arm)) for r in range(1, repeats + 1)]) for s in stimulus_ids]
+        [np.stack([imread(places.image(int(s), r, arm)) for r in range(1, repeats + 1)]) for s in stimulus_ids]
     )

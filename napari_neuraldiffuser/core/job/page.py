@@ -1,136 +1,162 @@
-"""Gathers what one run found into the report's data."""
+"""The page of one subject: from the files of the other stages to `sub-01.html`, and what lies beside it."""
 
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pandas as pd
 
-from napari_neuraldiffuser.core.base.files import atomic_path
+from napari_neuraldiffuser.core import decoding, nsd
+from napari_neuraldiffuser.core.base.contracts import StimulusIds
+from napari_neuraldiffuser.core.base.files import atomic_path, read_json
+from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.diffusion.pipeline import decode_start
 from napari_neuraldiffuser.core.job.images import read_arm
-from napari_neuraldiffuser.core.job.resume import Stages
+from napari_neuraldiffuser.core.job.resume import Records
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.networks.kernels.ops import backend_info
+from napari_neuraldiffuser.core.networks.models import Models
 from napari_neuraldiffuser.core.outputs.anatomy import write_anatomy, write_shown
 from napari_neuraldiffuser.core.outputs.description import versions
-from napari_neuraldiffuser.core.outputs.names import Derivatives
+from napari_neuraldiffuser.core.outputs.names import Derivatives, entity
 from napari_neuraldiffuser.core.outputs.report.page import ReportData, write_report
 from napari_neuraldiffuser.core.outputs.report.slices import contribution_slices
 from napari_neuraldiffuser.core.params import Settings
 
 OUTLINED = "prf-visualrois"
+EXACTLY = {"sep": "\t", "float_precision": "round_trip", "na_values": "n/a"}
+COUNTED = {
+    # of `nsd.betas_facts` -> in words
+    "n_train": "training images",
+    "n_test": "test images",
+    "trials_per_test_image": "trials per test image",
+    "n_voxels": "voxels",
+}
 
 
-@dataclass
+@dataclass(frozen=True)
 class PageParts:
-    """What the page of one subject is made from.
+    """What the page of one subject is made from: files of the other stages, and facts that are in none.
 
     Attributes
     ----------
-    subject : nsd.Subject or nsd.OwnScans
-        Asked for stimuli, captions, anatomy and regions.
-    models : Models
-    places : Derivatives
-        Where the reconstructions lie, and the page and its pictures go.
-    decoded : Embeddings
-        Of the stimuli that are shown.
-    summary, scores : dict, DataFrame
-        `evaluation.summarise`, `evaluation.scores_table`.
-    contribution : DataFrame
-        `contribution.ContributionMaps.table`.
-    volumes : dict of target to nibabel image
-    accuracy : dict of target to cross-validated R²
+    embeddings, decoder, scores, summary, table : Path
+        Decoded embeddings; the decoder; scores and their summary; shares of regions.
+    maps : sequence of Path
+        One contribution map per target.
     settings : Settings
-    facts : dict
-        `page_facts`: what was computed from what.
-    notes : list of str
+    stimulus_ids, failed : sequence of int
+        Stimuli that are shown; those without a reconstruction.
+    counts : mapping
+        Numbers of `nsd.betas_facts` or `Inputs.counts`.
+    notes : sequence of str
+        What was left out while betas and stimuli were read.
     command : str
-    failed : list of int
-        Stimuli that were left out.
+        What the user typed.
     """
 
-    subject: Any
-    models: Any
-    places: Derivatives
-    decoded: Embeddings
-    summary: dict[str, Any]
-    scores: pd.DataFrame
-    contribution: pd.DataFrame
-    volumes: dict[str, Any]
-    accuracy: dict[str, float]
+    embeddings: Path
+    decoder: Path
+    scores: Path
+    summary: Path
+    table: Path
+    maps: Sequence[Path]
     settings: Settings
-    facts: dict[str, Any]
-    notes: list[str] = field(default_factory=list)
+    stimulus_ids: StimulusIds
+    failed: Sequence[int]
+    counts: Mapping[str, float]
+    notes: Sequence[str] = ()
     command: str = ""
-    failed: list[int] = field(default_factory=list)
+
+    def volumes(self) -> dict[str, nibabel.Nifti1Image]:
+        """Contribution maps by target."""
+        return {str(entity(path.name, "target")): nibabel.Nifti1Image.from_filename(path) for path in self.maps}
 
 
-def write_page(parts: PageParts, stages: Stages, progress: Any) -> ReportData:
-    """Write `sub-01.html`, and the anatomy and images beside the results; returns what the page shows."""
-    ids, stimuli = parts.decoded.stimulus_ids, parts.subject.stimuli
-    seen, start = stimuli[ids], decode_start(parts.decoded, parts.models)
-    notes = [*parts.notes, *write_anatomy(parts.subject, parts.places)]
-    write_shown(parts.places, ids, seen, start)
-    repeats = parts.settings.diffusion.repeats
+def write_page(
+    parts: PageParts,
+    subject: nsd.BrainSource,
+    models: Models,
+    places: Derivatives,
+    records: Records,
+    progress: Progress,
+) -> None:
+    """Write `places.page`, and anatomy, regions, seen images and slices beside the results.
+
+    The images of both arms lie in `places.recon`.
+    """
+    decoded = Embeddings.load(parts.embeddings).subset(parts.stimulus_ids)
+    ids, stimuli = decoded.stimulus_ids, subject.stimuli
+    seen, start = stimuli[ids], decode_start(decoded, models)
+    notes = [*parts.notes, *write_anatomy(subject, places)]
+    write_shown(places, ids, seen, start)
+    settings, volumes = parts.settings, parts.volumes()
     data = ReportData(
-        subject=parts.places.label,
-        summary=parts.summary,
-        scores=parts.scores,
+        subject=places.label,
+        summary=read_json(parts.summary),
+        scores=pd.read_csv(parts.scores, **EXACTLY),
         stimulus_ids=ids,
         seen=seen,
         start=start,
-        recon={arm: read_arm(parts.places, ids, repeats, arm) for arm in ARMS},
-        captions=[(stimuli.captions(int(s)) or [None])[0] for s in ids],
-        contribution=parts.contribution,
-        slices=slice_pictures(parts, stages, progress),
-        accuracy=parts.accuracy,
-        parameters={"run": parts.facts, **parts.settings.to_dict()},
+        recon={arm: read_arm(places, ids, settings.diffusion.repeats, arm) for arm in ARMS},
+        captions=[next(iter(stimuli.captions(int(s))), None) for s in ids],
+        contribution=pd.read_csv(parts.table, keep_default_na=False, **EXACTLY),
+        slices=slice_pictures(volumes, subject, places, records, progress),
+        accuracy={target: fit.best_r2 for target, fit in decoding.read_accuracy(parts.decoder).items()},
+        parameters={"run": _run_facts(subject, models, parts.counts), **settings.to_dict()},
         versions={**versions(), "kernel backend": backend_info()["backend"]},
         command=parts.command,
         notes=notes,
-        failed=parts.failed,
+        failed=list(parts.failed),
     )
     progress(0, 1, "page")
-    write_report(parts.places.page, data)
+    write_report(places.page, data)
     progress(1, 1, "page")
-    return data
 
 
-def slice_pictures(parts: PageParts, stages: Stages, progress: Any) -> dict[str, bytes]:
+def _run_facts(subject: nsd.BrainSource, models: Models, counts: Mapping[str, float]) -> dict[str, Any]:
+    """What was computed from what."""
+    return {
+        "subject": subject.name,
+        "models": models.name,
+        "model digest": models.digest[:16],
+        "device": str(models.device),
+        **{words: counts[name] for name, words in COUNTED.items()},
+    }
+
+
+def slice_pictures(
+    volumes: Mapping[str, nibabel.Nifti1Image],
+    subject: nsd.BrainSource,
+    places: Derivatives,
+    records: Records,
+    progress: Progress,
+) -> dict[str, bytes]:
     """One PNG of brain slices per target, drawn again only when the maps, the anatomy or the outlines changed."""
-    paths = {target: parts.places.slices(target) for target in parts.volumes}
-    anatomy = parts.subject.anatomy()
-    outlines = parts.subject.rois(OUTLINED) if OUTLINED in parts.subject.roi_names() else None
+    paths = {target: places.slices(target) for target in volumes}
+    anatomy = subject.anatomy()
+    outlines = subject.rois(OUTLINED) if OUTLINED in subject.roi_names() else None
     # rounded: a sum in another order does not count as another map
-    made_from = [_digest(volume.get_fdata(), volume.affine, 7) for volume in parts.volumes.values()]
+    made_from: list[str | None] = [_digest(volume.get_fdata(), volume.affine, 7) for volume in volumes.values()]
     made_from.append(None if anatomy is None else _digest(anatomy.get_fdata(), anatomy.affine, 3))
     made_from.append(None if outlines is None else _digest(outlines.labels, outlines.affine, 0))
 
     def work() -> None:
-        for k, (target, volume) in enumerate(parts.volumes.items()):
+        for k, (target, volume) in enumerate(volumes.items()):
             progress(k, len(paths), "slices")
             with atomic_path(paths[target]) as temporary:
                 temporary.write_bytes(contribution_slices(volume, anatomy, outlines))
         progress(len(paths), len(paths), "slices")
 
-    stages.run("slices", made_from, paths.values(), work)
+    records.make("slices", made_from, paths.values(), work)
     return {target: path.read_bytes() for target, path in paths.items()}
 
 
 def _digest(values: np.ndarray, affine: np.ndarray, decimals: int) -> str:
     rounded = np.round(values, decimals) + 0.0  # no -0
     return hashlib.sha256(rounded.astype(np.float32).tobytes() + np.asarray(affine).tobytes()).hexdigest()
-
-
-def page_facts(subject: str, models: Any, counted: dict[str, Any]) -> dict[str, Any]:
-    """What was computed from what, as the page shows it."""
-    return {
-        "subject": subject,
-        "models": models.name,
-        "model digest": models.digest[:16],
-        "device": str(models.device),
-        **counted,
-    }

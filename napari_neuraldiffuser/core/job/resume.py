@@ -9,7 +9,7 @@ from napari_neuraldiffuser.core.base.files import fingerprint, read_json, write_
 
 
 @dataclass(frozen=True)
-class Stages:
+class Records:
     """Records of finished stages in the work folder.
 
     Attributes
@@ -23,8 +23,8 @@ class Stages:
     folder: Path
     resume: bool = True
 
-    def run(self, name: str, made_from: Any, files: Iterable[Path], work: Callable[[], Any]) -> bool:
-        """Do `work` unless its record says that `files` were made from `made_from`; True if it was done.
+    def make(self, name: str, made_from: Any, files: Iterable[Path], work: Callable[[], Any]) -> bool:
+        """Do `work` unless a record says that `files` were made from `made_from`; True if it was done.
 
         The record is written after the work, so an interrupted stage has none.
         """
@@ -39,10 +39,10 @@ class Stages:
 
     def is_complete(self, name: str, digest: str, files: list[Path]) -> bool:
         """Whether the record is of `digest` and every file is there with its size."""
-        record = self._record(name)
-        if not record.is_file():
+        try:
+            known = read_json(self._record(name))
+        except (OSError, ValueError):  # no record, or a damaged one
             return False
-        known = read_json(record)
         if known["made_from"] != digest:
             return False
         return all(f.is_file() and f.stat().st_size == known["files"].get(f.name) for f in files)

@@ -1,65 +1,60 @@
-"""The whole job for one subject: NSD files in; images, scores, contribution maps and a page out."""
+"""The whole job for one subject in one process: NSD files in; images, scores, contribution maps and a page out."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from napari_neuraldiffuser.core import attribution, nsd
-from napari_neuraldiffuser.core.base.files import fingerprint, make_folder
-from napari_neuraldiffuser.core.base.progress import Progress, silent
-from napari_neuraldiffuser.core.decoding import RidgeDecoder
-from napari_neuraldiffuser.core.job.images import ReconJob, reconstruct_arms, write_failed
-from napari_neuraldiffuser.core.job.page import PageParts, page_facts, write_page
-from napari_neuraldiffuser.core.job.resume import Stages
-from napari_neuraldiffuser.core.job.scores import ROI_FAMILIES, first_test, map_families, score_arms
+from napari_neuraldiffuser.core import nsd
+from napari_neuraldiffuser.core.base.files import make_folder
+from napari_neuraldiffuser.core.base.progress import Progress
+from napari_neuraldiffuser.core.job import stages
+from napari_neuraldiffuser.core.job.images import ImageJob, reconstruct_arms, write_failed
+from napari_neuraldiffuser.core.job.inputs import Inputs
+from napari_neuraldiffuser.core.job.made_from import Origin
+from napari_neuraldiffuser.core.job.page import PageParts, write_page
+from napari_neuraldiffuser.core.job.resume import Records
+from napari_neuraldiffuser.core.job.scores import score_arms
 from napari_neuraldiffuser.core.job.spec import Job
-from napari_neuraldiffuser.core.networks import embeddings
 from napari_neuraldiffuser.core.networks import models as model_folder
+from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.outputs.names import Derivatives, names_of, remove_stale
-from napari_neuraldiffuser.core.outputs.report.page import ReportData
 from napari_neuraldiffuser.core.outputs.sidecars import Facts, write_sidecars
 from napari_neuraldiffuser.core.params import TARGETS
 
-__all__ = ["ALGORITHM_VERSION", "Job", "JobResult", "ROI_FAMILIES", "map_families", "run_subject"]
-
-ALGORITHM_VERSION = 1
-"""Counted up when a change of the code changes results, so that old stages are not taken for new ones."""
+__all__ = ["Job", "JobResult", "run_subject"]
 
 
-@dataclass
+@dataclass(frozen=True)
 class JobResult:
-    """What was written, the stimuli that failed (empty when all is well), and what the page shows."""
+    """What was written, and the stimuli that failed (empty when all is well)."""
 
     page: Path
     summary: Path
     failed: list[int]
-    shown: ReportData
 
 
-@dataclass
+@dataclass(frozen=True)
 class Run:
-    """What the stages of one job hand on to each other."""
+    """What the stages of one job have in common."""
 
     job: Job
     progress: Progress
-    subject: Any
-    train: Any
-    test: Any
-    models: Any
-    stages: Stages
-    inputs: str
-    notes: list[str]
+    inputs: Inputs
+    models: model_folder.Models
+    records: Records
+    origin: Origin
 
     @property
     def places(self) -> Derivatives:
         return self.job.places
 
+    def work_file(self, name: str) -> Path:
+        """A file of the work folder."""
+        return self.job.work / f"{self.places.label}_{name}.h5"
 
-def run_subject(job: Job, progress: Progress = silent) -> JobResult:
+
+def run_subject(job: Job, progress: Progress = lambda done, total, what: None) -> JobResult:
     """Run every stage of one subject that is not complete already.
 
     Raises
@@ -72,15 +67,15 @@ def run_subject(job: Job, progress: Progress = silent) -> JobResult:
     decoder = fit(run)
     decoded = decode(run, decoder)
     failed = reconstruct(run, decoded)
-    asked = decoded.stimulus_ids
-    decoded = decoded.subset([s for s in decoded.stimulus_ids if int(s) not in failed])
-    summary, table = score(run, decoded.stimulus_ids)
-    maps = contributions(run, decoder, decoded.stimulus_ids)
+    whole = [int(s) for s in decoded.stimulus_ids if int(s) not in failed]
+    score_arms(run.places, run.inputs.subject.stimuli, run.models, whole, job.settings, progress)
+    names = contribution(run, decoder, whole)
     write_failed(run.places.failed, failed)
-    shown = page(run, decoder, decoded, (summary, table, maps, failed))
-    remove_stale(run.places, names_of(run.places, maps.volumes, asked, job.settings.diffusion.repeats))
-    write_sidecars(run.places, Facts.of(job, run.models.digest, run.notes))
-    return JobResult(run.places.page, run.places.summary, failed, shown)
+    page(run, decoder, names, whole, failed)
+    kept = names_of(run.places, names, decoded.stimulus_ids, job.settings.diffusion.repeats)
+    remove_stale(run.places, kept)
+    write_sidecars(run.places, Facts.of(job, run.models.digest, run.inputs.notes))
+    return JobResult(run.places.page, run.places.summary, failed)
 
 
 def prepare(job: Job, progress: Progress) -> Run:
@@ -88,114 +83,78 @@ def prepare(job: Job, progress: Progress) -> Run:
     subject = nsd.open_source(job.scans, job.settings.betas)
     progress(0, 1, "reading betas")
     betas = subject.betas()
-    train, _ = betas.split()
-    test = first_test(betas, job.n_stimuli)
+    inputs = Inputs.of(subject, betas, subject.stimuli.fingerprint(np.unique(betas.stimulus_ids))).first_test(
+        job.n_stimuli
+    )
     progress(1, 1, "reading betas")
     models = model_folder.load(job.models, job.guide, job.device)
-    read = [_stamp(part) for part in (betas.data, betas.stimulus_ids, betas.shared, betas.voxels)]
-    inputs = fingerprint([ALGORITHM_VERSION, models.digest, job.settings.betas, *read, *_own_stimuli(subject, betas)])
-    notes = [*betas.notes, *nsd.dropped_notes(betas.dropped)]
-    notes += subject.stimuli.notes if job.scans.own else []
-    stages = Stages(make_folder(job.work / "stages"), job.resume)
-    return Run(job, progress, subject, train, test, models, stages, inputs, notes)
+    records = Records(make_folder(job.work / "stages"), job.resume)
+    origin = Origin(inputs.digest, inputs.stimuli, models.digest)
+    return Run(job, progress, inputs, models, records, origin)
 
 
-def _stamp(values: np.ndarray) -> str:
-    """Digest of an array's bytes: the betas as they were read, so that any change of any file counts."""
-    return hashlib.sha256(np.ascontiguousarray(values)).hexdigest()
-
-
-def _own_stimuli(subject: Any, betas: Any) -> list[str]:
-    """Digest of the images and captions of own scans, whose ids are indices; a 73k id says which image it is."""
-    if not isinstance(subject, nsd.OwnScans):
-        return []
-    return [subject.stimuli.fingerprint(np.unique(betas.stimulus_ids))]
-
-
-def _targets(run: Run, which: str, betas: Any) -> embeddings.TargetFile:
-    path = run.job.work / f"{run.places.label}_desc-{which}targets_embeddings.h5"
+def _targets(run: Run, which: str, betas: nsd.Betas) -> Path:
+    path, stimuli = run.work_file(f"desc-{which}targets_embeddings"), run.inputs.subject.stimuli
     if not run.job.resume:
         path.unlink(missing_ok=True)
-    params = run.job.settings.features
-    return embeddings.extract(run.models, run.subject.stimuli, betas.stimulus_ids, path, params, run.progress)
+    return stages.targets(run.models, stimuli, betas.stimulus_ids, path, run.job.settings.features, run.progress)
 
 
-def fit(run: Run) -> RidgeDecoder:
-    """Target embeddings of the training images, then the ridge decoder."""
-    settings = run.job.settings
-    targets = _targets(run, "train", run.train)
-    path = run.job.work / f"{run.places.label}_desc-ridge_decoder.h5"
+def fit(run: Run) -> Path:
+    """Target embeddings of the training images, then the decoder."""
+    settings, train = run.job.settings, run.inputs.train
+    targets, path = _targets(run, "train", train), run.work_file(f"desc-{settings.decoding.decoder}_decoder")
 
     def work() -> None:
-        decoder = RidgeDecoder(settings.decoding).fit(run.train, targets, progress=run.progress)
-        decoder.save(path)
+        stages.fit(train, targets, path, settings.decoding, run.progress)
 
-    run.stages.run("decoder", [run.inputs, settings.features, settings.decoding], [path], work)
-    return RidgeDecoder.load(path)
+    run.records.make("decoder", run.origin.decoder(settings), [path], work)
+    return path
 
 
-def decode(run: Run, decoder: RidgeDecoder) -> embeddings.Embeddings:
+def decode(run: Run, decoder: Path) -> Embeddings:
     """Decoded embeddings of the test stimuli."""
-    path, settings = run.places.embeddings, run.job.settings
-    made_from = [run.inputs, settings.features, settings.decoding, run.test.stimulus_ids]
+    path, test = run.places.embeddings, run.inputs.test
 
     def work() -> None:
-        decoded = decoder.predict(run.test)
-        decoded.attrs.update(feature_normalisation=settings.features.feature_normalisation)
-        decoded.save(path)
+        with stages.opened(decoder) as known:
+            stages.decode(known, test, path)
 
-    run.stages.run("decoded", made_from, [path], work)
-    return embeddings.Embeddings.load(path)
+    made_from = run.origin.decoded(run.origin.decoder(run.job.settings), test.stimulus_ids)
+    run.records.make("decoded", made_from, [path], work)
+    return Embeddings.load(path)
 
 
-def reconstruct(run: Run, decoded: embeddings.Embeddings) -> list[int]:
+def reconstruct(run: Run, decoded: Embeddings) -> list[int]:
     """Both arms; returns the stimuli that failed."""
-    settings = run.job.settings
-    made_from = fingerprint([run.inputs, settings.features, settings.decoding, decoded.stimulus_ids])
-    recon = ReconJob(decoded, run.models, settings, run.places, run.stages, made_from)
-    return reconstruct_arms(recon, run.progress)
+    return reconstruct_arms(ImageJob(decoded, run.models, run.job.settings, run.places, run.records), run.progress)
 
 
-def score(run: Run, stimulus_ids: np.ndarray) -> tuple[dict, pd.DataFrame]:
-    """Scores of both arms, as a summary and a table."""
-    settings = run.job.settings
-    return score_arms(run.places, run.subject.stimuli, run.models, (stimulus_ids, settings), run.progress)
-
-
-def contributions(run: Run, decoder: RidgeDecoder, stimulus_ids: np.ndarray) -> attribution.ContributionMaps:
-    """Product-measure contribution maps of the test stimuli, whose true targets are known."""
-    families = [run.subject.rois(name) for name in map_families(run.subject)]
-    test = run.test.subset(stimulus_ids)
+def contribution(run: Run, decoder: Path, stimulus_ids: list[int]) -> list[str]:
+    """Contribution maps of the test stimuli, whose true targets are known; returns the targets that have one."""
+    test, params = run.inputs.test.subset(stimulus_ids), run.job.settings.contribution
     run.progress(0, len(TARGETS), "contribution maps")
-    maps = attribution.map(decoder, test, families, _targets(run, "test", test), run.job.settings.contribution)
-    maps.save(run.places.folder, run.places.label)
+    targets = _targets(run, "test", test)
+    maps = stages.contribution(decoder, test, run.inputs.subject, targets, run.places, params)
     run.progress(len(TARGETS), len(TARGETS), "contribution maps")
-    return maps
+    return list(maps.volumes)
 
 
-def page(run: Run, decoder: RidgeDecoder, decoded: embeddings.Embeddings, found: tuple) -> ReportData:
-    """`sub-01.html` from what the stages found."""
-    summary, table, maps, failed = found
-    about = {
-        "training images": len(run.train.stimulus_ids),
-        "test images": len(run.test.stimulus_ids),
-        "trials per test image": float(np.mean(run.test.repeats)),
-        "voxels": run.train.data.shape[1],
-    }
+def page(run: Run, decoder: Path, targets: list[str], stimulus_ids: list[int], failed: list[int]) -> None:
+    """`sub-01.html` from what the stages made."""
+    job, inputs, places = run.job, run.inputs, run.places
     parts = PageParts(
-        subject=run.subject,
-        models=run.models,
-        places=run.places,
-        decoded=decoded,
-        summary=summary,
-        scores=table,
-        contribution=maps.table,
-        volumes=maps.volumes,
-        accuracy={target: fit.best_r2 for target, fit in decoder.accuracy.items()},
-        settings=run.job.settings,
-        facts=page_facts(run.job.subject, run.models, about),
-        notes=run.notes,
-        command=run.job.command,
+        embeddings=places.embeddings,
+        decoder=decoder,
+        scores=places.scores,
+        summary=places.summary,
+        table=places.contribution_table,
+        maps=[places.contribution(target) for target in targets],
+        settings=job.settings,
+        stimulus_ids=stimulus_ids,
         failed=failed,
+        counts=inputs.counts,
+        notes=inputs.notes,
+        command=job.command,
     )
-    return write_page(parts, run.stages, run.progress)
+    write_page(parts, inputs.subject, run.models, places, run.records, run.progress)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.core.base.recipe import OWN_SPACE, Source
+from napari_neuraldiffuser.core.base.recipe import OWN_SPACE, Recipe, Source
 from napari_neuraldiffuser.core.outputs.names import Derivatives
 from napari_neuraldiffuser.core.params import Settings
 
@@ -52,6 +52,20 @@ class Job:
         if self.n_stimuli is not None and self.n_stimuli < 2:
             raise UserError(f"--n-stimuli must be at least 2 (scores compare stimuli), got {self.n_stimuli}.")
 
+    @classmethod
+    def of(cls, recipe: Recipe, out_dir: Path, n_stimuli: int | None = None) -> "Job":
+        """The whole job of a recipe's source, settings and models."""
+        return cls(
+            Path(recipe.source.nsd_dir),
+            out_dir,
+            settings=recipe.settings,
+            models=recipe.models,
+            guide=recipe.guide or None,
+            device=recipe.device,
+            n_stimuli=n_stimuli,
+            source=recipe.source,
+        )
+
     @property
     def scans(self) -> Source:
         """`source`, or the one that `nsd_dir` and `subject` describe."""
@@ -60,7 +74,7 @@ class Job:
     @property
     def places(self) -> Derivatives:
         space = OWN_SPACE if self.scans.own else self.settings.betas.space
-        return Derivatives(Path(self.out_dir), self.subject, space)
+        return Derivatives(Path(self.out_dir), self.subject, space, self.settings.decoding.decoder)
 
     @property
     def work(self) -> Path:

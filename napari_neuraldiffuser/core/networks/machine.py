@@ -1,7 +1,10 @@
-"""What computes: another device, precision or library rounds differently, so all of it is part of what is cached."""
+"""What computes: devices, and all that rounds differently on another machine."""
 
+import gc
 import platform
 from typing import TYPE_CHECKING
+
+from napari_neuraldiffuser.core.base.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -24,3 +27,26 @@ def machine(models: "Models") -> list[str | int]:
 
     names = [device_name(models.device), str(models.device), str(models.dtype)]
     return [*names, torch.get_num_threads(), torch.__version__]
+
+
+def check_device(name: str) -> None:
+    """Raise UserError for a name that torch does not know, or a GPU that is not there beside others."""
+    import torch
+
+    n = torch.cuda.device_count()
+    known = ", ".join(["cpu", *(f"cuda:{k}" for k in range(n))])
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"device must be one of {known}, got {name!r}. Choose another.") from error
+    if device.type == "cuda" and n and (device.index or 0) >= n:
+        raise UserError(f"device must be one of {known}, got {name!r}. Choose another.")
+
+
+def free_memory() -> None:
+    """Collect what nothing refers to, and return a GPU's cached blocks."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

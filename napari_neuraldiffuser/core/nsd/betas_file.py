@@ -59,7 +59,7 @@ def betas_facts(path: str | Path, n_stimuli: int | None = None) -> dict[str, Any
 
 def dropped_notes(dropped: dict[str, int]) -> list[str]:
     """A sentence for every reason for which voxels were dropped."""
-    return [f"{n} voxels dropped: {why}." for why, n in dropped.items() if n]
+    return [f"{n} voxels dropped: {why} in at least one session." for why, n in dropped.items() if n]
 
 
 def _opened(path: str | Path) -> h5py.File:

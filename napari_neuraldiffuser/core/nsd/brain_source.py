@@ -11,7 +11,7 @@ import pandas as pd
 from napari_neuraldiffuser.core.base.contracts import SeenImages
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.nsd.betas import Betas, mask_voxels
-from napari_neuraldiffuser.core.nsd.selection import Selectable, select
+from napari_neuraldiffuser.core.nsd.selection import Selectable, parse, select
 from napari_neuraldiffuser.core.params import BetasParams
 
 
@@ -44,6 +44,33 @@ class BrainSource(Selectable):
     @abstractmethod
     def stimuli(self) -> SeenImages:
         """Images and captions by stimulus id."""
+
+    def beta_files(self, roi: str) -> list[Path]:
+        """The files that decide the betas of an ROI expression, label tables included."""
+        masks = [Path(term.name).expanduser() for term in parse(roi) if term.is_mask]
+        return [*self.response_files(), *masks, *self.region_files()]
+
+    @abstractmethod
+    def response_files(self) -> list[Path]:
+        """The files that betas are read from, and those that say what was shown when."""
+
+    @abstractmethod
+    def region_files(self) -> list[Path]:
+        """The files that say where regions are and what they are called."""
+
+    @abstractmethod
+    def stimulus_files(self) -> list[Path]:
+        """The files that decide images and captions."""
+
+    @abstractmethod
+    def mapped_families(self) -> list[str]:
+        """ROI families that contribution maps tell about.
+
+        Raises
+        ------
+        NSDError
+            If there is none.
+        """
 
     @property
     @abstractmethod

@@ -1,5 +1,6 @@
 """Own scans as a subject: single files that the user chooses, of any experiment."""
 
+import glob
 import re
 from functools import cached_property
 from pathlib import Path
@@ -113,6 +114,25 @@ class OwnScans(BrainSource):
             raise NSDError(f"roi must be one of {self.roi_names()}, got {name!r}.")
         inside = np.nan_to_num(read_mask(self.source.mask, open_betas(self.source.betas))) > 0
         return Rois(MASK, inside.astype(np.int32), {1: MASK}, self.affine)
+
+    def response_files(self) -> list[Path]:
+        """Betas, mask and trials."""
+        return [Path(file) for file in (self.source.betas, self.source.mask, self.source.trials)]
+
+    def region_files(self) -> list[Path]:
+        """The label volumes, and every table beside one that has its name."""
+        files = [p.parent.glob(glob.escape(p.name.split(".nii")[0]) + "*") for p in map(Path, self.source.rois)]
+        return sorted(path for beside in files for path in beside)
+
+    def stimulus_files(self) -> list[Path]:
+        """Captions, trials and pictures; labels may lie in folders of their own."""
+        pictures = sorted(p for p in Path(self.source.images).rglob("*") if p.is_file()) if self.source.images else []
+        tables = [Path(file) for file in (self.source.captions, self.source.trials) if file]
+        return [*tables, *pictures]
+
+    def mapped_families(self) -> list[str]:
+        """The label volumes, else the mask."""
+        return [name for name in self.roi_names() if name != MASK] or [MASK]
 
     @property
     def anatomy_file(self) -> Path | None:

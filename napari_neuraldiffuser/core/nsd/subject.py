@@ -21,6 +21,9 @@ from napari_neuraldiffuser.core.nsd.stimuli import Stimuli
 from napari_neuraldiffuser.core.nsd.volumes import check_grid, open_volume, read_volume
 from napari_neuraldiffuser.core.params import BetasParams
 
+MAPPED_FAMILIES = ("prf-visualrois", "floc-faces", "floc-bodies", "floc-places", "floc-words")
+"""Families of regions that contribution maps tell about."""
+
 
 class Subject(BrainSource):
     """A subject of an NSD folder; making one opens no large file.
@@ -100,6 +103,30 @@ class Subject(BrainSource):
         check_grid(f"ROI {name}", (rois.labels.shape, rois.affine), self._grid)
         return rois
 
+    def response_files(self) -> list[Path]:
+        """The design, every session, and which voxels are valid in it."""
+        sessions = self.layout.sessions()
+        return [self.layout.design, *sessions.values(), *map(self.layout.valid_session, sessions)]
+
+    def region_files(self) -> list[Path]:
+        """The volumes of the ROI folder and their label tables."""
+        tables = [path for name in self.roi_names() for path in self.layout.label_tables(name)]
+        return [*sorted(self.layout.roi_folder.glob("*.nii.gz")), *tables]
+
+    def stimulus_files(self) -> list[Path]:
+        """Images, captions, and which image is which."""
+        return [self.layout.stimuli, self.layout.captions, self.layout.stim_info]
+
+    def mapped_families(self) -> list[str]:
+        """Of `MAPPED_FAMILIES` those whose volumes are there."""
+        families = [name for name in MAPPED_FAMILIES if name in self.roi_names()]
+        if not families:
+            raise NSDError(
+                f"ROI volumes must be there for contribution maps, none of {', '.join(MAPPED_FAMILIES)} was found "
+                f"under {self.layout.root}. Copy NSD's roi folder of {self.name}."
+            )
+        return families
+
     @property
     def anatomy_file(self) -> Path:
         """T1 resampled to the betas' space."""
@@ -167,7 +194,7 @@ class Subject(BrainSource):
             self.affine,
             self.shape,
             self.params.space,
-            notes + [f"{count} voxels dropped: {why} in at least one session" for why, count in dropped.items()],
+            notes,
             dropped,
         )
 

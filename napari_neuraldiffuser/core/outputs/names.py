@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.recipe import ARMS
-from napari_neuraldiffuser.core.params import SPACES
+from napari_neuraldiffuser.core.params import SPACES, DecodingParams
 
 SHOWN = ("seen", "start")
 """Images beside the reconstructions that are none themselves."""
@@ -194,11 +194,14 @@ class Derivatives:
         NSD's name, `subj01`; files say `sub-01`.
     space : str
         Volume space of the betas.
+    decoder : str
+        Kind of decoder that decoded the embeddings.
     """
 
     out_dir: Path
     subject: str
     space: str = SPACES[0]
+    decoder: str = DecodingParams().decoder
 
     def _place(self, kind: str, **entities: object) -> Path:
         path = KINDS[kind].path.format(sub=self.label, space=self.space, **entities)
@@ -219,7 +222,7 @@ class Derivatives:
 
     @property
     def embeddings(self) -> Path:
-        return self._place("embeddings", decoder="ridge")
+        return self._place("embeddings", decoder=self.decoder)
 
     @property
     def recon(self) -> Path:

@@ -10,9 +10,8 @@ import torch
 from napari_neuraldiffuser.core import nsd
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.recipe import Source
-from napari_neuraldiffuser.core.engine import arms as study_arms
 from napari_neuraldiffuser.core.engine.calls import Study
-from napari_neuraldiffuser.core.engine.warm import stimulus_source
+from napari_neuraldiffuser.core.job import images, stages
 from napari_neuraldiffuser.core.params import TARGETS, ParamError
 from tests.support.study_cases import Log, call
 
@@ -117,7 +116,7 @@ def test_too_little_memory_is_the_users_to_mend(given, ready, monkeypatch, error
     def full(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(study_arms, "reconstruct_batch", full)
+    monkeypatch.setattr(images, "reconstruct_batch", full)
     with pytest.raises(UserError, match=r"cpu must have memory for 4 images .* smaller batch_size") as caught:
         call(ready, "reconstruct", given)
     assert caught.value.__context__ is None
@@ -130,7 +129,7 @@ def test_a_bug_is_no_users_error(given, ready, monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("shapes differ")
 
-    monkeypatch.setattr(study_arms, "reconstruct_batch", broken)
+    monkeypatch.setattr(images, "reconstruct_batch", broken)
     with pytest.raises(RuntimeError, match="shapes differ"):
         call(ready, "reconstruct", given)
 
@@ -138,8 +137,8 @@ def test_a_bug_is_no_users_error(given, ready, monkeypatch):
 def test_regions_and_anatomy_of_own_scans_do_not_decide_the_stimuli():
     own = Source(betas="b", mask="m", trials="t", images="i", captions="c")
     same = [replace(own, rois=("r",)), replace(own, anatomy="a"), replace(own, mask="n")]
-    assert {tuple(stimulus_source(source)) for source in same} == {tuple(stimulus_source(own))}
-    assert stimulus_source(replace(own, captions="d")) != stimulus_source(own)
+    assert {tuple(source.stimuli) for source in same} == {tuple(own.stimuli)}
+    assert replace(own, captions="d").stimuli != own.stimuli
 
 
 def test_contribution_is_that_of_the_job(given, ready):
@@ -161,8 +160,8 @@ def test_contribution_is_computed_once_and_again_for_other_params(given, ready, 
     from napari_neuraldiffuser.core.engine import maps as study_maps
 
     first = call(ready, "contribution", given)
-    calls, compute = [], study_maps._compute
-    monkeypatch.setattr(study_maps, "_compute", lambda *args: calls.append(1) or compute(*args))
+    calls, compute = [], stages.contribution
+    monkeypatch.setattr(stages, "contribution", lambda *args: calls.append(1) or compute(*args))
     assert call(ready, "contribution", given) == first
     assert not calls
     other = given.with_stage("contribution", given.settings.contribution.but(bootstrap=20))

@@ -54,8 +54,8 @@ def test_nothing_is_computed_twice(given, ready, monkeypatch, restarted):
     def never(*args, **kwargs):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(study_decoder.RidgeDecoder, "fit", never)
-    monkeypatch.setattr(study_decoder.RidgeDecoder, "predict", never)
+    monkeypatch.setattr(RidgeDecoder, "fit", never)
+    monkeypatch.setattr(RidgeDecoder, "predict", never)
     monkeypatch.setattr(embeddings, "encode", never)
     monkeypatch.setattr(nsd.Subject, "betas", never)
     if not restarted:
@@ -111,7 +111,7 @@ def test_a_session_that_was_written_again_is_read_again(given, ready, tmp_path):
 def test_what_another_machine_computed_is_computed_again(given, ready, monkeypatch):
     assert call(ready, "decode", given)["cached"]
     monkeypatch.setattr(study_decoder, "machine", lambda models: ["another GPU"])
-    monkeypatch.setattr(study_decoder.RidgeDecoder, "fit", lambda *a, **k: pytest.fail("fitted"))
+    monkeypatch.setattr(RidgeDecoder, "fit", lambda *a, **k: pytest.fail("fitted"))
     with pytest.raises(pytest.fail.Exception, match="fitted"):
         call(ready, "decode", given)
 
@@ -134,7 +134,7 @@ def test_a_saved_decoder_is_used_once_loaded(given, ready, tmp_path, monkeypatch
     wanted = call(ready, "decode", strong)["accuracy"]
     other = Study(tmp_path / "other")
     other.call("load_decoder", {"recipe": given.to_dict(), "path": str(path)}, Log().events)
-    monkeypatch.setattr(study_decoder.RidgeDecoder, "fit", lambda *a, **k: pytest.fail("fitted"))
+    monkeypatch.setattr(RidgeDecoder, "fit", lambda *a, **k: pytest.fail("fitted"))
     found = call(other, "decode", given)
     assert found["loaded"]
     assert found["decoder"] == str(path)

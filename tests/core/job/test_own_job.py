@@ -13,7 +13,7 @@ from PIL import Image
 from napari_neuraldiffuser import cli
 from napari_neuraldiffuser.core import nsd
 from napari_neuraldiffuser.core.base.recipe import Source
-from napari_neuraldiffuser.core.job.run import Job, map_families, prepare, run_subject
+from napari_neuraldiffuser.core.job.run import Job, prepare, run_subject
 from napari_neuraldiffuser.core.networks import embeddings
 from napari_neuraldiffuser.core.nsd.simulation import brain
 from napari_neuraldiffuser.core.outputs import validate as bids
@@ -124,7 +124,7 @@ def test_without_label_volumes_the_table_says_mask_and_anatomy_may_lack(source, 
     settings = Settings(
         betas=BetasParams(roi="mask", sessions="1"), diffusion=DiffusionParams(repeats=1, n_steps=2, cfg_scale=2.0)
     )
-    assert map_families(nsd.open_source(bare)) == ["mask"]
+    assert nsd.open_source(bare).mapped_families() == ["mask"]
     result = run_subject(Job(Path(), tmp_path, settings=settings, models=str(model_dir), n_stimuli=2, source=bare))
     assert result.page == tmp_path / "sub-07.html" and result.failed == []
     table = pd.read_csv(tmp_path / "sub-07" / "sub-07_contribution.tsv", sep="\t")
@@ -173,7 +173,7 @@ def test_stage_records_of_own_scans_follow_the_split_and_what_was_seen(source, m
 
 
 def test_families_of_an_nsd_subject_are_as_before(subject):
-    assert map_families(subject) == ["prf-visualrois", "floc-faces", "floc-bodies", "floc-places", "floc-words"]
+    assert subject.mapped_families() == ["prf-visualrois", "floc-faces", "floc-bodies", "floc-places", "floc-words"]
 
 
 @pytest.mark.parametrize(

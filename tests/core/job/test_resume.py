@@ -1,6 +1,6 @@
 import pytest
 
-from napari_neuraldiffuser.core.job.resume import Stages
+from napari_neuraldiffuser.core.job.resume import Records
 
 
 def stage(folder, made_from, text="x", resume=True, fail=False):
@@ -11,7 +11,7 @@ def stage(folder, made_from, text="x", resume=True, fail=False):
         if fail:
             raise KeyboardInterrupt
 
-    return Stages(folder / "records", resume).run("stage", made_from, [target], work)
+    return Records(folder / "records", resume).make("stage", made_from, [target], work)
 
 
 def test_a_complete_stage_is_skipped(tmp_path):

@@ -41,7 +41,7 @@ def test_inputs_and_outputs_say_what_they_are(cls):
 @pytest.mark.parametrize("cls", COMPUTING)
 def test_the_version_is_hashed_and_threads_and_gpu_are_not(cls):
     node = cls()
-    assert node.inputs.algorithm_version == base.ALGORITHM_VERSION
+    assert node.inputs.algorithm_version == base.VERSION
     before = node.inputs.get_hashval()[1]
     for name, value in {"num_threads": 3, "use_gpu": True}.items():
         if name in node.inputs.copyable_trait_names():

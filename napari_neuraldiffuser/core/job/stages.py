@@ -1,0 +1,108 @@
+"""The stages of a job that make embeddings and maps: files in, files out.
+
+The plain run, the Nipype nodes and the plugin's engine call these; what differs between them is where files lie, what
+is kept, and who is told of progress.  Images, scores and the page have modules of their own.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from napari_neuraldiffuser.core import attribution, decoding, nsd
+from napari_neuraldiffuser.core.base.contracts import SeenImages, StimulusIds
+from napari_neuraldiffuser.core.base.progress import Progress
+from napari_neuraldiffuser.core.networks import embeddings
+from napari_neuraldiffuser.core.networks.models import Models
+from napari_neuraldiffuser.core.outputs.names import Derivatives
+from napari_neuraldiffuser.core.params import ContributionParams, DecodingParams, FeatureParams
+
+
+def targets(
+    models: Models,
+    stimuli: SeenImages,
+    stimulus_ids: StimulusIds,
+    path: Path,
+    params: FeatureParams,
+    progress: Progress | None = None,
+) -> Path:
+    """Target embeddings of some stimuli; a file that a killed run left unfinished is continued.
+
+    Raises
+    ------
+    EmbeddingError
+        If an image has no caption.
+    """
+    embeddings.extract(models, stimuli, stimulus_ids, path, params, progress).close()
+    return path
+
+
+def fit(
+    train: nsd.Betas,
+    targets: Path,
+    path: Path,
+    params: DecodingParams,
+    progress: Progress | None = None,
+    names: Sequence[str] | None = None,
+) -> Path:
+    """Fit the decoder that the params name, to all targets or those of `names`, and save it.
+
+    Raises
+    ------
+    DecodingError
+        If a stimulus has no targets, a value is not finite, or there are too few stimuli.
+    """
+    with embeddings.TargetFile(targets) as rows:
+        decoding.new(params).fit(train, rows, progress, names).save(path)
+    return path
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[decoding.Decoder]:
+    """A saved decoder of any kind; the file that it streams its targets from is closed in the end."""
+    decoder = decoding.load(path)
+    try:
+        yield decoder
+    finally:
+        decoder.close()
+
+
+def decode(decoder: decoding.Decoder, test: nsd.Betas, path: Path, progress: Progress | None = None) -> Path:
+    """Embeddings of all of `test` at once: a product of matrices rounds differently with fewer rows.
+
+    Raises
+    ------
+    DecodingError
+        If the voxels are not those of the decoder.
+    """
+    decoder.predict(test, progress=progress).save(path)
+    return path
+
+
+def contribution(
+    decoder: Path,
+    test: nsd.Betas,
+    subject: nsd.BrainSource,
+    targets: Path | None,
+    places: Derivatives,
+    params: ContributionParams,
+    progress: Progress | None = None,
+) -> attribution.ContributionMaps:
+    """Contribution maps of test stimuli, written with their table to the subject's folder.
+
+    Without `targets`, the true embeddings of the stimuli, shares are of the prediction and not of what it explains.
+
+    Raises
+    ------
+    ContributionError
+        If stimuli have no targets, or a target equals the training mean.
+    """
+    families = [subject.rois(name) for name in subject.mapped_families()]
+    truth = embeddings.TargetFile(targets) if targets else None
+    try:
+        with opened(decoder) as known:
+            maps = attribution.map(known, test, families, truth, params, progress)
+    finally:
+        if truth is not None:
+            truth.close()
+    maps.save(places.folder, places.label)
+    return maps
