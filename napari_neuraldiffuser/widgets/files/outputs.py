@@ -44,7 +44,7 @@ class SubjectOutputs:
     pictures: dict[int, dict[tuple[str, int], Path]] = field(default_factory=dict)
 
     @property
-    def has_anything(self) -> bool:
+    def anything(self) -> bool:
         """Whether there is something to show."""
         return bool(self.maps or self.anatomy or self.regions or self.pictures)
 
@@ -67,16 +67,7 @@ def find_outputs(folder: str | Path) -> dict[str, SubjectOutputs]:
     OutputFolderError
         If there is none.
     """
-    folder = Path(folder)
-    candidates = [folder] if folder.name.startswith("sub-") else sorted(folder.glob("sub-*"))
-    subjects = [_subject(path) for path in candidates if path.is_dir()]
-    shown = {subject.label: subject for subject in subjects if subject.has_anything}
-    if not shown:
-        raise OutputFolderError(
-            f"folder must hold sub-XX with anat, recon or contribution maps, got {folder}. "
-            "Choose the output folder of neuraldiffuser demo or run."
-        )
-    return shown
+    return _subjects(folder, "anything", "sub-XX with anat, recon or contribution maps")
 
 
 def find_subjects(folder: str | Path) -> dict[str, SubjectOutputs]:
@@ -87,16 +78,19 @@ def find_subjects(folder: str | Path) -> dict[str, SubjectOutputs]:
     OutputFolderError
         If no contribution map is there.
     """
-    try:
-        mapped = {label: subject for label, subject in find_outputs(folder).items() if subject.maps}
-    except OutputFolderError:
-        mapped = {}
-    if not mapped:
+    return _subjects(folder, "maps", "sub-XX/sub-XX_space-*_target-*_contribution.nii.gz")
+
+
+def _subjects(folder: str | Path, having: str, what: str) -> dict[str, SubjectOutputs]:
+    folder = Path(folder)
+    candidates = [folder] if folder.name.startswith("sub-") else sorted(folder.glob("sub-*"))
+    subjects = {path.name: _subject(path) for path in candidates if path.is_dir()}
+    subjects = {label: subject for label, subject in subjects.items() if getattr(subject, having)}
+    if not subjects:
         raise OutputFolderError(
-            f"folder must hold sub-XX/sub-XX_space-*_target-*_contribution.nii.gz, got {folder}. "
-            "Choose the output folder of neuraldiffuser demo or run."
+            f"folder must hold {what}, got {folder}. Choose the output folder of neuraldiffuser demo or run."
         )
-    return mapped
+    return subjects
 
 
 def _subject(path: Path) -> SubjectOutputs:

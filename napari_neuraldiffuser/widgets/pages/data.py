@@ -12,7 +12,7 @@ from napari_neuraldiffuser.core.params import BetasParams, ParamError, default_o
 from napari_neuraldiffuser.widgets.files.layer_info import KEY
 from napari_neuraldiffuser.widgets.files.layers import add_layers
 from napari_neuraldiffuser.widgets.files.reader import LayerData
-from napari_neuraldiffuser.widgets.session.controls import Fold, ParamControls
+from napari_neuraldiffuser.widgets.session.controls import Fold, StageControls
 from napari_neuraldiffuser.widgets.session.engine import Task, error_text
 from napari_neuraldiffuser.widgets.session.panel import Panel
 from napari_neuraldiffuser.widgets.session.path_field import dropped
@@ -68,7 +68,7 @@ class DataPanel(Panel):
 
     def _build_more(self) -> None:
         self.more = Fold("More", "Volume space, version and preparation of the betas")
-        self.controls = ParamControls(BetasParams, MORE, MORE_LABELS)
+        self.controls = StageControls(self.session, "betas", MORE, MORE_LABELS)
         self.more.addWidget(self.controls)
         self.body.addWidget(self.more)
 
@@ -80,7 +80,6 @@ class DataPanel(Panel):
         self.roi.judged.connect(self.changed)
         self.sessions.changed.connect(lambda text: self._change_betas(sessions=text))
         self.sessions.judged.connect(self.changed)
-        self.controls.changed.connect(lambda: self._change_betas(**self.controls.values()))
         self.mask.drawn.connect(self.roi.choose)
         self.mask.failed.connect(self.fail)
         self.mask.told.connect(self.say)
@@ -140,7 +139,6 @@ class DataPanel(Panel):
         if self.roi.expression != betas.roi:
             self.roi.show_expression(betas.roi)
         self.sessions.show_text(betas.sessions)
-        self.controls.show_values(betas)
         self._show_facts()
         self.count.ask()
         self.changed()

@@ -7,10 +7,10 @@ from typing import Any
 from qtpy.QtWidgets import QFileDialog, QGroupBox, QVBoxLayout
 
 from napari_neuraldiffuser.core.base.recipe import Recipe, decoding_part, differences
-from napari_neuraldiffuser.core.params import DecodingParams, FeatureParams, ParamError
+from napari_neuraldiffuser.core.params import DecodingParams, FeatureParams
 from napari_neuraldiffuser.widgets.pages.decode_result import DecodeResult
 from napari_neuraldiffuser.widgets.pages.models_form import ModelsForm
-from napari_neuraldiffuser.widgets.session.controls import AlphasLine, Fold, Notice, ParamControls
+from napari_neuraldiffuser.widgets.session.controls import AlphasLine, Fold, Notice, StageControls
 from napari_neuraldiffuser.widgets.session.layouts import button, side_by_side
 from napari_neuraldiffuser.widgets.session.panel import Panel
 from napari_neuraldiffuser.widgets.session.session import default_recipe
@@ -38,8 +38,8 @@ class DecodePanel(Panel):
         self._shown: tuple[Recipe, dict[str, Any]] | None = None
         self._loaded: tuple[Any, str] | None = None
         self.models = ModelsForm()
-        self.features = ParamControls(FeatureParams, FEATURES, LABELS)
-        self.decoding = ParamControls(DecodingParams, DECODING, LABELS)
+        self.features = StageControls(self.session, "features", FEATURES, LABELS)
+        self.decoding = StageControls(self.session, "decoding", DECODING, LABELS)
         self.alphas = AlphasLine()
         self.result = DecodeResult()
         self._build_controls()
@@ -77,8 +77,6 @@ class DecodePanel(Panel):
 
     def _connect(self) -> None:
         self.models.changed.connect(self._models_chosen)
-        self.features.changed.connect(partial(self._stage_changed, "features", self.features))
-        self.decoding.changed.connect(partial(self._stage_changed, "decoding", self.decoding))
         self.alphas.changed.connect(self._alphas_typed)
         self.more.toggled.connect(self.changed)
         self.session.recipe_changed.connect(self._show_recipe)
@@ -119,13 +117,6 @@ class DecodePanel(Panel):
             self.session.change(models=models, guide=guide)
         self.changed()
 
-    def _stage_changed(self, stage: str, controls: ParamControls) -> None:
-        try:
-            self.session.change_stage(stage, controls.params(getattr(self.session.recipe.settings, stage)))
-        except ParamError as error:
-            self.fail(error)
-        self.changed()
-
     def _alphas_typed(self) -> None:
         if not self.alphas.problem():
             decoding = self.session.recipe.settings.decoding
@@ -134,8 +125,6 @@ class DecodePanel(Panel):
 
     def _show_recipe(self, recipe: Recipe) -> None:
         self.models.show_values(recipe.models, recipe.guide)
-        self.features.show_values(recipe.settings.features)
-        self.decoding.show_values(recipe.settings.decoding)
         self.alphas.show_alphas(recipe.settings.decoding.alphas)
         if self.session.decoded is None and self._shown is not None:
             former, decoded = self._shown

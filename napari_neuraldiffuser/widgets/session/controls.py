@@ -12,7 +12,6 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QDoubleSpinBox,
-    QFormLayout,
     QGridLayout,
     QLabel,
     QLineEdit,
@@ -24,6 +23,7 @@ from superqt.utils import signals_blocked
 
 from napari_neuraldiffuser.core.base.recipe import Recipe
 from napari_neuraldiffuser.core.params import DecodingParams, GuidanceParams, ParamError, Params
+from napari_neuraldiffuser.widgets.session.layouts import form
 from napari_neuraldiffuser.widgets.session.session import Session
 
 ERROR_STYLE, WARNING_STYLE = "color: #ff8a80;", "color: #ffb74d;"
@@ -55,10 +55,9 @@ class ParamControls(QWidget):
         known = {f.name: f for f in fields(cls)}
         offered = [name for name in names if not _has_one_choice(known[name])]
         self.controls = {name: LayerControls() if name == "layers" else control(known[name]) for name in offered}
-        layout = QFormLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        for name, widget in self.controls.items():
-            layout.addRow((labels or {}).get(name, name.replace("_", " ").capitalize()), widget)
+        texts = {name: name.replace("_", " ").capitalize() for name in offered} | (labels or {})
+        form(self, *((texts[name], widget) for name, widget in self.controls.items()))
+        for widget in self.controls.values():
             on_change(widget, self.changed.emit)
 
     def show_values(self, params: Params) -> None:
