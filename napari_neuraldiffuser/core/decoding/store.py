@@ -116,7 +116,9 @@ def _check_parts(parts: list[h5py.File], paths: Sequence[str | Path]) -> None:
     for part, where in zip(parts[1:], paths[1:], strict=True):
         other = part["decoder"]
         same = all(first.attrs.get(key) == other.attrs.get(key) for key in ("kind", "params"))
-        if not same or any(not np.array_equal(first[key], other[key]) for key in ("stimulus_ids", "beta_mean")):
+        # not every kind keeps them
+        kept = [key for key in ("stimulus_ids", "beta_mean") if key in first or key in other]
+        if not same or any(not np.array_equal(first[key], other[key]) for key in kept):
             raise DecodingError(f"decoders to join must be of the same betas and parameters, got others in {where}.")
 
 

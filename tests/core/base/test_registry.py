@@ -76,6 +76,12 @@ def test_a_decoder_of_another_kind_is_fitted_saved_joined_and_opened(problem, tm
         assert isinstance(opened, MeanDecoder) and opened.names == ("z", "c", "g02")
         np.testing.assert_allclose(opened.predict(test).z[0], targets.z.mean(0), rtol=1e-5)
         assert list(decoding.read_accuracy(tmp_path / "mean.h5")) == ["z", "c", "g02"]
+        for name in opened.names:
+            decoding.new(DecodingParams(decoder="mean")).fit(train, targets, names=[name]).save(tmp_path / f"{name}.h5")
+        decoding.join_decoders([tmp_path / f"{name}.h5" for name in ("g02", "c", "z")], tmp_path / "joined.h5")
+        joined = decoding.load(tmp_path / "joined.h5")
+        assert joined.names == opened.names
+        np.testing.assert_array_equal(joined.predict(test)["g02"], opened.predict(test)["g02"])
     with pytest.raises(DecodingError, match="of a kind among .*, got 'mean'. Fit one anew."):
         decoding.load(tmp_path / "mean.h5")
 
