@@ -14,6 +14,9 @@ from napari_neuraldiffuser.core.base.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+"""Endings of the picture files that are read, in lower case."""
+
 
 class OutputError(UserError, OSError):
     """An output folder or file cannot be written; the message names it and the remedy."""

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.files import IMAGE_SUFFIXES
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.evaluation.scores import Encoder, Scores, evaluate, scores_table, summarise
 from napari_neuraldiffuser.core.outputs.names import SHOWN, entity
 from napari_neuraldiffuser.core.params import EvaluationParams
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 Arms = dict[str, dict[Path, dict[int, Path]]]  # arm -> seen image -> repeat -> reconstruction
 
 
@@ -90,9 +90,13 @@ def evaluate_folders(
 
 
 def _image_files(folder: str | Path, name: str) -> list[Path]:
-    files = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    files = sorted(
+        p for p in Path(folder).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")
+    )
     if not files:
-        raise ImageFolderError(f"{name} must be a folder with images ({', '.join(sorted(SUFFIXES))}), got {folder}.")
+        raise ImageFolderError(
+            f"{name} must be a folder with images ({', '.join(sorted(IMAGE_SUFFIXES))}), got {folder}."
+        )
     return files
 
 

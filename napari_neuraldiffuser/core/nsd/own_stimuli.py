@@ -9,10 +9,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from napari_neuraldiffuser.core.base.contracts import SeenImages, StimulusIds
-from napari_neuraldiffuser.core.base.files import file_digest
+from napari_neuraldiffuser.core.base.files import IMAGE_SUFFIXES, file_digest
 from napari_neuraldiffuser.core.nsd.errors import NSDError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MAX_SIDE = 512
 """Larger images are reduced: the networks see at most this, and a thousand photographs would fill the memory."""
 
@@ -124,7 +123,7 @@ class OwnStimuli(SeenImages):
             )
         index: dict[str, list[Path]] = {}
         for path in sorted(folder.rglob("*")):
-            if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
                 inside = path.relative_to(folder)
                 for name in (inside.as_posix(), inside.with_suffix("").as_posix()):
                     index.setdefault(name, []).append(path)

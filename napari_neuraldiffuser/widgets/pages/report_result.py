@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_neuraldiffuser.core.base.progress import Progress
+from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.outputs.names import KINDS
 from napari_neuraldiffuser.widgets.files.reader import LayerData
 
@@ -60,7 +61,7 @@ def score_rows(summary: dict[str, Any]) -> list[ScoreRow]:
     """Rows of `evaluation.summarise`, in its order."""
     from napari_neuraldiffuser.core.evaluation.metric import label  # imports pandas
 
-    arms = {arm: summary.get("arms", {}).get(arm, {}) for arm in ("unguided", "guided")}
+    arms = {arm: summary.get("arms", {}).get(arm, {}) for arm in ARMS}
     paired, definitions = summary.get("paired", {}), summary.get("protocol", {}).get("metrics", {})
     rows = []
     for metric in dict.fromkeys([*arms["unguided"], *arms["guided"]]):

@@ -7,6 +7,7 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSlider, QWidget
 from superqt import QFlowLayout
 
+from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.widgets.run.pictures import ImageCell
 from napari_neuraldiffuser.widgets.run.record import Run
 from napari_neuraldiffuser.widgets.run.score_table import mean_text, score_text
@@ -14,7 +15,6 @@ from napari_neuraldiffuser.widgets.session.layouts import side_by_side, stacked
 
 SIDE = 104
 SIDES = (64, 320)
-ORDER = ("unguided", "guided")
 MANY = 20
 """Repeats that are shown of one arm; more are in the run's folder."""
 
@@ -67,7 +67,7 @@ class Gallery(QWidget):
         self.empty = QLabel("", wordWrap=True, alignment=Qt.AlignmentFlag.AlignCenter)
         self.empty.setStyleSheet("color: gray; padding: 24px;")
         layout = stacked(self, self._build_top(), self.empty)
-        for name in ("given", *ORDER, *(f"before, {arm}" for arm in ORDER)):
+        for name in ("given", *ARMS, *(f"before, {arm}" for arm in ARMS)):
             self.rows[name] = images = ImageRow(name)
             images.setVisible(False)
             layout.addWidget(images)
@@ -122,13 +122,13 @@ class Gallery(QWidget):
             self._show("given", "seen | start", [run.seen[k], run.start[k]], given, ("", ""))
         else:
             self.rows["given"].setVisible(False)
-        for arm in ORDER:
+        for arm in ARMS:
             self._show_arm(arm, arm, run)
         self._show_before(before)
 
     def _show_before(self, before: Run | None) -> None:
         self.before = before
-        for arm in ORDER:
+        for arm in ARMS:
             name = f"before, {arm}"
             if before is None:
                 self.rows[name].setVisible(False)

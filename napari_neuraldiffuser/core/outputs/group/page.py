@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from napari_neuraldiffuser.core.base.files import file_digest
+from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.evaluation.metric import label, main_figures
 from napari_neuraldiffuser.core.outputs.group.inputs import KIND, SubjectResult
 from napari_neuraldiffuser.core.outputs.report.page import SHARE_TEXT, write_template
@@ -97,7 +98,7 @@ def _link(subject: SubjectResult) -> str:
 
 def _summary_row(summary: dict[str, Any], metric: str) -> dict[str, Any]:
     """One score of both arms over subjects, and their paired difference."""
-    arms = {arm: summary["arms"].get(arm, {}).get(metric, {}) for arm in ("unguided", "guided")}
+    arms = {arm: summary["arms"].get(arm, {}).get(metric, {}) for arm in ARMS}
     paired = summary["paired"].get(metric, {})
     return {
         "metric": metric,
@@ -167,7 +168,7 @@ def _heats(shares: pd.DataFrame) -> dict[str, Any]:
 
 def dot_plot(subjects: Sequence[SubjectResult], metrics: list[str], summary: dict[str, Any]) -> str | None:
     """Every subject's unguided and guided mean, joined by a line; one panel per metric."""
-    arms = [arm for arm in ("unguided", "guided") if any(arm in s.summary["arms"] for s in subjects)]
+    arms = [arm for arm in ARMS if any(arm in s.summary["arms"] for s in subjects)]
     if not arms or not metrics:
         return None
     from matplotlib.figure import Figure

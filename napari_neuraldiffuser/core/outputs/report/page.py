@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from napari_neuraldiffuser.core.base.files import atomic_path
+from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.evaluation.metric import label, main_figures
 from napari_neuraldiffuser.core.outputs.report.parts import data_uri, heat_tables, paired_plot, png_uri, score_cells
 
@@ -128,7 +129,7 @@ def _card(summary: dict[str, Any], metric: str) -> dict[str, Any]:
         "name": label(metric),
         "unguided": _number(arms.get("unguided", {}).get("mean")),
         "guided": _number(arms.get("guided", {}).get("mean")),
-        "spread": {arm: _spread(arms.get(arm, {}).get("se")) for arm in ("unguided", "guided")},
+        "spread": {arm: _spread(arms.get(arm, {}).get("se")) for arm in ARMS},
         "difference": difference,
         "se": se,
         "worse": paired.get("worse"),
