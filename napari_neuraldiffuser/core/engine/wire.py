@@ -2,7 +2,7 @@
 
 import json
 import struct
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ class WireError(OSError):
     """The other side closed the pipe in the middle of a message, or wrote something that is none."""
 
 
-def send(stream: BinaryIO, message: dict[str, Any]) -> None:
+def send(stream: IO[bytes], message: dict[str, Any]) -> None:
     """Write one message: JSON values, and NumPy arrays at its top level."""
     arrays = {key: np.asarray(v, order="C") for key, v in message.items() if isinstance(v, np.ndarray)}
     plain = {key: value for key, value in message.items() if key not in arrays}
@@ -27,7 +27,7 @@ def send(stream: BinaryIO, message: dict[str, Any]) -> None:
     stream.flush()
 
 
-def receive(stream: BinaryIO) -> dict[str, Any] | None:
+def receive(stream: IO[bytes]) -> dict[str, Any] | None:
     """Read one message; None where the other side has closed the pipe between messages.
 
     Raises
@@ -49,7 +49,7 @@ def receive(stream: BinaryIO) -> dict[str, Any] | None:
     return plain
 
 
-def _exactly(stream: BinaryIO, n: int) -> bytes:
+def _exactly(stream: IO[bytes], n: int) -> bytes:
     if n > LONGEST:
         raise WireError(f"a part of a message must be at most {LONGEST} bytes, got {n}")
     data = stream.read(n)

@@ -7,7 +7,7 @@ from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.outputs.names import KINDS
 from napari_neuraldiffuser.core.params import SPACES, TARGETS
-from napari_neuraldiffuser.widgets.files.layer_info import about, nsd_source
+from napari_neuraldiffuser.widgets.files.layer_info import LayerData, about, nsd_source
 from napari_neuraldiffuser.widgets.files.layers import (
     SHOWN_FAMILY,
     anatomy_layer,
@@ -17,7 +17,6 @@ from napari_neuraldiffuser.widgets.files.layers import (
     roi_layer,
 )
 from napari_neuraldiffuser.widgets.files.outputs import SubjectOutputs, find_outputs, region_names, subject_folders
-from napari_neuraldiffuser.widgets.files.reader import LayerData
 from napari_neuraldiffuser.widgets.files.view import prepare_current_viewer
 
 OWN_KINDS = ("map", "regions", "image", "shown")
@@ -67,7 +66,7 @@ def is_output(path: str | Path) -> bool:
     return any(KINDS[kind].find(folder) for folder in subject_folders(path) for kind in OWN_KINDS)
 
 
-def read_nsd(path: str | list[str]) -> list[LayerData]:
+def read_nsd(path: str | Path | list[str]) -> list[LayerData]:
     """Anatomy and regions of the first subject of an NSD folder.
 
     Raises
@@ -75,11 +74,13 @@ def read_nsd(path: str | list[str]) -> list[LayerData]:
     FolderError
         If there is neither an anatomy nor a region.
     """
-    path = Path(path if isinstance(path, (str, Path)) else path[0])
-    sources = nsd_subjects(path)
+    folder = Path(path[0] if isinstance(path, list) else path)
+    sources = nsd_subjects(folder)
     if not sources:
-        raise FolderError(f"folder must hold nsddata/ppdata/subjXX, got {path}. Choose the folder that holds nsddata.")
-    layers, notes = nsd_layers(sources[0], _space(path, sources[0]), FIRST_FAMILIES)
+        raise FolderError(
+            f"folder must hold nsddata/ppdata/subjXX, got {folder}. Choose the folder that holds nsddata."
+        )
+    layers, notes = nsd_layers(sources[0], _space(folder, sources[0]), FIRST_FAMILIES)
     _tell_others(sources[0].subject, [source.subject for source in sources[1:]])
     _tell(notes)
     prepare_current_viewer()
@@ -124,7 +125,7 @@ def nsd_layers(source: Source, space: str, families: tuple[str, ...] = FAMILIES)
     return layers, notes
 
 
-def read_output(path: str | list[str]) -> list[LayerData]:
+def read_output(path: str | Path | list[str]) -> list[LayerData]:
     """Anatomy, regions, contributions and pictures of the first subject of an output folder."""
     path = path if isinstance(path, (str, Path)) else path[0]
     subjects = find_outputs(path)

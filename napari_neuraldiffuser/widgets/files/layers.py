@@ -9,10 +9,11 @@ from nibabel.affines import apply_affine
 
 from napari_neuraldiffuser.core.nsd.rois import Rois
 from napari_neuraldiffuser.core.outputs.report.slices import POSITIVE
-from napari_neuraldiffuser.widgets.files.layer_info import KEY, about, kind_of
+from napari_neuraldiffuser.widgets.files.layer_info import LayerData, about, kind_of
 from napari_neuraldiffuser.widgets.files.outputs import SubjectOutputs
-from napari_neuraldiffuser.widgets.files.reader import AXIS_LABELS, LayerData, ReadError, read_volume, volume_layer
+from napari_neuraldiffuser.widgets.files.reader import AXIS_LABELS, ReadError, read_volume, volume_layer
 from napari_neuraldiffuser.widgets.files.view import finish, place_camera
+from napari_neuraldiffuser.widgets.session.state import KEY
 
 if TYPE_CHECKING:
     import napari
@@ -63,7 +64,7 @@ def contribution_layer(path: Path, target: str, output: str | Path = "") -> Laye
     data, keywords, _ = read_volume(path)
     data = np.nan_to_num(np.asarray(data, dtype=np.float32))
     # a map without a positive value has nothing to show, but a layer needs two distinct limits
-    largest = max(float(data.max(initial=0.0)), np.finfo(np.float32).tiny)
+    largest = max(float(data.max(initial=0.0)), float(np.finfo(np.float32).tiny))
     look = {"colormap": transparent_below(), "contrast_limits": (THRESHOLD * largest, largest)}
     keywords["metadata"][KEY] = about("contribution", output=output or Path(path).absolute().parents[1], target=target)
     return data, {**keywords, "name": f"contribution {target}", **look}, "image"

@@ -15,8 +15,9 @@ from nibabel.spaces import vox2out_vox
 from nibabel.spatialimages import HeaderDataError, ImageDataError
 
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.widgets.files.layer_info import KEY, LayerData, about_file, reversed_axes
+from napari_neuraldiffuser.widgets.files.layer_info import LayerData, about_file, reversed_axes
 from napari_neuraldiffuser.widgets.files.view import prepare_current_viewer
+from napari_neuraldiffuser.widgets.session.state import KEY
 
 if TYPE_CHECKING:
     import dask.array
@@ -163,7 +164,7 @@ def _open(path: str | Path, **options: Any) -> nib.spatialimages.SpatialImage:
         image = nib.load(path, **options)
     except DAMAGED as error:
         raise ReadError(f"{path} must be a NIfTI file, got: {error}. Check the path and the file.") from error
-    if not hasattr(image, "affine") or image.ndim not in (3, 4) or 0 in image.shape:
+    if not isinstance(image, nib.spatialimages.SpatialImage) or image.ndim not in (3, 4) or 0 in image.shape:
         raise ReadError(
             f"{path} must be a 3D or 4D volume, got shape {getattr(image, 'shape', None)}. Choose one with 3 or 4 axes."
         )
@@ -206,7 +207,8 @@ def is_label_volume(image: nib.spatialimages.SpatialImage, data: np.ndarray) -> 
     """
     if data.ndim != 3:
         return False
-    if image.header.get("intent_code", 0) == 1002:  # NIFTI_INTENT_LABEL
+    header: Any = image.header
+    if header.get("intent_code", 0) == 1002:  # NIFTI_INTENT_LABEL
         return True
     if data.dtype.kind == "f" and not np.array_equal(data, np.rint(data)):
         return False

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.widgets.files.layer_info import KEY, kind_of
-from napari_neuraldiffuser.widgets.session.state import preferences
+from napari_neuraldiffuser.widgets.files.layer_info import kind_of
+from napari_neuraldiffuser.widgets.session.state import KEY, preferences
 
 if TYPE_CHECKING:
     import napari

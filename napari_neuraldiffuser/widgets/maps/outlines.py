@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_neuraldiffuser.widgets.files.layer_info import KEY, OWN, keeping_active, own_layer, own_layers
+from napari_neuraldiffuser.widgets.files.layer_info import OWN, keeping_active, own_layer, own_layers
 from napari_neuraldiffuser.widgets.maps.subject_maps import Family, family_of_layer, plain
+from napari_neuraldiffuser.widgets.session.state import KEY
 
 if TYPE_CHECKING:
     import napari

@@ -147,5 +147,6 @@ class RegionControls(QWidget):
 
 def number(value: object, otherwise: float) -> float:
     """A finite number, whatever was stored."""
-    usable = isinstance(value, (int, float)) and abs(value) < 1e6  # false for NaN as well
-    return float(value) if usable else otherwise
+    if isinstance(value, (int, float)) and abs(value) < 1e6:  # false for NaN as well
+        return float(value)
+    return otherwise

@@ -11,8 +11,9 @@ from superqt.utils import signals_blocked
 
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import Recipe, decoding_part, differences
+from napari_neuraldiffuser.widgets.files.layer_info import LayerData
 from napari_neuraldiffuser.widgets.files.outputs import find_subjects
-from napari_neuraldiffuser.widgets.files.reader import LayerData, ReadError, read_volume
+from napari_neuraldiffuser.widgets.files.reader import ReadError, read_volume
 from napari_neuraldiffuser.widgets.maps.subject_maps import SubjectMaps, read_subject
 from napari_neuraldiffuser.widgets.session.controls import Notice
 from napari_neuraldiffuser.widgets.session.layouts import button, form, side_by_side

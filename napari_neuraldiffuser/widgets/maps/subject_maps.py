@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import nibabel as nib
 import numpy as np
@@ -18,9 +18,10 @@ from nibabel.affines import apply_affine
 
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.params import TARGETS
-from napari_neuraldiffuser.widgets.files.layer_info import KEY, reversed_axes
+from napari_neuraldiffuser.widgets.files.layer_info import reversed_axes
 from napari_neuraldiffuser.widgets.files.outputs import OutputFolderError, SubjectOutputs, region_names
 from napari_neuraldiffuser.widgets.files.reader import ReadError, read_volume, volume_layer
+from napari_neuraldiffuser.widgets.session.state import KEY
 
 if TYPE_CHECKING:
     import napari
@@ -68,7 +69,8 @@ class Volume:
     def index(self, place: npt.ArrayLike) -> tuple[int, int, int] | None:
         """File index of the voxel at a place, None outside the volume."""
         (nearest,), (inside,) = self.indices(place)
-        return tuple(int(i) for i in nearest) if inside else None
+        i, j, k = nearest.tolist()
+        return (i, j, k) if inside else None
 
     def centre(self, index: Sequence[int]) -> np.ndarray:
         """Give the place of a voxel's centre."""
@@ -123,7 +125,7 @@ class Family:
         present = self._slices[axis]
         if not 0 <= i < present.shape[1]:
             return set()
-        return {self.names[k] for k in np.flatnonzero(present[:, i]) if k in self.names and k > 0}
+        return {self.names[k] for k in np.flatnonzero(present[:, i]).tolist() if k in self.names and k > 0}
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,9 @@ def read_subject(outputs: SubjectOutputs, progress: Progress) -> SubjectMaps:
     """
     targets = sorted(outputs.maps, key=lambda t: TARGETS.index(t) if t in TARGETS else len(TARGETS))
     total = len(targets) + len(outputs.regions)
-    maps, families, notes = {}, {}, []
+    maps: dict[str, Volume] = {}
+    families: dict[str, Family] = {}
+    notes: list[str] = []
     for target in targets:
         progress(len(maps), total, "reading maps")
         maps[target] = read_map(outputs.maps[target])
@@ -206,7 +210,7 @@ def read_map(path: str | Path) -> Volume:
 def open_volume(path: str | Path) -> nib.spatialimages.SpatialImage:
     """The image of a 3D file that the reader could read; ReadError for any other."""
     read_volume(path)
-    image = nib.load(path)
+    image = cast(nib.spatialimages.SpatialImage, nib.load(path))  # read_volume takes no other
     if image.ndim != 3:
         raise ReadError(f"{path} must be a 3D volume, got shape {image.shape}. Choose an output folder of a run.")
     return image

@@ -9,13 +9,13 @@ from qtpy.QtWidgets import QLabel
 
 from napari_neuraldiffuser.core.base.recipe import Recipe, Source
 from napari_neuraldiffuser.core.params import BetasParams, ParamError, default_of
-from napari_neuraldiffuser.widgets.files.layer_info import KEY
+from napari_neuraldiffuser.widgets.files.layer_info import LayerData
 from napari_neuraldiffuser.widgets.files.layers import add_layers
-from napari_neuraldiffuser.widgets.files.reader import LayerData
 from napari_neuraldiffuser.widgets.session.controls import Fold, StageControls
 from napari_neuraldiffuser.widgets.session.engine import Task, error_text
 from napari_neuraldiffuser.widgets.session.panel import Panel
 from napari_neuraldiffuser.widgets.session.path_field import dropped
+from napari_neuraldiffuser.widgets.session.state import KEY
 from napari_neuraldiffuser.widgets.session.worker import ThreadTask
 from napari_neuraldiffuser.widgets.source.form import SampleButton, SourceForm, description_text, source_text
 from napari_neuraldiffuser.widgets.source.layers import Read, missing_layers, read_source

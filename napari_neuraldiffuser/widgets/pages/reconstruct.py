@@ -45,6 +45,7 @@ class ReconstructPanel(Panel):
 
     name = "reconstruct"
     run_text = "Run"
+    form: ReconForm
 
     def build(self) -> None:
         self.current: Run | None = None

@@ -7,7 +7,7 @@ from typing import Any
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.outputs.names import KINDS
-from napari_neuraldiffuser.widgets.files.reader import LayerData
+from napari_neuraldiffuser.widgets.files.layer_info import LayerData
 
 WRITTEN = [["summary"], ["scores"], ["embeddings"], ["image"], ["map"], ["shares"], ["anatomy", "regions"], ["failed"]]
 """What is listed of a subject's files beside its page."""
@@ -66,10 +66,10 @@ def score_rows(summary: dict[str, Any]) -> list[ScoreRow]:
     rows = []
     for metric in dict.fromkeys([*arms["unguided"], *arms["guided"]]):
         difference = paired.get(metric, {})
-        texts = [mean_se(arms[arm].get(metric, {})) for arm in arms]
+        unguided, guided = (mean_se(arms[arm].get(metric, {})) for arm in arms)
         clear = abs(difference.get("mean") or 0.0) > 2 * (difference.get("se") or float("inf"))
         definition = definitions.get(metric, metric)
-        rows.append(ScoreRow(label(metric), definition, *texts, mean_se(difference, "+"), clear))
+        rows.append(ScoreRow(label(metric), definition, unguided, guided, mean_se(difference, "+"), clear))
     return rows
 
 

@@ -166,7 +166,8 @@ class Gallery(QWidget):
 
     def shown_images(self) -> dict[str, np.ndarray]:
         """Name to image (H, W, 3) of everything that the run has of every stimulus, for files."""
-        run, named = self.run, {}
+        run = self.run
+        named: dict[str, np.ndarray] = {}
         if run is None:
             return named
         for k, stimulus in enumerate(run.stimulus_ids):

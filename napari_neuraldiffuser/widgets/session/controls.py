@@ -65,7 +65,7 @@ class ParamControls(QWidget):
         before = self.values()
         with signals_blocked(self):
             for name, widget in self.controls.items():
-                if isinstance(widget, LayerControls):
+                if isinstance(widget, LayerControls) and isinstance(params, GuidanceParams):
                     widget.show_layers(params.layers, params.layer_weights)
                 else:
                     set_value(widget, getattr(params, name))
@@ -190,7 +190,8 @@ def control(f: Field) -> QWidget:
         widget = _number(f)
     else:
         widget = QLineEdit()
-    set_value(widget, f.default)
+    default: Any = f.default
+    set_value(widget, default)
     widget.setToolTip(meta["help"])
     return widget
 
@@ -215,7 +216,7 @@ def _number(f: Field) -> QSpinBox | QDoubleSpinBox:
 
 def set_value(widget: QWidget, value: Value) -> None:
     """Show `value` in a control: as its text, its choice, its tick or its number, whichever Qt says is the user's."""
-    if isinstance(widget, Ticks):
+    if isinstance(widget, Ticks) and isinstance(value, tuple):
         widget.show_taken(value)
     else:
         widget.metaObject().userProperty().write(widget, value)

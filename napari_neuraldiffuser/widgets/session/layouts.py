@@ -1,10 +1,11 @@
 """How widgets stand beside and below each other: all panels use these few shapes, without a margin of their own."""
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QLayout, QPushButton, QVBoxLayout, QWidget
 
-Part = QWidget | QLayout
+Part: TypeAlias = QWidget | QLayout
 
 
 def side_by_side(*parts: Part, wide: int | None = None) -> QHBoxLayout:

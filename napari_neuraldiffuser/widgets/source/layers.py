@@ -7,9 +7,9 @@ from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.widgets.files.folders import nsd_layers
-from napari_neuraldiffuser.widgets.files.layer_info import KEY, about
+from napari_neuraldiffuser.widgets.files.layer_info import LayerData, about
 from napari_neuraldiffuser.widgets.files.layers import anatomy_layer, roi_layer
-from napari_neuraldiffuser.widgets.files.reader import LayerData
+from napari_neuraldiffuser.widgets.session.state import KEY
 
 if TYPE_CHECKING:
     import napari
