@@ -1,6 +1,6 @@
 """What the window's thread does while the demo decodes and reconstructs, in a real window with the real engine.
 
-Between two ticks of a 5 ms timer the window's thread computes for some tens of milliseconds at most; the limit that is
+Between two ticks of a 5 ms timer the window's thread computes for a tenth of a second at most; the limit that is
 asserted is a wide one of its processor time, which no other process on the machine lengthens.  Times on the clock, and
 how late a process that only sleeps woke meanwhile, are printed; benchmarks/napari_plugin.py measures them.  Drawing the
 window without a graphics card, and making layers, is napari's own time.
@@ -10,9 +10,9 @@ import pytest
 
 from tests.support.window.real_window import MISSING, has_display, play
 
-pytestmark = [pytest.mark.serial, pytest.mark.skipif(not has_display(), reason=MISSING)]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not has_display(), reason=MISSING)]
 LIMIT = 0.5
-"""Seconds of the window's thread between two ticks, without drawing: five times what was ever measured."""
+"""Seconds of the window's thread between two ticks, without drawing: 0.11 at most on two cores with a load of 8."""
 PHASES = {"decode", "decode again", "reconstruct", "reconstruct beside"}
 SLOW_TO_IMPORT = ["torch", "diffusers", "transformers", "scipy.ndimage", "skimage", "nilearn"]
 
