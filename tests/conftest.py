@@ -61,6 +61,15 @@ def model_dir(inputs):
     return Path(inputs.models)
 
 
+@pytest.fixture(scope="session")
+def whole_job(nsd_dir, model_dir, tmp_path_factory):
+    """A finished run of the small subject through the command line: not to be changed."""
+    from tests.support.shared import shared
+    from tests.support.whole_job import WholeJob, run_whole_job
+
+    return WholeJob(shared(tmp_path_factory, "whole-job", lambda folder: run_whole_job(folder, nsd_dir, model_dir)))
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     """Random test data are the same in every run and in every order of tests."""

@@ -1,6 +1,7 @@
 """The whole job on a small simulated subject with small random models, through the command line."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,7 @@ from napari_neuraldiffuser import cli
 from napari_neuraldiffuser.core.job import images as recon_files
 from napari_neuraldiffuser.core.outputs import validate as bids
 from napari_neuraldiffuser.core.params import TARGETS
-
-OPTIONS = "--guidance demo --n-stimuli 3 --repeats 2 --n-steps 6 --batch-size 2".split()
+from tests.support.whole_job import OPTIONS
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +26,9 @@ def command(nsd_dir, model_dir):
 
 
 @pytest.fixture(scope="module")
-def finished(command, tmp_path_factory):
-    """An undisturbed run."""
-    out = tmp_path_factory.mktemp("out")
-    assert command(out) == 0
-    return out
+def finished(whole_job, tmp_path_factory):
+    """An undisturbed run, to be used again."""
+    return Path(shutil.copytree(whole_job.out, tmp_path_factory.mktemp("finished") / "out"))
 
 
 def recons(out: Path) -> dict[str, np.ndarray]:
@@ -123,8 +121,6 @@ def test_an_interrupted_run_continues_to_the_same_bits(finished, command, tmp_pa
 
 @pytest.mark.slow
 def test_a_changed_parameter_is_computed_anew(finished, command, tmp_path):
-    import shutil
-
     shutil.copytree(finished, tmp_path / "out")
     assert command(tmp_path / "out", "--seed", "1") == 0
     before, after = recons(finished), recons(tmp_path / "out")

@@ -6,15 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from napari_neuraldiffuser import cli
 from napari_neuraldiffuser.core.base.recipe import ARMS
-from napari_neuraldiffuser.core.nsd import simulate
 from napari_neuraldiffuser.core.outputs import names
 from napari_neuraldiffuser.core.outputs import validate as bids
 from napari_neuraldiffuser.core.outputs.group import write as group
 from napari_neuraldiffuser.core.outputs.names import SHOWN, Derivatives
 from napari_neuraldiffuser.core.outputs.sidecars import Facts, write_sidecars
-from napari_neuraldiffuser.core.params import SimulationParams
 from tests.support.output_tree import change, job_of, write_raw, write_subject
 
 EMBEDDINGS = "sub-01/sub-01_desc-ridge_embeddings.json"
@@ -160,19 +157,11 @@ def test_an_empty_folder_lacks_its_description(tmp_path):
     assert bids.check(tmp_path) == ["dataset_description.json: must be there and be a JSON object."]
 
 
-def test_what_the_command_writes_is_as_declared(tmp_path):
+def test_what_the_command_writes_is_as_declared(whole_job):
     """A whole run of a small simulated subject with small random models."""
-    from tests.support.small_models import save_small_models
-
-    simulate.write_subjects(tmp_path / "nsd", SimulationParams(n_sessions=1, n_test=8, train_repeats=3, image_size=32))
-    save_small_models(tmp_path / "models")
-    options = "--guidance demo --n-stimuli 3 --repeats 2 --n-steps 6 --batch-size 2".split()
-    command = ["run", str(tmp_path / "nsd"), str(tmp_path / "out"), "participant", "--models", str(tmp_path / "models")]
-    assert cli.main([*command, *options]) == 0
-    assert bids.check(tmp_path / "out") == []
-    assert cli.main(["run", str(tmp_path / "nsd"), str(tmp_path / "out"), "group"]) == 0
-    assert bids.check(tmp_path / "out") == []
-    told = [p for p in (tmp_path / "out").rglob("*.json") if "work" not in p.parts and str(tmp_path) in p.read_text()]
+    out = whole_job.out
+    assert bids.check(out) == []
+    told = [p for p in out.rglob("*.json") if "work" not in p.parts and str(out.parents[1]) in p.read_text()]
     assert told == []
-    said = json.loads((tmp_path / "out" / EMBEDDINGS).read_text())
+    said = json.loads((out / EMBEDDINGS).read_text())
     assert said["Model"] == "models" and len(said["ModelDigest"]) == 64
