@@ -217,28 +217,6 @@ def test_a_bad_setting_stops_the_install_with_its_sentence(small, clean, tmp_pat
 # ---- the real sources: sdist, the wheel from it, and what it computes ------------------------------
 
 
-@pytest.fixture(scope="module")
-def dist(tmp_path_factory):
-    """sdist, and the wheel built from it with what this machine has."""
-    pytest.importorskip("build")
-    folder = tmp_path_factory.mktemp("dist")
-    source = copy_sources(folder / "source")
-    (source / PACKAGE / "napari.yaml").unlink(missing_ok=True)  # the build has to make it
-    env = environment(folder, **STRICT)
-    env["PATH"] = os.environ.get("PATH", os.defpath)
-    done = run([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder / "dist"), "."], source, env)
-    assert done.returncode == 0, done.stdout[-5000:]
-    return folder / "dist"
-
-
-@pytest.fixture(scope="module")
-def site(dist, tmp_path_factory):
-    """The wheel, unpacked."""
-    folder = tmp_path_factory.mktemp("site")
-    zipfile.ZipFile(next(dist.glob("*.whl"))).extractall(folder)
-    return folder
-
-
 @pytest.mark.slow
 def test_the_sdist_holds_what_a_build_needs(dist):
     with tarfile.open(next(dist.glob("*.tar.gz"))) as archive:
