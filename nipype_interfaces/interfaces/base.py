@@ -97,7 +97,7 @@ def limited_threads(n: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def source_of(inputs: Any) -> Any:
+def source_of(inputs: BaseInterfaceInputSpec) -> Any:
     """The Source that a node's inputs describe."""
     from napari_neuraldiffuser.core.base.recipe import Source
 
@@ -106,7 +106,7 @@ def source_of(inputs: Any) -> Any:
     return Source(nsd_dir=str(inputs.nsd_dir), subject=inputs.subject)
 
 
-def subject_of(inputs: Any, params: BetasParams | None = None) -> Any:
+def subject_of(inputs: BaseInterfaceInputSpec, params: BetasParams | None = None) -> Any:
     """The subject of an NSD folder, or own scans."""
     from napari_neuraldiffuser.core.nsd import open_source
 
@@ -115,7 +115,7 @@ def subject_of(inputs: Any, params: BetasParams | None = None) -> Any:
     return open_source(source_of(inputs), params)
 
 
-def label_of(inputs: Any) -> str:
+def label_of(inputs: BaseInterfaceInputSpec) -> str:
     """`sub-01` of a node's source."""
     from napari_neuraldiffuser.core.outputs.names import Derivatives
 
@@ -123,7 +123,7 @@ def label_of(inputs: Any) -> str:
 
 
 @contextmanager
-def opened_models(inputs: Any) -> Iterator[Any]:
+def opened_models(inputs: BaseInterfaceInputSpec) -> Iterator[Any]:
     """The networks of a node, on a GPU of its own where it asks for one."""
     from napari_neuraldiffuser.core.networks import models
     from napari_neuraldiffuser.core.networks.machine import free_memory

@@ -72,7 +72,7 @@ class DerivativesSink(NoEnvironment, SimpleInterface):
         return write_sidecars(job.places, Facts.of(job, inputs.model_digest, given(inputs.notes, ())))
 
 
-def flat(values: Any) -> Iterable[str]:
+def flat(values: Iterable[Any]) -> Iterable[str]:
     """Files of nested lists; None and undefined ones are left out."""
     for value in values:
         if isinstance(value, (list, tuple)):
