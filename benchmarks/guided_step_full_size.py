@@ -39,7 +39,7 @@ def open_models(size: str) -> models.Models:
     """The networks of a benchmark."""
     if size == "demo":
         return models.load("demo")
-    from tests.support.full_size import full_size_models
+    from tests.support.session.full_size import full_size_models
 
     return full_size_models()
 

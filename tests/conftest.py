@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.strict import pytest_runtest_makereport  # noqa: F401
+from tests.support.session.strict import pytest_runtest_makereport  # noqa: F401
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 os.environ.setdefault("NO_ET", "1")
@@ -43,7 +43,7 @@ def _cuda() -> bool:
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory):
     """Recipe of a small simulated subject and small models, written once and only to be read: change a copy."""
-    from tests.support.shared import shared
+    from tests.support.session.shared import shared
     from tests.support.study_cases import recipe_of, write_inputs
 
     return recipe_of(shared(tmp_path_factory, "inputs", write_inputs))
@@ -64,8 +64,8 @@ def model_dir(inputs):
 @pytest.fixture(scope="session")
 def whole_job(nsd_dir, model_dir, tmp_path_factory):
     """A finished run of the small subject through the command line: not to be changed."""
-    from tests.support.shared import shared
-    from tests.support.whole_job import WholeJob, run_whole_job
+    from tests.support.session.shared import shared
+    from tests.support.session.whole_job import WholeJob, run_whole_job
 
     return WholeJob(shared(tmp_path_factory, "whole-job", lambda folder: run_whole_job(folder, nsd_dir, model_dir)))
 

@@ -11,7 +11,7 @@ import pytest
 from napari_neuraldiffuser import cli
 from napari_neuraldiffuser.core.base.files import read_json
 from napari_neuraldiffuser.core.outputs import validate
-from tests.support.shared import shared
+from tests.support.session.shared import shared
 
 
 @pytest.fixture(scope="session", params=["0", pytest.param("1", marks=pytest.mark.slow)])

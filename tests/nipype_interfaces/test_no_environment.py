@@ -16,7 +16,7 @@ from nipype.pipeline.plugins.tools import create_pyscript
 
 from nipype_interfaces.no_environment import Function, IdentityInterface, Merge, NoEnvironment
 from tests.support import ROOT
-from tests.support.find_text import files_with
+from tests.support.session.find_text import files_with
 
 NAME = "HF_TOKEN"
 

@@ -8,7 +8,7 @@ import zipfile
 import pytest
 
 from tests.support.build_help import PACKAGE, copy_sources, environment
-from tests.support.shared import shared
+from tests.support.session.shared import shared
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,7 @@ def test_a_skip_fails_where_ci_must_have_what_is_missing(tmp_path, strict, expec
         "-p",
         "no:warnings",
         "-p",
-        "tests.support.strict",
+        "tests.support.session.strict",
         ".",
     ]
     environment = {

@@ -11,7 +11,7 @@ from napari_neuraldiffuser.core.diffusion.loop import sample, schedule
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.params import LAYERS, DiffusionParams, GuidanceParams
 from tests.support import ROOT
-from tests.support.processes import in_a_process
+from tests.support.session.processes import in_a_process
 
 PARAMETERS = {"unet": 859_520_964, "vae": 83_653_863, "text_encoder": 123_060_480}
 """Of Stable Diffusion 1.4 (its model card and checkpoints)."""
@@ -28,7 +28,7 @@ def test_one_guided_step_at_full_size(record_property):
 
 def one_guided_step() -> float:
     """Take the step, look at it, and return the peak memory of this process in GiB."""
-    from tests.support.full_size import full_size_models
+    from tests.support.session.full_size import full_size_models
 
     models = full_size_models()
     for part, count in PARAMETERS.items():

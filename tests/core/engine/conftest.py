@@ -6,7 +6,7 @@ import pytest
 
 from napari_neuraldiffuser.core import nsd
 from napari_neuraldiffuser.core.engine.calls import Study
-from tests.support.shared import shared
+from tests.support.session.shared import shared
 from tests.support.study_cases import call
 
 

@@ -13,7 +13,7 @@ from napari_neuraldiffuser import cli
 from napari_neuraldiffuser.core.job import images as recon_files
 from napari_neuraldiffuser.core.outputs import validate as bids
 from napari_neuraldiffuser.core.params import TARGETS
-from tests.support.whole_job import OPTIONS
+from tests.support.session.whole_job import OPTIONS
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from tests.support.find_text import files_with
-from tests.support.whole_job import OPTIONS, command, new_secrets
+from tests.support.session.find_text import files_with
+from tests.support.session.whole_job import OPTIONS, command, new_secrets
 
 
 def told(hidden, said, out):

@@ -12,7 +12,7 @@ import torch
 from napari_neuraldiffuser.core.networks.kernels import backend, ops
 from tests.support import ROOT
 from tests.support.numerics.kernel_cases import DTYPES, MEAN, OPS, STD, Layers, Norm, draw, image, needs_kernels
-from tests.support.processes import in_a_process
+from tests.support.session.processes import in_a_process
 
 pytestmark = needs_kernels
 
