@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_neuraldiffuser.core.attribution.maps import Part, collect
 from napari_neuraldiffuser.core.attribution.tables import roi_masks
+from napari_neuraldiffuser.core.base.files import atomic_path
 from napari_neuraldiffuser.core.base.registry import ATTRIBUTION_METHODS, DECODERS, GUIDANCE_RULES, METRICS, Registry
 from napari_neuraldiffuser.core.decoding import TargetFit, store
 from napari_neuraldiffuser.core.evaluation import Metric
@@ -40,7 +41,7 @@ class MeanDecoder:
 
     def fit(self, train, targets, progress=None, names=None):
         for name in names or targets:
-            values = targets[name]
+            values = targets[name][...]
             self.accuracy[name] = TargetFit(
                 1.0, (1.0,), (0.0,), values.shape[1:], values.reshape(len(values), -1).mean(0)
             )
@@ -58,7 +59,7 @@ class MeanDecoder:
         return [fit.mean for fit in self.accuracy.values()]
 
     def save(self, path):
-        with h5py.File(path, "w") as file:
+        with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
             store.create_group(file, "mean", self)
 
     @classmethod
