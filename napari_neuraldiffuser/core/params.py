@@ -10,15 +10,15 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any, Self, TypeVar
 
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.core.base.registry import ATTRIBUTION_METHODS, DECODERS, GUIDANCE_RULES, METRICS
-
-LAYERS = ("g02", "g04", "g06", "g08", "g10", "g12")
-"""Guidance layers: the second MLP linear of vision transformer blocks 0..5 (the authors' Linear-2 ... Linear-12)."""
-
-TARGETS = ("z", "c", *LAYERS)
-SPACES = ("func1pt8mm", "func1mm")
-"""NSD's volume spaces."""
-
+from napari_neuraldiffuser.core.base.registry import (
+    ATTRIBUTION_METHODS,
+    DECODERS,
+    GUIDANCE_RULES,
+    LAYERS,
+    METRICS,
+    SPACES,
+)
+from napari_neuraldiffuser.core.base.registry import TARGETS as TARGETS
 
 KINDS = {float: "a number", int: "a whole number", bool: "true or false", str: "text", tuple: "a list"}
 

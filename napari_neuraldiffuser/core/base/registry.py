@@ -1,7 +1,7 @@
-"""What can be chosen: one registry each of decoders, guidance rules, attribution methods and metrics.
+"""What can be chosen: layers, targets and spaces; a registry each of decoders, guidance rules, attributions, metrics.
 
-To add one, write it in a file of its own and name it here.  Params take a registry as the `choices` of a field, and
-the napari controls, the Nipype traits and the command-line options follow.  Standard library only.
+To add to a registry, write the entry in a file of its own and name it here.  Params take a registry as the `choices` of
+a field; napari controls, Nipype traits and command-line options follow.  Standard library only.
 """
 
 import importlib
@@ -9,6 +9,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from napari_neuraldiffuser.core.base.errors import UserError
+
+LAYERS = ("g02", "g04", "g06", "g08", "g10", "g12")
+"""Guidance layers: the second MLP linear of vision transformer blocks 0..5 (the authors' Linear-2 ... Linear-12)."""
+
+TARGETS = ("z", "c", *LAYERS)
+SPACES = ("func1pt8mm", "func1mm")
+"""NSD's volume spaces."""
 
 
 class Registry(Mapping[str, Any]):

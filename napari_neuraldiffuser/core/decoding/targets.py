@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from napari_neuraldiffuser.core.base.registry import TARGETS
 from napari_neuraldiffuser.core.decoding.decoder import DecodingError
 from napari_neuraldiffuser.core.networks.embeddings import Targets
-from napari_neuraldiffuser.core.params import TARGETS
 
 BYTES_AT_ONCE = 64 * 2**20
 

@@ -8,6 +8,7 @@ import numpy as np
 from napari_neuraldiffuser.core import nsd
 from napari_neuraldiffuser.core.base.files import make_folder
 from napari_neuraldiffuser.core.base.progress import Progress
+from napari_neuraldiffuser.core.base.registry import TARGETS
 from napari_neuraldiffuser.core.job import stages
 from napari_neuraldiffuser.core.job.images import ImageJob, reconstruct_arms, write_failed
 from napari_neuraldiffuser.core.job.inputs import Inputs
@@ -20,7 +21,6 @@ from napari_neuraldiffuser.core.networks import models as model_folder
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.outputs.names import Derivatives, names_of, remove_stale
 from napari_neuraldiffuser.core.outputs.sidecars import Facts, write_sidecars
-from napari_neuraldiffuser.core.params import TARGETS
 
 __all__ = ["Job", "JobResult", "run_subject"]
 

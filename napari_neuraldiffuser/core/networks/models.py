@@ -15,11 +15,11 @@ import torch
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import read_json
+from napari_neuraldiffuser.core.base.registry import LAYERS
 from napari_neuraldiffuser.core.networks.digest import folder_digest, model_source
 from napari_neuraldiffuser.core.networks.lean import lean
 from napari_neuraldiffuser.core.networks.parts import VAE, ImageEncoder, NoiseSchedule, TextEncoder, UNet
 from napari_neuraldiffuser.core.networks.pixels import NORMALISATION, normalise, resize, to_tensor
-from napari_neuraldiffuser.core.params import LAYERS
 
 PARTS = ("vae", "unet", "scheduler", "text_encoder", "tokenizer", "image_encoder")
 

@@ -6,8 +6,8 @@ import nibabel as nib
 import numpy as np
 
 from napari_neuraldiffuser.core.base.contracts import StimulusIds
+from napari_neuraldiffuser.core.base.registry import SPACES
 from napari_neuraldiffuser.core.nsd.errors import NSDError
-from napari_neuraldiffuser.core.params import SPACES
 
 
 @dataclass

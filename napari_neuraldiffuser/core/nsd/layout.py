@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from napari_neuraldiffuser.core.base.registry import SPACES
 from napari_neuraldiffuser.core.nsd.errors import NSDError
-from napari_neuraldiffuser.core.params import SPACES
 
 SESSION_FILE = re.compile(r"betas_session(\d+)\.(hdf5|nii\.gz|nii)$")
 SUFFIX_ORDER = ("hdf5", "nii", "nii.gz")

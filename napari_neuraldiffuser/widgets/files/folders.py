@@ -5,8 +5,8 @@ from pathlib import Path
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.recipe import Source
+from napari_neuraldiffuser.core.base.registry import SPACES, TARGETS
 from napari_neuraldiffuser.core.outputs.names import KINDS
-from napari_neuraldiffuser.core.params import SPACES, TARGETS
 from napari_neuraldiffuser.widgets.files.layer_info import LayerData, about, nsd_source
 from napari_neuraldiffuser.widgets.files.layers import (
     SHOWN_FAMILY,

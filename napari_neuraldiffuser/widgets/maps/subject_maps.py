@@ -17,7 +17,7 @@ import numpy.typing as npt
 from nibabel.affines import apply_affine
 
 from napari_neuraldiffuser.core.base.progress import Progress
-from napari_neuraldiffuser.core.params import TARGETS
+from napari_neuraldiffuser.core.base.registry import TARGETS
 from napari_neuraldiffuser.widgets.files.layer_info import reversed_axes
 from napari_neuraldiffuser.widgets.files.outputs import OutputFolderError, SubjectOutputs, region_names
 from napari_neuraldiffuser.widgets.files.reader import ReadError, read_volume, volume_layer
