@@ -74,12 +74,7 @@ def check_model_folder(folder: str | Path) -> dict[str, Any]:
     folder = Path(folder)
     missing = [name for part, needs in MODEL_PARTS.items() for name in _missing(folder / part, *needs)]
     size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) if folder.is_dir() else 0
-    return {
-        "folder": str(folder),
-        "complete": not missing,
-        "missing": missing,
-        "megabytes": round(size / 1e6, 2),
-    }
+    return {"folder": str(folder), "complete": not missing, "missing": missing, "megabytes": round(size / 1e6, 2)}
 
 
 def as_text(report: dict[str, Any]) -> str:

@@ -52,10 +52,7 @@ def write_subjects(
 
 
 def write_subject(
-    nsd_dir: str | Path,
-    params: SimulationParams | None = None,
-    progress: Progress | None = None,
-    number: int = 1,
+    nsd_dir: str | Path, params: SimulationParams | None = None, progress: Progress | None = None, number: int = 1
 ) -> Path:
     """Write one simulated subject and, where they are not there yet, the files that all subjects share.
 

@@ -82,11 +82,7 @@ class Subject(BrainSource):
         return (x, y, z), affine
 
     def _reference(self) -> Path:
-        choices = [
-            self.layout.volumes / "brainmask.nii.gz",
-            self.layout.volumes / "mean.nii.gz",
-            self.layout.ncsnr,
-        ]
+        choices = [self.layout.volumes / "brainmask.nii.gz", self.layout.volumes / "mean.nii.gz", self.layout.ncsnr]
         choices += [self.layout.anatomy, *sorted(self.layout.roi_folder.glob("*.nii.gz"))]
         for path in choices:
             if path.is_file():

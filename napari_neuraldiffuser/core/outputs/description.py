@@ -32,11 +32,7 @@ def versions() -> dict[str, str]:
 
 def generated_by(kernels: bool = True) -> list[dict[str, Any]]:
     """BIDS `GeneratedBy`; without `kernels` of what no kernel computed, and then without importing torch."""
-    entry = {
-        "Name": "napari-neuraldiffuser",
-        "Version": napari_neuraldiffuser.__version__,
-        "Versions": versions(),
-    }
+    entry = {"Name": "napari-neuraldiffuser", "Version": napari_neuraldiffuser.__version__, "Versions": versions()}
     if kernels:
         from napari_neuraldiffuser.core.networks.kernels.ops import (
             backend_info,  # imports torch, which whoever asks for names of files does without

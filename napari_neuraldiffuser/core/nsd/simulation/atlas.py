@@ -31,13 +31,7 @@ class Region:
     prefers: tuple[str, ...] = ()
 
 
-_PRF, _FACES, _PLACES, _BODIES, _WORDS = (
-    "prf-visualrois",
-    "floc-faces",
-    "floc-places",
-    "floc-bodies",
-    "floc-words",
-)
+_PRF, _FACES, _PLACES, _BODIES, _WORDS = ("prf-visualrois", "floc-faces", "floc-places", "floc-bodies", "floc-words")
 
 REGIONS = (
     Region(_PRF, 1, "V1v", (7, -78, 0), 4000, 1.0, "upper", 1.0),

@@ -40,11 +40,7 @@ class GroupResult:
     notes: list[str]
 
 
-def write_group(
-    out_dir: str | Path,
-    labels: Sequence[str] | None = None,
-    progress: Progress = silent,
-) -> GroupResult:
+def write_group(out_dir: str | Path, labels: Sequence[str] | None = None, progress: Progress = silent) -> GroupResult:
     """Put the subjects of an output folder together.
 
     Writes `group_desc-recon_scores.tsv` (every subject's means), `group_desc-summary_scores.json` (means and standard
@@ -171,9 +167,7 @@ def group_shares(subjects: Sequence[SubjectResult]) -> pd.DataFrame:
 
 
 def _write_tables(
-    result: GroupResult,
-    subjects: Sequence[SubjectResult],
-    contents: tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]],
+    result: GroupResult, subjects: Sequence[SubjectResult], contents: tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]
 ) -> None:
     """Both tables, their sidecars, and the summary."""
     table, shares, summary = contents
