@@ -4,42 +4,27 @@ import argparse
 from dataclasses import fields
 from typing import Any
 
-from napari_neuraldiffuser.core.params import (
-    BetasParams,
-    ContributionParams,
-    DecodingParams,
-    DiffusionParams,
-    EvaluationParams,
-    FeatureParams,
-    GuidanceParams,
-    Params,
-    Settings,
-)
+from napari_neuraldiffuser.core import params
+from napari_neuraldiffuser.core.params import Params, Settings
 
 STAGES: dict[str, tuple[type[Params], tuple[str, ...]]] = {
     # stage of Settings -> its class and the fields that become options
-    "betas": (BetasParams, ("roi", "sessions", "space", "version", "zscore")),
-    "features": (FeatureParams, ("feature_normalisation",)),
-    "decoding": (DecodingParams, ("decoder", "alphas", "align")),
+    "betas": (params.BetasParams, ("roi", "sessions", "space", "version", "zscore")),
+    "features": (params.FeatureParams, ("feature_normalisation",)),
+    "decoding": (params.DecodingParams, ("decoder", "alphas", "align")),
     "diffusion": (
-        DiffusionParams,
+        params.DiffusionParams,
         ("repeats", "seed", "n_steps", "strength", "cfg_scale", "sag_scale", "start_noise", "batch_size"),
     ),
     "guidance": (
-        GuidanceParams,
+        params.GuidanceParams,
         (
-            "guidance_scale",
-            "guidance_strength",
-            "layers",
-            "layer_weights",
-            "x0_estimate",
-            "x0_blend",
-            "normalise",
-            "rule",
+            *("guidance_scale", "guidance_strength", "layers", "layer_weights"),
+            *("x0_estimate", "x0_blend", "normalise", "rule"),
         ),
     ),
-    "contribution": (ContributionParams, ("method",)),
-    "evaluation": (EvaluationParams, ("metrics",)),
+    "contribution": (params.ContributionParams, ("method",)),
+    "evaluation": (params.EvaluationParams, ("metrics",)),
 }
 
 

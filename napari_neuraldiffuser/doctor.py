@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from importlib import metadata, util
+from importlib import util
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from napari_neuraldiffuser import __version__
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.networks.digest import model_source
 from napari_neuraldiffuser.core.networks.kernels.backend import backend_info
+from napari_neuraldiffuser.core.outputs.description import installed
 
 REQUIRED = (
     *("torch", "numpy", "scipy", "pandas", "h5py", "nibabel", "nilearn", "scikit-image"),
@@ -46,7 +47,7 @@ def doctor(models: str | Path | None = None) -> dict[str, Any]:
         cpu_count : int
         problems : list of sentences, empty when everything that the command line needs is there
     """
-    packages = {name: _version(name) for name in (*REQUIRED, *OPTIONAL)}
+    packages = {name: installed(name) for name in (*REQUIRED, *OPTIONAL)}
     report: dict[str, Any] = {
         "neuraldiffuser": __version__,
         "python": platform.python_version(),
@@ -109,13 +110,6 @@ def _built(kernels: dict[str, Any]) -> list[str]:
         f"  file {kernels['extension']}, compiled against torch {kernels['built_torch']}{sanitize}",
         f"  CPU instruction set {kernels['isa']}, GPU architectures {architectures}{cuda}",
     ]
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _kernels() -> dict[str, Any]:

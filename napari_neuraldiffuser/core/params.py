@@ -9,17 +9,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any, Self, TypeVar
 
+from napari_neuraldiffuser.core.base import registry
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.core.base.registry import (
-    ATTRIBUTION_METHODS,
-    DECODERS,
-    GUIDANCE_RULES,
-    LAYERS,
-    METRICS,
-    SPACES,
-)
-from napari_neuraldiffuser.core.base.registry import TARGETS as TARGETS
 
+LAYERS, TARGETS, SPACES = registry.LAYERS, registry.TARGETS, registry.SPACES
 KINDS = {float: "a number", int: "a whole number", bool: "true or false", str: "text", tuple: "a list"}
 
 
@@ -161,7 +154,7 @@ class FeatureParams(Params):
 class DecodingParams(Params):
     """From betas to embeddings."""
 
-    decoder: str = param("ridge", "Kind of decoder that is fitted.", choices=DECODERS)
+    decoder: str = param("ridge", "Kind of decoder that is fitted.", choices=registry.DECODERS)
     alphas: tuple[float, ...] = param(
         tuple(10.0**k for k in range(0, 8)), "Ridge penalties tried, for voxels of unit variance.", low=1e-12
     )
@@ -230,7 +223,7 @@ class GuidanceParams(Params):
         choices=("none", "rms"),
     )
     rule: str = param(
-        "noise", "Where the gradient enters: noise adds it to the noise prediction.", choices=GUIDANCE_RULES
+        "noise", "Where the gradient enters: noise adds it to the noise prediction.", choices=registry.GUIDANCE_RULES
     )
 
     def __post_init__(self) -> None:
@@ -249,7 +242,7 @@ class ContributionParams(Params):
     method: str = param(
         "additive",
         "How the prediction is attributed: additive is the exact additive split over voxels.",
-        choices=ATTRIBUTION_METHODS,
+        choices=registry.ATTRIBUTION_METHODS,
     )
     bootstrap: int = param(200, "Bootstrap samples of stimuli for the standard error.", unit="samples", low=2)
     seed: int = param(0, "Seed of the bootstrap.", low=0)
@@ -260,7 +253,9 @@ class EvaluationParams(Params):
     """Scores of reconstructions against seen images."""
 
     metrics: tuple[str, ...] = param(
-        tuple(METRICS), "Scores that are computed; those of features where there is an image encoder.", choices=METRICS
+        tuple(registry.METRICS),
+        "Scores that are computed; those of features where there is an image encoder.",
+        choices=registry.METRICS,
     )
     size: int = param(425, "Side at which PixCorr and SSIM compare images.", unit="px", low=16)
     batch_size: int = param(32, "Images encoded at once for two-way identification.", unit="images", low=1)

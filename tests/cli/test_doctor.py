@@ -66,7 +66,7 @@ def test_absent_packages_are_reported_not_raised(monkeypatch, model_folder):
             raise metadata.PackageNotFoundError(name)
         return real_version(name)
 
-    monkeypatch.setattr(module.metadata, "version", version)
+    monkeypatch.setattr(metadata, "version", version)
     monkeypatch.setattr(module.util, "find_spec", lambda name: None if name == "torch" else real_spec(name))
     report = doctor(model_folder)
     assert report["packages"]["napari"] is None

@@ -13,11 +13,9 @@ class SeenImages(Protocol):
 
     def __getitem__(self, ids: int | StimulusIds) -> np.ndarray:
         """Images (n, H, W, 3) uint8 of ids (n,); one image (H, W, 3) of one id."""
-        ...
 
     def captions(self, stimulus_id: int) -> list[str]:
         """The captions of one image."""
-        ...
 
     @property
     def notes(self) -> list[str]:
@@ -43,7 +41,6 @@ class Responses(Protocol):
 
     def to_volume(self, values: np.ndarray) -> Any:
         """Values (n_voxels,) as a NIfTI image in the betas' space."""
-        ...
 
 
 class RegionFamily(Protocol):
@@ -53,4 +50,3 @@ class RegionFamily(Protocol):
 
     def of(self, betas: Responses) -> dict[str, np.ndarray]:
         """Region name to (n_voxels,) bool over the voxels of `betas`."""
-        ...

@@ -48,8 +48,7 @@ class Assembler:
         self._bad["constant"] |= (session == session[0]).all(axis=0)
         if self.zscore:
             session -= mean.astype(np.float32)
-            # the float32 mean is off by up to its last bit, which matters where the mean is far above the
-            # spread
+            # the float32 mean is off by up to its last bit, which matters where the mean is far above the spread
             session -= session.mean(axis=0, dtype=np.float64).astype(np.float32)
             spread = np.sqrt(np.einsum("tv,tv->v", session, session, dtype=np.float64) / len(session))
             usable = np.isfinite(spread) & (spread > 0)

@@ -1,9 +1,8 @@
 """Masked voxels of one session file, read along the file's own layout and never as a whole volume series.
 
-NSD writes HDF5 betas from MATLAB as (X, Y, Z, 750), so that h5py shows (750, Z, Y, X), usually chunked
-(750, 1, 1, 1): one voxel's whole session is one chunk.  There, reading voxel by voxel touches the mask only,
-while a single trial `ds[0]` touches the whole file.  Contiguous files and NIfTI series are the other way
-round.
+NSD writes HDF5 betas from MATLAB as (X, Y, Z, 750), so that h5py shows (750, Z, Y, X), usually chunked (750, 1, 1, 1):
+one voxel's whole session is one chunk.  There, reading voxel by voxel touches the mask only, while a single trial
+`ds[0]` touches the whole file.  Contiguous files and NIfTI series are the other way round.
 """
 
 import math

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import napari_neuraldiffuser
-from napari_neuraldiffuser.core.base.files import make_folder, read_json, write_json
+from napari_neuraldiffuser.core.base.files import json_object, make_folder, write_json
 from napari_neuraldiffuser.core.outputs.names import KINDS
 
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "scipy", "nibabel", "nilearn", "h5py", "scikit-image")
@@ -22,21 +22,23 @@ def model_name(name: str) -> str:
 def versions() -> dict[str, str]:
     """Versions of what computed, for the page and the sidecars; no environment variables, no paths."""
     found = {"napari-neuraldiffuser": napari_neuraldiffuser.__version__, "python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    return found | {name: installed(name) or "not installed" for name in PACKAGES}
+
+
+def installed(name: str) -> str | None:
+    """Version of a package, or None where it is not installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def generated_by(kernels: bool = True) -> list[dict[str, Any]]:
     """BIDS `GeneratedBy`; without `kernels` of what no kernel computed, and then without importing torch."""
     entry = {"Name": "napari-neuraldiffuser", "Version": napari_neuraldiffuser.__version__, "Versions": versions()}
     if kernels:
-        from napari_neuraldiffuser.core.networks.kernels.ops import (
-            backend_info,  # imports torch, which whoever asks for names of files does without
-        )
+        # imports torch, which whoever asks for names of files does without
+        from napari_neuraldiffuser.core.networks.kernels.ops import backend_info
 
         entry["KernelBackend"] = backend_info()["backend"]
     return [entry]
@@ -52,7 +54,9 @@ def write_description(out_dir: Path, links: Mapping[str, str] | None = None) -> 
         BIDS `DatasetLinks`, added to those there are: what `bids:<name>:` in Sources stands for.
     """
     path = make_folder(out_dir) / KINDS["description"].path
-    known = _known(path)
+    known = json_object(path) or {}
+    if not isinstance(known.get("DatasetLinks", {}), dict):
+        known = {}
     content: dict[str, Any] = {
         "Name": "Reconstructions of seen images from fMRI",
         "BIDSVersion": "1.10.0",
@@ -64,12 +68,3 @@ def write_description(out_dir: Path, links: Mapping[str, str] | None = None) -> 
     if content != known:
         write_json(path, content)
     return path
-
-
-def _known(path: Path) -> dict[str, Any]:
-    """What the description says already; nothing where it is not there or unreadable."""
-    try:
-        found = read_json(path)
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) and isinstance(found.get("DatasetLinks", {}), dict) else {}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from napari_neuraldiffuser.core.base.files import read_json, write_json
+from napari_neuraldiffuser.core.base.files import json_object, write_json
 from napari_neuraldiffuser.core.outputs.columns import ONE, columns, first_line, row_of
 from napari_neuraldiffuser.core.outputs.description import generated_by, model_name, write_description
 from napari_neuraldiffuser.core.outputs.names import KINDS, Derivatives, plain, sidecar
@@ -106,28 +106,21 @@ def _says(path: Path, files: list[Path], content: Content) -> bool:
 
     Then what generated them stays what it says, whatever runs now.
     """
-    known = _known(path)
+    known = json_object(path) or {}
     same = {name: value for name, value in known.items() if name != "GeneratedBy"} == content
     return same and "GeneratedBy" in known and all(_changed(f) <= _changed(path) for f in files)
 
 
 def _write(path: Path, content: Content) -> None:
-    if _known(path) == content:
+    if json_object(path) == content:
         path.touch()  # the same bytes, as new as the data
     else:
         write_json(path, content)
 
 
-def _known(path: Path) -> Content:
-    with suppress(OSError, ValueError):
-        found = read_json(path)
-        return found if isinstance(found, dict) else {}
-    return {}
-
-
 def _linked(out_dir: Path, links: Mapping[str, str]) -> bool:
     """Whether the dataset's description is there and has these links."""
-    found = _known(Path(out_dir) / KINDS["description"].path).get("DatasetLinks")
+    found = (json_object(Path(out_dir) / KINDS["description"].path) or {}).get("DatasetLinks")
     return isinstance(found, dict) and all(found.get(name) == link for name, link in links.items())
 
 
@@ -193,7 +186,7 @@ def _embeddings(places: Derivatives, facts: Facts) -> Content:
 def _scores(places: Derivatives, facts: Facts) -> Content:
     definitions: dict[str, str] = {}
     with suppress(LookupError, TypeError, ValueError):
-        definitions = dict(_known(places.summary)["protocol"]["metrics"])
+        definitions = dict((json_object(places.summary) or {})["protocol"]["metrics"])
     return {
         "Description": "Scores of every reconstruction against the seen image.",
         **columns(first_line(places.scores), definitions),
@@ -250,7 +243,7 @@ def _anatomy(places: Derivatives, facts: Facts) -> Content:
 def _regions(path: Path, short: str, places: Derivatives, facts: Facts) -> Content:
     """Has the family's own name, which a file name cannot hold."""
     names = {plain(what): what for what in (w.removeprefix("rois/") for w in facts.raw)}
-    family = str(_known(sidecar(path)).get("Family", names.get(short, short)))
+    family = str((json_object(sidecar(path)) or {}).get("Family", names.get(short, short)))
     return {
         "Description": "Regions of one family as labels; the table of the same name has their names.",
         "Family": family,

@@ -1,11 +1,11 @@
 """A check of an output folder against the table of names, and of what its JSON files say.  Standard library only."""
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from napari_neuraldiffuser.core.base.files import json_object
 from napari_neuraldiffuser.core.outputs.names import KINDS, kind_of, sidecar_of
 
 IGNORED = ("work", "nsd")
@@ -48,16 +48,9 @@ def _files(out_dir: Path) -> Iterator[Path]:
             yield path
 
 
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
 def _check_sidecar(out_dir: Path, path: str, paths: set[str], links: dict[str, str]) -> list[str]:
-    content = _read(out_dir / path)
-    if not isinstance(content, dict):
+    content = json_object(out_dir / path)
+    if content is None:
         return ["must be a JSON object."]
     complaints = _check_generated_by(content)
     sources = content.get("Sources")
@@ -90,8 +83,8 @@ def _text(value: Any) -> bool:
 
 def _check_description(path: Path, links: dict[str, str]) -> list[str]:
     """BIDS's rules of a derivative's `dataset_description.json`; its links go to `links`."""
-    content = _read(path)
-    if not isinstance(content, dict):
+    content = json_object(path)
+    if content is None:
         return [f"{path.name}: must be there and be a JSON object."]
     complaints = _check_generated_by(content)
     complaints += [f"{name} must be text." for name in ("Name", "BIDSVersion") if not _text(content.get(name))]

@@ -146,8 +146,7 @@ def _share_out(points: np.ndarray, centres: np.ndarray, counts: list[int]) -> li
 
 
 def grow_general(mni: np.ndarray, members: dict[Region, np.ndarray], voxel_mm3: float) -> np.ndarray:
-    """nsdgeneral, (n,) bool: all regions and the posterior grey matter nearest to them, up to
-    NSDGENERAL_MM3."""
+    """nsdgeneral, (n,) bool: all regions and the posterior grey matter nearest to them, up to NSDGENERAL_MM3."""
     union = np.unique(np.concatenate(list(members.values())))
     distance, _ = cKDTree(mni[union]).query(mni)
     distance[mni[:, 1] > POSTERIOR_Y] = np.inf

@@ -1,5 +1,4 @@
-"""What simulated voxels can respond to: local luminance, colour and oriented contrast; and what a scene
-contains."""
+"""What simulated voxels can respond to: local luminance, colour and oriented contrast; and what a scene contains."""
 
 from collections.abc import Sequence
 
@@ -57,8 +56,7 @@ def energy_maps(images: np.ndarray) -> np.ndarray:
 
 
 def content_table(shown: Sequence[scenes.Scene]) -> tuple[np.ndarray, list[str]]:
-    """What each scene contains, (n, k) float32 with zero mean and unit variance per column, and the
-    columns' names.
+    """What each scene contains, (n, k) float32 with zero mean and unit variance per column, and the columns' names.
 
     `scenes.contents` and, for the main object, one-hot kind, colour, place and size.
     """

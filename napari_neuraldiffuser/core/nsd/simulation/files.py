@@ -82,8 +82,7 @@ def write_stim_info(path: Path, experiment: Experiment) -> None:
 
 
 def write_stimuli(path: Path, images: Iterator[tuple[int, np.ndarray]], size: int) -> None:
-    """nsd_stimuli.hdf5: all 73,000 rows, of which only the given (0-based id, uint8 (size, size, 3)) take
-    space."""
+    """nsd_stimuli.hdf5: all 73,000 rows, of which only the given (0-based id, uint8 (size, size, 3)) take space."""
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         bricks = file.create_dataset(
             "imgBrick",

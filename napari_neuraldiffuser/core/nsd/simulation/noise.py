@@ -79,8 +79,7 @@ def signal_like(signal: np.ndarray, n_trials: int, rng: np.random.Generator) -> 
 
 
 def remaining_level(amplitude: np.ndarray, ncsnr: np.ndarray) -> np.ndarray:
-    """Standard deviation of the trial noise beside the signal-like part, such that both together give
-    `ncsnr`."""
+    """Standard deviation of the trial noise beside the signal-like part, such that both together give `ncsnr`."""
     return amplitude * np.sqrt(np.maximum(1 / ncsnr**2 - SIGNAL_LIKE, 0.0))
 
 

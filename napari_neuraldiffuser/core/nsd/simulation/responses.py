@@ -118,8 +118,7 @@ def low_level_signal(
     """
     n = len(people.rows)
     signed = rng.normal(size=(4, n)) * np.array([1.0, 0.6, 0.6, 1.0])[:, None]
-    # orientation tuning: a smooth bump around a preferred orientation, a preferred frequency band, all
-    # positive
+    # orientation tuning: a smooth bump around a preferred orientation, a preferred frequency band, all positive
     tuning = np.exp(2 * np.cos(2 * (rng.uniform(0, np.pi, n)[None] - np.deg2rad([0, 45, 90, 135])[:, None])))
     band = rng.uniform(0, 1, n)
     weights = np.concatenate([tuning * band, tuning * (1 - band)])
@@ -139,8 +138,7 @@ def low_level_signal(
 def receptive_fields(
     position: np.ndarray, sigma: np.ndarray, turn: np.ndarray, phase: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gaussian pooling weights (rows sum to 1) and Gabor filters of the same envelope, each (n, 1024)
-    float32."""
+    """Gaussian pooling weights (rows sum to 1) and Gabor filters of the same envelope, each (n, 1024) float32."""
     axis = (np.arange(FIELD_PX) + 0.5) / FIELD_PX - 0.5
     dx = axis[None, None, :] - position[:, 0, None, None]
     dy = axis[None, :, None] - position[:, 1, None, None]

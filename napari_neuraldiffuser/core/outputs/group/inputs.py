@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.core.base.files import read_json
+from napari_neuraldiffuser.core.base.files import json_object
 from napari_neuraldiffuser.core.outputs.names import Derivatives, sidecar
 
 NOT_SAID = "not said"
@@ -117,8 +116,8 @@ def read_subject(places: Derivatives) -> SubjectResult:
             f"{places.label}: has no {places.summary.name}, as its run has not finished; it is left out. "
             "Run it again: it continues where it stopped."
         )
-    summary = _json(places.summary)
-    if not _usable(summary):
+    summary = json_object(places.summary)
+    if summary is None or not _usable(summary):
         raise GroupError(f"{places.label}: {places.summary.name} cannot be read; it is left out. Run it again.")
     failed = read_table(places.failed)
     contribution = read_table(places.contribution_table, ("roi", "target", "share", "n_voxels"))
@@ -127,19 +126,13 @@ def read_subject(places: Derivatives) -> SubjectResult:
     return SubjectResult(places, summary, scores, contribution, parameters, 0 if failed is None else len(failed))
 
 
-def _usable(summary: Any) -> bool:
+def _usable(summary: dict[str, Any]) -> bool:
     """Whether a summary has arms of metrics of figures, and a protocol."""
-    if not isinstance(summary, dict) or not isinstance(summary.get("protocol"), dict):
+    if not isinstance(summary.get("protocol"), dict):
         return False
     arms, paired = summary.get("arms", {}), summary.get("paired", {})
     nested = isinstance(arms, dict) and isinstance(paired, dict) and all(isinstance(a, dict) for a in arms.values())
     return bool(arms) and nested and all(isinstance(m, dict) for a in [*arms.values(), paired] for m in a.values())
-
-
-def _json(path: Path) -> Any:
-    with suppress(OSError, ValueError):
-        return read_json(path)
-    return None
 
 
 def read_table(path: Path, needed: Sequence[str] = ()) -> pd.DataFrame | None:
@@ -154,7 +147,7 @@ def read_table(path: Path, needed: Sequence[str] = ()) -> pd.DataFrame | None:
 def _parameters(places: Derivatives, summary: dict[str, Any], contribution: pd.DataFrame | None) -> dict[str, Any]:
     """Parameters as `stage.name`, from the sidecars; what a sidecar does not say is left out."""
     found = {"evaluation.test images": summary["protocol"].get("n_test_images")}
-    recon = _dict(_json(places.recon_sidecar))
+    recon = json_object(places.recon_sidecar) or {}
     if "ModelDigest" in recon:
         found |= {"model.name": recon.get("Model"), MODEL: str(recon["ModelDigest"])[:16]}
     found |= _flat("diffusion", recon.get("DiffusionParams"))
@@ -163,7 +156,7 @@ def _parameters(places: Derivatives, summary: dict[str, Any], contribution: pd.D
     first = _dict(made_by[0]) if isinstance(made_by, list) and made_by else {}
     found |= _flat("versions", first.get("Versions")) | _flat("versions", _backend(first))
     for path in (places.embeddings, places.contribution_table, places.scores):
-        about = _dict(_json(sidecar(path)))
+        about = json_object(sidecar(path)) or {}
         for stage, values in _dict(about.get("Parameters")).items():
             for name, value in _flat(stage, values).items():
                 found.setdefault(name, value)  # the embeddings' word counts: images were made from them

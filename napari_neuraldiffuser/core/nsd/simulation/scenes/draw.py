@@ -197,10 +197,9 @@ def contents(scene: Scene) -> dict[str, float]:
     Returns
     -------
     dict of str to float
-        ``face``, ``house``, ``body``, ``word``: summed extent (fraction of the image side) of such objects;
-        ``kind:K``: the same for every object kind; ``background:B``: one-hot; ``colour:C``: summed area (fraction
-        of the image) of the objects of a colour; ``main_x``, ``main_y``, ``main_size``, ``n_objects``,
-        ``brightness``, ``light_side``.
+        ``face``, ``house``, ``body``, ``word``: summed extent (fraction of the image side) of such objects; ``kind:K``:
+        the same for every object kind; ``background:B``: one-hot; ``colour:C``: summed area (fraction of the image) of
+        the objects of a colour; ``main_x``, ``main_y``, ``main_size``, ``n_objects``, ``brightness``, ``light_side``.
     """
     values = dict.fromkeys(_LOCALISER.values(), 0.0)
     values |= {f"kind:{kind}": 0.0 for kind in OBJECT_KINDS}
