@@ -7,8 +7,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from napari_neuraldiffuser.core.attribution.maps import Part, collect
-from napari_neuraldiffuser.core.attribution.tables import roi_masks
+from napari_neuraldiffuser.core.attribution.maps import Part, collect, roi_masks
 from napari_neuraldiffuser.core.base.files import atomic_path
 from napari_neuraldiffuser.core.base.registry import ATTRIBUTION_METHODS, DECODERS, GUIDANCE_RULES, METRICS, Registry
 from napari_neuraldiffuser.core.decoding import TargetFit, store

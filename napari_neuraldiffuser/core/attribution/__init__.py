@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from napari_neuraldiffuser.core.attribution.maps import ContributionMaps
-from napari_neuraldiffuser.core.attribution.tables import ContributionError
+from napari_neuraldiffuser.core.attribution.maps import ContributionError, ContributionMaps
 from napari_neuraldiffuser.core.base.contracts import RegionFamily, Responses
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.registry import ATTRIBUTION_METHODS

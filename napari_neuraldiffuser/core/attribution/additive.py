@@ -17,9 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from napari_neuraldiffuser.core.attribution import tables
-from napari_neuraldiffuser.core.attribution.maps import ContributionMaps, Part, collect
-from napari_neuraldiffuser.core.attribution.tables import ContributionError
+from napari_neuraldiffuser.core.attribution import maps
 from napari_neuraldiffuser.core.base.contracts import RegionFamily, Responses
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.decoding.decoder import Decoder, LinearDecoder
@@ -37,7 +35,7 @@ def additive(
     targets: Targets | None,
     params: ContributionParams,
     progress: Progress | None,
-) -> ContributionMaps:
+) -> maps.ContributionMaps:
     """Split a linear decoder's prediction for `betas` over voxels and ROIs; `attribution.map` has the arguments.
 
     Raises
@@ -47,19 +45,19 @@ def additive(
         prediction equals the training mean.
     """
     if not isinstance(decoder, LinearDecoder):
-        raise ContributionError(
+        raise maps.ContributionError(
             f"decoder must be linear for the additive split, got {type(decoder).__name__}. Choose another method."
         )
     x = decoder.centre(betas)
     similarity = decoder.similarity(x)
-    groups = tables.roi_masks(rois, betas)
+    groups = maps.roi_masks(rois, betas)
     truth = _Truth(decoder, betas, targets) if targets is not None else None
     parts = {}
     for k, name in enumerate(decoder.names):
         parts[name] = _split(decoder, name, (x, similarity), groups, truth)
         if progress:
             progress(k + 1, len(decoder.names), f"contribution {name}")
-    return collect(parts, groups, betas, params, PREDICTION if truth is None else PRODUCT)
+    return maps.collect(parts, groups, betas, params, PREDICTION if truth is None else PRODUCT)
 
 
 class _Truth:
@@ -68,12 +66,12 @@ class _Truth:
     def __init__(self, decoder: LinearDecoder, betas: Responses, targets: Targets) -> None:
         missing = [name for name in decoder.names if name not in set(targets)]
         if missing:
-            raise ContributionError(
+            raise maps.ContributionError(
                 f"targets must have the decoder's targets {decoder.names}, got none of {missing}. "
                 "Extract them with the layers of the training targets."
             )
         if not np.isin(betas.stimulus_ids, targets.stimulus_ids).any():
-            raise ContributionError(
+            raise maps.ContributionError(
                 "betas and targets must have stimuli in common, got none. Give the targets of these stimuli, "
                 "or no targets to have shares of the prediction."
             )
@@ -84,12 +82,12 @@ class _Truth:
         """y' (m, T) of one target."""
         wanted, have = self.decoder.accuracy[name].shape, tuple(self.targets[name].shape[1:])
         if wanted != have:
-            raise ContributionError(
+            raise maps.ContributionError(
                 f"targets[{name!r}] must have the decoder's shape {wanted}, got {have}. Extract them with its models."
             )
         y = gather(self.targets, name, self.rows, dtype) - self.decoder.accuracy[name].mean.astype(dtype)
         if not np.isfinite(y).all():
-            raise ContributionError(f"targets[{name!r}] must be finite, got NaN or infinity. Extract them again.")
+            raise maps.ContributionError(f"targets[{name!r}] must be finite, got NaN or infinity. Extract them again.")
         return y
 
 
@@ -97,9 +95,9 @@ def _split(
     decoder: LinearDecoder,
     name: str,
     x_and_similarity: tuple[np.ndarray, np.ndarray],
-    groups: tables.RoiMasks,
+    groups: maps.RoiMasks,
     truth: _Truth | None,
-) -> Part:
+) -> maps.Part:
     """Voxel and ROI numerators x_iv W_v · q_i, with q = 2 y' - ŷ' (truth known) or ŷ' / ‖ŷ'‖² (not)."""
     x, similarity = x_and_similarity
     predicted = decoder.deviations(name, similarity)
@@ -113,7 +111,7 @@ def _split(
         q, total = 2 * y - predicted, 1.0 - float(_energies(y - predicted).sum()) / whole
     numerators = x * decoder.pull_back(name, q)  # (m, p)
     voxels = numerators.sum(0, dtype=np.float64) / denominators.sum()
-    return Part(voxels, groups.sums(numerators), denominators, total)
+    return maps.Part(voxels, groups.sums(numerators), denominators, total)
 
 
 def _energies(values: np.ndarray) -> np.ndarray:
@@ -123,7 +121,7 @@ def _energies(values: np.ndarray) -> np.ndarray:
 
 def _positive(energy: np.ndarray, what: str) -> np.ndarray:
     if not (energy > 0).all():
-        raise ContributionError(
+        raise maps.ContributionError(
             f"{what} must differ from its training mean, got none in {int((energy <= 0).sum())} rows. "
             "There is nothing to split; check the betas and the penalties tried."
         )

@@ -43,26 +43,23 @@ def measure(y: np.ndarray, mean: np.ndarray, spectrum: solver.Spectrum, left: so
     return Alignment(decoded_mean + mean, decoded_sd, mean, y.std(0, dtype=np.float64))
 
 
-def align_to_train(z: np.ndarray, stats: Alignment) -> np.ndarray:
-    """(z - mean_left_out) / sd_left_out * sd_train + mean_train per column, for z (m, T) (method.md eq. 13)."""
-    return (z - stats.decoded_mean) * _gain(stats.sd, stats.decoded_sd) + stats.mean
+def aligned(z: np.ndarray, how: str, stats: Alignment) -> np.ndarray:
+    """(z - mean) / sd * sd_train + mean_train per column, for z (m, T) (method.md eq. 13).
 
-
-def align_to_test(z: np.ndarray, stats: Alignment) -> np.ndarray:
-    """The same with mean and spread of `z` (m, T) itself, as the published code does.
+    Mean and sd are of the left-out predictions where `how` is "train", and of `z` itself, as in the published code,
+    where it is "test".
 
     Raises
     ------
     DecodingError
-        For fewer than 2 stimuli.
+        For "test" with fewer than 2 stimuli.
     """
-    if len(z) < 2:
+    if how == "test" and len(z) < 2:
         raise DecodingError(
             f"align='test' must have at least 2 stimuli to take statistics of, got {len(z)}. Use align='train'."
         )
-    return (z - z.mean(0, dtype=np.float64)) * _gain(stats.sd, z.std(0, dtype=np.float64)) + stats.mean
-
-
-def _gain(wanted: np.ndarray, have: np.ndarray) -> np.ndarray:
-    usable = have * LARGEST_GAIN > wanted
-    return np.where(usable, wanted / np.where(usable, have, 1.0), 0.0)
+    mean, sd = stats.decoded_mean, stats.decoded_sd
+    if how == "test":
+        mean, sd = z.mean(0, dtype=np.float64), z.std(0, dtype=np.float64)
+    usable = sd * LARGEST_GAIN > stats.sd
+    return (z - mean) * np.where(usable, stats.sd / np.where(usable, sd, 1.0), 0.0) + stats.mean

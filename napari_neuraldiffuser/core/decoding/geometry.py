@@ -10,8 +10,6 @@ from napari_neuraldiffuser.core.base.contracts import Responses
 from napari_neuraldiffuser.core.decoding.decoder import DecodingError
 
 AFFINE_TOLERANCE_MM = 1e-3
-
-
 REMEDY = "Read these betas with the mask, subject and space that the decoder was trained on."
 
 

@@ -11,18 +11,10 @@ from napari_neuraldiffuser.core.base.contracts import Responses
 from napari_neuraldiffuser.core.base.files import atomic_path
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.decoding import solver, store
-from napari_neuraldiffuser.core.decoding.align import Alignment, align_to_test, align_to_train, measure
+from napari_neuraldiffuser.core.decoding.align import Alignment, aligned, measure
 from napari_neuraldiffuser.core.decoding.decoder import DecodingError, TargetFit
 from napari_neuraldiffuser.core.decoding.geometry import Geometry, checked_data
-from napari_neuraldiffuser.core.decoding.targets import (
-    Rows,
-    blocks,
-    gather,
-    match_rows,
-    summary,
-    target_names,
-    target_shape,
-)
+from napari_neuraldiffuser.core.decoding.targets import blocks, gather, match_rows, summary, target_names, target_shape
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings, TargetFile, Targets, dataset_name
 from napari_neuraldiffuser.core.params import DecodingParams
 
@@ -86,7 +78,12 @@ class RidgeDecoder:
         """
         data = checked_data(train)
         groups = solver.stimulus_groups(train.stimulus_ids)
-        _check_stimuli(sum(len(g) for g in groups))
+        n = sum(len(g) for g in groups)
+        if n < FEWEST_STIMULI:
+            raise DecodingError(
+                f"betas must have at least {FEWEST_STIMULI} different training stimuli, got {n}. "
+                "Read more sessions, or check which stimuli are marked as shared."
+            )
         self.geometry = Geometry.of(train)
         self.stimulus_ids = np.array(train.stimulus_ids, dtype=np.int64)
         self.beta_mean = data.mean(0, dtype=np.float64)
@@ -101,7 +98,7 @@ class RidgeDecoder:
         """Take the training targets from `targets`, matched to the training rows by stimulus."""
         self.targets = targets
         self.attrs = dict(getattr(targets, "attrs", {}))
-        self.rows: Rows = match_rows(targets.stimulus_ids, self.stimulus_ids)
+        self.rows = match_rows(targets.stimulus_ids, self.stimulus_ids)
 
     def _choose_penalties(
         self, leaves: list[solver.LeaveOut], names: dict[str, int], progress: Progress | None
@@ -195,17 +192,12 @@ class RidgeDecoder:
         for k, name in enumerate(self.names):
             values = self.deviations(name, similarity)
             values += self.accuracy[name].mean.astype(values.dtype)
-            if name == "z":
-                values = self._aligned(values, align)
+            if name == "z" and align != "none":
+                values = aligned(values, align, self.alignment)
             out[name] = values.astype(np.float32).reshape(-1, *self.accuracy[name].shape)
             if progress:
                 progress(k + 1, len(self.names), f"decode {name}")
         return Embeddings(out.pop("z"), out.pop("c"), out, np.array(betas.stimulus_ids), self.attrs | {"align": align})
-
-    def _aligned(self, z: np.ndarray, align: str) -> np.ndarray:
-        if align == "none":
-            return z
-        return align_to_train(z, self.alignment) if align == "train" else align_to_test(z, self.alignment)
 
     def arrays(self) -> list[np.ndarray]:
         """Centred betas, their mean and spectrum, and the means of the targets."""
@@ -235,12 +227,12 @@ class RidgeDecoder:
 
     def _save_targets(self, file: h5py.File) -> None:
         """The targets of every training stimulus once, in the type they have on disk."""
-        stored = np.unique(self.rows.stored)
-        file["stimulus_id"] = np.asarray(self.targets.stimulus_ids)[stored]
-        rows = Rows(np.arange(len(stored)), stored)
+        ids = np.asarray(self.targets.stimulus_ids)[np.unique(self.rows.stored)]
+        file["stimulus_id"] = ids
+        rows = match_rows(self.targets.stimulus_ids, ids)
         for name in self.names:
             source = self.targets[name]
-            out = file.create_dataset(dataset_name(name), (len(stored), *source.shape[1:]), source.dtype)
+            out = file.create_dataset(dataset_name(name), (len(ids), *source.shape[1:]), source.dtype)
             for positions, values in blocks(self.targets, name, rows, source.dtype):
                 out[positions[0] : positions[-1] + 1] = values.reshape(-1, *source.shape[1:])
 
@@ -272,11 +264,3 @@ def _chosen(present: tuple[str, ...], names: Sequence[str] | None) -> dict[str, 
     if unknown:
         raise DecodingError(f"targets to fit must be among {present}, got {unknown}.")
     return {name: k for k, name in enumerate(present) if names is None or name in names}
-
-
-def _check_stimuli(n: int) -> None:
-    if n < FEWEST_STIMULI:
-        raise DecodingError(
-            f"betas must have at least {FEWEST_STIMULI} different training stimuli, got {n}. "
-            "Read more sessions, or check which stimuli are marked as shared."
-        )

@@ -94,16 +94,6 @@ class LeaveOut:
     alpha: float
     blocks: list[tuple[np.ndarray, np.ndarray]]
 
-    def held_out(self, residuals: np.ndarray) -> np.ndarray:
-        """Residuals (n, t) of every row predicted without its own stimulus, from the fit's residuals."""
-        out = np.empty_like(residuals)
-        for rows, inverse in self.blocks:
-            if rows.shape[1] == 1:
-                out[rows[:, 0]] = residuals[rows[:, 0]] * inverse[:, 0].astype(residuals.dtype)
-            else:
-                out[rows] = inverse.astype(residuals.dtype) @ residuals[rows]
-        return out
-
 
 def leave_out(spectrum: Spectrum, groups: list[np.ndarray], alpha: float) -> LeaveOut:
     """Exact leave-one-stimulus-out (method.md eq. 11; PRESS, Allen 1974, by blocks).
@@ -153,7 +143,13 @@ def leave_out_residuals(spectrum: Spectrum, rotated: Rotated, left: LeaveOut) ->
     residuals = rotated.u @ (shrink[:, None] * rotated.inside)
     if rotated.outside is not None:
         residuals += rotated.outside
-    return left.held_out(residuals)
+    out = np.empty_like(residuals)
+    for rows, inverse in left.blocks:
+        if rows.shape[1] == 1:
+            out[rows[:, 0]] = residuals[rows[:, 0]] * inverse[:, 0].astype(residuals.dtype)
+        else:
+            out[rows] = inverse.astype(residuals.dtype) @ residuals[rows]
+    return out
 
 
 def leave_out_r2(spectrum: Spectrum, y: np.ndarray, leaves: list[LeaveOut]) -> np.ndarray:

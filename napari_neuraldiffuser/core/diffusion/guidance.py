@@ -8,7 +8,6 @@ another rule is one function more.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
@@ -37,11 +36,8 @@ class Pull:
     scale: float = 1.0
 
 
-class Critic(Protocol):
-    """Judge clean latents (B, 4, h, w) that were computed from z_t, the leaf (B, 4, h, w)."""
-
-    def __call__(self, clean: torch.Tensor, leaf: torch.Tensor) -> Pull: ...
-
+Critic = Callable[[torch.Tensor, torch.Tensor], Pull]
+"""Judges clean latents (B, 4, h, w) that were computed from z_t, the leaf (B, 4, h, w)."""
 
 Rule = Callable[[Prediction, Pull, Step, GuidanceParams], Prediction]
 """The prediction with the pull in it."""

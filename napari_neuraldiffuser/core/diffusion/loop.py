@@ -6,7 +6,7 @@ loop never hears of it.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -90,10 +90,8 @@ def combine(terms: Sequence[Term]) -> torch.Tensor:
     return ops.guided_step_table(tensors, torch.stack([like + c for c in coefficients], dim=1))  # (B, K)
 
 
-class Denoiser(Protocol):
-    """The contract between the loop and everything that predicts noise."""
-
-    def __call__(self, latents: torch.Tensor, step: Step) -> Prediction: ...
+Denoiser = Callable[[torch.Tensor, Step], Prediction]
+"""The contract between the loop and everything that predicts noise: a function of z_t and the step."""
 
 
 @dataclass(frozen=True)

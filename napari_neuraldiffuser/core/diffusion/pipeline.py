@@ -1,26 +1,16 @@
 """From decoded embeddings to images: noise the decoded z, denoise with c, pull toward g, decode once."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
 
+from napari_neuraldiffuser.core.diffusion import loop
 from napari_neuraldiffuser.core.diffusion.guidance import FeatureCritic, Guided, n_guided_steps
-from napari_neuraldiffuser.core.diffusion.loop import (
-    ClassifierFree,
-    Denoiser,
-    Prediction,
-    Schedule,
-    Step,
-    add_noise,
-    combine,
-    noise_for,
-    sample,
-    schedule,
-)
 from napari_neuraldiffuser.core.diffusion.sag import SelfAttentionGuided
 from napari_neuraldiffuser.core.networks.embeddings import EmbeddingError, Embeddings
 from napari_neuraldiffuser.core.networks.models import Models, check_layers, vision_model
@@ -100,9 +90,8 @@ def reconstruct(
     diffusion, guidance = diffusion or DiffusionParams(), guidance or GuidanceParams()
     check_fit(decoded, models, diffusion, guidance)
     parts = [reconstruct_batch(b, models, diffusion, guidance, callback) for b in batches(decoded, diffusion)]
-    stacked = (np.concatenate([getattr(p, name) for p in parts]) for name in ("images", "losses", "finite"))
-    images, losses, finite = stacked
-    return Reconstruction(images, losses, finite, decoded.stimulus_ids)
+    joined = {name: np.concatenate([getattr(p, name) for p in parts]) for name in ("images", "losses", "finite")}
+    return Reconstruction(**joined, stimulus_ids=decoded.stimulus_ids)
 
 
 def batches(decoded: Embeddings, diffusion: DiffusionParams) -> Iterator[Embeddings]:
@@ -120,12 +109,12 @@ def reconstruct_batch(
     callback: Callable[[StepEvent], Any] | None = None,
 ) -> Reconstruction:
     """The story of one batch: start, denoise under guidance, decode."""
-    plan = schedule(models.scheduler, diffusion)
+    plan = loop.schedule(models.scheduler, diffusion)
     latents = start_latents(decoded, models, diffusion, plan)
     denoiser = build_denoiser(decoded, models, diffusion, guidance)
     losses: list[torch.Tensor] = []
 
-    def after_step(step: Step, prediction: Prediction, z: torch.Tensor) -> None:
+    def after_step(step: loop.Step, prediction: loop.Prediction, z: torch.Tensor) -> None:
         if prediction.loss is not None:
             losses.append(prediction.loss.cpu())
         if callback is not None:
@@ -134,7 +123,7 @@ def reconstruct_batch(
             clean = partial(clean_latents, step, prediction)
             callback(StepEvent(ids, step.index + 1, step.n_steps, step.timestep, loss, z, clean))
 
-    latents = sample(latents, plan.steps, denoiser, after_step)
+    latents = loop.sample(latents, plan.steps, denoiser, after_step)
     images = to_images(models, latents)
     n, repeats = len(decoded), diffusion.repeats
     by_stimulus = torch.stack(losses, dim=1) if losses else torch.zeros(n * repeats, 0)
@@ -147,31 +136,26 @@ def reconstruct_batch(
     )
 
 
-def clean_latents(step: Step, prediction: Prediction) -> torch.Tensor:
+def clean_latents(step: loop.Step, prediction: loop.Prediction) -> torch.Tensor:
     """x0 (method.md eq. 18) with the guidance's pull included; (n * repeats, 4, h, w)."""
     of_latents, of_noise = step.clean_factors()
-    return combine([(of_latents, prediction.latents), *((of_noise * c, tensor) for c, tensor in prediction.terms)])
+    return loop.combine([(of_latents, prediction.latents), *((of_noise * c, tensor) for c, tensor in prediction.terms)])
 
 
-def start_latents(decoded: Embeddings, models: Models, diffusion: DiffusionParams, plan: Schedule) -> torch.Tensor:
+def start_latents(decoded: Embeddings, models: Models, diffusion: DiffusionParams, plan: loop.Schedule) -> torch.Tensor:
     """Decoded z, repeated and noised to the start of the schedule; (n * repeats, 4, h, w)."""
     z = repeated(models, decoded.z, diffusion.repeats)
-    noise = np.stack(
-        [
-            noise_for(diffusion.seed, int(s), r, decoded.z.shape[1:])
-            for s in decoded.stimulus_ids
-            for r in range(diffusion.repeats)
-        ]
-    )
-    return add_noise(z, torch.from_numpy(noise).to(z), plan.start_abar)
+    images = product(map(int, decoded.stimulus_ids), range(diffusion.repeats))
+    noise = np.stack([loop.noise_for(diffusion.seed, *image, decoded.z.shape[1:]) for image in images])
+    return loop.add_noise(z, torch.from_numpy(noise).to(z), plan.start_abar)
 
 
 def build_denoiser(
     decoded: Embeddings, models: Models, diffusion: DiffusionParams, guidance: GuidanceParams
-) -> Denoiser:
+) -> loop.Denoiser:
     """Guided( SelfAttentionGuided( ClassifierFree( UNet ) ) ), each only where its scale is above zero."""
     condition = repeated(models, decoded.c, diffusion.repeats)
-    plain = ClassifierFree(models.unet, condition, models.encode_text([""]), diffusion.cfg_scale)
+    plain = loop.ClassifierFree(models.unet, condition, models.encode_text([""]), diffusion.cfg_scale)
     denoiser = SelfAttentionGuided(plain, diffusion.sag_scale) if diffusion.sag_scale > 0 else plain
     if n_guided_steps(diffusion.executed_steps, guidance) == 0:
         return denoiser
@@ -214,14 +198,11 @@ def check_fit(decoded: Embeddings, models: Models, diffusion: DiffusionParams, g
     if decoded.c.shape[-1] != width:
         raise EmbeddingError(f"c must have width {width} for {models.name}, got {decoded.c.shape[-1]}.")
     if n_guided_steps(diffusion.executed_steps, guidance):
-        _check_layers(decoded, models, guidance.layers)
-
-
-def _check_layers(decoded: Embeddings, models: Models, layers: Sequence[str]) -> None:
-    check_layers(layers, len(vision_model(models.image_encoder).encoder.layers))
-    missing = [layer for layer in layers if layer not in decoded.g]
-    if missing:
-        raise EmbeddingError(
-            f"decoded must have the guidance layers {list(layers)}, missing: {', '.join(missing)}. "
-            "Decode them or leave them out of GuidanceParams.layers."
-        )
+        layers = guidance.layers
+        check_layers(layers, len(vision_model(models.image_encoder).encoder.layers))
+        missing = [layer for layer in layers if layer not in decoded.g]
+        if missing:
+            raise EmbeddingError(
+                f"decoded must have the guidance layers {list(layers)}, missing: {', '.join(missing)}. "
+                "Decode them or leave them out of GuidanceParams.layers."
+            )

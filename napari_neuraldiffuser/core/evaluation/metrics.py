@@ -192,7 +192,8 @@ def two_way(seen: np.ndarray, recon: np.ndarray) -> np.ndarray:
     r = correlations(seen, recon, np.float32)
     own = np.diag(r)
     comparable = np.isfinite(r) & ~np.eye(len(r), dtype=bool)
-    return _share(((r < own) & comparable).sum(axis=0), comparable.sum(axis=0), own)
+    wins, of = ((r < own) & comparable).sum(axis=0), comparable.sum(axis=0)
+    return np.divide(wins, of, out=np.full(wins.shape, np.nan), where=(of > 0) & np.isfinite(own))
 
 
 def two_way_repeats(features: np.ndarray, seen: np.ndarray) -> np.ndarray:
@@ -218,12 +219,6 @@ def repeat_agreement(features: np.ndarray) -> np.ndarray:
     # the first row stands where with_first_and_between expects the seen image; that half is not used
     stacks = (np.concatenate([f[:1], f]) for f in features)
     return np.stack([with_first_and_between(correlations(s, s))[1] for s in stacks])
-
-
-def _share(wins: np.ndarray, of: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """wins / of, NaN where nothing could be compared or the image's own value is undefined."""
-    valid = (of > 0) & np.isfinite(own)
-    return np.divide(wins, of, out=np.full(wins.shape, np.nan), where=valid)
 
 
 def repeat_identification(features: np.ndarray) -> np.ndarray:

@@ -97,9 +97,8 @@ def evaluate(
             report(len(seen), len(seen), f"{name} features")
             features = _encode(images, encode, params.batch_size), _encode(seen[:, None], encode, params.batch_size)
             values |= {column: metric.compute(*features) for column, metric in wanted.items()}
-    return Scores(
-        values, metrics.repeat_sd(images), _protocol(images, seen, _definitions(chosen, encoders, params.size), params)
-    )
+    definitions = _definitions(chosen, encoders, params.size)
+    return Scores(values, metrics.repeat_sd(images), _protocol(images, seen, definitions, params))
 
 
 def _checked(images: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -42,11 +42,9 @@ class Targets(Protocol):
 
     def __getitem__(self, target: str) -> Any:
         """The array, or the dataset, (n, ...) of one target."""
-        ...
 
     def __iter__(self) -> Iterator[str]:
         """Names of the targets that are there."""
-        ...
 
     def __len__(self) -> int: ...
 
@@ -187,7 +185,7 @@ def encode(
     """
     import torch
 
-    from napari_neuraldiffuser.core.networks.pixels import normalise, resize, to_tensor
+    from napari_neuraldiffuser.core.networks.models import normalise, resize, to_tensor
 
     pixels = resize(to_tensor(images, models.device, models.dtype), models.guide_size())
     mean, std = models.normalisation(params.feature_normalisation)
@@ -269,9 +267,7 @@ def _grow(
             if start == 0:
                 file["stimulus_id"] = ids
                 file.attrs.update(
-                    made_from=made_from,
-                    model_digest=models.digest,
-                    feature_normalisation=params.feature_normalisation,
+                    made_from=made_from, model_digest=models.digest, feature_normalisation=params.feature_normalisation
                 )
             file.attrs["done"] = start + len(batch)
             file.flush()

@@ -14,8 +14,6 @@ from torch.nn import functional as F
 from napari_neuraldiffuser.core.networks.kernels import ops
 from napari_neuraldiffuser.core.networks.kernels.ops import OpsError
 
-__all__ = ["frozen_conv2d", "lean", "restore"]
-
 Pair = tuple[int, int]
 Settings = tuple[Pair, Pair, Pair, int]
 """Stride, padding, dilation and groups of a convolution."""
@@ -82,9 +80,6 @@ def frozen_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, **setti
 
 def _pair(value: int | Pair) -> Pair:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
-
-
-# ---- networks ------------------------------------------------------------------------------------
 
 
 class FrozenConv2d(nn.Conv2d):

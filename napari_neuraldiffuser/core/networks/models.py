@@ -1,4 +1,4 @@
-"""Opens the VAE, UNet, text encoder and guide network; the only importer of diffusers and transformers.
+"""Opens the VAE, UNet, text encoder and guide network, and gives them images; alone imports diffusers and transformers.
 
 A model folder has the layout of a diffusers Stable Diffusion 1.x folder plus `image_encoder/`, a CLIP vision model that
 serves as the guide network (for Stable Diffusion 1.4: CLIP ViT-B/32).
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import read_json
@@ -19,13 +20,21 @@ from napari_neuraldiffuser.core.base.registry import LAYERS
 from napari_neuraldiffuser.core.networks.digest import folder_digest, model_source
 from napari_neuraldiffuser.core.networks.lean import lean
 from napari_neuraldiffuser.core.networks.parts import VAE, ImageEncoder, NoiseSchedule, TextEncoder, UNet
-from napari_neuraldiffuser.core.networks.pixels import NORMALISATION, normalise, resize, to_tensor
 
 PARTS = ("vae", "unet", "scheduler", "text_encoder", "tokenizer", "image_encoder")
+NORMALISATION = {
+    # (mean, standard deviation) per RGB channel
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+}
 
 
 class ModelError(UserError):
     """A model folder lacks a part, or a part cannot be used; the message names it and the remedy."""
+
+
+class PixelError(UserError):
+    """Images that are not what the networks take; the message names the dtype and the shape."""
 
 
 @dataclass(eq=False)
@@ -154,6 +163,26 @@ class Models:
         return np.concatenate(out)
 
 
+def to_tensor(images: np.ndarray, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """Images (n, H, W, 3) uint8 to a tensor (n, 3, H, W) in [0, 1]."""
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+        raise PixelError(f"images must be uint8 of shape (n, H, W, 3), got {images.dtype} {images.shape}.")
+    return torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).to(dtype) / 255
+
+
+def resize(pixels: torch.Tensor, size: int) -> torch.Tensor:
+    """Antialiased bilinear resize of (n, 3, H, W) to a square."""
+    if pixels.shape[-2:] == (size, size):
+        return pixels
+    return F.interpolate(pixels, (size, size), mode="bilinear", antialias=True, align_corners=False)
+
+
+def normalise(pixels: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    """(pixels - mean) / std per channel (method.md eq. 7)."""
+    shape = (1, -1, 1, 1)
+    return (pixels - pixels.new_tensor(mean).view(shape)) / pixels.new_tensor(std).view(shape)
+
+
 def vision_model(encoder: ImageEncoder) -> Any:
     """The transformer inside a CLIP vision model, with or without its projection."""
     return getattr(encoder, "vision_model", encoder)
@@ -205,8 +234,12 @@ def load(
         raise ModelError(f"Model folder must exist, got {source}. Give 'demo', a folder or a hub id owner/name.")
     parts = {name: _open(name, source, guide) for name in PARTS}
     models = Models(**parts, name=str(path), digest=folder_digest(source, guide))
-    _check_epsilon(models, source)
-    return models.to(_check_device(device), dtype)
+    kind = models.scheduler.config.prediction_type
+    if kind != "epsilon":
+        raise ModelError(f"Model {source} must predict noise (prediction_type epsilon), got {kind!r}.")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelError(f"device must be available, got {device!r}: torch sees no CUDA GPU. Use --device cpu.")
+    return models.to(device, dtype)
 
 
 def _check_parts(folder: Path, guide: str | Path | None) -> None:
@@ -267,15 +300,3 @@ def _pixel_statistics(source: str) -> tuple[tuple[float, ...], tuple[float, ...]
             values = read_json(config)
             return tuple(values["image_mean"]), tuple(values["image_std"])
     return NORMALISATION["clip"]
-
-
-def _check_epsilon(models: Models, source: str) -> None:
-    kind = models.scheduler.config.prediction_type
-    if kind != "epsilon":
-        raise ModelError(f"Model {source} must predict noise (prediction_type epsilon), got {kind!r}.")
-
-
-def _check_device(device: str) -> str:
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ModelError(f"device must be available, got {device!r}: torch sees no CUDA GPU. Use --device cpu.")
-    return device

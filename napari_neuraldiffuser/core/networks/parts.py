@@ -25,11 +25,9 @@ class VAE(Network, Protocol):
 
     def encode(self, pixels: torch.Tensor) -> Any:
         """Pixels (n, 3, H, W) in [-1, 1] to `.latent_dist` with `.mean` (n, 4, h, w)."""
-        ...
 
     def decode(self, latents: torch.Tensor) -> Any:
         """Latents (n, 4, h, w) to `.sample` (n, 3, H, W)."""
-        ...
 
 
 class UNet(Network, Protocol):
@@ -39,7 +37,6 @@ class UNet(Network, Protocol):
 
     def __call__(self, latents: torch.Tensor, timestep: int, *, encoder_hidden_states: torch.Tensor) -> Any:
         """Latents (n, 4, h, w) and text (n, tokens, width) to `.sample` (n, 4, h, w)."""
-        ...
 
 
 class NoiseSchedule(Protocol):
@@ -52,7 +49,6 @@ class NoiseSchedule(Protocol):
 
     def set_timesteps(self, n_steps: int) -> None:
         """Choose the timesteps of a run."""
-        ...
 
 
 class TextEncoder(Network, Protocol):
@@ -60,7 +56,6 @@ class TextEncoder(Network, Protocol):
 
     def __call__(self, tokens: torch.Tensor) -> Any:
         """Tokens (n, tokens) to a tuple whose first is (n, tokens, width)."""
-        ...
 
 
 class ImageEncoder(Network, Protocol):
@@ -68,4 +63,3 @@ class ImageEncoder(Network, Protocol):
 
     def __call__(self, pixels: torch.Tensor) -> Any:
         """Normalised pixels (n, 3, S, S) to `.image_embeds` or `.pooler_output` (n, d)."""
-        ...

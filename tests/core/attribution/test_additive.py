@@ -9,7 +9,7 @@ import pytest
 
 from napari_neuraldiffuser.core import attribution as contribution
 from napari_neuraldiffuser.core.attribution import ContributionError
-from napari_neuraldiffuser.core.attribution import tables as contribution_tables
+from napari_neuraldiffuser.core.attribution import maps as contribution_maps
 from napari_neuraldiffuser.core.decoding import DecodingError, RidgeDecoder
 from napari_neuraldiffuser.core.params import ContributionParams, DecodingParams
 from tests.support.stand_ins import AFFINE, SHAPE, linear_data, make_betas, make_rois, make_targets, primal_ridge
@@ -161,7 +161,7 @@ def test_bootstrap_is_a_ratio_of_resampled_sums():
     rng = np.random.default_rng(1)
     numerators, denominators = rng.standard_normal((11, 3)), rng.random(11) + 0.5
     params = ContributionParams(bootstrap=4000, seed=3)
-    ratio, se = contribution_tables.ratio_and_se(numerators, denominators, params)
+    ratio, se = contribution_maps.ratio_and_se(numerators, denominators, params)
     draws = np.random.default_rng(9).integers(0, 11, (4000, 11))
     reference = numerators[draws].sum(1) / denominators[draws].sum(1)[:, None]
     np.testing.assert_allclose(ratio, numerators.sum(0) / denominators.sum())

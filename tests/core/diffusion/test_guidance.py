@@ -15,7 +15,7 @@ from napari_neuraldiffuser.core.diffusion.guidance import (
     noise_rule,
     rms,
 )
-from napari_neuraldiffuser.core.diffusion.loop import ClassifierFree, Prediction, Step, noise_for, schedule
+from napari_neuraldiffuser.core.diffusion.loop import ClassifierFree, Prediction, Step, noise_for, sample, schedule
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.networks.kernels import ops
 from napari_neuraldiffuser.core.params import LAYERS, DiffusionParams, GuidanceParams, ParamError, preset
@@ -101,8 +101,7 @@ def test_guidance_moves_the_published_run(models64):
     start = pipeline.start_latents(decoded, models64, diffusion, plan)
     without = guidance.but(guidance_scale=0.0)
     pulled, free = (
-        pipeline.sample(start, plan.steps, pipeline.build_denoiser(decoded, models64, diffusion, g))
-        for g in (guidance, without)
+        sample(start, plan.steps, pipeline.build_denoiser(decoded, models64, diffusion, g)) for g in (guidance, without)
     )
     assert relative(pulled, free) > 1e-2
 

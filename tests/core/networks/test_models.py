@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from napari_neuraldiffuser.core.networks import models as m
-from napari_neuraldiffuser.core.networks.pixels import PixelError
 from napari_neuraldiffuser.core.params import LAYERS
 from tests.support.small_models import small_models
 
@@ -125,7 +124,7 @@ def test_normalisation_is_mean_and_standard_deviation():
 
 @pytest.mark.parametrize("bad", [np.zeros((2, 8, 8)), np.zeros((1, 8, 8, 3)), np.zeros((1, 8, 8, 4), np.uint8)])
 def test_images_of_another_kind_are_refused(models, bad):
-    with pytest.raises(PixelError, match="images must be uint8"):
+    with pytest.raises(m.PixelError, match="images must be uint8"):
         models.encode_images(bad)
 
 

@@ -20,8 +20,6 @@ from napari_neuraldiffuser.core.networks.kernels import extension_file
 if TYPE_CHECKING:
     import torch
 
-INSTALL_AGAIN = extension_file.INSTALL_AGAIN
-
 _reference_only: ContextVar[bool] = ContextVar("neuraldiffuser_reference_only", default=False)
 
 
@@ -185,9 +183,6 @@ def backend_info() -> dict[str, Any]:
     }
 
 
-# ---- loading ------------------------------------------------------------------------------------
-
-
 def _load() -> _Loaded:
     if _process.loaded is None:
         with _process.lock:
@@ -211,7 +206,7 @@ def _load_once() -> _Loaded:
     except Exception as error:  # whatever a foreign binary raises: the reference still computes
         known = isinstance(error, extension_file.NotLoadable)
         said = str(error) if known else f"{type(error).__name__}: {error}"
-        remedy = f"To compile them for this environment, in the source folder: {INSTALL_AGAIN}"
+        remedy = f"To compile them for this environment, in the source folder: {extension_file.INSTALL_AGAIN}"
         why = f"The compiled kernels cannot be used: {said.rstrip('.')}. {remedy}"
         _announce(why)
         return _Loaded(None, why)
@@ -221,9 +216,6 @@ def _announce(message: str) -> None:
     if message not in _process.announced:
         _process.announced.add(message)
         warnings.warn(message, KernelWarning, stacklevel=3)
-
-
-# ---- devices ------------------------------------------------------------------------------------
 
 
 def _device_gap(device: "torch.device") -> str:
@@ -246,14 +238,14 @@ def _gap(torch: ModuleType, info: dict[str, Any], capability: tuple[int, int]) -
     if not info.get("cuda"):
         return (
             "the kernels were compiled without CUDA. Install the CUDA toolkit (nvcc), then, in the source folder: "
-            f"NEURALDIFFUSER_BUILD=cuda {INSTALL_AGAIN}"
+            f"NEURALDIFFUSER_BUILD=cuda {extension_file.INSTALL_AGAIN}"
         )
     if extension_file.covers(info["architectures"], capability):
         return ""
     have = "{}.{}".format(*capability)
     return (
         f"the CUDA kernels were compiled for {', '.join(info['architectures'])}, and this GPU has compute capability "
-        f"{have}. Compile for it: TORCH_CUDA_ARCH_LIST={have} {INSTALL_AGAIN}"
+        f"{have}. Compile for it: TORCH_CUDA_ARCH_LIST={have} {extension_file.INSTALL_AGAIN}"
     )
 
 
@@ -275,15 +267,13 @@ def _active(torch: ModuleType, info: dict[str, Any], devices: list[dict[str, Any
 def _cuda_devices(torch: ModuleType) -> list[dict[str, Any]]:
     if not torch.cuda.is_available():
         return []
-    devices = []
-    for index in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(index)
-        devices.append(
-            {
-                "index": index,
-                "name": properties.name,
-                "capability": f"{properties.major}.{properties.minor}",
-                "memory_gb": round(properties.total_memory / 1e9, 1),
-            }
-        )
-    return devices
+    properties = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    return [
+        {
+            "index": index,
+            "name": one.name,
+            "capability": f"{one.major}.{one.minor}",
+            "memory_gb": round(one.total_memory / 1e9, 1),
+        }
+        for index, one in enumerate(properties)
+    ]

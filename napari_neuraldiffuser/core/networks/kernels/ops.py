@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from napari_neuraldiffuser.core.networks.kernels import backend, reference
-from napari_neuraldiffuser.core.networks.kernels import checks as ops_checks
 from napari_neuraldiffuser.core.networks.kernels import registration as kernels
 from napari_neuraldiffuser.core.networks.kernels.backend import backend_info
-from napari_neuraldiffuser.core.networks.kernels.checks import OpsError
+from napari_neuraldiffuser.core.networks.kernels.reference import OpsError
 
 __all__ = [
     "OpsError",
@@ -45,9 +44,6 @@ def kernels_run(tensor: Tensor) -> bool:
     if tensor.is_cpu and backend.ready_on_cpu():
         return True
     return backend.kernels_for(tensor.device) is not None
-
-
-# ---- multi-layer feature loss -------------------------------------------------------------------
 
 
 def feature_loss_grad(
@@ -82,11 +78,11 @@ def feature_loss_grad(
     OpsError
         If counts, shapes, devices or dtypes do not fit together, or a target or weight requires a gradient.
     """
-    ops_checks.check_constants("the feature loss", targets=targets, weights=weights)
+    reference.check_constants("the feature loss", targets=targets, weights=weights)
     if features and kernels_run(features[0]):
         operation = torch.ops.neuraldiffuser.feature_loss_grad.default
         return kernels.call(operation, features, list(features), list(targets), weights, grad_scale)
-    ops_checks.check_layers(features, targets, weights, grad_scale)
+    reference.check_layers(features, targets, weights, grad_scale)
     return reference.feature_loss_grad(features, targets, weights, grad_scale)
 
 
@@ -106,9 +102,6 @@ def gradient_scale(dtype: torch.dtype, numel: int) -> float:
     return 2.0 ** (int(numel).bit_length() - 1) if dtype == torch.float16 else 1.0
 
 
-# ---- diffusion step -----------------------------------------------------------------------------
-
-
 def step_coefficients(abar: float, abar_prev: float) -> tuple[float, float]:
     """What one DDIM step multiplies the latents and the noise by, folded in double precision (method.md eq. 29).
 
@@ -124,15 +117,11 @@ def step_coefficients(abar: float, abar_prev: float) -> tuple[float, float]:
     OpsError
         If the schedule leaves (0, 1].
     """
-    abar, abar_prev = _schedule("abar", abar), _schedule("abar_prev", abar_prev)
+    abar, abar_prev = float(abar), float(abar_prev)
+    for name, value in (("abar", abar), ("abar_prev", abar_prev)):
+        if not 0 < value <= 1:
+            raise OpsError(f"{name} must be in (0, 1], got {value}. Pass values of alphas_cumprod.")
     return math.sqrt(abar_prev / abar), math.sqrt(1 - abar_prev) - math.sqrt(abar_prev * (1 - abar) / abar)
-
-
-def _schedule(name: str, value: float) -> float:
-    value = float(value)
-    if not 0 < value <= 1:
-        raise OpsError(f"{name} must be in (0, 1], got {value}. Pass values of alphas_cumprod.")
-    return value
 
 
 def guided_step(terms: Sequence[Tensor], coefficients: Sequence[float]) -> Tensor:
@@ -159,7 +148,7 @@ def guided_step(terms: Sequence[Tensor], coefficients: Sequence[float]) -> Tenso
     """
     if terms and kernels_run(terms[0]):
         return kernels.call(torch.ops.neuraldiffuser.guided_step.default, terms, list(terms), list(coefficients))
-    ops_checks.check_coefficients(terms, coefficients)
+    reference.check_coefficients(terms, coefficients)
     return reference.guided_step(terms, coefficients)
 
 
@@ -182,14 +171,11 @@ def guided_step_table(terms: Sequence[Tensor], table: Tensor) -> Tensor:
         If counts, shapes, devices or dtypes do not fit together, or the table requires a gradient; on a CPU also if
         a coefficient is not finite.
     """
-    ops_checks.check_constants("a step", table=table)
+    reference.check_constants("a step", table=table)
     if terms and kernels_run(terms[0]):
         return kernels.call(torch.ops.neuraldiffuser.guided_step.table, terms, list(terms), table)
-    ops_checks.check_table(terms, table)
+    reference.check_table(terms, table)
     return reference.guided_step_table(terms, table)
-
-
-# ---- image for the guide network ----------------------------------------------------------------
 
 
 def prepare_image(image: Tensor, size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
@@ -215,11 +201,8 @@ def prepare_image(image: Tensor, size: int, mean: tuple[float, ...], std: tuple[
     """
     if kernels_run(image):
         return kernels.call(torch.ops.neuraldiffuser.prepare_image.default, (image,), image, size, mean, std)
-    ops_checks.check_image(image, size, mean, std)
+    reference.check_image(image, size, mean, std)
     return reference.prepare_image(image, size, mean, std)
-
-
-# ---- normalisation of the VAE decoder -----------------------------------------------------------
 
 
 def group_norm_silu(
@@ -251,9 +234,9 @@ def group_norm_silu(
     OpsError
         If shapes, devices or dtypes do not fit together, or weight or bias requires a gradient.
     """
-    ops_checks.check_constants("group_norm_silu", weight=weight, bias=bias)
+    reference.check_constants("group_norm_silu", weight=weight, bias=bias)
     if kernels_run(x):
         operation = torch.ops.neuraldiffuser.group_norm_silu.default
         return kernels.call(operation, (x,), x, weight, bias, groups, eps, silu)[0]
-    ops_checks.check_norm(x, weight, bias, groups, eps)
+    reference.check_norm(x, weight, bias, groups, eps)
     return reference.group_norm_silu(x, groups, weight, bias, eps, silu)

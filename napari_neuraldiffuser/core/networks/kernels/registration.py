@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from napari_neuraldiffuser.core.networks.kernels.checks import OpsError, accumulation_dtype
-from napari_neuraldiffuser.core.networks.kernels.reference import table_columns
+from napari_neuraldiffuser.core.networks.kernels.reference import OpsError, accumulation_dtype, table_columns
 
 NAMESPACE = "neuraldiffuser"
 
@@ -118,14 +117,7 @@ def _fake_group_norm_silu(
 
 
 def _fake_group_norm_silu_backward(
-    grad: Tensor,
-    x: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    groups: int,
-    silu: bool = True,
+    grad: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, bias: Tensor, groups: int, silu: bool = True
 ) -> Tensor:
     _beside(x, grad, mean, rstd, weight, bias)
     return _norm_out(x)
@@ -137,12 +129,11 @@ def _norm_out(x: Tensor) -> Tensor:
 
 def _dense_like(x: Tensor) -> Tensor:
     """Channels-last for a dense channels-last tensor, contiguous for every other."""
-    last = x.ndim == 4 and not x.is_contiguous() and x.stride() == _channels_last_strides(*x.shape)
+    last = False
+    if x.ndim == 4 and not x.is_contiguous():
+        _, channels, height, width = x.shape
+        last = x.stride() == (channels * height * width, 1, channels * width, channels)
     return torch.empty_like(x, memory_format=torch.channels_last if last else torch.contiguous_format)
-
-
-def _channels_last_strides(batch: int, channels: int, height: int, width: int) -> tuple[int, ...]:
-    return channels * height * width, 1, channels * width, channels
 
 
 FAKES: dict[str, Callable[..., Any]] = {
@@ -154,9 +145,6 @@ FAKES: dict[str, Callable[..., Any]] = {
     "group_norm_silu": _fake_group_norm_silu,
     "group_norm_silu_backward": _fake_group_norm_silu_backward,
 }
-
-
-# ---- derivatives ---------------------------------------------------------------------------------
 
 
 def _once(ctx: Any, *upstream: Any) -> None:
