@@ -11,7 +11,6 @@ from napari_neuraldiffuser.core.base.contracts import Responses
 from napari_neuraldiffuser.core.base.files import atomic_path
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.decoding import solver, store
-from napari_neuraldiffuser.core.decoding.align import Alignment, aligned, measure
 from napari_neuraldiffuser.core.decoding.decoder import DecodingError, TargetFit
 from napari_neuraldiffuser.core.decoding.geometry import Geometry, checked_data
 from napari_neuraldiffuser.core.decoding.targets import blocks, gather, match_rows, summary, target_names, target_shape
@@ -111,10 +110,10 @@ class RidgeDecoder:
             if progress:
                 progress(done, len(names), f"ridge {name}")
 
-    def _measure_alignment(self, left: solver.LeaveOut) -> Alignment:
+    def _measure_alignment(self, left: solver.LeaveOut) -> solver.Alignment:
         mean, dtype = self.accuracy["z"].mean, self.x.dtype
         y = gather(self.targets, "z", self.rows, dtype) - mean.astype(dtype)
-        return measure(y, mean, self.spectrum, left)
+        return solver.measure_alignment(y, mean, self.spectrum, left)
 
     def _fit_target(
         self, name: str, leaves: list[solver.LeaveOut], rng: np.random.Generator
@@ -193,7 +192,7 @@ class RidgeDecoder:
             values = self.deviations(name, similarity)
             values += self.accuracy[name].mean.astype(values.dtype)
             if name == "z" and align != "none":
-                values = aligned(values, align, self.alignment)
+                values = solver.aligned(values, align, self.alignment)
             out[name] = values.astype(np.float32).reshape(-1, *self.accuracy[name].shape)
             if progress:
                 progress(k + 1, len(self.names), f"decode {name}")
@@ -248,7 +247,8 @@ class RidgeDecoder:
             decoder.geometry = Geometry.read(group["geometry"])
             decoder.accuracy = store.read_fits(group)
             if "alignment" in group:
-                decoder.alignment = Alignment(**{field: values[...] for field, values in group["alignment"].items()})
+                stats = {field: values[...] for field, values in group["alignment"].items()}
+                decoder.alignment = solver.Alignment(**stats)
             decoder.use_targets(TargetFile(path))
         return decoder
 

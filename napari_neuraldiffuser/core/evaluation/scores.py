@@ -56,6 +56,7 @@ def evaluate(
     """Score the reconstructions of one arm against the seen images.
 
     Every repeat is scored on its own; repeats are never averaged into one image, which would raise PixCorr.
+    Protocol of MindEye2 (Scotti et al. 2024), see `core/evaluation/metrics.py`.
 
     Parameters
     ----------
@@ -78,10 +79,6 @@ def evaluate(
     ------
     MetricError
         If the arrays are not uint8 images or do not match.
-
-    Notes
-    -----
-    Protocol of MindEye2 (Scotti et al. 2024), see `core/evaluation/metrics.py`.
     """
     params = params or EvaluationParams()
     images, seen = _checked(images, seen)

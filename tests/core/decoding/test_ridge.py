@@ -45,7 +45,7 @@ def test_prediction_equals_normal_equations(n, p, dtype, rtol):
 
 
 @pytest.mark.parametrize("n, p", [(40, 25), (20, 60)])
-@pytest.mark.parametrize("block", ["solver.VOXELS_AT_ONCE", "solver.STIMULI_AT_ONCE", "align.COLUMNS_AT_ONCE"])
+@pytest.mark.parametrize("block", ["solver.VOXELS_AT_ONCE", "solver.STIMULI_AT_ONCE", "solver.COLUMNS_AT_ONCE"])
 def test_blocks_change_nothing(monkeypatch, block, n, p):
     """Real subjects always run in blocks; here 7 at a time, with a rest."""
     whole, train, test, _, _ = fitted(n, p, align="train")

@@ -223,10 +223,7 @@ def _device_gap(device: "torch.device") -> str:
 
     loaded = _load()
     index = torch.cuda.current_device() if device.index is None else device.index
-    if loaded.module is None:
-        gap = loaded.why_not
-    else:
-        gap = _gap(torch, loaded.info, torch.cuda.get_device_capability(index))
+    gap = _gap(torch, loaded.info, torch.cuda.get_device_capability(index)) if loaded.module else loaded.why_not
     _process.gaps[index] = gap
     return gap
 
