@@ -84,7 +84,7 @@ class Simulation(QObject):
         """The result of the engine's call, the exception that ended it, or None where the application ended."""
         Simulation.running = self
         if self.watch is not None:
-            self.watch.closed.connect(self._window_closed)
+            self.watch.closed.connect(lambda: self._end(Cancelled()))
         try:
             self.task = self.engine.call("simulate", {"folder": str(folder), "params": params.to_dict()})
             self.task.told.connect(self.activity.tell)
@@ -101,9 +101,6 @@ class Simulation(QObject):
         if self.task is not None:
             self.task.cancelling = True
         self.engine.stop()
-
-    def _window_closed(self) -> None:
-        self._end(Cancelled())
 
     def _end(self, result: dict[str, Any] | Exception) -> None:
         self.result = result

@@ -2,27 +2,26 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.base.registry import SPACES, TARGETS
 from napari_neuraldiffuser.core.outputs.names import KINDS
+from napari_neuraldiffuser.widgets.files import layers
 from napari_neuraldiffuser.widgets.files.layer_info import LayerData, about, nsd_source
-from napari_neuraldiffuser.widgets.files.layers import (
-    SHOWN_FAMILY,
-    anatomy_layer,
-    contribution_layer,
-    picture_layers,
-    regions_layer,
-    roi_layer,
-)
 from napari_neuraldiffuser.widgets.files.outputs import SubjectOutputs, find_outputs, region_names, subject_folders
 from napari_neuraldiffuser.widgets.files.view import prepare_current_viewer
+from napari_neuraldiffuser.widgets.session.state import KEY
+
+if TYPE_CHECKING:
+    import napari
 
 OWN_KINDS = ("map", "regions", "image", "shown")
 """Any of these says that a sub-XX folder is ours; other tools write dataset_description.json and sub-XX too."""
 
-FIRST_FAMILIES = (SHOWN_FAMILY, "nsdgeneral")
+FIRST_FAMILIES = (layers.SHOWN_FAMILY, "nsdgeneral")
 """Of an NSD folder that is opened: each layer costs napari a fifth of a second and more, in which nothing answers."""
 FAMILIES = (*FIRST_FAMILIES, "floc-faces", "floc-bodies", "floc-places", "floc-words")
 """That the Data page shows, one layer after the other; a folder can hold a dozen more."""
@@ -80,11 +79,11 @@ def read_nsd(path: str | Path | list[str]) -> list[LayerData]:
         raise FolderError(
             f"folder must hold nsddata/ppdata/subjXX, got {folder}. Choose the folder that holds nsddata."
         )
-    layers, notes = nsd_layers(sources[0], _space(folder, sources[0]), FIRST_FAMILIES)
+    found, notes = nsd_layers(sources[0], _space(folder, sources[0]), FIRST_FAMILIES)
     _tell_others(sources[0].subject, [source.subject for source in sources[1:]])
     _tell(notes)
     prepare_current_viewer()
-    return layers
+    return found
 
 
 def _space(path: Path, source: Source) -> str:
@@ -103,10 +102,10 @@ def nsd_layers(source: Source, space: str, families: tuple[str, ...] = FAMILIES)
     from napari_neuraldiffuser.core.nsd.rois import available, read_rois
 
     layout = Layout(Path(source.nsd_dir), source.subject, space)
-    layers: list[LayerData] = []
+    found: list[LayerData] = []
     notes: list[str] = []
     if layout.anatomy.is_file():
-        layers.append(anatomy_layer(layout.anatomy, about("anatomy", source, space=space)))
+        found.append(layers.anatomy_layer(layout.anatomy, about("anatomy", source, space=space)))
     there = available(layout)
     shown = [name for name in there if name in families] or there
     if others := [name for name in there if name not in {*shown, *FAMILIES}]:
@@ -114,15 +113,15 @@ def nsd_layers(source: Source, space: str, families: tuple[str, ...] = FAMILIES)
     for name in shown:
         told = about("roi", source, family=name, space=space)
         try:
-            layers.append(roi_layer(read_rois(layout, name), name == SHOWN_FAMILY, told))
+            found.append(layers.roi_layer(read_rois(layout, name), name == layers.SHOWN_FAMILY, told))
         except UserError as error:
             notes.append(f"ROI {name} is not shown: {error}")
-    if not layers:
+    if not found:
         raise FolderError(
             f"{layout.volumes} must hold {layout.anatomy.name} or volumes in roi, got none that can be shown. "
             + " ".join(notes or ["Download NSD's anatomical files of this subject."])
         )
-    return layers, notes
+    return found, notes
 
 
 def read_output(path: str | Path | list[str]) -> list[LayerData]:
@@ -130,26 +129,26 @@ def read_output(path: str | Path | list[str]) -> list[LayerData]:
     path = path if isinstance(path, (str, Path)) else path[0]
     subjects = find_outputs(path)
     first, *others = subjects
-    layers = output_layers(subjects[first])
+    found = output_layers(subjects[first])
     _tell_others(first, others)
     prepare_current_viewer()
-    return layers
+    return found
 
 
 def output_layers(outputs: SubjectOutputs) -> list[LayerData]:
     """Layers of one subject's results, bottom first."""
     output = outputs.folder.absolute().parent
-    layers: list[LayerData] = []
+    found: list[LayerData] = []
     if outputs.anatomy:
-        layers.append(anatomy_layer(outputs.anatomy, about("anatomy", output=output)))
-    shown = {k: v for k, v in outputs.regions.items() if k == SHOWN_FAMILY} or outputs.regions
+        found.append(layers.anatomy_layer(outputs.anatomy, about("anatomy", output=output)))
+    shown = {k: v for k, v in outputs.regions.items() if k == layers.SHOWN_FAMILY} or outputs.regions
     for family, volume in shown.items():
         told = about("roi", output=output, family=family)
-        layers.append(regions_layer(volume, region_names(volume), told, visible=family == SHOWN_FAMILY))
+        found.append(layers.regions_layer(volume, region_names(volume), told, visible=family == layers.SHOWN_FAMILY))
     targets = sorted(outputs.maps, key=lambda t: TARGETS.index(t) if t in TARGETS else len(TARGETS))
     for target in targets[-1:]:  # the Contribution panel has the others
-        layers.append(contribution_layer(outputs.maps[target], target, output))
-    return layers + picture_layers(outputs, layers)
+        found.append(layers.contribution_layer(outputs.maps[target], target, output))
+    return found + layers.picture_layers(outputs, found)
 
 
 def _tell_others(shown: str, others: list[str]) -> None:
@@ -162,3 +161,48 @@ def _tell(notes: list[str]) -> None:
 
     for note in notes:
         show_info(note)
+
+
+Read = tuple[list[LayerData], list[str]]
+"""Layers, bottom first, and notes on what is not among them."""
+
+
+def read_source(source: Source, space: str, progress: Progress) -> Read:
+    """Anatomy and regions of a source in one volume space."""
+    progress(0, 0, "reading anatomy and regions")
+    found, notes = own_layers(source, progress) if source.own else nsd_layers(source, space)
+    if not any(keywords["metadata"][KEY]["kind"] == "anatomy" for _, keywords, _ in found):
+        notes.append("There is no anatomy in the betas' space: regions are shown alone.")
+    return found, notes
+
+
+def own_layers(source: Source, progress: Progress) -> Read:
+    """Anatomy, mask and label volumes of own scans."""
+    from napari_neuraldiffuser.core.nsd import OwnScans
+
+    scans = OwnScans(source)
+    found, notes = [], []
+    if source.anatomy:
+        found.append(layers.anatomy_layer(Path(source.anatomy), about("anatomy", source)))
+    names = scans.roi_names()
+    for k, name in enumerate(names):
+        progress(k, len(names), "reading regions")
+        try:
+            found.append(layers.roi_layer(scans.rois(name), False, about("roi", source, family=name)))
+        except UserError as error:
+            notes.append(f"ROI {name} is not shown: {error}")
+    return found, notes
+
+
+def missing_layers(viewer: "napari.Viewer", layers: list[LayerData]) -> list[LayerData]:
+    """Those of `layers` that the viewer does not show yet."""
+    there = [identity(layer.metadata) for layer in viewer.layers]
+    return [layer for layer in layers if identity(layer[1]["metadata"]) not in there]
+
+
+def identity(metadata: dict[str, Any]) -> tuple[Any, ...] | None:
+    """What makes two layers of sources the same; None for other layers."""
+    told = metadata.get(KEY) if isinstance(metadata, dict) else None
+    if not told or not told.get("source"):
+        return None
+    return told["kind"], told.get("family"), told["source"], told.get("space")

@@ -12,7 +12,7 @@ from napari_neuraldiffuser.core.outputs.report.slices import POSITIVE
 from napari_neuraldiffuser.widgets.files.layer_info import LayerData, about, kind_of
 from napari_neuraldiffuser.widgets.files.outputs import SubjectOutputs
 from napari_neuraldiffuser.widgets.files.reader import AXIS_LABELS, ReadError, read_volume, volume_layer
-from napari_neuraldiffuser.widgets.files.view import finish, place_camera
+from napari_neuraldiffuser.widgets.files.view import AnatomicalView, finish
 from napari_neuraldiffuser.widgets.session.state import KEY
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def add_layers(viewer: "napari.Viewer", layers: list[LayerData]) -> list[Any]:
         layer = viewer.add_layer(Layer.create(data, keywords, kind))
         finish(layer)
         added.append(layer)
-    place_camera(viewer)
+    AnatomicalView.of(viewer)
     return added
 
 

@@ -15,33 +15,22 @@ class OutputFolderError(UserError):
 
 @dataclass(frozen=True)
 class SubjectOutputs:
-    """Files of one subject.
-
-    Attributes
-    ----------
-    label : str
-        "sub-01".
-    maps : dict
-        Target name ("z", "c", "g02" ...) to the NIfTI file of voxel contributions.
-    table : Path or None
-        TSV with columns roi, target, share, se, n_voxels.
-    folder : Path
-        OUT_DIR/sub-01.
-    anatomy : Path or None
-        T1 in the space of the maps.
-    regions : dict
-        ROI family to its label volume; a TSV of the same stem names its labels.
-    pictures : dict
-        Stimulus id to {("seen", 1): file, ("guided", 2): file, ...}; the number is the repeat.
-    """
+    """Files of one subject."""
 
     label: str
+    """Such as "sub-01"."""
     maps: dict[str, Path]
+    """Target name ("z", "c", "g02" ...) to the NIfTI file of voxel contributions."""
     table: Path | None
+    """TSV with columns roi, target, share, se, n_voxels."""
     folder: Path = Path()
+    """OUT_DIR/sub-01."""
     anatomy: Path | None = None
+    """T1 in the space of the maps."""
     regions: dict[str, Path] = field(default_factory=dict)
+    """ROI family to its label volume; a TSV of the same stem names its labels."""
     pictures: dict[int, dict[tuple[str, int], Path]] = field(default_factory=dict)
+    """Stimulus id to {("seen", 1): file, ("guided", 2): file, ...}; the number is the repeat."""
 
     @property
     def anything(self) -> bool:

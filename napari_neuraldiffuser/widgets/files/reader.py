@@ -12,7 +12,7 @@ from nibabel.affines import obliquity
 from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import OrientationError
 from nibabel.spaces import vox2out_vox
-from nibabel.spatialimages import HeaderDataError, ImageDataError
+from nibabel.spatialimages import HeaderDataError, ImageDataError, SpatialImage
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.widgets.files.layer_info import LayerData, about_file, reversed_axes
@@ -80,7 +80,7 @@ def read_volume(path: str | Path) -> LayerData:
     return volume_layer(_open(path), path)
 
 
-def volume_layer(image: nib.spatialimages.SpatialImage, path: str | Path) -> LayerData:
+def volume_layer(image: SpatialImage, path: str | Path) -> LayerData:
     """A 3D or 4D image that was opened from `path` as (data, layer keywords, layer type), as `read_volume` gives it."""
     if image.ndim == 4 and 4 * math.prod(image.shape) > LAZY_BYTES:
         return _lazy_layer(image, path)
@@ -110,7 +110,7 @@ def _shown(
     return shown, affine, ["The volume is oblique: resampled to an axis-aligned grid for display."]
 
 
-def _lazy_layer(image: nib.spatialimages.SpatialImage, path: str | Path) -> LayerData:
+def _lazy_layer(image: SpatialImage, path: str | Path) -> LayerData:
     """A large 4D file: nothing but the first volume is read now."""
     compressed = str(path).endswith(".gz")
     if compressed:
@@ -150,21 +150,19 @@ def lazy_volumes(read: Callable[[int], np.ndarray], n: int, like: np.ndarray) ->
     return da.map_blocks(block, chunks=chunks, dtype=like.dtype, meta=np.empty((0,) * 4, like.dtype))
 
 
-def _one_volume(
-    image: nib.spatialimages.SpatialImage, path: str | Path, t: int
-) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def _one_volume(image: SpatialImage, path: str | Path, t: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Volume `t` of a 4D file as `_shown` gives it."""
     values = _values_of(lambda: image.dataobj[..., t], path)
     canonical = _canonical(nib.Nifti1Image(values, image.affine), path)
     return _shown(np.asanyarray(canonical.dataobj), canonical.affine, "image", path)
 
 
-def _open(path: str | Path, **options: Any) -> nib.spatialimages.SpatialImage:
+def _open(path: str | Path, **options: Any) -> SpatialImage:
     try:
         image = nib.load(path, **options)
     except DAMAGED as error:
         raise ReadError(f"{path} must be a NIfTI file, got: {error}. Check the path and the file.") from error
-    if not isinstance(image, nib.spatialimages.SpatialImage) or image.ndim not in (3, 4) or 0 in image.shape:
+    if not isinstance(image, SpatialImage) or image.ndim not in (3, 4) or 0 in image.shape:
         raise ReadError(
             f"{path} must be a 3D or 4D volume, got shape {getattr(image, 'shape', None)}. Choose one with 3 or 4 axes."
         )
@@ -175,7 +173,7 @@ def _open(path: str | Path, **options: Any) -> nib.spatialimages.SpatialImage:
     return image
 
 
-def _canonical(image: nib.spatialimages.SpatialImage, path: str | Path) -> nib.spatialimages.SpatialImage:
+def _canonical(image: SpatialImage, path: str | Path) -> SpatialImage:
     try:
         return nib.as_closest_canonical(image)
     except OrientationError as error:
@@ -200,7 +198,7 @@ def _values_of(read: Callable[[], Any], path: str | Path) -> np.ndarray:
     return data.astype(np.float32) if data.dtype.kind == "f" and data.dtype.itemsize != 4 else data
 
 
-def is_label_volume(image: nib.spatialimages.SpatialImage, data: np.ndarray) -> bool:
+def is_label_volume(image: SpatialImage, data: np.ndarray) -> bool:
     """Whether `data` (X, Y, Z) holds labels: few integers in patches, or the header's intent says so.
 
     Anatomy is often stored as integers too, but neighbouring voxels of an anatomy rarely have equal values.
@@ -246,9 +244,7 @@ def axis_aligned(data: np.ndarray, affine: np.ndarray, order: int) -> tuple[np.n
     return (stacked[..., 0] if data.ndim == 3 else stacked), resampled[0].affine
 
 
-def _keywords(
-    image: nib.spatialimages.SpatialImage, path: str | Path, affine: np.ndarray, notes: list[str]
-) -> dict[str, Any]:
+def _keywords(image: SpatialImage, path: str | Path, affine: np.ndarray, notes: list[str]) -> dict[str, Any]:
     """Layer keywords of data transposed to ([T,] Z, Y, X) whose (X, Y, Z) grid has `affine` in mm.
 
     `metadata["nifti"]` has what the way back to the file's own grid needs.

@@ -161,11 +161,6 @@ def show_all_soon(viewer: "napari.Viewer") -> None:
     QTimer.singleShot(0, fit)
 
 
-def place_camera(viewer: "napari.Viewer") -> None:
-    """Anatomical view in the user's convention, with a scale bar."""
-    AnatomicalView.of(viewer)
-
-
 def finish(layer: "napari.layers.Layer") -> None:
     """What a layer of ours can be told only when it exists: outlines of regions, the colour bar of a contribution."""
     from napari.layers import Image, Labels
@@ -187,7 +182,7 @@ def prepare(viewer: "napari.Viewer | None") -> None:
         return
     viewer.layers.events.inserted.connect(_finish_inserted)
     if all(kind_of(layer) for layer in viewer.layers):
-        place_camera(viewer)
+        AnatomicalView.of(viewer)
     if not viewer.layers:
         show_all_soon(viewer)
 

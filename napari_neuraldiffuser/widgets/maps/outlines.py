@@ -29,10 +29,6 @@ class Outlines:
 
     Layers of the same families that the viewer has already are hidden meanwhile: their contours are a voxel wide.
     Across slices the grid is the voxels' own, or the viewer's slider would step by fractions of a voxel.
-
-    Parameters
-    ----------
-    viewer : napari.Viewer
     """
 
     def __init__(self, viewer: "napari.Viewer") -> None:

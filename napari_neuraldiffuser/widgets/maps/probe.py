@@ -24,24 +24,16 @@ CROSS = 3.0
 
 @dataclass(frozen=True)
 class VoxelFacts:
-    """What is at a place.
-
-    Attributes
-    ----------
-    index : tuple of int
-        (i, j, k) in the map's file.
-    place : ndarray (3,)
-        (R, A, S) in mm of that voxel's centre.
-    regions : dict
-        Family to region; only where the voxel is in one.
-    shares : dict
-        Target to the voxel's share.
-    """
+    """What is at a place."""
 
     index: tuple[int, int, int]
+    """(i, j, k) in the map's file."""
     place: np.ndarray
+    """(3,) (R, A, S) in mm of that voxel's centre."""
     regions: dict[str, str]
+    """Family to region; only where the voxel is in one."""
     shares: dict[str, float]
+    """Target to the voxel's share."""
 
 
 def look_up(maps: SubjectMaps, target: str, families: dict[str, Family], place: npt.ArrayLike) -> VoxelFacts | None:

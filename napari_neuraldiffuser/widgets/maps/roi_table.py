@@ -3,16 +3,9 @@
 import math
 from collections.abc import Sequence
 
+from qtpy import QtWidgets
 from qtpy.QtCore import QModelIndex, QRectF, Qt, Signal
 from qtpy.QtGui import QColor, QPainter
-from qtpy.QtWidgets import (
-    QAbstractItemView,
-    QHeaderView,
-    QStyledItemDelegate,
-    QStyleOptionViewItem,
-    QTableWidget,
-    QTableWidgetItem,
-)
 from superqt.utils import signals_blocked
 
 from napari_neuraldiffuser.widgets.maps.subject_maps import Row
@@ -24,10 +17,10 @@ POSITIVE, NEGATIVE = QColor(200, 90, 30, 150), QColor(40, 110, 220, 150)
 ROW_HEIGHT = 22
 
 
-class ShareBar(QStyledItemDelegate):
+class ShareBar(QtWidgets.QStyledItemDelegate):
     """Draws the share behind its number; a negative one runs to the left from the same line."""
 
-    def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex) -> None:
+    def paint(self, painter: QPainter, option: QtWidgets.QStyleOptionViewItem, index: QModelIndex) -> None:
         """Paint one cell, as Qt asks for it."""
         fraction, zero = index.data(FRACTION) or (0.0, 0.0)
         box = QRectF(option.rect).adjusted(1, 2, -1, -2)
@@ -39,7 +32,7 @@ class ShareBar(QStyledItemDelegate):
         super().paint(painter, option, index)
 
 
-class RoiTable(QTableWidget):
+class RoiTable(QtWidgets.QTableWidget):
     """Rows of one target, largest share first; `chosen(family, roi)` when the user selects one."""
 
     chosen = Signal(str, str)
@@ -49,17 +42,17 @@ class RoiTable(QTableWidget):
         self.rows: list[Row] = []
         self.marked: set[tuple[str, str]] = set()
         self.setHorizontalHeaderLabels(COLUMNS)
-        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.setSelectionBehavior(QtWidgets.QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setSelectionMode(QtWidgets.QAbstractItemView.SelectionMode.SingleSelection)
+        self.setEditTriggers(QtWidgets.QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setItemDelegateForColumn(SHARE, ShareBar(self))
         self.verticalHeader().setVisible(False)
         self.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
         self.setMinimumHeight(9 * ROW_HEIGHT)
         header = self.horizontalHeader()
-        header.setSectionResizeMode(ROI, QHeaderView.ResizeMode.Stretch)
-        header.setSectionResizeMode(SHARE, QHeaderView.ResizeMode.Fixed)
-        header.setSectionResizeMode(VOXELS, QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(ROI, QtWidgets.QHeaderView.ResizeMode.Stretch)
+        header.setSectionResizeMode(SHARE, QtWidgets.QHeaderView.ResizeMode.Fixed)
+        header.setSectionResizeMode(VOXELS, QtWidgets.QHeaderView.ResizeMode.ResizeToContents)
         self.setColumnWidth(SHARE, 170)
         self.setToolTip(
             "Share of the decoded target's explained variance that the region's voxels carry, with its bootstrap "
@@ -91,7 +84,7 @@ class RoiTable(QTableWidget):
         share_text = "n/a" if math.isnan(row.share) else f"{row.share:.4f}{error}"
         count = str(row.n_voxels) if row.family else ""
         for j, text in enumerate((row.roi, share_text, count)):
-            item = QTableWidgetItem(text)
+            item = QtWidgets.QTableWidgetItem(text)
             if j == VOXELS:
                 item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
             if row.outside or (row.family and row.n_voxels == 0):

@@ -34,24 +34,16 @@ SIGNS = ("positive", "negative", "both")
 
 @dataclass(frozen=True)
 class Volume:
-    """One volume as its file has it, for values, and as napari shows it.
-
-    Attributes
-    ----------
-    values : ndarray (X, Y, Z)
-        In the file's own order of axes.
-    affine : ndarray (4, 4)
-        Of the file: index to (R, A, S) in mm.
-    shown : ndarray (Z, Y, X)
-        Along the world's axes; another grid than the file's only where that is oblique.
-    placing : dict
-        affine (4, 4) from shown index to (S, A, R) in mm, units and axis_labels of a layer, metadata.
-    """
+    """One volume as its file has it, for values, and as napari shows it."""
 
     values: np.ndarray
+    """(X, Y, Z), in the file's own order of axes."""
     affine: np.ndarray
+    """(4, 4), of the file: index to (R, A, S) in mm."""
     shown: np.ndarray
+    """(Z, Y, X), along the world's axes; another grid than the file's only where that is oblique."""
     placing: dict[str, Any]
+    """affine (4, 4) from shown index to (S, A, R) in mm, units and axis_labels of a layer, metadata."""
 
     @cached_property
     def _to_index(self) -> np.ndarray:

@@ -12,15 +12,12 @@ from superqt.utils import signals_blocked
 from napari_neuraldiffuser.core.base.recipe import Recipe
 from napari_neuraldiffuser.widgets.files.layers import add_anatomy
 from napari_neuraldiffuser.widgets.maps.outlines import Outlines, families_in
-from napari_neuraldiffuser.widgets.maps.overlay import Overlay
-from napari_neuraldiffuser.widgets.maps.overlay_controls import LookControls, RegionControls
+from napari_neuraldiffuser.widgets.maps.overlay import LookControls, Overlay, RegionControls
 from napari_neuraldiffuser.widgets.maps.probe import Probe, describe, look_up
 from napari_neuraldiffuser.widgets.maps.roi_table import RoiTable
-from napari_neuraldiffuser.widgets.maps.save_row import SaveRow
-from napari_neuraldiffuser.widgets.maps.source import LATE, MapAge, MapSource
+from napari_neuraldiffuser.widgets.maps.source import LATE, MapAge, MapSource, SaveRow
 from napari_neuraldiffuser.widgets.maps.subject_maps import Family, SubjectMaps, plain, target_name
-from napari_neuraldiffuser.widgets.session.controls import StageControls
-from napari_neuraldiffuser.widgets.session.layouts import form
+from napari_neuraldiffuser.widgets.session.controls import StageControls, add, form
 from napari_neuraldiffuser.widgets.session.panel import Panel
 
 MARK_AFTER = 60
@@ -49,30 +46,21 @@ class ContributionPanel(Panel):
         self.source, self.look, self.regions, self.table = MapSource(), LookControls(), RegionControls(), RoiTable()
         self.target = QComboBox(toolTip="Decoded target whose prediction is split over the voxels")
         self.age = MapAge(self.session)
-        self.body.addWidget(self.source)
-        self.body.addWidget(self.age)
-        self.body.addWidget(StageControls(self.session, "contribution", ("method",), {"method": "Method"}))
-        self.body.addLayout(form(None, ("Target", self.target)))
-        self.body.addWidget(self.look)
-        self.body.addLayout(form(None, ("Regions", self.regions)))
+        method = StageControls(self.session, "contribution", ("method",), {"method": "Method"})
+        target, regions = form(None, ("Target", self.target)), form(None, ("Regions", self.regions))
+        add(self.body, self.source, self.age, method, target, self.look, regions)
         self.body.addWidget(self.table, 1)
-        self._build_probe()
+        self.listen = QCheckBox("Click in the canvas names the voxel", checked=True)
+        self.listen.setToolTip("Regions, shares in every target, mm and voxel index of the place that is clicked")
+        self.voxel_text = QLabel(INVITATION, wordWrap=True, textFormat=Qt.TextFormat.RichText)
+        self.voxel_text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.saving = SaveRow(self.viewer)
         self.saving.said.connect(self.say)
         self.saving.failed.connect(self.fail)
-        self.body.addWidget(self.saving)
+        add(self.body, self.listen, self.voxel_text, self.saving)
         self.run_button.setToolTip("Splits the decoder's prediction of the test stimuli over voxels and regions")
         self._connect()
         self._follow()
-
-    def _build_probe(self) -> None:
-        self.listen = QCheckBox("Click in the canvas names the voxel", checked=True)
-        self.listen.setToolTip("Regions, shares in every target, mm and voxel index of the place that is clicked")
-        self.voxel_text = QLabel(INVITATION, wordWrap=True)
-        self.voxel_text.setTextFormat(Qt.TextFormat.RichText)
-        self.voxel_text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.body.addWidget(self.listen)
-        self.body.addWidget(self.voxel_text)
 
     def _connect(self) -> None:
         self.source.chosen.connect(self.session.show_output)
@@ -87,10 +75,8 @@ class ContributionPanel(Panel):
         """Listen to session and viewer, and to the viewer no longer once the panel is gone."""
         self.probe = Probe(self.viewer, partial(_call, WeakMethod(self.clicked)))
         self.listen.toggled.connect(lambda on: setattr(self.probe, "enabled", on))
-        self._mark_timer = QTimer(self, singleShot=True, interval=MARK_AFTER)
-        self._mark_timer.timeout.connect(self.mark_slice)
-        self._redraw_timer = QTimer(self, singleShot=True, interval=0)
-        self._redraw_timer.timeout.connect(self._draw_outlines)
+        self._mark_timer = QTimer(self, singleShot=True, interval=MARK_AFTER, timeout=self.mark_slice)
+        self._redraw_timer = QTimer(self, singleShot=True, interval=0, timeout=self._draw_outlines)
         events = self.viewer.dims.events
         emitters = (events.point, events.order, events.ndisplay)
         for emitter in emitters:
@@ -277,10 +263,6 @@ class ContributionPanel(Panel):
         self.look.restore(values)
         self.regions.restore(values)
         self.listen.setChecked(bool(values.get("listen", True)))
-
-    def reset(self) -> None:
-        """Show the defaults again."""
-        self.restore({})
 
 
 def _call(method: WeakMethod, *args: Any) -> None:

@@ -9,16 +9,16 @@ from qtpy.QtWidgets import QLabel
 
 from napari_neuraldiffuser.core.base.recipe import Recipe, Source
 from napari_neuraldiffuser.core.params import BetasParams, ParamError, default_of
+from napari_neuraldiffuser.widgets.files.folders import Read, missing_layers, read_source
 from napari_neuraldiffuser.widgets.files.layer_info import LayerData
 from napari_neuraldiffuser.widgets.files.layers import add_layers
-from napari_neuraldiffuser.widgets.session.controls import Fold, StageControls
+from napari_neuraldiffuser.widgets.session.controls import Fold, StageControls, add
 from napari_neuraldiffuser.widgets.session.engine import Task, error_text
 from napari_neuraldiffuser.widgets.session.panel import Panel
 from napari_neuraldiffuser.widgets.session.path_field import dropped
 from napari_neuraldiffuser.widgets.session.state import KEY
 from napari_neuraldiffuser.widgets.session.worker import ThreadTask
 from napari_neuraldiffuser.widgets.source.form import SampleButton, SourceForm, description_text, source_text
-from napari_neuraldiffuser.widgets.source.layers import Read, missing_layers, read_source
 from napari_neuraldiffuser.widgets.source.mask import MaskBox
 from napari_neuraldiffuser.widgets.source.selection import RoiBox, SessionsLine, VoxelCount, absolute_masks
 
@@ -39,17 +39,18 @@ class DataPanel(Panel):
         self._describing: Task | None = None
         self._described_for = self.session.recipe.source if self.session.described else None
         self._adding: list[LayerData] = []
-        self._adder = QTimer(self, singleShot=True, interval=ADD_EVERY)
-        self._adder.timeout.connect(self._add_next)
+        self._adder = QTimer(self, singleShot=True, interval=ADD_EVERY, timeout=self._add_next)
         self._problem = self._replaced = ""
         self.form, self.roi, self.mask = SourceForm(), RoiBox(), MaskBox(self.viewer, self.session)
-        self._build_source()
+        self.sample, self.facts = SampleButton(lambda: self.viewer), QLabel("", wordWrap=True)
+        add(self.body, self.form, self.sample, self.facts)
         self.count = VoxelCount(self.session)
         self.roi.layout().addWidget(self.count)
         self.sessions = SessionsLine()
-        for widget in (self.roi, self.sessions, self.mask):
-            self.body.addWidget(widget)
-        self._build_more()
+        self.more = Fold("More", "Volume space, version and preparation of the betas")
+        self.controls = StageControls(self.session, "betas", MORE, MORE_LABELS)
+        self.more.addWidget(self.controls)
+        add(self.body, self.roi, self.sessions, self.mask, self.more)
         self.run_button.setToolTip("Adds the anatomy and the regions as layers, where they are not there yet")
         self.setAcceptDrops(True)
         self._connect()
@@ -59,18 +60,6 @@ class DataPanel(Panel):
         self._show_recipe(self.session.recipe)
         self._show_described(self.session.described)
         self.layout().addStretch(1)
-
-    def _build_source(self) -> None:
-        self.sample = SampleButton(lambda: self.viewer)
-        self.facts = QLabel("", wordWrap=True)
-        for widget in (self.form, self.sample, self.facts):
-            self.body.addWidget(widget)
-
-    def _build_more(self) -> None:
-        self.more = Fold("More", "Volume space, version and preparation of the betas")
-        self.controls = StageControls(self.session, "betas", MORE, MORE_LABELS)
-        self.more.addWidget(self.controls)
-        self.body.addWidget(self.more)
 
     def _connect(self) -> None:
         self.form.changed.connect(self._source_chosen)

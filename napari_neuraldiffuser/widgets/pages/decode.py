@@ -4,16 +4,130 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtWidgets import QFileDialog, QGroupBox, QVBoxLayout
+import numpy as np
+import numpy.typing as npt
+from qtpy import QtWidgets
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QPainter, QPixmap, QResizeEvent
 
 from napari_neuraldiffuser.core.base.recipe import Recipe, decoding_part, differences
 from napari_neuraldiffuser.core.params import DecodingParams, FeatureParams
-from napari_neuraldiffuser.widgets.pages.decode_result import DecodeResult
 from napari_neuraldiffuser.widgets.pages.models_form import ModelsForm
-from napari_neuraldiffuser.widgets.session.controls import AlphasLine, Fold, Notice, StageControls
-from napari_neuraldiffuser.widgets.session.layouts import button, side_by_side
+from napari_neuraldiffuser.widgets.session import controls
 from napari_neuraldiffuser.widgets.session.panel import Panel
 from napari_neuraldiffuser.widgets.session.session import default_recipe
+
+COLUMNS = {
+    "Target": "z: image latent, c: text embedding, g02 ... g12: guidance layers",
+    "R²": "Cross-validated on the training stimuli, at the chosen penalty",
+    "Penalty": "The ridge penalty with the best cross-validated R²",
+}
+FADED = 0.35
+
+
+class DecodeResult(QtWidgets.QWidget):
+    """Shows the last result of `decode`, greyed where it does not fit the recipe any more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts = QtWidgets.QLabel("", wordWrap=True)
+        self.table = QtWidgets.QTableWidget(0, len(COLUMNS))
+        self.table.setHorizontalHeaderLabels(list(COLUMNS))
+        for k, tip in enumerate(COLUMNS.values()):
+            self.table.horizontalHeaderItem(k).setToolTip(tip)
+        self.table.setToolTip("Accuracy of every decoded target")
+        self.table.verticalHeader().setVisible(False)
+        self.table.horizontalHeader().setSectionResizeMode(QtWidgets.QHeaderView.ResizeMode.Stretch)
+        self.table.setEditTriggers(QtWidgets.QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.table.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.plot = PlotLabel()
+        self.notes = controls.Notice("")
+        controls.stacked(self, self.counts, self.table, self.plot, self.notes)
+        self.setVisible(False)
+
+    def show_result(self, decoded: dict[str, Any]) -> None:
+        """Show what `decode` said."""
+        self.counts.setText(counts(decoded))
+        self.table.setRowCount(len(decoded["accuracy"]))
+        for i, (target, r2) in enumerate(decoded["accuracy"].items()):
+            for j, text in enumerate((target, f"{r2:.3f}", f"{decoded['alphas'][target]:g}")):
+                item = QtWidgets.QTableWidgetItem(text)
+                item.setTextAlignment(Qt.AlignmentFlag.AlignCenter)
+                self.table.setItem(i, j, item)
+        self.table.resizeRowsToContents()
+        rows = sum(self.table.rowHeight(row) for row in range(self.table.rowCount()))
+        self.table.setFixedHeight(rows + self.table.horizontalHeader().sizeHint().height() + 4)
+        self.plot.show_png(decoded["plot"])
+        self.notes.show_text("\n".join(decoded["notes"]))
+        self.show_fits(True)
+        self.setVisible(True)
+
+    def show_fits(self, fits: bool) -> None:
+        """Grey the result where it is not that of the recipe."""
+        for widget in (self.counts, self.table, self.notes):
+            widget.setEnabled(fits)
+        self.plot.fade(not fits)
+
+
+class PlotLabel(QtWidgets.QLabel):
+    """A picture as wide as the panel, scaled for the pixels that the screen really has."""
+
+    def __init__(self) -> None:
+        super().__init__(toolTip="R² of every target, and how it depends on the penalty", minimumWidth=1)
+        self.whole = QPixmap()
+        self._faded = False
+
+    def show_png(self, png: npt.ArrayLike) -> None:
+        """Show the bytes of a PNG file."""
+        self.whole = QPixmap()
+        self.whole.loadFromData(np.asarray(png, dtype=np.uint8).tobytes())
+        self._scale()
+
+    def fade(self, faded: bool) -> None:
+        """Draw the plot pale, or as it is."""
+        self._faded = faded
+        self._scale()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Scale the picture with the label."""
+        super().resizeEvent(event)
+        if event.size().width() != event.oldSize().width():
+            self._scale()
+
+    def _scale(self) -> None:
+        if self.whole.isNull():
+            return
+        ratio = self.devicePixelRatioF()
+        width = min(round(self.width() * ratio), self.whole.width())
+        picture = self.whole.scaledToWidth(max(width, 1), Qt.TransformationMode.SmoothTransformation)
+        if self._faded:
+            picture = pale(picture)
+        picture.setDevicePixelRatio(ratio)
+        self.setPixmap(picture)
+        self.setFixedHeight(round(picture.height() / ratio))
+
+
+def pale(picture: QPixmap) -> QPixmap:
+    """Make a picture pale, so that what is behind it shows through."""
+    made = QPixmap(picture.size())
+    made.fill(Qt.GlobalColor.transparent)
+    painter = QPainter(made)
+    painter.setOpacity(FADED)
+    painter.drawPixmap(0, 0, picture)
+    painter.end()
+    return made
+
+
+def counts(decoded: dict[str, Any]) -> str:
+    """One line of what the decoder was made from, and whether it had to be."""
+    made = (
+        "Loaded from your file." if decoded.get("loaded") else "From the cache." if decoded["cached"] else "Fitted now."
+    )
+    return (
+        f"{decoded['n_voxels']:,} voxels, {decoded['n_train']:,} training images, {decoded['n_test']:,} test images "
+        f"seen {decoded['repeats_mean']:.3g} times on average. {made}"
+    )
+
 
 FEATURES, DECODING = ("feature_normalisation",), ("decoder", "align", "cv_targets", "seed")
 LABELS = {
@@ -38,25 +152,24 @@ class DecodePanel(Panel):
         self._shown: tuple[Recipe, dict[str, Any]] | None = None
         self._loaded: tuple[Any, str] | None = None
         self.models = ModelsForm()
-        self.features = StageControls(self.session, "features", FEATURES, LABELS)
-        self.decoding = StageControls(self.session, "decoding", DECODING, LABELS)
-        self.alphas = AlphasLine()
+        self.features = controls.StageControls(self.session, "features", FEATURES, LABELS)
+        self.decoding = controls.StageControls(self.session, "decoding", DECODING, LABELS)
+        self.alphas = controls.AlphasLine()
         self.result = DecodeResult()
         self._build_controls()
-        self.stale = Notice()
+        self.stale = controls.Notice()
         self._build_files()
-        self.run_button.setToolTip(
-            "Fits the decoder and decodes all test stimuli; a decoder that was fitted before is reused"
-        )
+        tip = "Fits the decoder and decodes all test stimuli; a decoder that was fitted before is reused"
+        self.run_button.setToolTip(tip)
         self._connect()
         self._show_recipe(self.session.recipe)
         self._show_decoded(self.session.decoded)
 
     def _build_controls(self) -> None:
-        box = QGroupBox("Networks that give the targets")
-        QVBoxLayout(box).addWidget(self.models)
+        box = QtWidgets.QGroupBox("Networks that give the targets")
+        QtWidgets.QVBoxLayout(box).addWidget(self.models)
         self.body.addWidget(box)
-        self.more = Fold("Ridge regression", "Penalties, alignment and validation of the decoder")
+        self.more = controls.Fold("Ridge regression", "Penalties, alignment and validation of the decoder")
         form = self.decoding.layout()
         # into one form, so that all rows are aligned
         for name, widget in self.features.controls.items():
@@ -67,12 +180,12 @@ class DecodePanel(Panel):
 
     def _build_files(self) -> None:
         """The result is below the Run row: it says what that row did."""
-        self.save = button("Save decoder…", "Writes the decoder to a file of its own", self._save_decoder)
-        self.load = button("Load decoder…", "Uses a saved decoder of these voxels and models", self._load_decoder)
-        self.forget = button("Fit anew", "Leaves the loaded decoder and fits one", partial(self._load, ""))
-        self.layout().addLayout(side_by_side(self.save, self.load, self.forget))
-        self.layout().addWidget(self.stale)
-        self.layout().addWidget(self.result)
+        self.save = controls.button("Save decoder…", "Writes the decoder to a file of its own", self._save_decoder)
+        tip = "Uses a saved decoder of these voxels and models"
+        self.load = controls.button("Load decoder…", tip, self._load_decoder)
+        self.forget = controls.button("Fit anew", "Leaves the loaded decoder and fits one", partial(self._load, ""))
+        files = controls.side_by_side(self.save, self.load, self.forget)
+        controls.add(self.layout(), files, self.stale, self.result)
         self.layout().addStretch(1)
 
     def _connect(self) -> None:
@@ -187,13 +300,13 @@ class DecodePanel(Panel):
     # files
 
     def _save_decoder(self) -> None:
-        path, _ = QFileDialog.getSaveFileName(self, "Save decoder", "decoder.h5", HDF5)
+        path, _ = QtWidgets.QFileDialog.getSaveFileName(self, "Save decoder", "decoder.h5", HDF5)
         if path:
             args = {"recipe": self.session.recipe.to_dict(), "path": path if Path(path).suffix else f"{path}.h5"}
             self.run_task("save_decoder", args, done=lambda saved: self.say(f"saved as {saved['path']}"))
 
     def _load_decoder(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, "Load decoder", "", HDF5)
+        path, _ = QtWidgets.QFileDialog.getOpenFileName(self, "Load decoder", "", HDF5)
         if path:
             self._load(path)
 
@@ -220,9 +333,8 @@ class DecodePanel(Panel):
         """Show what was remembered."""
         recent = values.get("recent")
         if isinstance(recent, list):
-            self.models.models.show_recent(
-                [*self.models.models.recent(), *(one for one in recent if isinstance(one, str))]
-            )
+            folders = [one for one in recent if isinstance(one, str)]
+            self.models.models.show_recent([*self.models.models.recent(), *folders])
         if values.get("more") is True:
             self.more.expand(animate=False)
 

@@ -9,7 +9,7 @@ from napari_neuraldiffuser.widgets.pages.data import DataPanel
 from napari_neuraldiffuser.widgets.pages.decode import DecodePanel
 from napari_neuraldiffuser.widgets.pages.reconstruct import ReconstructPanel
 from napari_neuraldiffuser.widgets.pages.report import ReportPanel
-from napari_neuraldiffuser.widgets.session.layouts import stacked
+from napari_neuraldiffuser.widgets.session.controls import stacked
 from napari_neuraldiffuser.widgets.session.session import Session
 
 if TYPE_CHECKING:
@@ -25,12 +25,7 @@ PANELS = {
 
 
 class NeuralDiffuser(QWidget):
-    """Data, Decode, Reconstruct, Contribution and Report, each on a page of its own.
-
-    Parameters
-    ----------
-    viewer : napari.Viewer
-    """
+    """Data, Decode, Reconstruct, Contribution and Report, each on a page of its own."""
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__()

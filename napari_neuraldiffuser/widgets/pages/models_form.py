@@ -6,8 +6,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QLineEdit, QWidget
 
 from napari_neuraldiffuser.core.base.files import located
-from napari_neuraldiffuser.widgets.session.controls import Notice
-from napari_neuraldiffuser.widgets.session.layouts import button, form, side_by_side
+from napari_neuraldiffuser.widgets.session.controls import Notice, button, form, side_by_side
 from napari_neuraldiffuser.widgets.session.path_field import RecentBox
 
 DEMO = "demo"
@@ -65,10 +64,8 @@ class ModelsForm(QWidget):
         self.guide.setToolTip("CLIP vision model that targets and guidance use, where the model folder has none")
         self.browse_guide = button("Browse…", "Choose the folder of a CLIP vision model", self._browse_guide)
         self.problem_label = Notice()
-        models, guide = (
-            side_by_side(self.models, self.browse, wide=0),
-            side_by_side(self.guide, self.browse_guide, wide=0),
-        )
+        models = side_by_side(self.models, self.browse, wide=0)
+        guide = side_by_side(self.guide, self.browse_guide, wide=0)
         form(self, ("Models", models), ("Guide", guide), self.problem_label)
         self.models.taken.connect(self._taken)
         self.guide.textEdited.connect(lambda _: self.models.typing.start())

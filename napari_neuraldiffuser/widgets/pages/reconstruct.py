@@ -17,7 +17,7 @@ from napari_neuraldiffuser.widgets.run.form import LiveRerun, ReconForm
 from napari_neuraldiffuser.widgets.run.gallery import SIDE
 from napari_neuraldiffuser.widgets.run.record import Run
 from napari_neuraldiffuser.widgets.run.view import RunView
-from napari_neuraldiffuser.widgets.session.layouts import side_by_side
+from napari_neuraldiffuser.widgets.session.controls import side_by_side
 from napari_neuraldiffuser.widgets.session.panel import Panel
 from napari_neuraldiffuser.widgets.session.session import default_recipe
 from napari_neuraldiffuser.widgets.session.state import preferences
@@ -35,13 +35,7 @@ KEYS: dict[str, Callable[["ReconstructPanel"], None]] = {
 
 
 class ReconstructPanel(Panel):
-    """Reconstructs chosen stimuli and shows the images while they come about.
-
-    Parameters
-    ----------
-    viewer : napari.Viewer
-    session : Session, optional
-    """
+    """Reconstructs chosen stimuli and shows the images while they come about."""
 
     name = "reconstruct"
     run_text = "Run"

@@ -2,32 +2,96 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from qtpy import QtWidgets
 from qtpy.QtCore import Qt, QUrl
 from qtpy.QtGui import QDesktopServices
-from qtpy.QtWidgets import (
-    QAbstractItemView,
-    QCheckBox,
-    QFileDialog,
-    QHeaderView,
-    QLabel,
-    QLineEdit,
-    QSpinBox,
-    QTableWidget,
-    QTableWidgetItem,
-    QWidget,
-)
 
+from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import ARMS
-from napari_neuraldiffuser.widgets.pages.report_result import FinishedReport, ScoreRow, read_finished, read_layers
-from napari_neuraldiffuser.widgets.session.controls import Fold, Notice, StageControls
-from napari_neuraldiffuser.widgets.session.layouts import button, form, side_by_side
+from napari_neuraldiffuser.core.outputs.names import KINDS
+from napari_neuraldiffuser.widgets.files.layer_info import LayerData
+from napari_neuraldiffuser.widgets.session.controls import Fold, Notice, StageControls, add, button, form, side_by_side
 from napari_neuraldiffuser.widgets.session.panel import Panel
 from napari_neuraldiffuser.widgets.session.state import cache_folder
 from napari_neuraldiffuser.widgets.session.worker import ThreadTask
+
+WRITTEN = [["summary"], ["scores"], ["embeddings"], ["image"], ["map"], ["shares"], ["anatomy", "regions"], ["failed"]]
+"""What is listed of a subject's files beside its page."""
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One score: its name, its definition, and mean ± se of both arms and of their paired difference."""
+
+    name: str
+    definition: str
+    unguided: str
+    guided: str
+    difference: str
+    clear: bool
+    """Whether the difference is more than two standard errors from 0."""
+
+
+@dataclass(frozen=True)
+class FinishedReport:
+    """A finished report."""
+
+    page: Path
+    folder: Path
+    written: list[tuple[str, list[Path]]]
+    """Kinds of files and those that are there."""
+    scores: list[ScoreRow]
+    failed: list[int]
+    """Stimuli that were left out."""
+
+
+def read_finished(result: dict[str, Any], progress: Progress | None = None) -> FinishedReport:
+    """Look at what the engine's `report` left."""
+    page, folder = Path(result["page"]), Path(result["out_dir"])
+    written = [("page", [page])]
+    for kinds in ([KINDS[name] for name in names] for names in WRITTEN):
+        if paths := [path for kind in kinds for path, _ in kind.find(folder / page.stem)]:
+            written.append((" and ".join(kind.what for kind in kinds), paths))
+    return FinishedReport(page, folder, written, score_rows(result["summary"]), [int(s) for s in result["failed"]])
+
+
+def score_rows(summary: dict[str, Any]) -> list[ScoreRow]:
+    """Rows of `evaluation.summarise`, in its order."""
+    from napari_neuraldiffuser.core.evaluation.metric import label  # imports pandas
+
+    arms = {arm: summary.get("arms", {}).get(arm, {}) for arm in ARMS}
+    paired, definitions = summary.get("paired", {}), summary.get("protocol", {}).get("metrics", {})
+    rows = []
+    for metric in dict.fromkeys([*arms["unguided"], *arms["guided"]]):
+        difference = paired.get(metric, {})
+        unguided, guided = (mean_se(arms[arm].get(metric, {})) for arm in arms)
+        clear = abs(difference.get("mean") or 0.0) > 2 * (difference.get("se") or float("inf"))
+        definition = definitions.get(metric, metric)
+        rows.append(ScoreRow(label(metric), definition, unguided, guided, mean_se(difference, "+"), clear))
+    return rows
+
+
+def mean_se(values: dict[str, Any], sign: str = "") -> str:
+    """ "0.556 ± 0.027"; without an error where there is none, n/a without a mean."""
+    mean, se = values.get("mean"), values.get("se")
+    if mean is None:
+        return "n/a"
+    return f"{mean:{sign}.3f}" + ("" if se is None else f" ± {se:.3f}")
+
+
+def read_layers(folder: Path, label: str, progress: Progress | None = None) -> list[LayerData]:
+    """Read one subject's results as layers."""
+    from napari_neuraldiffuser.widgets.files.folders import output_layers
+    from napari_neuraldiffuser.widgets.files.outputs import find_outputs
+
+    subjects = find_outputs(folder)
+    return output_layers(subjects.get(label) or next(iter(subjects.values())))
+
 
 COLUMNS = ("Score", "Unguided", "Guided", "Difference")
 LEAST, MOST = 2, 10_000
@@ -48,23 +112,22 @@ class ReportPanel(Panel):
     def build(self) -> None:
         """Output folder and number of stimuli above, results below."""
         self.finished: FinishedReport | None = None
-        self.folder = QLineEdit(str(cache_folder() / "output"))
+        self.folder = QtWidgets.QLineEdit(str(cache_folder() / "output"))
         self.folder.setToolTip("Folder of sub-XX.html and sub-XX; it is made if it is not there")
         self.folder.textChanged.connect(self.changed)
         browse = button("Browse…", "Choose the output folder", self._browse)
-        self.all = QCheckBox("all", checked=True, toolTip="Reconstruct and score every test stimulus")
-        self.n_stimuli = QSpinBox(minimum=LEAST, maximum=MOST, value=10, enabled=False)
+        self.all = QtWidgets.QCheckBox("all", checked=True, toolTip="Reconstruct and score every test stimulus")
+        self.n_stimuli = QtWidgets.QSpinBox(minimum=LEAST, maximum=MOST, value=10, enabled=False)
         self.n_stimuli.setToolTip("The first so many test stimuli; scores compare stimuli, so at least 2")
         self.all.toggled.connect(self.n_stimuli.setDisabled)
         self.all.toggled.connect(self.changed)
         self.n_stimuli.valueChanged.connect(self.changed)
-        self.body.addWidget(QLabel(ABOUT, wordWrap=True))
         stimuli = side_by_side(self.all, self.n_stimuli, wide=1)
         folder = side_by_side(self.folder, browse, wide=0)
-        self.body.addLayout(form(None, ("Output folder", folder), ("Test stimuli", stimuli)))
+        rows = form(None, ("Output folder", folder), ("Test stimuli", stimuli))
         scores = Fold("Scores", "Which scores are computed")
         scores.addWidget(StageControls(self.session, "evaluation", ("metrics",), {"metrics": ""}))
-        self.body.addWidget(scores)
+        add(self.body, QtWidgets.QLabel(ABOUT, wordWrap=True), rows, scores)
         self._build_results()
         self.run_button.setToolTip("Every stage that is not complete in the output folder already")
         self.session.recipe_changed.connect(self.revalidate)
@@ -73,9 +136,9 @@ class ReportPanel(Panel):
 
     def _build_results(self) -> None:
         """Below the message line; hidden until there are results."""
-        self.results = QWidget(visible=False)
+        self.results = QtWidgets.QWidget(visible=False)
         self.scores = ScoreSummary()
-        self.written = QLabel("", wordWrap=True)
+        self.written = QtWidgets.QLabel("", wordWrap=True)
         self.written.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.failed = Notice("")
         tip = "Anatomy, regions, contribution maps and pictures as layers"
@@ -91,7 +154,7 @@ class ReportPanel(Panel):
     # before the run
 
     def _browse(self) -> None:
-        chosen = QFileDialog.getExistingDirectory(self, "Output folder", self.folder.text())
+        chosen = QtWidgets.QFileDialog.getExistingDirectory(self, "Output folder", self.folder.text())
         if chosen:
             self.folder.setText(chosen)
 
@@ -196,23 +259,19 @@ class ReportPanel(Panel):
         n = values.get("n_stimuli")
         self.n_stimuli.setValue(n if isinstance(n, int) and LEAST <= n <= MOST else 10)
 
-    def reset(self) -> None:
-        """Show the defaults again."""
-        self.restore({})
 
-
-class ScoreSummary(QTableWidget):
+class ScoreSummary(QtWidgets.QTableWidget):
     """Scores of both arms and their paired difference ± standard error; the errors of the arms are in the tooltips."""
 
     def __init__(self) -> None:
         super().__init__(0, len(COLUMNS))
         self.setHorizontalHeaderLabels(COLUMNS)
-        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.setEditTriggers(QtWidgets.QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setToolTip("Means over stimuli, paired difference ± standard error. Bold: more than two of them from 0.")
         self.verticalHeader().setVisible(False)
         self.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
-        self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        self.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        self.horizontalHeader().setSectionResizeMode(QtWidgets.QHeaderView.ResizeMode.ResizeToContents)
+        self.horizontalHeader().setSectionResizeMode(0, QtWidgets.QHeaderView.ResizeMode.Stretch)
 
     def show_rows(self, rows: list[ScoreRow]) -> None:
         """Show other scores."""
@@ -220,7 +279,7 @@ class ScoreSummary(QTableWidget):
         for i, score in enumerate(rows):
             for j, text in enumerate((score.name, score.unguided, score.guided, score.difference)):
                 short = text if j in (0, len(COLUMNS) - 1) else text.split(" ± ")[0]  # the window is narrow
-                item = QTableWidgetItem(short)
+                item = QtWidgets.QTableWidgetItem(short)
                 item.setToolTip(score.definition if j == 0 else f"{COLUMNS[j]}: {text}")
                 font = item.font()
                 font.setBold(j == len(COLUMNS) - 1 and score.clear)

@@ -36,8 +36,7 @@ class BesideBrain(QObject):
         self.images: dict[str, np.ndarray] = {}
         self.moved = False
         # napari takes a moment to make a layer: one at a time, so that the window stays responsive
-        self._next = QTimer(self, singleShot=True, interval=0)
-        self._next.timeout.connect(self._add_one)
+        self._next = QTimer(self, singleShot=True, interval=0, timeout=self._add_one)
 
     def anatomy(self) -> "napari.layers.Layer | None":
         """The anatomy layer, or None."""

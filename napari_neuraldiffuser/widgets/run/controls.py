@@ -7,16 +7,8 @@ from qtpy.QtWidgets import QComboBox, QInputDialog, QLabel, QMenu, QMessageBox, 
 from superqt.utils import signals_blocked
 
 from napari_neuraldiffuser.core.params import PRESETS, DiffusionParams, GuidanceParams, ParamError
-from napari_neuraldiffuser.widgets.session.controls import WARNING_STYLE, Fold, Notice, ParamControls
-from napari_neuraldiffuser.widgets.session.layouts import side_by_side, stacked
+from napari_neuraldiffuser.widgets.session import controls, state
 from napari_neuraldiffuser.widgets.session.session import Session
-from napari_neuraldiffuser.widgets.session.state import (
-    PresetError,
-    delete_preset,
-    params_of_preset,
-    presets,
-    save_preset,
-)
 
 Pair = tuple[DiffusionParams, GuidanceParams]
 LABELS = {
@@ -55,13 +47,14 @@ class RunControls(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.base: Pair = (DiffusionParams(), GuidanceParams())
-        self.more = Fold("More parameters", "Guidance layers, classifier-free scale, noise of the start and others")
+        tip = "Guidance layers, classifier-free scale, noise of the start and others"
+        self.more = controls.Fold("More parameters", tip)
         self.more.layout().setContentsMargins(0, 0, 0, 0)
-        frequent = [ParamControls(cls, names, LABELS) for cls, names in FREQUENT]
-        rare = [ParamControls(cls, names, LABELS) for cls, names in MORE]
+        frequent = [controls.ParamControls(cls, names, LABELS) for cls, names in FREQUENT]
+        rare = [controls.ParamControls(cls, names, LABELS) for cls, names in MORE]
         for group in rare:
             self.more.addWidget(group)
-        stacked(self, *frequent, self.more)
+        controls.stacked(self, *frequent, self.more)
         self.groups = frequent + rare
         for group in self.groups:
             group.changed.connect(self.changed)
@@ -91,40 +84,32 @@ class RunControls(QWidget):
 
 
 class PresetRow(QWidget):
-    """Named settings: those that come with the project and the user's own.
-
-    Signals
-    -------
-    picked(object, object)
-        DiffusionParams and GuidanceParams to show.
-    """
+    """Named settings: those that come with the project and the user's own."""
 
     picked = Signal(object, object)
+    """DiffusionParams and GuidanceParams to show."""
 
     def __init__(self) -> None:
         super().__init__()
         self.box = QComboBox(toolTip="Named settings of diffusion and guidance; demo is for the bundled models")
-        self.mark = QLabel("modified", visible=False)
-        self.mark.setStyleSheet(WARNING_STYLE)
+        self.mark = QLabel("modified", visible=False, styleSheet=controls.WARNING_STYLE)
         self.mark.setToolTip("The controls differ from this preset; Reset shows it again")
-        self.reset, self.menu = QPushButton("Reset"), QMenu(self)
-        self.reset.setToolTip("Shows the preset's own values again")
+        self.menu = QMenu(self, toolTipsVisible=True)
+        tip = "Shows the preset's own values again"
+        self.reset = controls.button("Reset", tip, lambda: self._pick(self.box.currentText()))
         self.save = self.menu.addAction("Save as…", self._ask_name)
         self.delete = self.menu.addAction("Delete…", self._ask_delete)
         self.save.setToolTip("Stores these parameters under a name of your own")
         self.delete.setToolTip("Deletes this preset; only your own can be deleted")
-        self.menu.setToolTipsVisible(True)
-        more = QPushButton("Presets")
+        more = QPushButton("Presets", toolTip="Save these parameters as a preset of your own, or delete one")
         more.setMenu(self.menu)
-        more.setToolTip("Save these parameters as a preset of your own, or delete one")
         self.present: Pair = (DiffusionParams(), GuidanceParams())
         self._fill("")
         self.box.textActivated.connect(self._pick)
-        self.reset.clicked.connect(lambda: self._pick(self.box.currentText()))
-        stacked(self, side_by_side(QLabel("Preset"), self.box, self.mark, self.reset, more, wide=1))
+        controls.stacked(self, controls.side_by_side(QLabel("Preset"), self.box, self.mark, self.reset, more, wide=1))
 
     def _fill(self, name: str) -> None:
-        known = list(presets())
+        known = list(state.presets())
         self.box.clear()
         self.box.addItems(known)
         self.box.setCurrentText(name if name in known else known[0])
@@ -132,7 +117,7 @@ class PresetRow(QWidget):
     def show_params(self, diffusion: DiffusionParams, guidance: GuidanceParams) -> None:
         """Mark whether these are still the preset's; where another preset says exactly this, it is that one."""
         self.present = (diffusion, guidance)
-        same = [name for name in presets() if params_of_preset(name) == self.present]
+        same = [name for name in state.presets() if state.params_of_preset(name) == self.present]
         if same and self.name not in same:
             self.box.setCurrentText(same[0])
         self.mark.setVisible(not same)
@@ -147,16 +132,16 @@ class PresetRow(QWidget):
     @property
     def modified(self) -> bool:
         """Whether the controls differ from it."""
-        return params_of_preset(self.name) != self.present
+        return state.params_of_preset(self.name) != self.present
 
     def show_name(self, name: str) -> None:
         """Begin from another preset, without showing its values."""
-        if name in presets():
+        if name in state.presets():
             self.box.setCurrentText(name)
             self.show_params(*self.present)
 
     def _pick(self, name: str) -> None:
-        self.picked.emit(*params_of_preset(name))
+        self.picked.emit(*state.params_of_preset(name))
 
     def _ask_name(self) -> None:
         name, ok = QInputDialog.getText(self, "Save preset", "Name of the preset")
@@ -166,8 +151,8 @@ class PresetRow(QWidget):
     def save_as(self, name: str) -> None:
         """Store the parameters under a name; a name that cannot be is said so."""
         try:
-            save_preset(name, *self.present)
-        except PresetError as error:
+            state.save_preset(name, *self.present)
+        except state.PresetError as error:
             QMessageBox.warning(self, "Save preset", str(error))
             return
         self._fill(name.strip())
@@ -180,7 +165,7 @@ class PresetRow(QWidget):
 
     def delete_own(self) -> None:
         """Delete the preset that is shown; the controls keep their values."""
-        delete_preset(self.name)
+        state.delete_preset(self.name)
         self._fill("")
         self.show_params(*self.present)
 
@@ -202,8 +187,8 @@ class DeviceRow(QWidget):
         self.box = QComboBox(toolTip="Where the networks run")
         self.box.addItem("CPU", "cpu")
         self.box.activated.connect(self._choose)
-        self.warning = Notice(f"{WARNING_STYLE} font-weight: bold;")
-        stacked(self, side_by_side(QLabel("Device"), self.box, wide=1), self.warning)
+        self.warning = controls.Notice(f"{controls.WARNING_STYLE} font-weight: bold;")
+        controls.stacked(self, controls.side_by_side(QLabel("Device"), self.box, wide=1), self.warning)
         session.recipe_changed.connect(self._follow)
         self._follow()
 

@@ -11,8 +11,7 @@ from napari_neuraldiffuser.core.base.recipe import Recipe
 from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams, ParamError
 from napari_neuraldiffuser.widgets.run.controls import DeviceRow, PresetRow, RunControls
 from napari_neuraldiffuser.widgets.run.picker import StimulusPicker
-from napari_neuraldiffuser.widgets.session.controls import WARNING_STYLE, Notice
-from napari_neuraldiffuser.widgets.session.layouts import stacked
+from napari_neuraldiffuser.widgets.session.controls import WARNING_STYLE, Notice, stacked
 from napari_neuraldiffuser.widgets.session.session import Session
 
 ARMS = {
@@ -23,12 +22,7 @@ POINTLESS = "κ is 0: the guided arm will be the same as the unguided one."
 
 
 class ReconForm(QWidget):
-    """The controls that make up a recipe.
-
-    Parameters
-    ----------
-    session : Session
-    """
+    """The controls that make up a recipe."""
 
     changed = Signal()
     """Its problems may be others."""
@@ -148,8 +142,7 @@ class LiveRerun(QObject):
             "not while the data still has to be decoded"
         )
         self.tick.toggled.connect(self.forget)
-        self.timer = QTimer(self, singleShot=True, interval=REST)
-        self.timer.timeout.connect(self._rested)
+        self.timer = QTimer(self, singleShot=True, interval=REST, timeout=self._rested)
         panel.session.recipe_changed.connect(self._changed)
         panel.session.busy_changed.connect(self._free)
 

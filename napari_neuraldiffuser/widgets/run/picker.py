@@ -11,9 +11,8 @@ from qtpy.QtGui import QColor, QIcon, QPainter, QPaintEvent, QPixmap
 from qtpy.QtWidgets import QAbstractItemView, QLineEdit, QListView, QPushButton, QWidget
 from superqt import QElidingLabel
 
-from napari_neuraldiffuser.widgets.run.pictures import pixmap
-from napari_neuraldiffuser.widgets.session.controls import WARNING_STYLE, Notice
-from napari_neuraldiffuser.widgets.session.layouts import side_by_side, stacked
+from napari_neuraldiffuser.widgets.run.gallery import pixmap
+from napari_neuraldiffuser.widgets.session.controls import WARNING_STYLE, Notice, side_by_side, stacked
 from napari_neuraldiffuser.widgets.session.session import Session
 
 THUMBNAIL = 64
@@ -114,8 +113,7 @@ class StimulusPicker(QWidget):
         self._source = session.recipe.source
         self._failed = self._following = False
         self._build()
-        self._rest = QTimer(self, singleShot=True, interval=AFTER_SCROLL)
-        self._rest.timeout.connect(self._read_page)
+        self._rest = QTimer(self, singleShot=True, interval=AFTER_SCROLL, timeout=self._read_page)
         self.view.verticalScrollBar().valueChanged.connect(lambda _: self._rest.start())
         session.described_changed.connect(self._show_ids)
         session.decoded_changed.connect(self._show_ids)

@@ -24,39 +24,26 @@ KEPT_BYTES = 512 * 2**20
 
 @dataclass
 class Run:
-    """One run, as far as it was shown.
-
-    Attributes
-    ----------
-    recipe : Recipe
-    stimulus_ids : tuple of int
-    seen, start : ndarray (n, H, W, 3) uint8 or None
-        None until the engine has begun.
-    images : dict of arm to ndarray (n, repeats, H, W, 3) uint8
-        Finished, or the newest preview.
-    steps : dict of arm to (done, total)
-    losses : dict of stimulus to list of list of float
-        Feature loss of the guided arm: per guided step, one value per repeat.
-    scores : list of dict
-        "stim", "rep", "arm" and metrics.
-    finished : set of str
-        Arms that are complete.
-    result : dict
-        What `reconstruct` returned; empty until then, and after an error.
-    ended : bool
-    """
+    """One run, as far as it was shown."""
 
     recipe: Recipe
     began: datetime = field(default_factory=datetime.now)
     stimulus_ids: tuple[int, ...] = ()
     seen: np.ndarray | None = None
     start: np.ndarray | None = None
+    """Both (n, H, W, 3) uint8; None until the engine has begun."""
     images: dict[str, np.ndarray] = field(default_factory=dict)
+    """Arm to (n, repeats, H, W, 3) uint8: finished, or the newest preview."""
     steps: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Arm to how many steps are done, and of how many."""
     losses: dict[int, list[list[float]]] = field(default_factory=dict)
+    """Stimulus to feature loss of the guided arm: per guided step, one value per repeat."""
     scores: list[dict[str, Any]] = field(default_factory=list)
+    """Each with "stim", "rep", "arm" and metrics."""
     finished: set[str] = field(default_factory=set)
+    """Arms that are complete."""
     result: dict[str, Any] = field(default_factory=dict)
+    """What `reconstruct` returned; empty until then, and after an error."""
     ended: bool = False
 
     def __post_init__(self) -> None:

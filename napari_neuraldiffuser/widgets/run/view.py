@@ -5,47 +5,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from qtpy import QtWidgets
 from qtpy.QtCore import QUrl, Signal
 from qtpy.QtGui import QDesktopServices
-from qtpy.QtWidgets import (
-    QApplication,
-    QCheckBox,
-    QComboBox,
-    QFileDialog,
-    QGridLayout,
-    QHBoxLayout,
-    QLabel,
-    QSizePolicy,
-    QWidget,
-)
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import Source
-from napari_neuraldiffuser.widgets.run.gallery import Gallery
-from napari_neuraldiffuser.widgets.run.pictures import qimage
+from napari_neuraldiffuser.widgets.run.gallery import Gallery, qimage
 from napari_neuraldiffuser.widgets.run.record import History, Run
 from napari_neuraldiffuser.widgets.run.score_table import LossCurve, ScoreTable
-from napari_neuraldiffuser.widgets.session.layouts import button, side_by_side, stacked
+from napari_neuraldiffuser.widgets.session.controls import button, side_by_side, stacked
 from napari_neuraldiffuser.widgets.session.worker import ThreadTask
 
 
-class RunView(QWidget):
-    """One stimulus of one run, and the way to earlier runs.
-
-    Signals
-    -------
-    shown()
-        `run` or `stimulus`, or what the run has, is new.
-    said(str)
-        What a button did.
-    changed()
-        A choice that is remembered.
-    """
+class RunView(QtWidgets.QWidget):
+    """One stimulus of one run, and the way to earlier runs."""
 
     shown = Signal()
+    """`run` or `stimulus`, or what the run has, is new."""
     said = Signal(str)
+    """What a button did."""
     changed = Signal()
+    """A choice that is remembered."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,15 +43,15 @@ class RunView(QWidget):
         stacked(self, self._build_history(), self.gallery, self.table, self.curve, self.results)
         self._fill()
 
-    def _build_history(self) -> QHBoxLayout:
-        self.box = QComboBox()
+    def _build_history(self) -> QtWidgets.QHBoxLayout:
+        self.box = QtWidgets.QComboBox()
         self.box.setToolTip("The last runs: when, of which stimulus, and what changed since the run before of it")
-        self.box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.box.setSizePolicy(QtWidgets.QSizePolicy.Policy.Ignored, QtWidgets.QSizePolicy.Policy.Fixed)
         self.box.activated.connect(self._pick)
-        self.before = QCheckBox("before", toolTip="Shows the run before of the same stimulus below this one")
+        self.before = QtWidgets.QCheckBox("before", toolTip="Shows the run before of the same stimulus below this one")
         self.before.toggled.connect(self.refresh)
         self.before.toggled.connect(lambda _: self.changed.emit())
-        return side_by_side(QLabel("Run"), self.box, self.before, wide=1)
+        return side_by_side(QtWidgets.QLabel("Run"), self.box, self.before, wide=1)
 
     # runs
 
@@ -138,7 +120,7 @@ class RunView(QWidget):
         self.show_run(run, self.stimulus if keep else run.stimulus_ids[0])
 
 
-class ResultRow(QWidget):
+class ResultRow(QtWidgets.QWidget):
     """Buttons for what a run left behind."""
 
     said = Signal(str)
@@ -148,13 +130,13 @@ class ResultRow(QWidget):
         self.gallery = gallery
         self.result: dict[str, Any] = {}
         tip = "Copies a Python script that computes this run again"
-        self.python = button("Copy as Python", tip, self._python)
+        self.python = button("Copy as Python", tip, lambda: self._copy("Python"))
         tip = "Copies a Nipype workflow that computes this run again"
-        self.nipype = button("Copy as Nipype script", tip, self._nipype)
+        self.nipype = button("Copy as Nipype script", tip, lambda: self._copy("Nipype"))
         tip = "Opens the run's folder: its images, and provenance.json with all they came from"
         self.provenance = button("Provenance…", tip, self._open)
         self.save = button("Save images…", "Writes all images of this run as PNG to a folder", self._save)
-        grid = QGridLayout(self)
+        grid = QtWidgets.QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         for k, widget in enumerate((self.python, self.nipype, self.provenance, self.save)):
             grid.addWidget(widget, k // 2, k % 2)
@@ -167,13 +149,9 @@ class ResultRow(QWidget):
             widget.setEnabled(bool(self.result))
         self.save.setEnabled(run is not None and run.seen is not None)
 
-    def _python(self) -> None:
-        QApplication.clipboard().setText(self.result["python"])
-        self.said.emit("Copied the Python script of this run")
-
-    def _nipype(self) -> None:
-        QApplication.clipboard().setText(self.result["nipype"])
-        self.said.emit("Copied the Nipype script of this run")
+    def _copy(self, kind: str) -> None:
+        QtWidgets.QApplication.clipboard().setText(self.result[kind.lower()])
+        self.said.emit(f"Copied the {kind} script of this run")
 
     def _open(self) -> None:
         folder = self.result["folder"]
@@ -181,7 +159,7 @@ class ResultRow(QWidget):
         self.said.emit(f"{'Opened' if opened else 'The run is in'} {folder}")
 
     def _save(self) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "Folder for the images of this run")
+        folder = QtWidgets.QFileDialog.getExistingDirectory(self, "Folder for the images of this run")
         if folder:
             self.save_to(folder)
 

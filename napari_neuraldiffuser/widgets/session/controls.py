@@ -3,28 +3,70 @@ line of penalties, a group that folds, and a notice."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import Field, fields
-from typing import Any
+from typing import Any, TypeAlias
 
+from qtpy import QtWidgets
 from qtpy.QtCore import Signal
 from qtpy.QtGui import QIcon
-from qtpy.QtWidgets import (
-    QAbstractSpinBox,
-    QCheckBox,
-    QComboBox,
-    QDoubleSpinBox,
-    QGridLayout,
-    QLabel,
-    QLineEdit,
-    QSpinBox,
-    QWidget,
-)
 from superqt import QCollapsible
 from superqt.utils import signals_blocked
 
+from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.recipe import Recipe
 from napari_neuraldiffuser.core.params import DecodingParams, GuidanceParams, ParamError, Params
-from napari_neuraldiffuser.widgets.session.layouts import form
 from napari_neuraldiffuser.widgets.session.session import Session
+
+Part: TypeAlias = QtWidgets.QWidget | QtWidgets.QLayout
+
+
+def side_by_side(*parts: Part, wide: int | None = None) -> QtWidgets.QHBoxLayout:
+    """Parts beside each other.
+
+    Parameters
+    ----------
+    *parts : QWidget or QLayout
+    wide : int, optional
+        Which part takes the room that is left; where it is the number of parts, that room stays empty.
+    """
+    layout = QtWidgets.QHBoxLayout()
+    layout.setContentsMargins(0, 0, 0, 0)
+    add(layout, *parts)
+    if wide == len(parts):
+        layout.addStretch(1)
+    elif wide is not None:
+        layout.setStretch(wide, 1)
+    return layout
+
+
+def stacked(parent: QtWidgets.QWidget | None, *parts: Part) -> QtWidgets.QVBoxLayout:
+    """Parts below each other, as the layout of `parent` where there is one."""
+    layout = QtWidgets.QVBoxLayout(parent) if parent is not None else QtWidgets.QVBoxLayout()
+    layout.setContentsMargins(0, 0, 0, 0)
+    add(layout, *parts)
+    return layout
+
+
+def form(parent: QtWidgets.QWidget | None, *rows: tuple[str, Part] | Part) -> QtWidgets.QFormLayout:
+    """Rows of a label and a part, or of a part alone, as the layout of `parent` where there is one."""
+    layout = QtWidgets.QFormLayout(parent) if parent is not None else QtWidgets.QFormLayout()
+    layout.setContentsMargins(0, 0, 0, 0)
+    for one in rows:
+        layout.addRow(*one) if isinstance(one, tuple) else layout.addRow(one)
+    return layout
+
+
+def button(text: str, tip: str, clicked: Callable[..., object]) -> QtWidgets.QPushButton:
+    """A button that calls `clicked`."""
+    made = QtWidgets.QPushButton(text, toolTip=tip)
+    made.clicked.connect(clicked)
+    return made
+
+
+def add(layout: QtWidgets.QHBoxLayout | QtWidgets.QVBoxLayout, *parts: Part) -> None:
+    """Add parts to a layout, one after the other."""
+    for part in parts:
+        layout.addWidget(part) if isinstance(part, QtWidgets.QWidget) else layout.addLayout(part)
+
 
 ERROR_STYLE, WARNING_STYLE = "color: #ff8a80;", "color: #ffb74d;"
 Value = str | bool | int | float | tuple[str, ...]
@@ -33,7 +75,7 @@ UNLIMITED = 10**9
 """What a spin box takes for the limit that a field does not have."""
 
 
-class ParamControls(QWidget):
+class ParamControls(QtWidgets.QWidget):
     """One row for each of the chosen fields of a params class.
 
     Parameters
@@ -53,7 +95,7 @@ class ParamControls(QWidget):
         super().__init__()
         self.cls = cls
         known = {f.name: f for f in fields(cls)}
-        offered = [name for name in names if not _has_one_choice(known[name])]
+        offered = [name for name in names if len(known[name].metadata["choices"] or ()) != 1]
         self.controls = {name: LayerControls() if name == "layers" else control(known[name]) for name in offered}
         texts = {name: name.replace("_", " ").capitalize() for name in offered} | (labels or {})
         form(self, *((texts[name], widget) for name, widget in self.controls.items()))
@@ -85,11 +127,7 @@ class ParamControls(QWidget):
 
     def problem(self, base: Params) -> str:
         """Why `params` would fail, or nothing."""
-        try:
-            self.params(base)
-        except ParamError as error:
-            return str(error)
-        return ""
+        return problem_of(self.params, base)
 
 
 class StageControls(ParamControls):
@@ -113,7 +151,7 @@ class StageControls(ParamControls):
             self.session.change_stage(self.stage, self.params(base))
 
 
-class LayerControls(QWidget):
+class LayerControls(QtWidgets.QWidget):
     """A tick and a weight for each guidance layer: what is not ticked is not compared."""
 
     changed = Signal()
@@ -122,12 +160,12 @@ class LayerControls(QWidget):
         super().__init__()
         known = {f.name: f for f in fields(GuidanceParams)}
         defaults = GuidanceParams()
-        self.rows: dict[str, tuple[QCheckBox, QDoubleSpinBox]] = {}
-        grid = QGridLayout(self)
+        self.rows: dict[str, tuple[QtWidgets.QCheckBox, QtWidgets.QDoubleSpinBox]] = {}
+        grid = QtWidgets.QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         for i, layer in enumerate(known["layers"].metadata["choices"]):
-            tick = QCheckBox(layer, toolTip=f"Compare layer {layer}. {known['layers'].metadata['help']}")
-            weight = QDoubleSpinBox(decimals=2, singleStep=0.1, maximum=100.0)
+            tick = QtWidgets.QCheckBox(layer, toolTip=f"Compare layer {layer}. {known['layers'].metadata['help']}")
+            weight = QtWidgets.QDoubleSpinBox(decimals=2, singleStep=0.1, maximum=100.0)
             weight.setToolTip(known["layer_weights"].metadata["help"])
             self.rows[layer] = (tick, weight)
             grid.addWidget(tick, i // 2, 2 * (i % 2))
@@ -152,16 +190,16 @@ class LayerControls(QWidget):
         return {"layers": tuple(ticked), "layer_weights": tuple(ticked.values())}
 
 
-class Ticks(QWidget):
+class Ticks(QtWidgets.QWidget):
     """A tick for each choice of which several may be taken."""
 
     changed = Signal()
 
     def __init__(self, choices: Iterable[str], tip: str) -> None:
         super().__init__()
-        grid = QGridLayout(self)
+        grid = QtWidgets.QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
-        self.ticks = {choice: QCheckBox(choice, toolTip=tip) for choice in choices}
+        self.ticks = {choice: QtWidgets.QCheckBox(choice, toolTip=tip) for choice in choices}
         for i, tick in enumerate(self.ticks.values()):
             grid.addWidget(tick, i // 2, i % 2)
             tick.toggled.connect(self.changed.emit)
@@ -176,45 +214,41 @@ class Ticks(QWidget):
         return tuple(choice for choice, tick in self.ticks.items() if tick.isChecked())
 
 
-def control(f: Field) -> QWidget:
+def control(f: Field) -> QtWidgets.QWidget:
     """The control of one field."""
     meta = f.metadata
     if meta["choices"] and isinstance(f.default, tuple):
-        widget: QWidget = Ticks(meta["choices"], meta["help"])
+        widget: QtWidgets.QWidget = Ticks(meta["choices"], meta["help"])
     elif meta["choices"]:
-        widget = QComboBox()
+        widget = QtWidgets.QComboBox()
         widget.addItems(list(meta["choices"]))
     elif isinstance(f.default, bool):
-        widget = QCheckBox()
+        widget = QtWidgets.QCheckBox()
     elif isinstance(f.default, (int, float)):
         widget = _number(f)
     else:
-        widget = QLineEdit()
+        widget = QtWidgets.QLineEdit()
     default: Any = f.default
     set_value(widget, default)
     widget.setToolTip(meta["help"])
     return widget
 
 
-def _has_one_choice(f: Field) -> bool:
-    return f.metadata["choices"] is not None and len(f.metadata["choices"]) == 1
-
-
-def _number(f: Field) -> QSpinBox | QDoubleSpinBox:
-    widget = QSpinBox() if isinstance(f.default, int) else QDoubleSpinBox(decimals=3)
+def _number(f: Field) -> QtWidgets.QSpinBox | QtWidgets.QDoubleSpinBox:
+    widget = QtWidgets.QSpinBox() if isinstance(f.default, int) else QtWidgets.QDoubleSpinBox(decimals=3)
     low, high = f.metadata["low"], f.metadata["high"]
     widget.setRange(-UNLIMITED if low is None else low, UNLIMITED if high is None else high)
     if f.metadata["high"] == 1.0:
         widget.setSingleStep(0.05)
     elif high is None and isinstance(f.default, float):
-        widget.setStepType(QAbstractSpinBox.StepType.AdaptiveDecimalStepType)
+        widget.setStepType(QtWidgets.QAbstractSpinBox.StepType.AdaptiveDecimalStepType)
     widget.setKeyboardTracking(False)
     if f.metadata["unit"]:
         widget.setSuffix(f" {f.metadata['unit']}")
     return widget
 
 
-def set_value(widget: QWidget, value: Value) -> None:
+def set_value(widget: QtWidgets.QWidget, value: Value) -> None:
     """Show `value` in a control: as its text, its choice, its tick or its number, whichever Qt says is the user's."""
     if isinstance(widget, Ticks) and isinstance(value, tuple):
         widget.show_taken(value)
@@ -222,24 +256,32 @@ def set_value(widget: QWidget, value: Value) -> None:
         widget.metaObject().userProperty().write(widget, value)
 
 
-def value_of(widget: QWidget) -> Value:
+def value_of(widget: QtWidgets.QWidget) -> Value:
     """What a control says."""
     return widget.taken() if isinstance(widget, Ticks) else widget.metaObject().userProperty().read(widget)
 
 
-def on_change(widget: QWidget, call: Callable[[], object]) -> None:
+def problem_of(attempt: Callable[..., object], *args: Any) -> str:
+    """The sentence of the UserError that a call ends with, or nothing."""
+    try:
+        attempt(*args)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def on_change(widget: QtWidgets.QWidget, call: Callable[[], object]) -> None:
     """Have `call` called when the user or the program changes a control."""
     known = ("changed", "currentTextChanged", "toggled", "textChanged", "valueChanged")
     signal = next(getattr(widget, name) for name in known if hasattr(widget, name))
     signal.connect(lambda *_: call())
 
 
-class Notice(QLabel):
+class Notice(QtWidgets.QLabel):
     """A text that takes no room while it is empty."""
 
     def __init__(self, style: str = ERROR_STYLE) -> None:
-        super().__init__("", wordWrap=True, visible=False)
-        self.setStyleSheet(style)
+        super().__init__("", wordWrap=True, visible=False, styleSheet=style)
 
     def show_text(self, text: str) -> None:
         """Show another text, or none."""
@@ -247,14 +289,13 @@ class Notice(QLabel):
         self.setVisible(bool(text))
 
 
-class AlphasLine(QLineEdit):
+class AlphasLine(QtWidgets.QLineEdit):
     """Numbers between spaces or commas; `changed(text)` as it is typed."""
 
     changed = Signal()
 
     def __init__(self) -> None:
-        super().__init__()
-        self.setToolTip("Ridge penalties tried, for voxels of unit variance: numbers such as 1 10 1e3")
+        super().__init__(toolTip="Ridge penalties tried, for voxels of unit variance: numbers such as 1 10 1e3")
         self.textEdited.connect(lambda _: self.changed.emit())
 
     def show_alphas(self, alphas: tuple[float, ...]) -> None:
@@ -281,11 +322,7 @@ class AlphasLine(QLineEdit):
 
     def problem(self) -> str:
         """Why the line cannot be used, or nothing."""
-        try:
-            self.alphas()
-        except ParamError as error:
-            return str(error)
-        return ""
+        return problem_of(self.alphas)
 
 
 def brief(number: float) -> str:

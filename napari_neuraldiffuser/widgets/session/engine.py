@@ -100,11 +100,6 @@ class Task(QObject):
             self.ended.emit(result)
 
 
-def environment() -> dict[str, str]:
-    """The window's own, with threads that sleep while they wait: on a busy machine spinning ones hold each other up."""
-    return {"OMP_WAIT_POLICY": "passive", **os.environ}
-
-
 def result_of(message: dict[str, Any]) -> Result:
     """The dict or exception that a result message stands for."""
     ok, text, details = (message.pop(key, "") for key in ("ok", "message", "traceback"))
@@ -160,9 +155,10 @@ class Engine(QObject):
             return
         self.cache.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, *self.command, str(self.cache)]
+        # threads that sleep while they wait: on a busy machine spinning ones hold each other up
+        env, pipe = {"OMP_WAIT_POLICY": "passive", **os.environ}, subprocess.PIPE
         with open(self.log, "wb") as log:
-            pipe = subprocess.PIPE
-            self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, env=environment())
+            self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, env=env)
         threading.Thread(target=self._listen, args=(self.process,), daemon=True).start()
 
     def send(self, message: dict[str, Any]) -> None:

@@ -8,9 +8,8 @@ from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QApplication, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from napari_neuraldiffuser.core.base.progress import Cancelled, Countdown
-from napari_neuraldiffuser.widgets.session.controls import ERROR_STYLE, Notice
+from napari_neuraldiffuser.widgets.session.controls import ERROR_STYLE, Notice, add, side_by_side
 from napari_neuraldiffuser.widgets.session.engine import Task, error_text
-from napari_neuraldiffuser.widgets.session.layouts import side_by_side
 from napari_neuraldiffuser.widgets.session.session import Session
 from napari_neuraldiffuser.widgets.session.state import remember, remembered
 from napari_neuraldiffuser.widgets.session.worker import ThreadTask
@@ -104,8 +103,7 @@ class Panel(QWidget):
         self.activity = activity = ActivityBar()
         self.destroyed.connect(lambda: activity.close())
         self.countdown = Countdown()
-        self._remember = QTimer(self, singleShot=True, interval=REMEMBER_AFTER)
-        self._remember.timeout.connect(self._store)
+        self._remember = QTimer(self, singleShot=True, interval=REMEMBER_AFTER, timeout=self._store)
         self.body = QVBoxLayout()
         self._build_frame()
         self.build()
@@ -136,26 +134,23 @@ class Panel(QWidget):
 
     def reset(self) -> None:
         """Show the defaults again."""
+        self.restore({})
 
     # the frame
 
     def _build_frame(self) -> None:
         layout = QVBoxLayout(self)
         layout.addLayout(self.body)
-        self.run_button = QPushButton(self.run_text)
-        self.run_button.clicked.connect(self.press_run)
-        self.cancel = QPushButton("Cancel", enabled=False)
-        self.cancel.setToolTip("Stops after the present step and keeps what is there; twice ends it at once")
-        self.cancel.clicked.connect(self.stop)
-        layout.addLayout(side_by_side(self.run_button, self.cancel, wide=0))
+        self.run_button = QPushButton(self.run_text, clicked=self.press_run)
+        tip = "Stops after the present step and keeps what is there; twice ends it at once"
+        self.cancel = QPushButton("Cancel", enabled=False, toolTip=tip, clicked=self.stop)
         self.hint = Notice()
         self.bar = QProgressBar(visible=False)
         self.message = QLabel("", wordWrap=True)
-        self.details = QPushButton("Copy details", visible=False)
-        self.details.setToolTip("Copies the traceback or the engine's log, for a bug report")
-        self.details.clicked.connect(self._copy_details)
-        for widget in (self.hint, self.bar, self.message, self.details):
-            layout.addWidget(widget)
+        tip = "Copies the traceback or the engine's log, for a bug report"
+        self.details = QPushButton("Copy details", visible=False, toolTip=tip, clicked=self._copy_details)
+        run_row = side_by_side(self.run_button, self.cancel, wide=0)
+        add(layout, run_row, self.hint, self.bar, self.message, self.details)
 
     def showEvent(self, event: QShowEvent) -> None:
         """From here on the panel knows its window, as Qt shows it."""

@@ -8,8 +8,7 @@ from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QComboBox, QFileDialog, QLineEdit, QWidget
 
 from napari_neuraldiffuser.core.base.files import located
-from napari_neuraldiffuser.widgets.session.controls import Notice
-from napari_neuraldiffuser.widgets.session.layouts import button, side_by_side, stacked
+from napari_neuraldiffuser.widgets.session.controls import Notice, button, side_by_side, stacked
 
 RECENT = 8
 """Texts that are remembered."""
@@ -38,8 +37,7 @@ class RecentBox(QComboBox):
         self.addItems(self.first)
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.setMinimumContentsLength(12)
-        self.typing = QTimer(self, singleShot=True, interval=TYPING)
-        self.typing.timeout.connect(self.taken)
+        self.typing = QTimer(self, singleShot=True, interval=TYPING, timeout=self.taken)
         self.lineEdit().textEdited.connect(lambda _: self.typing.start())
         self.activated.connect(lambda _: self.taken.emit())
 
@@ -76,14 +74,12 @@ class PathField(QWidget):
     def __init__(self, name: str, tip: str, kind: str = FILE, filters: str = "", needed: bool = False) -> None:
         super().__init__()
         self.name, self.kind, self.filters, self.needed = name, kind, filters, needed
-        self.edit = QLineEdit(toolTip=tip, placeholderText="" if needed else "optional")
-        self.edit.setAcceptDrops(False)
+        self.edit = QLineEdit(toolTip=tip, placeholderText="" if needed else "optional", acceptDrops=False)
         self.setAcceptDrops(True)
         self.browse = button("Browse…", f"Choose {name}", self._browse)
         self.problem_label = Notice()
         stacked(self, side_by_side(self.edit, self.browse, wide=0), self.problem_label)
-        self._typing = QTimer(self, singleShot=True, interval=TYPING)
-        self._typing.timeout.connect(self._taken)
+        self._typing = QTimer(self, singleShot=True, interval=TYPING, timeout=self._taken)
         self.edit.textEdited.connect(lambda _: self._typing.start())
 
     @property

@@ -9,16 +9,8 @@ from qtpy.QtWidgets import QWidget
 
 from napari_neuraldiffuser.core.base.recipe import Recipe, Source, decoding_part
 from napari_neuraldiffuser.core.params import ParamError, Params, Settings
+from napari_neuraldiffuser.widgets.session import state
 from napari_neuraldiffuser.widgets.session.engine import Engine, EngineClient, Task
-from napari_neuraldiffuser.widgets.session.state import (
-    KEY,
-    PresetError,
-    cache_folder,
-    params_of_preset,
-    preferences,
-    remember,
-    remembered,
-)
 
 if TYPE_CHECKING:
     import napari
@@ -29,12 +21,7 @@ SAVE_AFTER = 1000
 
 
 class WindowWatch(QObject):
-    """Says when a window has really closed: a close can be refused, by a question for instance.
-
-    Parameters
-    ----------
-    window : QWidget
-    """
+    """Says when a window has really closed: a close can be refused, by a question for instance."""
 
     closed = Signal()
 
@@ -94,15 +81,14 @@ class Session(QObject):
     def __init__(self, viewer: "napari.Viewer", engine: EngineClient | None = None) -> None:
         super().__init__()
         self.viewer = viewer
-        self.engine: EngineClient = engine or Engine(cache_folder())
+        self.engine: EngineClient = engine or Engine(state.cache_folder())
         self.recipe = first_recipe()
         self.described: dict[str, Any] | None = None
         self.decoded: dict[str, Any] | None = None
         self.output = ""
         self.task: Task | None = None
         self._window: WindowWatch | None = None
-        self._timer = QTimer(self, singleShot=True, interval=SAVE_AFTER)
-        self._timer.timeout.connect(self.save)
+        self._timer = QTimer(self, singleShot=True, interval=SAVE_AFTER, timeout=self.save)
         viewer.layers.events.inserted.connect(self._layer_inserted)
 
     @classmethod
@@ -131,7 +117,7 @@ class Session(QObject):
 
     def save(self) -> None:
         """Remember the recipe for the next session."""
-        remember("recipe", self.recipe.to_dict())
+        state.remember("recipe", self.recipe.to_dict())
 
     # what the next run computes
 
@@ -205,7 +191,7 @@ class Session(QObject):
 
     def adopt(self, layer: "napari.layers.Layer") -> None:
         """Take the subject or the output folder that a layer of our readers names."""
-        about = layer.metadata.get(KEY) if isinstance(layer.metadata, dict) else None
+        about = layer.metadata.get(state.KEY) if isinstance(layer.metadata, dict) else None
         if not about:
             return
         if about.get("source") and about.get("kind") == "anatomy":
@@ -216,7 +202,7 @@ class Session(QObject):
 
 def first_recipe() -> Recipe:
     """The recipe of the last session; where there is none, the Preferences' models, device and preset."""
-    stored = remembered("recipe")
+    stored = state.remembered("recipe")
     try:
         if stored:
             return Recipe.from_dict(stored)
@@ -227,11 +213,11 @@ def first_recipe() -> Recipe:
 
 def default_recipe() -> Recipe:
     """The Preferences' models, device and preset on no data yet."""
-    wishes = preferences()
+    wishes = state.preferences()
     try:
-        diffusion, guidance = params_of_preset(wishes["preset"])
-    except PresetError:  # one of the user's own that was deleted since
-        diffusion, guidance = params_of_preset("demo")
+        diffusion, guidance = state.params_of_preset(wishes["preset"])
+    except state.PresetError:  # one of the user's own that was deleted since
+        diffusion, guidance = state.params_of_preset("demo")
     if wishes["n_steps"] > 0:
         diffusion = diffusion.but(n_steps=wishes["n_steps"])
     settings = replace(Settings(), diffusion=diffusion, guidance=guidance)

@@ -12,9 +12,8 @@ from superqt.utils import signals_blocked
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import located
 from napari_neuraldiffuser.core.base.recipe import Source
-from napari_neuraldiffuser.widgets.session.controls import Notice
+from napari_neuraldiffuser.widgets.session.controls import Notice, button, form, side_by_side, stacked
 from napari_neuraldiffuser.widgets.session.engine import EngineError
-from napari_neuraldiffuser.widgets.session.layouts import button, form, side_by_side, stacked
 from napari_neuraldiffuser.widgets.session.path_field import FILE, FILES, FOLDER, NIFTI, PathField, RecentBox
 from napari_neuraldiffuser.widgets.session.state import PLUGIN
 
@@ -73,12 +72,8 @@ class NsdPage(QWidget):
         self.browse = button("Browse…", "Choose the NSD folder", self._browse)
         self.subject = QComboBox(toolTip="Subjects of the folder")
         self.problem_label = Notice()
-        form(
-            self,
-            ("Folder", side_by_side(self.folder, self.browse, wide=0)),
-            self.problem_label,
-            ("Subject", self.subject),
-        )
+        folder = side_by_side(self.folder, self.browse, wide=0)
+        form(self, ("Folder", folder), self.problem_label, ("Subject", self.subject))
         self.folder.taken.connect(self._taken)
         self.subject.activated.connect(lambda _: self.changed.emit())
 

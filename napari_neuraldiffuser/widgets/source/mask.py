@@ -10,13 +10,14 @@ import nibabel as nib
 import numpy as np
 from nibabel.orientations import io_orientation, ornt_transform
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QGroupBox, QHBoxLayout, QPushButton, QVBoxLayout
+from qtpy.QtWidgets import QComboBox, QGroupBox, QHBoxLayout, QVBoxLayout
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import atomic_path
 from napari_neuraldiffuser.widgets.files.layer_info import kind_of
 from napari_neuraldiffuser.widgets.files.reader import volume_layer
 from napari_neuraldiffuser.widgets.files.writer import Layer, layer_to_nifti
+from napari_neuraldiffuser.widgets.session.controls import button
 from napari_neuraldiffuser.widgets.session.session import Session
 from napari_neuraldiffuser.widgets.session.state import cache_folder
 from napari_neuraldiffuser.widgets.session.worker import ThreadTask
@@ -138,8 +139,8 @@ class MaskBox(QGroupBox):
         self.layer = QComboBox(toolTip="Labels layer whose painted voxels are the mask")
         self.join = QComboBox(toolTip="How the mask and the expression above go together")
         self.join.addItems(list(JOINS))
-        self.new = QPushButton(NEW, toolTip="Adds an empty layer on the betas' grid, with the brush in hand")
-        self.use = QPushButton("Use drawn mask", toolTip="Saves the painted voxels and takes them into the expression")
+        self.new = button(NEW, "Adds an empty layer on the betas' grid, with the brush in hand", self._add)
+        self.use = button("Use drawn mask", "Saves the painted voxels and takes them into the expression", self._use)
         for combo in (self.layer, self.join):
             combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
             combo.setMinimumContentsLength(10)
@@ -149,8 +150,6 @@ class MaskBox(QGroupBox):
             for widget in pair:
                 row.addWidget(widget, 1)
             layout.addLayout(row)
-        self.new.clicked.connect(self._add)
-        self.use.clicked.connect(self._use)
         for name in EVENTS:
             getattr(viewer.layers.events, name).connect(self._list)
         self.destroyed.connect(partial(_let_go, viewer, self._list))

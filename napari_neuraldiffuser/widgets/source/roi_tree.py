@@ -30,8 +30,7 @@ class RoiTree(QTreeWidget):
         super().__init__()
         self._leaves: dict[tuple[str, str], QTreeWidgetItem] = {}
         self._filling = False
-        self._later = QTimer(self, singleShot=True, interval=0)
-        self._later.timeout.connect(self.changed)
+        self._later = QTimer(self, singleShot=True, interval=0, timeout=self.changed)
         self.setHeaderLabels(["Region", "Voxels", "Without"])
         for column, tip in TIPS.items():
             self.headerItem().setToolTip(column, tip)
@@ -88,7 +87,8 @@ class RoiTree(QTreeWidget):
         self._filling = True
         for key, item in self._leaves.items():
             for column, mark in TICKS.items():
-                item.setCheckState(column, _state(marks.get(key) == mark))
+                ticked = marks.get(key) == mark
+                item.setCheckState(column, Qt.CheckState.Checked if ticked else Qt.CheckState.Unchecked)
             self._colour(item)
         self._filling = False
         for k in range(self.topLevelItemCount()):
@@ -112,7 +112,3 @@ class RoiTree(QTreeWidget):
     def _colour(item: QTreeWidgetItem) -> None:
         left_out = item.checkState(WITHOUT) == Qt.CheckState.Checked
         item.setData(USE, Qt.ItemDataRole.ForegroundRole, QBrush(LEFT_OUT) if left_out else None)
-
-
-def _state(ticked: bool) -> Qt.CheckState:
-    return Qt.CheckState.Checked if ticked else Qt.CheckState.Unchecked

@@ -11,9 +11,8 @@ from qtpy.QtWidgets import QGroupBox, QLineEdit, QPushButton, QSizePolicy, QVBox
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import located
 from napari_neuraldiffuser.core.params import BetasParams, default_of
-from napari_neuraldiffuser.widgets.session.controls import ERROR_STYLE, Notice
+from napari_neuraldiffuser.widgets.session.controls import ERROR_STYLE, Notice, add, form, problem_of, side_by_side
 from napari_neuraldiffuser.widgets.session.engine import Task, error_text
-from napari_neuraldiffuser.widgets.session.layouts import form, side_by_side
 from napari_neuraldiffuser.widgets.session.session import Session
 from napari_neuraldiffuser.widgets.source.roi_tree import RoiTree
 
@@ -60,10 +59,8 @@ class RoiBox(QGroupBox):
         self.quick["faces"].clicked.connect(self._without_faces)
 
     def _build(self) -> None:
-        layout = QVBoxLayout(self)
-        layout.addLayout(side_by_side(*self.quick.values()))
-        for widget in (self.tree, self.note, self.line, self.error):
-            layout.addWidget(widget)
+        quick = side_by_side(*self.quick.values())
+        add(QVBoxLayout(self), quick, self.tree, self.note, self.line, self.error)
         self.tree.setVisible(False)
         # a tall dock leaves room below the panel, not between these
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
@@ -153,11 +150,7 @@ class RoiBox(QGroupBox):
             return ""
         from napari_neuraldiffuser.widgets.source.roi_terms import check
 
-        try:
-            check(expression, self.regions)
-        except UserError as error:
-            return str(error)
-        return ""
+        return problem_of(check, expression, self.regions)
 
     def _judge(self, problem: str) -> None:
         self.problem = problem
@@ -175,13 +168,9 @@ def absolute_masks(expression: str) -> str:
     from napari_neuraldiffuser.core.nsd.selection import with_masks
 
     try:
-        return with_masks(expression, _absolute)
+        return with_masks(expression, lambda name: located(name) if Path(located(name)).is_file() else name)
     except UserError:
         return expression
-
-
-def _absolute(name: str) -> str:
-    return located(name) if Path(located(name)).is_file() else name
 
 
 COUNT_AFTER = 300
@@ -197,8 +186,7 @@ class VoxelCount(Notice):
         self.session = session
         self._task: Task | None = None
         self._asked: Any = None
-        self._timer = QTimer(self, singleShot=True, interval=COUNT_AFTER)
-        self._timer.timeout.connect(self._count)
+        self._timer = QTimer(self, singleShot=True, interval=COUNT_AFTER, timeout=self._count)
 
     def ask(self) -> None:
         """The expression or the data may have changed."""
@@ -273,11 +261,7 @@ class SessionsLine(QWidget):
             return "" if self.text else "sessions must be all, or numbers such as 1-4,7, got nothing. Write all."
         from napari_neuraldiffuser.widgets.source.roi_terms import chosen_sessions
 
-        try:
-            chosen_sessions(self.text, self.labels)
-        except UserError as error:
-            return str(error)
-        return ""
+        return problem_of(chosen_sessions, self.text, self.labels)
 
     def _judge(self) -> str:
         problem, there = self.problem(), ""

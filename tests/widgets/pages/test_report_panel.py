@@ -8,8 +8,7 @@ from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.progress import Cancelled
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.widgets.pages import report as panels
-from napari_neuraldiffuser.widgets.pages.report import ReportPanel, folder_problems
-from napari_neuraldiffuser.widgets.pages.report_result import mean_se, read_finished, score_rows
+from napari_neuraldiffuser.widgets.pages.report import ReportPanel, folder_problems, mean_se, read_finished, score_rows
 from napari_neuraldiffuser.widgets.session.state import cache_folder
 from tests.support.window.output_folder import write_output
 from tests.support.window.viewers import dock

@@ -7,7 +7,7 @@ import pytest
 from superqt.utils import WorkerBase
 
 from napari_neuraldiffuser.widgets.maps import source as map_source
-from napari_neuraldiffuser.widgets.maps.save_row import copy_file
+from napari_neuraldiffuser.widgets.maps.source import copy_file
 from napari_neuraldiffuser.widgets.pages.contribution import ContributionPanel
 from tests.support.window.contribution_page import PATIENCE, choose, finish, read, reopen, row_of
 from tests.support.window.output_folder import write_output

@@ -7,7 +7,7 @@ from nibabel.affines import apply_affine
 
 from napari_neuraldiffuser.widgets.maps import subject_maps as maps
 from napari_neuraldiffuser.widgets.maps.outlines import fine
-from napari_neuraldiffuser.widgets.maps.overlay_controls import ALL, PERCENT, THOUSANDTHS
+from napari_neuraldiffuser.widgets.maps.overlay import ALL, PERCENT, THOUSANDTHS
 from napari_neuraldiffuser.widgets.pages.contribution import ContributionPanel
 from tests.support.window.contribution_page import choose, finish, read
 from tests.support.window.output_folder import AFFINE, PEAK

@@ -6,7 +6,7 @@ from nibabel.affines import apply_affine
 
 from napari_neuraldiffuser.widgets.maps import subject_maps as maps
 from napari_neuraldiffuser.widgets.maps.outlines import SELECTED
-from napari_neuraldiffuser.widgets.maps.overlay_controls import ALL
+from napari_neuraldiffuser.widgets.maps.overlay import ALL
 from napari_neuraldiffuser.widgets.maps.roi_table import FRACTION, SHARE
 from tests.support.window.contribution_page import PATIENCE, bold, choose, row_of, rows
 from tests.support.window.output_folder import AFFINE, LOWEST, PEAK, PLACES
