@@ -10,14 +10,15 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.networks.digest import model_source
+from napari_neuraldiffuser.core.nsd.describe import trials_used
 from napari_neuraldiffuser.core.params import BetasParams, DecodingParams
 from nipype.interfaces.base import BaseInterfaceInputSpec
 from nipype.pipeline import engine as pe
 from nipype.utils.ram_estimator import RamEstimator
+from PIL import Image
 
-from nipype_interfaces.interfaces.base import source_of
+from nipype_interfaces.interfaces.base import subject_of
 from nipype_interfaces.spec import params_of
 
 GB = 1024**3
@@ -145,15 +146,8 @@ def _sizes(inputs: BaseInterfaceInputSpec, targets: str, names: Sequence[str] = 
 
 
 def _load(inputs: BaseInterfaceInputSpec) -> float:
-    from napari_neuraldiffuser.core.nsd import open_source
-    from napari_neuraldiffuser.core.nsd.describe import trials_used
-
     params = params_of(inputs, BetasParams)
-    if hasattr(inputs, "trials"):  # own scans; what else they have does not decide the size of the betas
-        source = Source(subject=inputs.subject, betas=inputs.betas, mask=inputs.mask, trials=inputs.trials)
-    else:
-        source = source_of(inputs)
-    subject = open_source(source, params)
+    subject = subject_of(inputs, params)
     trials = trials_used(subject, params)
     rows = trials["stimulus_id"].nunique() if params.average_repeats else len(trials)
     per_session = int(trials.groupby("session").size().max())
@@ -163,14 +157,6 @@ def _load(inputs: BaseInterfaceInputSpec) -> float:
 def _fit(inputs: BaseInterfaceInputSpec) -> float:
     names = inputs.fit_targets if isinstance(inputs.fit_targets, list) else ()
     return fit_bytes(_sizes(inputs, inputs.targets, names), inputs.cv_targets)
-
-
-def _decode(inputs: BaseInterfaceInputSpec) -> float:
-    return decode_bytes(_sizes(inputs, inputs.decoder))
-
-
-def _contribution(inputs: BaseInterfaceInputSpec) -> float:
-    return contribution_bytes(_sizes(inputs, inputs.decoder))
 
 
 def _networks(inputs: BaseInterfaceInputSpec) -> float:
@@ -184,8 +170,6 @@ def _networks(inputs: BaseInterfaceInputSpec) -> float:
 
 def _images(inputs: BaseInterfaceInputSpec) -> float:
     """Scores and pages hold the networks, and all images with one more copy of each arm in its turn."""
-    from PIL import Image
-
     with Image.open(inputs.images[0]) as first:
         width, height = first.size
     return _networks(inputs) + 1.5 * len(inputs.images) * width * height * 3
@@ -196,8 +180,8 @@ ESTIMATES: dict[str, tuple[Callable[[BaseInterfaceInputSpec], float], float]] = 
     "LoadNSDBetas": (_load, load_bytes(FULL)),
     "PrepareBetas": (_load, load_bytes(FULL)),
     "FitDecoder": (_fit, fit_bytes(FULL)),
-    "Decode": (_decode, decode_bytes(FULL)),
-    "ContributionMap": (_contribution, contribution_bytes(FULL)),
+    "Decode": (lambda inputs: decode_bytes(_sizes(inputs, inputs.decoder)), decode_bytes(FULL)),
+    "ContributionMap": (lambda inputs: contribution_bytes(_sizes(inputs, inputs.decoder)), contribution_bytes(FULL)),
     # these count on a CPU; WorkflowParams.gpu_mem_gb is for nodes on a GPU
     "ExtractFeatures": (_networks, NETWORKS * SD_WEIGHTS),
     "GuidedReconstruct": (_networks, NETWORKS * SD_WEIGHTS),

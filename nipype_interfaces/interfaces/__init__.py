@@ -7,19 +7,7 @@ from nipype_interfaces.interfaces.results import ContributionMap, EvaluateRecons
 from nipype_interfaces.interfaces.sink import DerivativesSink
 
 __all__ = [
-    "CheckModels",
-    "CollectImages",
-    "ContributionMap",
-    "Decode",
-    "DerivativesSink",
-    "EvaluateReconstruction",
-    "ExtractFeatures",
-    "FitDecoder",
-    "GroupReport",
-    "GuidedReconstruct",
-    "JoinDecoders",
-    "LoadNSDBetas",
-    "NSDIndex",
-    "PrepareBetas",
-    "SubjectReport",
-]
+    "CheckModels", "CollectImages", "ContributionMap", "Decode", "DerivativesSink", "EvaluateReconstruction",
+    "ExtractFeatures", "FitDecoder", "GroupReport", "GuidedReconstruct", "JoinDecoders", "LoadNSDBetas", "NSDIndex",
+    "PrepareBetas", "SubjectReport",
+]  # fmt: skip

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from napari_neuraldiffuser import __version__
 from napari_neuraldiffuser.core.base.progress import Progress
-from napari_neuraldiffuser.core.base.recipe import ALGORITHM_VERSION
+from napari_neuraldiffuser.core.base.recipe import ALGORITHM_VERSION, Source
+from napari_neuraldiffuser.core.nsd import BrainSource, open_source
+from napari_neuraldiffuser.core.outputs.names import Derivatives
 from napari_neuraldiffuser.core.params import BetasParams
 from nipype.external.due import BibTeX
 from nipype.interfaces.base import BaseInterfaceInputSpec, Directory, SimpleInterface, isdefined, traits
@@ -28,6 +31,8 @@ DATASET_BIBTEX = (
     "intelligence}, author={Allen, Emily J. and St-Yves, Ghislain and Wu, Yihan and others}, journal={Nature "
     "Neuroscience}, volume={25}, pages={116--126}, year={2022}}"
 )
+OWN = tuple(f.name for f in fields(Source) if f.name != "nsd_dir")
+"""Inputs that make a source of own scans."""
 PAPER = {"entry": BibTeX(PAPER_BIBTEX), "tags": ["method"]}
 DATASET = {"entry": BibTeX(DATASET_BIBTEX), "tags": ["dataset"]}
 
@@ -49,9 +54,12 @@ class SourceSpec(VersionedSpec):
     stamp = traits.Str("", usedefault=True, desc="Of the source's files, from NSDIndex: they changed if it does.")
 
 
-class ModelsSpec(VersionedSpec):
+class ModelFolderSpec(BaseInterfaceInputSpec):
     models = traits.Str("demo", usedefault=True, desc="'demo', a model folder, or a hub id.")
     guide = traits.Str("", usedefault=True, desc="CLIP vision model, where the model folder has no image_encoder.")
+
+
+class ModelsSpec(VersionedSpec, ModelFolderSpec):
     model_digest = traits.Str(
         "", usedefault=True, desc="SHA-256 of the weights, from CheckModels: a node reruns when it changes."
     )
@@ -97,19 +105,17 @@ def limited_threads(n: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def source_of(inputs: BaseInterfaceInputSpec) -> Any:
+def source_of(inputs: BaseInterfaceInputSpec) -> Source:
     """The Source that a node's inputs describe."""
-    from napari_neuraldiffuser.core.base.recipe import Source
-
+    if hasattr(inputs, "trials"):
+        return Source.from_dict({name: value for name in OWN if isdefined(value := getattr(inputs, name))})
     if isdefined(inputs.source):
         return Source.from_dict(dict(inputs.source))
     return Source(nsd_dir=str(inputs.nsd_dir), subject=inputs.subject)
 
 
-def subject_of(inputs: BaseInterfaceInputSpec, params: BetasParams | None = None) -> Any:
+def subject_of(inputs: BaseInterfaceInputSpec, params: BetasParams | None = None) -> BrainSource:
     """The subject of an NSD folder, or own scans."""
-    from napari_neuraldiffuser.core.nsd import open_source
-
     if params is None and hasattr(inputs, "space"):
         params = params_of(inputs, BetasParams)
     return open_source(source_of(inputs), params)
@@ -117,8 +123,6 @@ def subject_of(inputs: BaseInterfaceInputSpec, params: BetasParams | None = None
 
 def label_of(inputs: BaseInterfaceInputSpec) -> str:
     """`sub-01` of a node's source."""
-    from napari_neuraldiffuser.core.outputs.names import Derivatives
-
     return Derivatives(Path(), source_of(inputs).subject).label
 
 

@@ -1,37 +1,22 @@
 """NSD files or own scans -> index of stimuli and prepared betas; what a model folder holds."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from napari_neuraldiffuser.core import nsd
+from napari_neuraldiffuser.core.base.files import file_versions, fingerprint
 from napari_neuraldiffuser.core.base.progress import Progress
+from napari_neuraldiffuser.core.networks.digest import folder_digest, model_source
+from napari_neuraldiffuser.core.nsd.describe import stimuli_used, trials_used
 from napari_neuraldiffuser.core.params import BetasParams
-from nipype.interfaces.base import (
-    BaseInterfaceInputSpec,
-    Directory,
-    File,
-    InputMultiObject,
-    SimpleInterface,
-    TraitedSpec,
-    isdefined,
-    traits,
-)
+from nipype.interfaces.base import Directory, File, InputMultiObject, SimpleInterface, TraitedSpec, traits
 
-from nipype_interfaces.interfaces.base import (
-    DATASET,
-    PAPER,
-    CoreInterface,
-    SourceSpec,
-    VersionedSpec,
-    subject_of,
-)
+from nipype_interfaces.interfaces import base
 from nipype_interfaces.no_environment import NoEnvironment
 from nipype_interfaces.spec import params_of, params_spec
 
-if TYPE_CHECKING:
-    from napari_neuraldiffuser.core.nsd import BrainSource
 
-
-class NSDIndexInputSpec(SourceSpec, params_spec(BetasParams)):
+class NSDIndexInputSpec(base.SourceSpec, params_spec(BetasParams)):
     n_stimuli = traits.Range(low=0, value=0, usedefault=True, desc="The first so many test stimuli; 0 for all.")
 
 
@@ -43,7 +28,7 @@ class NSDIndexOutputSpec(TraitedSpec):
     stimuli_stamp = traits.Str(desc="The same of the files of images and captions alone.")
 
 
-class NSDIndex(CoreInterface):
+class NSDIndex(base.CoreInterface):
     """List what a subject of an NSD folder saw, without reading betas.
 
     It runs every time, as only it sees whether a file in the folder changed; what follows does not if none did.
@@ -64,28 +49,19 @@ class NSDIndex(CoreInterface):
     input_spec, output_spec = NSDIndexInputSpec, NSDIndexOutputSpec
     light = True
     _always_run = True
-    _references = [PAPER, DATASET]
+    _references = [base.PAPER, base.DATASET]
 
     def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
-        from napari_neuraldiffuser.core.nsd.describe import stimuli_used, trials_used
-
-        params = params_of(self.inputs, BetasParams)
-        subject = subject_of(self.inputs)
+        params, subject = params_of(self.inputs, BetasParams), base.subject_of(self.inputs)
         path = folder / "trials.tsv"
         trials_used(subject, params).to_csv(path, sep="\t", index=False)
         train, test = stimuli_used(subject, params)
-        return {
-            "trials": str(path),
-            "train_ids": train,
-            "test_ids": test[: self.inputs.n_stimuli or None],
-            **source_stamps(subject, params),
-        }
+        found = {"trials": str(path), "train_ids": train, "test_ids": test[: self.inputs.n_stimuli or None]}
+        return found | source_stamps(subject, params)
 
 
-def source_stamps(subject: "BrainSource", params: BetasParams) -> dict[str, str]:
+def source_stamps(subject: nsd.BrainSource, params: BetasParams) -> dict[str, str]:
     """Digests of names, sizes and times of the files: of all, and of those that decide images and captions alone."""
-    from napari_neuraldiffuser.core.base.files import file_versions, fingerprint
-
     stimuli = subject.stimulus_files()
     every = [*subject.beta_files(params.roi), *stimuli, subject.anatomy_file or ""]
     return {"stamp": fingerprint(file_versions(every)), "stimuli_stamp": fingerprint(file_versions(stimuli))}
@@ -97,11 +73,11 @@ class BetasOutputSpec(TraitedSpec):
     notes = traits.List(traits.Str, desc="What was skipped or dropped, and why.")
 
 
-class LoadNSDBetasInputSpec(SourceSpec, params_spec(BetasParams)):
+class LoadNSDBetasInputSpec(base.SourceSpec, params_spec(BetasParams)):
     pass
 
 
-class LoadNSDBetas(CoreInterface):
+class LoadNSDBetas(base.CoreInterface):
     """Betas of a subject and ROI: scaled, z-scored within session, repeats averaged (method.md eq. 1-3).
 
     Raises
@@ -117,13 +93,13 @@ class LoadNSDBetas(CoreInterface):
     """
 
     input_spec, output_spec = LoadNSDBetasInputSpec, BetasOutputSpec
-    _references = [PAPER, DATASET]
+    _references = [base.PAPER, base.DATASET]
 
     def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
-        return _write_betas(subject_of(self.inputs), folder, progress)
+        return _write_betas(base.subject_of(self.inputs), folder, progress)
 
 
-class PrepareBetasInputSpec(VersionedSpec, params_spec(BetasParams)):
+class PrepareBetasInputSpec(base.VersionedSpec, params_spec(BetasParams)):
     betas = File(exists=True, mandatory=True, desc="4-D NIfTI (x, y, z, trial), values as they are.")
     mask = File(exists=True, mandatory=True, desc="3-D NIfTI on the same grid; voxels above 0 are used.")
     trials = File(exists=True, mandatory=True, desc="TSV of trial, stimulus, session and test (docs/nsd.md).")
@@ -140,7 +116,7 @@ class PrepareBetasOutputSpec(BetasOutputSpec):
     test_ids = traits.List(traits.Int, desc="Indices of the labels of test stimuli.")
 
 
-class PrepareBetas(CoreInterface):
+class PrepareBetas(base.CoreInterface):
     """Own betas in a NIfTI, a mask and a table of trials, prepared as NSD's are.
 
     Raises
@@ -158,33 +134,17 @@ class PrepareBetas(CoreInterface):
     input_spec, output_spec = PrepareBetasInputSpec, PrepareBetasOutputSpec
 
     def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
-        from napari_neuraldiffuser.core.base.recipe import Source
-        from napari_neuraldiffuser.core.nsd import open_source
-        from napari_neuraldiffuser.core.nsd.describe import stimuli_used
-
-        names = ("betas", "mask", "trials", "images", "captions", "anatomy")
-        files = {name: getattr(self.inputs, name) for name in names}
-        found = {name: str(path) for name, path in files.items() if isdefined(path)}
-        rois = tuple(map(str, self.inputs.rois)) if isdefined(self.inputs.rois) else ()
-        source, params = Source(subject=self.inputs.subject, rois=rois, **found), params_of(self.inputs, BetasParams)
-        subject = open_source(source, params)
-        train, test = stimuli_used(subject, params)
+        subject = base.subject_of(self.inputs)
+        train, test = stimuli_used(subject, params_of(self.inputs, BetasParams))
         written = _write_betas(subject, folder, progress)
-        return {**written, "source": source.to_dict(), "train_ids": train, "test_ids": test}
+        return {**written, "source": base.source_of(self.inputs).to_dict(), "train_ids": train, "test_ids": test}
 
 
-def _write_betas(subject: Any, folder: Path, progress: Progress) -> dict[str, Any]:
-    from napari_neuraldiffuser.core import nsd
-
+def _write_betas(subject: nsd.BrainSource, folder: Path, progress: Progress) -> dict[str, Any]:
     path = folder / "betas.h5"
     nsd.save_betas(subject.betas(progress=progress), path)
     facts = nsd.betas_facts(path)
     return {"betas": str(path), "n_voxels": facts["n_voxels"], "notes": facts["notes"]}
-
-
-class CheckModelsInputSpec(BaseInterfaceInputSpec):
-    models = traits.Str("demo", usedefault=True, desc="'demo', a model folder, or a hub id.")
-    guide = traits.Str("", usedefault=True, desc="CLIP vision model, where the model folder has no image_encoder.")
 
 
 class CheckModelsOutputSpec(TraitedSpec):
@@ -201,12 +161,10 @@ class CheckModels(NoEnvironment, SimpleInterface):
     ''
     """
 
-    input_spec, output_spec = CheckModelsInputSpec, CheckModelsOutputSpec
+    input_spec, output_spec = base.ModelFolderSpec, CheckModelsOutputSpec
     _always_run = True
 
     def _run_interface(self, runtime: Any) -> Any:
-        from napari_neuraldiffuser.core.networks.digest import folder_digest, model_source
-
         source = model_source(self.inputs.models)
         self._results["model_digest"] = folder_digest(source, self.inputs.guide or None)
         return runtime

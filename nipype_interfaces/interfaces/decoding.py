@@ -3,23 +3,18 @@
 from pathlib import Path
 from typing import Any
 
+from napari_neuraldiffuser.core import decoding, nsd
 from napari_neuraldiffuser.core.base.progress import Progress
+from napari_neuraldiffuser.core.job.inputs import first_test
+from napari_neuraldiffuser.core.outputs.names import Derivatives
 from napari_neuraldiffuser.core.params import TARGETS, DecodingParams, FeatureParams
 from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, traits
 
-from nipype_interfaces.interfaces.base import (
-    CoreInterface,
-    ModelsSpec,
-    SourceSpec,
-    VersionedSpec,
-    given,
-    opened_models,
-    subject_of,
-)
+from nipype_interfaces.interfaces import base
 from nipype_interfaces.spec import params_of, params_spec
 
 
-class ExtractFeaturesInputSpec(SourceSpec, ModelsSpec, params_spec(FeatureParams)):
+class ExtractFeaturesInputSpec(base.SourceSpec, base.ModelsSpec, params_spec(FeatureParams)):
     stimulus_ids = traits.List(traits.Int, mandatory=True, desc="0-based 73k ids of the images to encode.")
 
 
@@ -27,7 +22,7 @@ class ExtractFeaturesOutputSpec(TraitedSpec):
     targets = File(exists=True, desc="HDF5 with z, c, g/<layer> and stimulus_id.")
 
 
-class ExtractFeatures(CoreInterface):
+class ExtractFeatures(base.CoreInterface):
     """Target embeddings of images and their captions; a killed node continues the file that it left.
 
     Raises
@@ -50,14 +45,14 @@ class ExtractFeatures(CoreInterface):
     def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
         from napari_neuraldiffuser.core.job import stages
 
-        path, stimuli = folder / "targets.h5", subject_of(self.inputs).stimuli
+        path, stimuli = folder / "targets.h5", base.subject_of(self.inputs).stimuli
         params = params_of(self.inputs, FeatureParams)
-        with opened_models(self.inputs) as models:
+        with base.opened_models(self.inputs) as models:
             stages.targets(models, stimuli, self.inputs.stimulus_ids, path, params, progress)
         return {"targets": str(path)}
 
 
-class FitDecoderInputSpec(VersionedSpec, params_spec(DecodingParams)):
+class FitDecoderInputSpec(base.VersionedSpec, params_spec(DecodingParams)):
     betas = File(exists=True, mandatory=True, desc="Prepared betas, HDF5.")
     targets = File(exists=True, mandatory=True, desc="Target embeddings of the training images, HDF5.")
     fit_targets = traits.List(
@@ -69,7 +64,7 @@ class FitDecoderOutputSpec(TraitedSpec):
     decoder = File(exists=True, desc="Fitted decoder, HDF5.")
 
 
-class FitDecoder(CoreInterface):
+class FitDecoder(base.CoreInterface):
     """Ridge regression from a subject's training betas to target embeddings (method.md eq. 9-13).
 
     Raises
@@ -87,21 +82,19 @@ class FitDecoder(CoreInterface):
     input_spec, output_spec = FitDecoderInputSpec, FitDecoderOutputSpec
 
     def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
-        from napari_neuraldiffuser.core import nsd
         from napari_neuraldiffuser.core.job import stages
 
         path, params = folder / "decoder.h5", params_of(self.inputs, DecodingParams)
         train, _ = nsd.load_betas(self.inputs.betas).split()
-        names = given(self.inputs.fit_targets, None)
-        stages.fit(train, Path(self.inputs.targets), path, params, progress, names)
+        stages.fit(train, Path(self.inputs.targets), path, params, progress, base.given(self.inputs.fit_targets, None))
         return {"decoder": str(path)}
 
 
-class JoinDecodersInputSpec(VersionedSpec):
+class JoinDecodersInputSpec(base.VersionedSpec):
     decoders = InputMultiObject(File(exists=True), mandatory=True, desc="Decoders of different targets, HDF5.")
 
 
-class JoinDecoders(CoreInterface):
+class JoinDecoders(base.CoreInterface):
     """One decoder from decoders that were fitted to different targets of the same betas.
 
     Raises
@@ -119,14 +112,12 @@ class JoinDecoders(CoreInterface):
     input_spec, output_spec = JoinDecodersInputSpec, FitDecoderOutputSpec
 
     def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
-        from napari_neuraldiffuser.core import decoding
-
         path = folder / "decoder.h5"
         decoding.join_decoders(self.inputs.decoders, path)
         return {"decoder": str(path)}
 
 
-class DecodeInputSpec(VersionedSpec):
+class DecodeInputSpec(base.VersionedSpec):
     betas = File(exists=True, mandatory=True, desc="Prepared betas of the decoder's voxels, HDF5.")
     decoder = File(exists=True, mandatory=True, desc="Fitted decoder of the same subject, HDF5.")
     n_stimuli = traits.Range(low=0, value=0, usedefault=True, desc="The first test stimuli; 0 for all.")
@@ -138,7 +129,7 @@ class DecodeOutputSpec(TraitedSpec):
     stimulus_ids = traits.List(traits.Int, desc="0-based 73k ids of the decoded stimuli.")
 
 
-class Decode(CoreInterface):
+class Decode(base.CoreInterface):
     """Decoded embeddings of a subject's test stimuli.
 
     Raises
@@ -156,10 +147,7 @@ class Decode(CoreInterface):
     input_spec, output_spec = DecodeInputSpec, DecodeOutputSpec
 
     def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
-        from napari_neuraldiffuser.core import nsd
         from napari_neuraldiffuser.core.job import stages
-        from napari_neuraldiffuser.core.job.inputs import first_test
-        from napari_neuraldiffuser.core.outputs.names import Derivatives
 
         test = first_test(nsd.load_betas(self.inputs.betas).split()[1], self.inputs.n_stimuli or None)
         with stages.opened(Path(self.inputs.decoder)) as decoder:

@@ -4,8 +4,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from napari_neuraldiffuser.core.base.files import make_folder
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import ARMS
+from napari_neuraldiffuser.core.job.resume import Records
+from napari_neuraldiffuser.core.networks.embeddings import Embeddings
+from napari_neuraldiffuser.core.outputs.names import Derivatives, entity
 from napari_neuraldiffuser.core.params import DecodingParams, DiffusionParams, GuidanceParams, Settings
 from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, traits
 
@@ -59,11 +63,7 @@ point number >= 0.0, but a value of -1.0 <class 'float'> was specified.
     _can_resume = True
 
     def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
-        from napari_neuraldiffuser.core.base.files import make_folder
         from napari_neuraldiffuser.core.job.images import ImageJob, reconstruct_arms
-        from napari_neuraldiffuser.core.job.resume import Records
-        from napari_neuraldiffuser.core.networks.embeddings import Embeddings
-        from napari_neuraldiffuser.core.outputs.names import Derivatives, entity
 
         diffusion, guidance = params_of(self.inputs, DiffusionParams), params_of(self.inputs, GuidanceParams)
         arms = tuple(given(self.inputs.arms, ())) or (("guided",) if guidance.guidance_scale else ("unguided",))
@@ -107,9 +107,7 @@ class CollectImages(CoreInterface):
     light = True
 
     def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
-        from napari_neuraldiffuser.core.base.files import make_folder
         from napari_neuraldiffuser.core.job.images import merge_sidecars, write_failed
-        from napari_neuraldiffuser.core.outputs.names import Derivatives
 
         places = Derivatives(folder, self.inputs.label)
         make_folder(places.recon)
@@ -124,10 +122,8 @@ class CollectImages(CoreInterface):
         }
 
 
-def gather_images(images: list[str], places: Any) -> None:
+def gather_images(images: list[str], places: Derivatives) -> None:
     """Put images of other nodes where `places` expects them: links where the disk allows, else copies."""
-    from napari_neuraldiffuser.core.base.files import make_folder
-
     make_folder(places.recon)
     for image in map(Path, images):
         here = places.recon / image.name

@@ -3,7 +3,12 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_neuraldiffuser.core import nsd
+from napari_neuraldiffuser.core.base.files import make_folder
 from napari_neuraldiffuser.core.base.progress import Progress
+from napari_neuraldiffuser.core.job.resume import Records
+from napari_neuraldiffuser.core.outputs.group.write import write_group
+from napari_neuraldiffuser.core.outputs.names import Derivatives
 from napari_neuraldiffuser.core.params import (
     SPACES,
     BetasParams,
@@ -15,16 +20,7 @@ from napari_neuraldiffuser.core.params import (
 )
 from nipype.interfaces.base import Directory, File, InputMultiObject, TraitedSpec, isdefined, traits
 
-from nipype_interfaces.interfaces.base import (
-    CoreInterface,
-    ModelsSpec,
-    SourceSpec,
-    VersionedSpec,
-    given,
-    label_of,
-    opened_models,
-    subject_of,
-)
+from nipype_interfaces.interfaces import base
 from nipype_interfaces.interfaces.recon import gather_images
 from nipype_interfaces.spec import params_of, params_spec
 
@@ -34,7 +30,7 @@ if TYPE_CHECKING:
 SPACE = traits.Str(SPACES[0], usedefault=True, desc="Volume space of the betas.")
 
 
-class ContributionMapInputSpec(SourceSpec, params_spec(ContributionParams)):
+class ContributionMapInputSpec(base.SourceSpec, params_spec(ContributionParams)):
     betas = File(exists=True, mandatory=True, desc="Prepared betas, HDF5.")
     decoder = File(exists=True, mandatory=True, desc="Fitted decoder, HDF5.")
     targets = File(exists=True, desc="True targets of the stimuli, for the product measure; HDF5.")
@@ -47,7 +43,7 @@ class ContributionMapOutputSpec(TraitedSpec):
     table = File(exists=True, desc="TSV of ROI, target, share, standard error and number of voxels.")
 
 
-class ContributionMap(CoreInterface):
+class ContributionMap(base.CoreInterface):
     """Which voxels and ROIs carried each decoded target (method.md eq. 31-34).
 
     Raises
@@ -65,14 +61,12 @@ class ContributionMap(CoreInterface):
     input_spec, output_spec = ContributionMapInputSpec, ContributionMapOutputSpec
 
     def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
-        from napari_neuraldiffuser.core import nsd
         from napari_neuraldiffuser.core.job import stages
-        from napari_neuraldiffuser.core.outputs.names import Derivatives
 
         inputs, params = self.inputs, params_of(self.inputs, ContributionParams)
-        subject = subject_of(inputs, BetasParams(space=_nsd_space(inputs.space)))
+        subject = base.subject_of(inputs, BetasParams(space=_nsd_space(inputs.space)))
         test = nsd.load_betas(inputs.betas).split()[1].subset(inputs.stimulus_ids)
-        places = Derivatives(folder, label_of(inputs), str(test.space))
+        places = Derivatives(folder, base.label_of(inputs), str(test.space))
         targets = Path(inputs.targets) if isdefined(inputs.targets) else None
         maps = stages.contribution(Path(inputs.decoder), test, subject, targets, places, params, progress)
         volumes = [str(places.contribution(target)) for target in maps.volumes]
@@ -84,7 +78,7 @@ def _nsd_space(space: str) -> str:
     return space if space.startswith("func") else BetasParams().space
 
 
-class EvaluateReconstructionInputSpec(SourceSpec, ModelsSpec, params_spec(EvaluationParams)):
+class EvaluateReconstructionInputSpec(base.SourceSpec, base.ModelsSpec, params_spec(EvaluationParams)):
     images = InputMultiObject(File(exists=True), mandatory=True, desc="PNG files of both arms.")
     stimulus_ids = traits.List(traits.Int, mandatory=True, desc="0-based 73k ids of the stimuli that are scored.")
     repeats = traits.Range(low=1, value=DiffusionParams().repeats, usedefault=True, desc="Images per stimulus and arm.")
@@ -95,7 +89,7 @@ class EvaluateReconstructionOutputSpec(TraitedSpec):
     summary = File(exists=True, desc="JSON of mean, standard error and number per arm and metric.")
 
 
-class EvaluateReconstruction(CoreInterface):
+class EvaluateReconstruction(base.CoreInterface):
     """Scores of both arms against the seen images, and between repeats (method.md eq. 35-42).
 
     Raises
@@ -114,19 +108,18 @@ class EvaluateReconstruction(CoreInterface):
 
     def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
         from napari_neuraldiffuser.core.job.scores import score_arms
-        from napari_neuraldiffuser.core.outputs.names import Derivatives
 
-        places, stimuli = Derivatives(folder, label_of(self.inputs)), subject_of(self.inputs).stimuli
+        places, stimuli = Derivatives(folder, base.label_of(self.inputs)), base.subject_of(self.inputs).stimuli
         gather_images(self.inputs.images, places)
         settings = Settings(
             diffusion=DiffusionParams(repeats=self.inputs.repeats), evaluation=params_of(self.inputs, EvaluationParams)
         )
-        with opened_models(self.inputs) as models:
+        with base.opened_models(self.inputs) as models:
             score_arms(places, stimuli, models, self.inputs.stimulus_ids, settings, progress)
         return {"scores": str(places.scores), "summary": str(places.summary)}
 
 
-class SubjectReportInputSpec(SourceSpec, ModelsSpec):
+class SubjectReportInputSpec(base.SourceSpec, base.ModelsSpec):
     betas = File(exists=True, mandatory=True, desc="Prepared betas, HDF5: what the page counts.")
     embeddings = File(exists=True, mandatory=True, desc="Decoded embeddings, HDF5.")
     decoder = File(exists=True, mandatory=True, desc="Fitted decoder, HDF5: cross-validated accuracy.")
@@ -149,7 +142,7 @@ class SubjectReportOutputSpec(TraitedSpec):
     notes = traits.List(traits.Str, desc="What was left out while betas and stimuli were read.")
 
 
-class SubjectReport(CoreInterface):
+class SubjectReport(base.CoreInterface):
     """One self-contained HTML page: images, scores, regions, and how all of it was made.
 
     Examples
@@ -162,18 +155,15 @@ class SubjectReport(CoreInterface):
     input_spec, output_spec = SubjectReportInputSpec, SubjectReportOutputSpec
 
     def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
-        from napari_neuraldiffuser.core.base.files import make_folder
         from napari_neuraldiffuser.core.job.page import write_page
-        from napari_neuraldiffuser.core.job.resume import Records
-        from napari_neuraldiffuser.core.outputs.names import Derivatives
 
         inputs = self.inputs
-        places = Derivatives(folder, label_of(inputs), inputs.space)
+        places = Derivatives(folder, base.label_of(inputs), inputs.space)
         gather_images(inputs.images, places)
         settings = settings_from_dict(dict(inputs.settings))
-        subject, records = subject_of(inputs, settings.betas), Records(make_folder(folder / "stages"))
+        subject, records = base.subject_of(inputs, settings.betas), Records(make_folder(folder / "stages"))
         parts = self._parts(subject.stimuli.notes, settings)
-        with opened_models(inputs) as models:
+        with base.opened_models(inputs) as models:
             write_page(parts, subject, models, places, records, progress)
         given = {Path(image).name for image in inputs.images}
         # sidecars are written once all files are in the output folder
@@ -182,25 +172,19 @@ class SubjectReport(CoreInterface):
 
     def _parts(self, notes_of_stimuli: list[str], settings: Settings) -> "PageParts":
         """What the page is made from: the files of the other nodes, and what they count."""
-        from napari_neuraldiffuser.core import nsd
         from napari_neuraldiffuser.core.job.page import PageParts
 
         inputs = self.inputs
         counts = nsd.betas_facts(inputs.betas, inputs.n_stimuli or None)
         files = {name: Path(getattr(inputs, name)) for name in ("embeddings", "decoder", "scores", "summary", "table")}
         return PageParts(
-            **files,
-            maps=[Path(path) for path in inputs.maps],
-            settings=settings,
-            stimulus_ids=inputs.stimulus_ids,
-            failed=list(inputs.failed),
-            counts=counts,
-            notes=[*counts["notes"], *notes_of_stimuli],
+            **files, maps=[Path(path) for path in inputs.maps], settings=settings, stimulus_ids=inputs.stimulus_ids,
+            failed=list(inputs.failed), counts=counts, notes=[*counts["notes"], *notes_of_stimuli],
             command=inputs.command,
-        )
+        )  # fmt: skip
 
 
-class GroupReportInputSpec(VersionedSpec):
+class GroupReportInputSpec(base.VersionedSpec):
     # made by the subjects of the same workflow, so that it need not be there when that is built
     out_dir = Directory(mandatory=True, desc="Output folder with finished subjects.")
     labels = traits.List(traits.Str, desc="sub-01 ...; every subject of the folder where left out.")
@@ -213,7 +197,7 @@ class GroupReportOutputSpec(TraitedSpec):
     summary = File(exists=True, desc="JSON of means and standard errors over subjects.")
 
 
-class GroupReport(CoreInterface):
+class GroupReport(base.CoreInterface):
     """Table and page over the subjects of an output folder.  It runs every time, as it reads that folder.
 
     Raises
@@ -233,7 +217,5 @@ class GroupReport(CoreInterface):
     _always_run = True
 
     def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
-        from napari_neuraldiffuser.core.outputs.group.write import write_group
-
-        found = write_group(Path(self.inputs.out_dir), given(self.inputs.labels, None), progress=progress)
+        found = write_group(Path(self.inputs.out_dir), base.given(self.inputs.labels, None), progress=progress)
         return {"page": str(found.page), "table": str(found.table), "summary": str(found.summary)}

@@ -6,6 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.files import atomic_path
+from napari_neuraldiffuser.core.base.recipe import Source
+from napari_neuraldiffuser.core.job.spec import Job
+from napari_neuraldiffuser.core.outputs.names import remove_stale
+from napari_neuraldiffuser.core.outputs.sidecars import Facts, write_sidecars
+from napari_neuraldiffuser.core.params import settings_from_dict
 from nipype.interfaces.base import Directory, InputMultiObject, SimpleInterface, TraitedSpec, isdefined, traits
 
 from nipype_interfaces.interfaces.base import VersionedSpec, given
@@ -59,12 +65,6 @@ class DerivativesSink(NoEnvironment, SimpleInterface):
         return runtime
 
     def _write_sidecars(self, names: set[str]) -> list[Path]:
-        from napari_neuraldiffuser.core.base.recipe import Source
-        from napari_neuraldiffuser.core.job.spec import Job
-        from napari_neuraldiffuser.core.outputs.names import remove_stale
-        from napari_neuraldiffuser.core.outputs.sidecars import Facts, write_sidecars
-        from napari_neuraldiffuser.core.params import settings_from_dict
-
         inputs, source = self.inputs, Source.from_dict(dict(self.inputs.source))
         settings = settings_from_dict(dict(inputs.settings))
         job = Job(Path(), Path(inputs.out_dir), settings=settings, models=inputs.models, source=source)
@@ -83,8 +83,6 @@ def flat(values: Iterable[Any]) -> Iterable[str]:
 
 def place_file(path: Path, out_dir: Path, label: str) -> Path:
     """Copy one file to its place below `out_dir`, unless it is there with that size and time."""
-    from napari_neuraldiffuser.core.base.files import atomic_path
-
     place = out_dir / relative_place(path, label)
     about = path.stat()
     if place.is_file():

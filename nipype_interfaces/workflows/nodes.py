@@ -8,6 +8,7 @@ from napari_neuraldiffuser.core.params import DiffusionParams, Params, Settings,
 from nipype.interfaces.base import BaseInterface
 from nipype.pipeline import engine as pe
 
+from nipype_interfaces.interfaces import CheckModels
 from nipype_interfaces.no_environment import IdentityInterface
 
 MULTIPROC = {"mp_context": "forkserver"}
@@ -15,6 +16,8 @@ MULTIPROC = {"mp_context": "forkserver"}
 already computed with several threads waits for them for ever, and a forked worker cannot use CUDA either."""
 KEEP_OUTPUTS = {"execution": {"remove_unnecessary_outputs": "false"}}
 """An output that nothing is connected to is kept, whatever the workflow around says."""
+LEFT_OUT = {"stamp": "", "stimuli_stamp": "", "models": "demo", "guide": "", "n_stimuli": 0}
+"""Values of a workflow's inputs where nothing is said."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +68,22 @@ def quick_node(interface: BaseInterface, name: str, plan: Plan, *params: Params)
     return node
 
 
-def ends(wf: pe.Workflow, inputs: Sequence[str], outputs: Sequence[str], **values: Any) -> tuple[pe.Node, pe.Node]:
-    """`inputnode` with `values`, and `outputnode`."""
+def begin(
+    name: str, inputs: Sequence[str], outputs: Sequence[str], **values: Any
+) -> tuple[pe.Workflow, pe.Node, pe.Node]:
+    """A workflow with its `inputnode`, whose fields have `values` or what they are `LEFT_OUT`, and its `outputnode`."""
+    wf = pe.Workflow(name=name)
     inputnode = pe.Node(IdentityInterface(fields=list(inputs)), name="inputnode")
-    inputnode.inputs.trait_set(**values)
+    inputnode.inputs.trait_set(**{field: value for field, value in LEFT_OUT.items() if field in inputs} | values)
     outputnode = pe.Node(IdentityInterface(fields=list(outputs)), name="outputnode")
     wf.add_nodes([inputnode, outputnode])
-    return inputnode, outputnode
+    return wf, inputnode, outputnode
+
+
+def check_models(wf: pe.Workflow, plan: Plan, inputnode: pe.Node, user: pe.Node) -> None:
+    """Give a node the digest of models and guide, so that it runs again when a file of theirs changes."""
+    check = quick_node(CheckModels(), "check", plan)
+    wf.connect([(inputnode, check, same("models", "guide")), (check, user, same("model_digest"))])
 
 
 def same(*names: str) -> list[tuple[str, str]]:

@@ -7,13 +7,10 @@ from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.params import WorkflowParams
 from nipype.pipeline import engine as pe
 
-from nipype_interfaces.interfaces import CheckModels, Decode, DerivativesSink, GroupReport
+from nipype_interfaces.interfaces import Decode, DerivativesSink, GroupReport
 from nipype_interfaces.no_environment import Merge
-from nipype_interfaces.workflows.decoders import init_fit_decoders_wf
-from nipype_interfaces.workflows.load import init_load_wf
-from nipype_interfaces.workflows.nodes import Plan, ends, make_node, quick_node, same
-from nipype_interfaces.workflows.recon import init_reconstruct_wf
-from nipype_interfaces.workflows.results import init_contribution_wf, init_evaluate_wf, init_report_wf
+from nipype_interfaces.workflows import stages
+from nipype_interfaces.workflows.nodes import Plan, begin, check_models, make_node, quick_node, same
 
 RESULTS = {
     # where results come from -> what of it goes to the output folder
@@ -57,50 +54,48 @@ def init_subject_wf(job: Job, cut: WorkflowParams = WorkflowParams(), name: str 
     'sub_02_wf'
     """
     places, plan = job.places, Plan(job.settings, cut, job.device)
-    wf = pe.Workflow(name=name or places.label.replace("-", "_") + "_wf")
-    inputnode, outputnode = ends(
-        wf, ("source", "models", "guide", "n_stimuli", "label"), ("out_files", "failed"),
+    wf, inputnode, outputnode = begin(
+        name or places.label.replace("-", "_") + "_wf",
+        ("source", "models", "guide", "n_stimuli", "label"), ("out_files", "failed"),
         source=job.scans.to_dict(), models=job.models, guide=job.guide or "", n_stimuli=job.n_stimuli or 0,
         label=places.label,
     )  # fmt: skip
-    load, fit = init_load_wf(plan), init_fit_decoders_wf(plan)
+    load, fit = stages.init_load_wf(plan), stages.init_fit_decoders_wf(plan)
     decode = make_node(Decode(), "decode", plan)
-    recon, evaluate = init_reconstruct_wf(plan), init_evaluate_wf(plan)
-    maps, report = init_contribution_wf(plan, places.space), init_report_wf(plan, places.space)
+    recon, evaluate = stages.init_reconstruct_wf(plan), stages.init_evaluate_wf(plan)
+    maps, report = stages.init_contribution_wf(plan, places.space), stages.init_report_wf(plan, places.space)
     report.inputs.inputnode.command = job.command
-    sink, check = sink_node(job, plan), quick_node(CheckModels(), "check", plan)
-    wf.connect(
-        [
-            (inputnode, load, into("source", "n_stimuli")),
-            (load, fit, across("source", "stimuli_stamp", "betas", "train_ids")),
-            (inputnode, fit, into("models", "guide")),
-            (load, decode, [("outputnode.betas", "betas")]),
-            (fit, decode, [("outputnode.decoder", "decoder")]),
-            (inputnode, decode, same("n_stimuli", "label")),
-            (inputnode, recon, into("models", "guide", "label")),
-            (decode, recon, into("embeddings", "stimulus_ids")),
-            (load, maps, across("source", "stamp", "stimuli_stamp", "betas", "test_ids")),
-            (inputnode, maps, into("models", "guide")),
-            (fit, maps, across("decoder")),
-            (recon, maps, across("stimulus_ids")),
-            (load, evaluate, across("source", "stimuli_stamp")),
-            (inputnode, evaluate, into("models", "guide")),
-            (recon, evaluate, across("images", "stimulus_ids")),
-            (load, report, across("source", "stamp", "betas")),
-            (inputnode, report, into("models", "guide", "n_stimuli")),
-            (decode, report, into("embeddings")),
-            (fit, report, across("decoder")),
-            (recon, report, across("images", "stimulus_ids", "failed")),
-            (evaluate, report, across("scores", "summary")),
-            (maps, report, across("maps", "table")),
-            (inputnode, check, same("models", "guide")),
-            (inputnode, sink, same("source", "models")),
-            (check, sink, same("model_digest")),
-            (report, sink, [("outputnode.notes", "notes")]),
-            (sink, outputnode, same("out_files")),
-            (recon, outputnode, [("outputnode.failed", "failed")]),
-        ]
-    )
+    sink = sink_node(job, plan)
+    check_models(wf, plan, inputnode, sink)
+    edges = [
+        (inputnode, load, into("source", "n_stimuli")),
+        (load, fit, across("source", "stimuli_stamp", "betas", "train_ids")),
+        (inputnode, fit, into("models", "guide")),
+        (load, decode, [("outputnode.betas", "betas")]),
+        (fit, decode, [("outputnode.decoder", "decoder")]),
+        (inputnode, decode, same("n_stimuli", "label")),
+        (inputnode, recon, into("models", "guide", "label")),
+        (decode, recon, into("embeddings", "stimulus_ids")),
+        (load, maps, across("source", "stamp", "stimuli_stamp", "betas", "test_ids")),
+        (inputnode, maps, into("models", "guide")),
+        (fit, maps, across("decoder")),
+        (recon, maps, across("stimulus_ids")),
+        (load, evaluate, across("source", "stimuli_stamp")),
+        (inputnode, evaluate, into("models", "guide")),
+        (recon, evaluate, across("images", "stimulus_ids")),
+        (load, report, across("source", "stamp", "betas")),
+        (inputnode, report, into("models", "guide", "n_stimuli")),
+        (decode, report, into("embeddings")),
+        (fit, report, across("decoder")),
+        (recon, report, across("images", "stimulus_ids", "failed")),
+        (evaluate, report, across("scores", "summary")),
+        (maps, report, across("maps", "table")),
+        (inputnode, sink, same("source", "models")),
+        (report, sink, [("outputnode.notes", "notes")]),
+        (sink, outputnode, same("out_files")),
+        (recon, outputnode, [("outputnode.failed", "failed")]),
+    ]
+    wf.connect(edges)
     _to_sink(wf, sink, (decode, recon, evaluate, maps, report))
     return wf
 

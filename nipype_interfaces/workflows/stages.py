@@ -1,0 +1,282 @@
+"""Workflows of the stages: prepared betas, a fitted decoder, images, and contribution maps, scores and the page."""
+
+from napari_neuraldiffuser.core.base.recipe import ARMS
+from nipype.pipeline import engine as pe
+
+from nipype_interfaces import interfaces
+from nipype_interfaces.interfaces.base import OWN
+from nipype_interfaces.no_environment import Function
+from nipype_interfaces.workflows import nodes
+from nipype_interfaces.workflows.nodes import Plan, begin, check_models, make_node, quick_node, same
+
+LOADED = ("betas", "source", "stamp", "stimuli_stamp", "train_ids", "test_ids")
+IMAGES = ("images", "sidecar", "stimulus_ids", "failed", "failed_table")
+SOURCE = ("source", "models", "guide")
+SHOWN = ("betas", "embeddings", "decoder", "images", "stimulus_ids", "scores", "summary", "maps", "table")
+
+
+def init_load_wf(plan: Plan = Plan(), own: bool = False, name: str = "load_wf") -> pe.Workflow:
+    """Index of stimuli, and betas of the ROI.
+
+    Parameters
+    ----------
+    plan : Plan
+        Its betas parameters are used.
+    own : bool
+        Own betas that a node before makes, for instance a smoothed NIfTI; else files that are there already.
+    name : str
+        Name of the workflow.
+
+    Inputs
+    ------
+    source : dict
+        Fields of `core.base.recipe.Source`: an NSD folder with its subject, or own files (not with `own`).
+    n_stimuli : int
+        The first so many test stimuli; 0 for all (not with `own`).
+    betas, mask, trials, images, captions, anatomy, rois, subject
+        As in PrepareBetas (only with `own`).
+
+    Outputs
+    -------
+    betas : HDF5 file of prepared betas
+    source, stamp : what the other workflows need to find stimuli and ROIs, and to see that files changed
+    stimuli_stamp : the same for those that read stimuli alone: another ROI leaves their results as they are
+    train_ids, test_ids : lists of 0-based 73k ids (own scans: indices of labels)
+    """
+    betas = plan.settings.betas
+    index = quick_node(interfaces.NSDIndex(), "index", plan, betas)
+    if own:
+        wf, inputnode, outputnode = begin(name, OWN, LOADED, subject="subj01")
+        prepare = make_node(interfaces.PrepareBetas(), "betas", plan, betas)
+        edges = [
+            (inputnode, prepare, same(*OWN)),
+            # a folder is hashed by its name only: a picture that changed is seen here
+            (prepare, index, same("source")),
+            (prepare, outputnode, same("betas", "source", "train_ids", "test_ids")),
+            (index, outputnode, same("stamp", "stimuli_stamp")),
+        ]
+        wf.connect(edges)
+        return wf
+    wf, inputnode, outputnode = begin(name, ("source", "n_stimuli"), LOADED)
+    load = make_node(interfaces.LoadNSDBetas(), "betas", plan, betas)
+    edges = [
+        (inputnode, index, same("source", "n_stimuli")),
+        (inputnode, load, same("source")),
+        (index, load, same("stamp")),
+        (inputnode, outputnode, same("source")),
+        (index, outputnode, same("stamp", "stimuli_stamp", "train_ids", "test_ids")),
+        (load, outputnode, same("betas")),
+    ]
+    wf.connect(edges)
+    return wf
+
+
+def init_fit_decoders_wf(plan: Plan = Plan(), name: str = "fit_decoders_wf") -> pe.Workflow:
+    """Target embeddings of the training images, and ridge decoders that are fitted in parallel, joined to one.
+
+    Parameters
+    ----------
+    plan : Plan
+        Its features and decoding parameters are used; `cut.decoder_parts` says what is fitted apart.
+    name : str
+        Name of the workflow.
+
+    Inputs
+    ------
+    source, stimuli_stamp, betas, train_ids : of `init_load_wf`
+    models, guide : as in ExtractFeatures
+
+    Outputs
+    -------
+    decoder : HDF5 file of the decoder of all targets
+    targets : HDF5 file of target embeddings of the training images
+    """
+    names = (*SOURCE, "stimuli_stamp", "betas", "train_ids")
+    wf, inputnode, outputnode = begin(name, names, ("decoder", "targets"))
+    settings = plan.settings
+    targets = make_node(interfaces.ExtractFeatures(), "targets", plan, settings.features)
+    fit = make_node(interfaces.FitDecoder(), "fit", plan, settings.decoding, iterfield=["fit_targets"])
+    fit.inputs.fit_targets = plan.cut.parts(settings.features.layers)
+    join = make_node(interfaces.JoinDecoders(), "decoder", plan)
+    check_models(wf, plan, inputnode, targets)
+    edges = [
+        (inputnode, targets, same(*SOURCE)),
+        (inputnode, targets, [("stimuli_stamp", "stamp"), ("train_ids", "stimulus_ids")]),
+        (inputnode, fit, same("betas")),
+        (targets, fit, same("targets")),
+        (fit, join, [("decoder", "decoders")]),
+        (targets, outputnode, same("targets")),
+        (join, outputnode, same("decoder")),
+    ]
+    wf.connect(edges)
+    return wf
+
+
+def init_reconstruct_wf(plan: Plan = Plan(), arms: tuple[str, ...] = ARMS, name: str = "reconstruct_wf") -> pe.Workflow:
+    """Decoded embeddings to images, in chunks of stimuli: each opens the models once, chunks run in parallel.
+
+    Parameters
+    ----------
+    plan : Plan
+        Its diffusion and guidance parameters and `cut.chunk_size` are used.
+    arms : tuple of str
+        "unguided", "guided" or both, which start from the same noise.
+    name : str
+        Name of the workflow.
+
+    Inputs
+    ------
+    embeddings : HDF5 file of decoded embeddings
+    stimulus_ids : list of 0-based 73k ids
+    label : subject of the file names, sub-01
+    models, guide : as in GuidedReconstruct
+
+    Outputs
+    -------
+    images : list of PNG files
+    sidecar : JSON of parameters and feature losses
+    stimulus_ids, failed : stimuli whose images are whole, and those of which a latent overflowed
+    failed_table : TSV, or None if none failed
+
+    Examples
+    --------
+    >>> from nipype_interfaces.workflows import init_reconstruct_wf
+    >>> wf = init_reconstruct_wf()
+    >>> wf.get_node("recon").iterfield
+    ['stimulus_ids']
+    """
+    names = ("embeddings", "stimulus_ids", "label", "models", "guide")
+    wf, inputnode, outputnode = begin(name, names, IMAGES, label="sub-01")
+    settings = plan.settings
+    chunks = quick_node(Function(function=nodes.split_chunks, output_names=["chunks"]), "chunks", plan)
+    chunks.inputs.size = nodes.whole_batches(plan.cut.chunk_size, settings.diffusion)
+    recon = make_node(
+        interfaces.GuidedReconstruct(arms=list(arms)), "recon", plan, settings.diffusion, settings.guidance,
+        iterfield=["stimulus_ids"],
+    )  # fmt: skip
+    collect = quick_node(interfaces.CollectImages(), "collect", plan)
+    check_models(wf, plan, inputnode, recon)
+    edges = [
+        (inputnode, chunks, same("stimulus_ids")),
+        (chunks, recon, [("chunks", "stimulus_ids")]),
+        (inputnode, recon, same("embeddings", "label", "models", "guide")),
+        (inputnode, collect, same("stimulus_ids", "label")),
+        (recon, collect, [("sidecar", "sidecars"), ("failed", "failed")]),
+        (recon, outputnode, [(("images", nodes.flatten), "images")]),
+        (collect, outputnode, same(*IMAGES[1:])),
+    ]
+    wf.connect(edges)
+    return wf
+
+
+def init_contribution_wf(plan: Plan = Plan(), space: str = "", name: str = "contribution_wf") -> pe.Workflow:
+    """Target embeddings of the test images, and which voxels and ROIs carried each decoded target.
+
+    Parameters
+    ----------
+    plan : Plan
+        Its features and contribution parameters are used.
+    space : str
+        Volume space of the betas; that of the betas parameters where empty.
+    name : str
+        Name of the workflow.
+
+    Inputs
+    ------
+    source, stamp, stimuli_stamp, betas, test_ids : of `init_load_wf`
+    models, guide : as in ExtractFeatures
+    decoder : of `init_fit_decoders_wf`
+    stimulus_ids : the test stimuli that are mapped
+
+    Outputs
+    -------
+    maps : one NIfTI per target
+    table : TSV of ROIs and shares
+    """
+    names = (*SOURCE, "stamp", "stimuli_stamp", "betas", "test_ids", "decoder", "stimulus_ids")
+    wf, inputnode, outputnode = begin(name, names, ("maps", "table"))
+    targets = make_node(interfaces.ExtractFeatures(), "test_targets", plan, plan.settings.features)
+    contribution = interfaces.ContributionMap(space=space or plan.settings.betas.space)
+    maps = make_node(contribution, "contribution", plan, plan.settings.contribution)
+    check_models(wf, plan, inputnode, targets)
+    edges = [
+        (inputnode, targets, [*same(*SOURCE), ("stimuli_stamp", "stamp"), ("test_ids", "stimulus_ids")]),
+        (inputnode, maps, same("source", "stamp", "betas", "decoder", "stimulus_ids")),
+        (targets, maps, same("targets")),
+        (maps, outputnode, same("maps", "table")),
+    ]
+    wf.connect(edges)
+    return wf
+
+
+def init_evaluate_wf(plan: Plan = Plan(), name: str = "evaluate_wf") -> pe.Workflow:
+    """Scores of reconstructions against the seen images.
+
+    Parameters
+    ----------
+    plan : Plan
+        Its evaluation parameters and the number of repeats are used.
+    name : str
+        Name of the workflow.
+
+    Inputs
+    ------
+    source, stimuli_stamp : of `init_load_wf`
+    models, guide : as in EvaluateReconstruction
+    images, stimulus_ids : of `init_reconstruct_wf` with both arms
+
+    Outputs
+    -------
+    scores : TSV with a row per stimulus, repeat and arm
+    summary : JSON
+    """
+    files = (*SOURCE, "images", "stimulus_ids")
+    wf, inputnode, outputnode = begin(name, (*files, "stimuli_stamp"), ("scores", "summary"))
+    evaluate = make_node(interfaces.EvaluateReconstruction(), "evaluate", plan, plan.settings.evaluation)
+    evaluate.inputs.repeats = plan.settings.diffusion.repeats
+    check_models(wf, plan, inputnode, evaluate)
+    edges = [
+        (inputnode, evaluate, [*same(*files), ("stimuli_stamp", "stamp")]),
+        (evaluate, outputnode, same("scores", "summary")),
+    ]
+    wf.connect(edges)
+    return wf
+
+
+def init_report_wf(plan: Plan = Plan(), space: str = "", name: str = "report_wf") -> pe.Workflow:
+    """The page of one subject, with anatomy, regions and seen images beside it.
+
+    Parameters
+    ----------
+    plan : Plan
+        All its parameters are shown.
+    space : str
+        Volume space of the betas; that of the betas parameters where empty.
+    name : str
+        Name of the workflow.
+
+    Inputs
+    ------
+    source, stamp, models, guide, betas : as above
+    embeddings, decoder, images, stimulus_ids, scores, summary, maps, table : of the other workflows
+    failed : of `init_reconstruct_wf`; stimuli that the page names as left out
+    n_stimuli : test stimuli that were asked for; 0 for all
+    command : what the user typed, for the page
+
+    Outputs
+    -------
+    page : HTML
+    files : list of the other files
+    notes : what was left out while betas and stimuli were read
+    """
+    names = (*SOURCE, "stamp", *SHOWN, "failed", "n_stimuli", "command")
+    wf, inputnode, outputnode = begin(name, names, ("page", "files", "notes"), failed=[], command="")
+    about = {"settings": plan.settings.to_dict(), "space": space or plan.settings.betas.space}
+    report = make_node(interfaces.SubjectReport(**about), "report", plan)
+    check_models(wf, plan, inputnode, report)
+    edges = [
+        (inputnode, report, same(*names)),
+        (report, outputnode, same("page", "files", "notes")),
+    ]
+    wf.connect(edges)
+    return wf
