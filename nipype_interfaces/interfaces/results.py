@@ -3,21 +3,12 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_neuraldiffuser.core import nsd
+from napari_neuraldiffuser.core import nsd, params
 from napari_neuraldiffuser.core.base.files import make_folder
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.job.resume import Records
 from napari_neuraldiffuser.core.outputs.group.write import write_group
 from napari_neuraldiffuser.core.outputs.names import Derivatives
-from napari_neuraldiffuser.core.params import (
-    SPACES,
-    BetasParams,
-    ContributionParams,
-    DiffusionParams,
-    EvaluationParams,
-    Settings,
-    settings_from_dict,
-)
 from nipype.interfaces.base import Directory, File, InputMultiObject, TraitedSpec, isdefined, traits
 
 from nipype_interfaces.interfaces import base
@@ -27,10 +18,10 @@ from nipype_interfaces.spec import params_of, params_spec
 if TYPE_CHECKING:
     from napari_neuraldiffuser.core.job.page import PageParts
 
-SPACE = traits.Str(SPACES[0], usedefault=True, desc="Volume space of the betas.")
+SPACE = traits.Str(params.SPACES[0], usedefault=True, desc="Volume space of the betas.")
 
 
-class ContributionMapInputSpec(base.SourceSpec, params_spec(ContributionParams)):
+class ContributionMapInputSpec(base.SourceSpec, params_spec(params.ContributionParams)):
     betas = File(exists=True, mandatory=True, desc="Prepared betas, HDF5.")
     decoder = File(exists=True, mandatory=True, desc="Fitted decoder, HDF5.")
     targets = File(exists=True, desc="True targets of the stimuli, for the product measure; HDF5.")
@@ -63,25 +54,24 @@ class ContributionMap(base.CoreInterface):
     def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
         from napari_neuraldiffuser.core.job import stages
 
-        inputs, params = self.inputs, params_of(self.inputs, ContributionParams)
-        subject = base.subject_of(inputs, BetasParams(space=_nsd_space(inputs.space)))
+        inputs, contribution = self.inputs, params_of(self.inputs, params.ContributionParams)
+        # own scans have a space that is none of NSD's; they do not look at it
+        betas = params.BetasParams(space=inputs.space) if inputs.space.startswith("func") else params.BetasParams()
+        subject = base.subject_of(inputs, betas)
         test = nsd.load_betas(inputs.betas).split()[1].subset(inputs.stimulus_ids)
         places = Derivatives(folder, base.label_of(inputs), str(test.space))
         targets = Path(inputs.targets) if isdefined(inputs.targets) else None
-        maps = stages.contribution(Path(inputs.decoder), test, subject, targets, places, params, progress)
+        maps = stages.contribution(Path(inputs.decoder), test, subject, targets, places, contribution, progress)
         volumes = [str(places.contribution(target)) for target in maps.volumes]
         return {"maps": volumes, "table": str(places.contribution_table)}
 
 
-def _nsd_space(space: str) -> str:
-    """Own scans have a space that is none of NSD's; they do not look at it."""
-    return space if space.startswith("func") else BetasParams().space
-
-
-class EvaluateReconstructionInputSpec(base.SourceSpec, base.ModelsSpec, params_spec(EvaluationParams)):
+class EvaluateReconstructionInputSpec(base.SourceSpec, base.ModelsSpec, params_spec(params.EvaluationParams)):
     images = InputMultiObject(File(exists=True), mandatory=True, desc="PNG files of both arms.")
     stimulus_ids = traits.List(traits.Int, mandatory=True, desc="0-based 73k ids of the stimuli that are scored.")
-    repeats = traits.Range(low=1, value=DiffusionParams().repeats, usedefault=True, desc="Images per stimulus and arm.")
+    repeats = traits.Range(
+        low=1, value=params.DiffusionParams().repeats, usedefault=True, desc="Images per stimulus and arm."
+    )
 
 
 class EvaluateReconstructionOutputSpec(TraitedSpec):
@@ -111,9 +101,8 @@ class EvaluateReconstruction(base.CoreInterface):
 
         places, stimuli = Derivatives(folder, base.label_of(self.inputs)), base.subject_of(self.inputs).stimuli
         gather_images(self.inputs.images, places)
-        settings = Settings(
-            diffusion=DiffusionParams(repeats=self.inputs.repeats), evaluation=params_of(self.inputs, EvaluationParams)
-        )
+        diffusion = params.DiffusionParams(repeats=self.inputs.repeats)
+        settings = params.Settings(diffusion=diffusion, evaluation=params_of(self.inputs, params.EvaluationParams))
         with base.opened_models(self.inputs) as models:
             score_arms(places, stimuli, models, self.inputs.stimulus_ids, settings, progress)
         return {"scores": str(places.scores), "summary": str(places.summary)}
@@ -160,7 +149,7 @@ class SubjectReport(base.CoreInterface):
         inputs = self.inputs
         places = Derivatives(folder, base.label_of(inputs), inputs.space)
         gather_images(inputs.images, places)
-        settings = settings_from_dict(dict(inputs.settings))
+        settings = params.settings_from_dict(dict(inputs.settings))
         subject, records = base.subject_of(inputs, settings.betas), Records(make_folder(folder / "stages"))
         parts = self._parts(subject.stimuli.notes, settings)
         with base.opened_models(inputs) as models:
@@ -170,7 +159,7 @@ class SubjectReport(base.CoreInterface):
         found = (p for p in places.folder.rglob("*") if p.is_file() and p.suffix != ".json" and p.name not in given)
         return {"page": str(places.page), "files": sorted(map(str, found)), "notes": list(parts.notes)}
 
-    def _parts(self, notes_of_stimuli: list[str], settings: Settings) -> "PageParts":
+    def _parts(self, notes_of_stimuli: list[str], settings: params.Settings) -> "PageParts":
         """What the page is made from: the files of the other nodes, and what they count."""
         from napari_neuraldiffuser.core.job.page import PageParts
 

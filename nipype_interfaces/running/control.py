@@ -1,8 +1,10 @@
-"""What a run does to its engine: it lets it report, lets its workers start quietly, and ends it when interrupted."""
+"""What a run does to its engine and to Nipype's log: reports of nodes, quiet workers, interrupts, and where it goes."""
 
+import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -12,11 +14,13 @@ from types import FrameType
 from typing import Any
 
 import networkx
+import nipype  # noqa: F401  its import makes its loggers and their handler, which ours replace
 from nipype.interfaces.base.support import RuntimeContext
 from nipype.pipeline import engine as pe
 from nipype.pipeline.plugins.base import PluginBase
 
-from nipype_interfaces.running import logs
+FORMAT = "%(asctime)s %(name)s %(levelname)s: %(message)s"
+TOLD_BY_US = ("[Node] Error on", "Storing result file without outputs")
 
 
 def watch(
@@ -56,7 +60,7 @@ def start_worker(log_file: str, initializer: Callable[..., None] | None, initarg
     """Begin a worker: its log goes to the file, Ctrl-C is left to the parent, and it ends when the parent does."""
     if initializer is not None:
         initializer(*initargs)
-    logs.send(log_file)
+    send_log(log_file)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -107,3 +111,48 @@ def interruptible() -> Iterator[None]:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+class LogFile(logging.FileHandler):
+    """Appends records to a file; a record whose text does not fit its values is written as it is."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        # Nipype gives text to a %d of its own; that is no reason for a traceback on the user's terminal
+        record.msg, record.args = f"{record.msg} {record.args}", None
+        try:
+            (self.stream or self._open()).write(self.format(record) + self.terminator)
+        except (OSError, ValueError):
+            pass
+
+
+def _not_told_by_us(record: logging.LogRecord) -> bool:
+    failed = record.levelno >= logging.ERROR and record.module in ("tools", "base")
+    return not failed and not str(record.msg).startswith(TOLD_BY_US)
+
+
+def send_log(path: str | Path, debug: bool = False) -> LogFile:
+    """Send Nipype's log to `path` and its warnings to stderr, or everything to both where `debug`.
+
+    Nipype itself writes to stdout, which belongs to the paths of what was written.
+    """
+    file, terminal = LogFile(path, encoding="utf-8", delay=True), logging.StreamHandler(sys.stderr)
+    file.setFormatter(logging.Formatter(FORMAT))
+    terminal.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    if not debug:
+        terminal.setLevel(logging.WARNING)
+        terminal.addFilter(_not_told_by_us)
+    logging.getLogger("nipype").handlers = [file, terminal]
+    return file
+
+
+@contextmanager
+def log_to(path: str | Path, debug: bool = False) -> Iterator[None]:
+    """Do as `send_log` does inside the `with` block only."""
+    logger = logging.getLogger("nipype")
+    before = logger.handlers
+    file = send_log(path, debug)
+    try:
+        yield
+    finally:
+        logger.handlers = before
+        file.close()

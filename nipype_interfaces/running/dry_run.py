@@ -14,7 +14,7 @@ from nipype.pipeline.plugins.base import PluginBase
 
 from nipype_interfaces.engines import memory
 from nipype_interfaces.engines.labels import NodeLabel
-from nipype_interfaces.running import logs
+from nipype_interfaces.running import control
 from nipype_interfaces.running.monitor import n_items
 
 HEAD = ("node", "interface", "mem_gb", "threads", "GPU", "parts", "state")
@@ -102,7 +102,7 @@ def _memory(node: pe.Node, ready: bool) -> float:
 def preview(wf: pe.Workflow, parts: dict[str, int] | None = None) -> list[NodePreview]:
     """List the nodes of `wf` in an order in which they could run; `parts` is as in DryRunPlugin."""
     engine = DryRunPlugin(Path(wf.base_dir) / wf.name, parts or {})
-    with logs.to_file(Path(wf.base_dir) / "nipype.log"):
+    with control.log_to(Path(wf.base_dir) / "nipype.log"):
         wf.run(plugin=engine)
     return engine.previews
 

@@ -17,7 +17,7 @@ from napari_neuraldiffuser.core.base.files import make_folder
 from nipype.pipeline import engine as pe
 
 from nipype_interfaces.engines import choice
-from nipype_interfaces.running import control, crash, logs
+from nipype_interfaces.running import control, crash
 from nipype_interfaces.running.monitor import Monitor
 
 EXECUTION = {
@@ -132,7 +132,7 @@ def run(
     control.prepare_workers(engine, log)
     with locked(wf):
         try:
-            with logs.to_file(log, debug), control.interruptible(), monitor:
+            with control.log_to(log, debug), control.interruptible(), monitor:
                 graph = wf.run(plugin=engine)
         except Exception as error:
             if not monitor.failed:

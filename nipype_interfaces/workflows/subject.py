@@ -65,7 +65,7 @@ def init_subject_wf(job: Job, cut: WorkflowParams = WorkflowParams(), name: str 
     recon, evaluate = stages.init_reconstruct_wf(plan), stages.init_evaluate_wf(plan)
     maps, report = stages.init_contribution_wf(plan, places.space), stages.init_report_wf(plan, places.space)
     report.inputs.inputnode.command = job.command
-    sink = sink_node(job, plan)
+    sink = sink_node(wf, job, plan, (decode, recon, evaluate, maps, report))
     check_models(wf, plan, inputnode, sink)
     edges = [
         (inputnode, load, into("source", "n_stimuli")),
@@ -96,7 +96,6 @@ def init_subject_wf(job: Job, cut: WorkflowParams = WorkflowParams(), name: str 
         (recon, outputnode, [("outputnode.failed", "failed")]),
     ]
     wf.connect(edges)
-    _to_sink(wf, sink, (decode, recon, evaluate, maps, report))
     return wf
 
 
@@ -110,21 +109,17 @@ def across(*names: str) -> list[tuple[str, str]]:
     return [(f"outputnode.{name}", f"inputnode.{name}") for name in names]
 
 
-def sink_node(job: Job, plan: Plan) -> pe.Node:
-    """The node that copies results to the output folder."""
+def sink_node(wf: pe.Workflow, job: Job, plan: Plan, sources: Sequence[Any]) -> pe.Node:
+    """The node that copies every result to the output folder."""
     sink = quick_node(DerivativesSink(), "sink", plan)
     places, settings = job.places, job.settings.to_dict()
     sink.inputs.trait_set(out_dir=str(job.out_dir), label=places.label, absent=[places.failed.name], settings=settings)
-    return sink
-
-
-def _to_sink(wf: pe.Workflow, sink: pe.Node, sources: Sequence[Any]) -> None:
-    """Connect every result to the sink."""
     pairs = [(source, name) for source in sources for name in RESULTS[source.name]]
     merge = pe.Node(Merge(len(pairs)), name="results", run_without_submitting=True)
     for k, (source, name) in enumerate(pairs, 1):
         wf.connect(source, name if isinstance(source, pe.Node) else f"outputnode.{name}", merge, f"in{k}")
     wf.connect(merge, "out", sink, "files")
+    return sink
 
 
 def init_neuraldiffuser_wf(
