@@ -82,17 +82,7 @@ def _trait(f: Field[Any]) -> Any:
 def _scalar(default: Any, meta: Any, **options: Any) -> Any:
     if meta["choices"] is not None:
         return Choice(default, meta["choices"], **options)
-    if isinstance(default, bool):
-        return traits.Bool(default, **options)
-    if isinstance(default, (int, float)):
-        return _number(default, meta, options)
-    return traits.Str(default, **options)
-
-
-def _number(default: float, meta: Any, options: dict[str, Any]) -> Any:
-    low, high = meta["low"], meta["high"]
-    if low is None and high is None:
-        return (traits.Int if isinstance(default, int) else traits.Float)(default, **options)
-    kind = type(default)
-    low, high = (None if limit is None else kind(limit) for limit in (low, high))
-    return traits.Range(low=low, high=high, value=default, **options)
+    kind, limits = type(default), {name: meta[name] for name in ("low", "high") if meta[name] is not None}
+    if limits and kind in (int, float):
+        return traits.Range(value=default, **{name: kind(limit) for name, limit in limits.items()}, **options)
+    return {bool: traits.Bool, int: traits.Int, float: traits.Float, str: traits.Str}[kind](default, **options)

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -119,10 +119,8 @@ class LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
         # Nipype gives text to a %d of its own; that is no reason for a traceback on the user's terminal
         record.msg, record.args = f"{record.msg} {record.args}", None
-        try:
+        with suppress(OSError, ValueError):
             (self.stream or self._open()).write(self.format(record) + self.terminator)
-        except (OSError, ValueError):
-            pass
 
 
 def _not_told_by_us(record: logging.LogRecord) -> bool:

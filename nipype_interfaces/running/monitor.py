@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -121,10 +122,9 @@ class Monitor:
 
     def _was_there(self, running: RunningNode) -> bool:
         """Tell whether the result is older than this run."""
-        try:
+        with suppress(OSError):
             return (running.folder / f"result_{running.node.name}.pklz").stat().st_mtime < self._began
-        except OSError:
-            return False
+        return False
 
     def _text(self, label: NodeLabel) -> str:
         total = 0 if label.item is None else n_items(self.nodes.get(label.folder))
@@ -218,10 +218,9 @@ class Monitor:
 
 def n_items(node: pe.Node | None) -> int:
     """Count the items of a MapNode whose inputs are known; 0 for any other node."""
-    try:
+    with suppress(AttributeError, TypeError):
         return len(getattr(node.inputs, node.iterfield[0])) if node else 0
-    except (AttributeError, TypeError):
-        return 0
+    return 0
 
 
 def _newest_item(running: RunningNode) -> tuple[int, ProgressRecord | None]:

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,10 +117,9 @@ def named(names: Collection[str]) -> list[int]:
 
 def newest(name: str) -> int:
     """Return the number of the newest job of that name, 0 if there is none or SLURM does not say."""
-    try:
+    with suppress(SlurmError):
         return max(named([name]), default=0)
-    except SlurmError:
-        return 0
+    return 0
 
 
 def cancel(*jobs: int) -> bool:
@@ -139,9 +139,8 @@ def details(job: int) -> dict[str, str]:
     if said := _answer("scontrol", "show", "job", "-o", str(job)):
         return parse_details(said)
     names = ("JobState", "ExitCode", "NodeList", "RunTime", "MinMemoryNode")
-    lines = _answer(
-        "sacct", "-n", "-P", "-X", "-j", str(job), "-o", "State,ExitCode,NodeList,Elapsed,ReqMem"
-    ).splitlines()
+    columns = "State,ExitCode,NodeList,Elapsed,ReqMem"
+    lines = _answer("sacct", "-n", "-P", "-X", "-j", str(job), "-o", columns).splitlines()
     facts = dict(zip(names, lines[-1].split("|"), strict=False)) if lines else {}
     if "JobState" in facts:  # "CANCELLED by 1000"
         facts["JobState"] = facts["JobState"].partition(" ")[0] or "UNKNOWN"
@@ -150,10 +149,9 @@ def details(job: int) -> dict[str, str]:
 
 def _answer(*words: str) -> str:
     """Return the output of a command of SLURM, "" where it fails."""
-    try:
+    with suppress(SlurmError):
         return command(*words)
-    except SlurmError:
-        return ""
+    return ""
 
 
 def parse_details(text: str) -> dict[str, str]:
