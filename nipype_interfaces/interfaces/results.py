@@ -1,7 +1,7 @@
 """Images and decoder -> scores, contribution maps, the subject's page and the group's."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from napari_neuraldiffuser.core import nsd, params
 from napari_neuraldiffuser.core.base.files import make_folder
@@ -14,9 +14,6 @@ from nipype.interfaces.base import Directory, File, InputMultiObject, TraitedSpe
 from nipype_interfaces.interfaces import base
 from nipype_interfaces.interfaces.recon import gather_images
 from nipype_interfaces.spec import params_of, params_spec
-
-if TYPE_CHECKING:
-    from napari_neuraldiffuser.core.job.page import PageParts
 
 SPACE = traits.Str(params.SPACES[0], usedefault=True, desc="Volume space of the betas.")
 
@@ -144,33 +141,26 @@ class SubjectReport(base.CoreInterface):
     input_spec, output_spec = SubjectReportInputSpec, SubjectReportOutputSpec
 
     def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
-        from napari_neuraldiffuser.core.job.page import write_page
+        from napari_neuraldiffuser.core.job.page import PageParts, write_page
 
         inputs = self.inputs
         places = Derivatives(folder, base.label_of(inputs), inputs.space)
         gather_images(inputs.images, places)
         settings = params.settings_from_dict(dict(inputs.settings))
         subject, records = base.subject_of(inputs, settings.betas), Records(make_folder(folder / "stages"))
-        parts = self._parts(subject.stimuli.notes, settings)
+        counts = nsd.betas_facts(inputs.betas, inputs.n_stimuli or None)
+        files = {name: Path(getattr(inputs, name)) for name in ("embeddings", "decoder", "scores", "summary", "table")}
+        parts = PageParts(
+            **files, maps=[Path(path) for path in inputs.maps], settings=settings, stimulus_ids=inputs.stimulus_ids,
+            failed=list(inputs.failed), counts=counts, notes=[*counts["notes"], *subject.stimuli.notes],
+            command=inputs.command,
+        )  # fmt: skip
         with base.opened_models(inputs) as models:
             write_page(parts, subject, models, places, records, progress)
         given = {Path(image).name for image in inputs.images}
         # sidecars are written once all files are in the output folder
         found = (p for p in places.folder.rglob("*") if p.is_file() and p.suffix != ".json" and p.name not in given)
         return {"page": str(places.page), "files": sorted(map(str, found)), "notes": list(parts.notes)}
-
-    def _parts(self, notes_of_stimuli: list[str], settings: params.Settings) -> "PageParts":
-        """What the page is made from: the files of the other nodes, and what they count."""
-        from napari_neuraldiffuser.core.job.page import PageParts
-
-        inputs = self.inputs
-        counts = nsd.betas_facts(inputs.betas, inputs.n_stimuli or None)
-        files = {name: Path(getattr(inputs, name)) for name in ("embeddings", "decoder", "scores", "summary", "table")}
-        return PageParts(
-            **files, maps=[Path(path) for path in inputs.maps], settings=settings, stimulus_ids=inputs.stimulus_ids,
-            failed=list(inputs.failed), counts=counts, notes=[*counts["notes"], *notes_of_stimuli],
-            command=inputs.command,
-        )  # fmt: skip
 
 
 class GroupReportInputSpec(base.VersionedSpec):
