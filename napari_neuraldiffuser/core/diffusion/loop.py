@@ -5,7 +5,7 @@ loop never hears of it.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -98,8 +98,8 @@ Denoiser = Callable[[torch.Tensor, Step], Prediction]
 class Schedule:
     """Executed steps and the noise level of the start."""
 
-    steps: list[Step] = field(default_factory=list)
-    start_abar: float = 1.0
+    steps: list[Step]
+    start_abar: float
 
 
 def schedule(scheduler: NoiseSchedule, params: DiffusionParams) -> Schedule:
@@ -193,10 +193,7 @@ class ClassifierFree:
     cfg_scale: float
 
     def __call__(self, latents: torch.Tensor, step: Step) -> Prediction:
-        if latents.requires_grad:
-            uncond, cond = self._apart(latents, step)
-        else:
-            uncond, cond = self._together(latents, step)
+        uncond, cond = (self._apart if latents.requires_grad else self._together)(latents, step)
         terms = ((1 - self.cfg_scale, uncond), (self.cfg_scale, cond.detach()))
         return Prediction(latents, terms, uncond, cond)
 
