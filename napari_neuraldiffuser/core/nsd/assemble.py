@@ -1,12 +1,15 @@
 """Makes one row per image of the sessions: z-scores, averages, and counts the voxels that cannot be used."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from napari_neuraldiffuser.core.base.progress import Progress
+from napari_neuraldiffuser.core.nsd.betas import Betas
 from napari_neuraldiffuser.core.nsd.errors import NSDError
+from napari_neuraldiffuser.core.params import BetasParams
 
 Session = tuple[np.ndarray, np.ndarray | None]
 """Betas (trials, n_voxels) float32 of a session, and which voxels are valid in it, (n_voxels,) bool."""
@@ -85,15 +88,27 @@ def _compact(data: np.ndarray, keep: np.ndarray) -> np.ndarray:
     return flat[: len(data) * width].reshape(len(data), width)
 
 
-def assemble(readers: Sequence[Callable[[], Session]], assembler: Assembler, progress: Progress | None = None) -> None:
-    """Read and add sessions one after another, reporting progress per session.
+def assemble(
+    readers: Sequence[Callable[[], Session]],
+    trials: pd.DataFrame,
+    voxels: np.ndarray,
+    params: BetasParams,
+    progress: Progress | None = None,
+    **about: Any,
+) -> Betas:
+    """Read and add sessions one after another, reporting progress per session; `about` are other fields of Betas.
 
     `readers` are functions and not arrays, so that nothing keeps a session alive while the next one is read.
     """
+    average = params.average_repeats
+    assembler = Assembler(trials["stimulus_id"].to_numpy(), len(voxels), zscore=params.zscore, average=average)
     for number, read in enumerate(readers, 1):
         assembler.add(*read())
         if progress is not None:
             progress(number, len(readers), "sessions read")
+    data, kept, dropped = assembler.finish()
+    shared = shared_rows(trials, assembler.ids, average)
+    return Betas(data, assembler.ids, shared, assembler.repeats, voxels[kept], dropped=dropped, **about)
 
 
 def shared_rows(trials: pd.DataFrame, ids: np.ndarray, average: bool) -> np.ndarray:

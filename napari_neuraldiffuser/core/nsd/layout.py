@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from napari_neuraldiffuser.core.base.files import Place
 from napari_neuraldiffuser.core.base.registry import SPACES
 from napari_neuraldiffuser.core.nsd.errors import NSDError
 
@@ -21,6 +22,22 @@ class Layout:
     space: str = SPACES[0]
     version: str = "betas_fithrf_GLMdenoise_RR"
 
+    design = Place("nsddata/experiments/nsd/nsd_expdesign.mat")
+    stim_info = Place("nsddata/experiments/nsd/nsd_stim_info_merged.csv")
+    stimuli = Place("nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5")
+    captions = Place("nsddata_stimuli/captions.json")
+    """Not part of NSD: COCO's captions as `{cocoId: [caption, ...]}` or as COCO's own annotation file."""
+
+    ppdata = Place("nsddata/ppdata/{subject}")
+    responses = Place("nsddata/ppdata/{subject}/behav/responses.tsv")
+    volumes = Place("nsddata/ppdata/{subject}/{space}")
+    anatomy = Place("nsddata/ppdata/{subject}/{space}/T1_to_{space}.nii.gz")
+    roi_folder = Place("nsddata/ppdata/{subject}/{space}/roi")
+    beta_folder = Place("nsddata_betas/ppdata/{subject}/{space}/{version}")
+    ncsnr = Place("nsddata_betas/ppdata/{subject}/{space}/{version}/ncsnr.nii.gz")
+    truth = Place("nsddata/ppdata/{subject}/simulation_truth.json")
+    """Written by the simulator only."""
+
     @property
     def number(self) -> int:
         """1-based subject number: the row of `subjectim`."""
@@ -29,55 +46,9 @@ class Layout:
             raise NSDError(f"subject must be subj01 ... subj08 (NSD's own names), got {self.subject!r}.")
         return int(match.group(1))
 
-    @property
-    def design(self) -> Path:
-        return self.root / "nsddata/experiments/nsd/nsd_expdesign.mat"
-
-    @property
-    def stim_info(self) -> Path:
-        return self.root / "nsddata/experiments/nsd/nsd_stim_info_merged.csv"
-
-    @property
-    def stimuli(self) -> Path:
-        return self.root / "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
-
-    @property
-    def captions(self) -> Path:
-        """Not part of NSD: COCO's captions as `{cocoId: [caption, ...]}` or as COCO's own annotation file."""
-        return self.root / "nsddata_stimuli/captions.json"
-
-    @property
-    def ppdata(self) -> Path:
-        return self.root / "nsddata/ppdata" / self.subject
-
-    @property
-    def responses(self) -> Path:
-        return self.ppdata / "behav/responses.tsv"
-
-    @property
-    def volumes(self) -> Path:
-        return self.ppdata / self.space
-
-    @property
-    def anatomy(self) -> Path:
-        return self.volumes / f"T1_to_{self.space}.nii.gz"
-
-    @property
-    def roi_folder(self) -> Path:
-        return self.volumes / "roi"
-
-    @property
-    def beta_folder(self) -> Path:
-        return self.root / "nsddata_betas/ppdata" / self.subject / self.space / self.version
-
-    @property
-    def ncsnr(self) -> Path:
-        return self.beta_folder / "ncsnr.nii.gz"
-
-    @property
-    def truth(self) -> Path:
-        """Written by the simulator only."""
-        return self.ppdata / "simulation_truth.json"
+    def place(self, pattern: str) -> Path:
+        """Path of this subject, space and version."""
+        return self.root / pattern.format(subject=self.subject, space=self.space, version=self.version)
 
     def valid_session(self, session: int) -> Path:
         return self.volumes / f"valid_session{session:02d}.nii.gz"

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from napari_neuraldiffuser.core.base.progress import Progress
-from napari_neuraldiffuser.core.nsd.assemble import Assembler, Session, assemble, shared_rows
+from napari_neuraldiffuser.core.nsd.assemble import Session, assemble
 from napari_neuraldiffuser.core.nsd.betas import Betas
 from napari_neuraldiffuser.core.nsd.brain_source import BrainSource
 from napari_neuraldiffuser.core.nsd.design import TRIALS_PER_SESSION, read_trials
@@ -175,24 +175,9 @@ class Subject(BrainSource):
         voxels = self.voxels(roi)
         files, notes = self._chosen_files()
         trials = self.trials[self.trials["session"].isin(files)]
-        average = self.params.average_repeats
-        assembler = Assembler(trials["stimulus_id"].to_numpy(), len(voxels), zscore=self.params.zscore, average=average)
         readers = [partial(self._read, session, path, voxels) for session, path in files.items()]
-        assemble(readers, assembler, progress)
-        data, kept, dropped = assembler.finish()
-        shared = shared_rows(trials, assembler.ids, average)
-        return Betas(
-            data,
-            assembler.ids,
-            shared,
-            assembler.repeats,
-            voxels[kept],
-            self.affine,
-            self.shape,
-            self.params.space,
-            notes,
-            dropped,
-        )
+        about = {"affine": self.affine, "shape": self.shape, "space": self.params.space, "notes": notes}
+        return assemble(readers, trials, voxels, self.params, progress, **about)
 
     def _chosen_files(self) -> tuple[dict[int, Path], list[str]]:
         """Files of the sessions that are read, and notes on those that are not."""

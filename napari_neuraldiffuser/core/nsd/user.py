@@ -9,7 +9,7 @@ import pandas as pd
 
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import OWN_SPACE
-from napari_neuraldiffuser.core.nsd.assemble import Assembler, Session, assemble, shared_rows
+from napari_neuraldiffuser.core.nsd.assemble import Session, assemble
 from napari_neuraldiffuser.core.nsd.betas import Betas, mask_voxels
 from napari_neuraldiffuser.core.nsd.errors import NSDError
 from napari_neuraldiffuser.core.nsd.selection import chosen_sessions, listed
@@ -84,32 +84,17 @@ def assemble_betas(
     """Betas of the chosen sessions at `voxels` (n, 3), from what `open_betas` and `read_user_trials` gave."""
     whole, names = trials
     table, notes = _chosen_trials(whole, params.sessions)
-    assembler = Assembler(
-        table["stimulus_id"].to_numpy(), len(voxels), zscore=params.zscore, average=params.average_repeats
-    )
+    *shape, n_volumes = image.shape
+    if unnamed := n_volumes - len(whole):
+        notes.append(f"{unnamed} volumes without a row in the trials table left out")
+    about = {"affine": image.affine, "shape": (shape[0], shape[1], shape[2]), "space": OWN_SPACE, "notes": notes}
+    readers = _readers(image, voxels, table)
     try:
-        assemble(_readers(image, voxels, table), assembler, progress)
+        return assemble(readers, table, voxels, params, progress, **about, stimulus_names=names)
     except NSDError:
         raise
     except READ_ERRORS as error:
         raise unreadable(str(image.get_filename()), "betas", error) from error
-    data, kept, dropped = assembler.finish()
-    *shape, n_volumes = image.shape
-    if unnamed := n_volumes - len(whole):
-        notes.append(f"{unnamed} volumes without a row in the trials table left out")
-    return Betas(
-        data,
-        assembler.ids,
-        shared_rows(table, assembler.ids, params.average_repeats),
-        assembler.repeats,
-        voxels[kept],
-        image.affine,
-        (shape[0], shape[1], shape[2]),
-        OWN_SPACE,
-        notes,
-        dropped,
-        names,
-    )
 
 
 def _chosen_trials(table: pd.DataFrame, sessions: str) -> tuple[pd.DataFrame, list[str]]:

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 
 from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.files import Place
 from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.params import SPACES, DecodingParams
 
@@ -203,7 +204,17 @@ class Derivatives:
     space: str = SPACES[0]
     decoder: str = DecodingParams().decoder
 
-    def _place(self, kind: str, **entities: object) -> Path:
+    page = Place("page")
+    scores = Place("scores")
+    summary = Place("summary")
+    contribution_table = Place("shares")
+    failed = Place("failed")
+    recon_sidecar = Place("images")
+    anatomy = Place("anatomy")
+    """T1 in the space of the betas."""
+
+    def place(self, kind: str, **entities: object) -> Path:
+        """Path of the file of a kind of `KINDS`."""
         path = KINDS[kind].path.format(sub=self.label, space=self.space, **entities)
         return Path(self.out_dir) / path
 
@@ -217,61 +228,32 @@ class Derivatives:
         return Path(self.out_dir) / self.label
 
     @property
-    def page(self) -> Path:
-        return self._place("page")
-
-    @property
     def embeddings(self) -> Path:
-        return self._place("embeddings", decoder=self.decoder)
+        return self.place("embeddings", decoder=self.decoder)
 
     @property
     def recon(self) -> Path:
         """Folder of the images."""
         return self.recon_sidecar.parent
 
-    @property
-    def recon_sidecar(self) -> Path:
-        return self._place("images")
-
-    @property
-    def scores(self) -> Path:
-        return self._place("scores")
-
-    @property
-    def summary(self) -> Path:
-        return self._place("summary")
-
-    @property
-    def contribution_table(self) -> Path:
-        return self._place("shares")
-
-    @property
-    def failed(self) -> Path:
-        return self._place("failed")
-
-    @property
-    def anatomy(self) -> Path:
-        """T1 in the space of the betas."""
-        return self._place("anatomy")
-
     def image(self, stimulus_id: int, repeat: int, arm: str) -> Path:
         """One reconstruction; repeats count from 1."""
-        return self._place("image", stim=f"{stimulus_id:05d}", rep=repeat, arm=arm)
+        return self.place("image", stim=f"{stimulus_id:05d}", rep=repeat, arm=arm)
 
     def shown(self, stimulus_id: int, what: str) -> Path:
         """The seen image (`seen`) or the decoded starting point (`start`) of one stimulus."""
-        return self._place("shown", stim=f"{stimulus_id:05d}", shown=what)
+        return self.place("shown", stim=f"{stimulus_id:05d}", shown=what)
 
     def regions(self, family: str) -> Path:
         """Label volume of one ROI family; its label table and sidecar differ in the suffix."""
-        return self._place("regions", seg=plain(family))
+        return self.place("regions", seg=plain(family))
 
     def contribution(self, target: str) -> Path:
-        return self._place("map", target=target)
+        return self.place("map", target=target)
 
     def slices(self, target: str) -> Path:
         """Picture of brain slices with one target's contribution."""
-        return self._place("slices", target=target)
+        return self.place("slices", target=target)
 
     def find(self, kind: str, **known: str) -> list[tuple[Path, dict[str, str]]]:
         """The subject's files of one kind, and what their names say."""

@@ -19,26 +19,9 @@ from napari_neuraldiffuser.core.nsd.simulation.experiment import Experiment
 
 TRIALS_PER_RUN = (63, 62) * 6
 RESPONSE_COLUMNS = (
-    "SUBJECT",
-    "SESSION",
-    "RUN",
-    "TRIAL",
-    "73KID",
-    "10KID",
-    "TIME",
-    "ISOLD",
-    "ISCORRECT",
-    "RT",
-    "CHANGEMIND",
-    "MEMORYRECENT",
-    "MEMORYFIRST",
-    "ISOLDCURRENT",
-    "ISCORRECTCURRENT",
-    "TOTAL1",
-    "TOTAL2",
-    "BUTTON",
-    "MISSINGDATA",
-)
+    "SUBJECT", "SESSION", "RUN", "TRIAL", "73KID", "10KID", "TIME", "ISOLD", "ISCORRECT", "RT", "CHANGEMIND",
+    "MEMORYRECENT", "MEMORYFIRST", "ISOLDCURRENT", "ISCORRECTCURRENT", "TOTAL1", "TOTAL2", "BUTTON", "MISSINGDATA",
+)  # fmt: skip
 
 
 def write_design(path: Path, experiment: Experiment) -> None:

@@ -21,20 +21,9 @@ from napari_neuraldiffuser.core.nsd.simulation.scenes.captions import (
 from napari_neuraldiffuser.core.nsd.simulation.scenes.shapes import COLOURS, SHAPES, paint
 
 __all__ = [
-    "BACKGROUND_KINDS",
-    "COLOUR_NAMES",
-    "OBJECT_KINDS",
-    "Lighting",
-    "Scene",
-    "SceneObject",
-    "captions",
-    "contents",
-    "draw_scene",
-    "place_words",
-    "render",
-    "scene_vocabulary",
-    "size_word",
-]
+    "BACKGROUND_KINDS", "COLOUR_NAMES", "OBJECT_KINDS", "Lighting", "Scene", "SceneObject", "captions", "contents",
+    "draw_scene", "place_words", "render", "scene_vocabulary", "size_word",
+]  # fmt: skip
 
 BACKGROUND_KINDS = tuple(BACKGROUNDS)
 OBJECT_KINDS = tuple(SHAPES)
