@@ -9,7 +9,6 @@ from typing import Any
 from napari_neuraldiffuser.core.base.recipe import OWN_SPACE, Source
 from napari_neuraldiffuser.core.nsd.betas import Betas, betas_facts, dropped_notes, load_betas, save_betas
 from napari_neuraldiffuser.core.nsd.brain_source import BrainSource
-from napari_neuraldiffuser.core.nsd.errors import NSDError
 from napari_neuraldiffuser.core.nsd.mindeye import mindeye_betas
 from napari_neuraldiffuser.core.nsd.own import MASK, OwnScans
 from napari_neuraldiffuser.core.nsd.own_stimuli import OwnStimuli
@@ -18,6 +17,7 @@ from napari_neuraldiffuser.core.nsd.sessions import read_surface_session
 from napari_neuraldiffuser.core.nsd.stimuli import Stimuli
 from napari_neuraldiffuser.core.nsd.subject import Subject
 from napari_neuraldiffuser.core.nsd.user import user_betas
+from napari_neuraldiffuser.core.nsd.volumes import NSDError
 from napari_neuraldiffuser.core.params import BetasParams
 
 __all__ = [

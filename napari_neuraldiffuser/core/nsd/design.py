@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 import scipy.io
 
-from napari_neuraldiffuser.core.nsd.errors import NSDError
 from napari_neuraldiffuser.core.nsd.layout import Layout
-from napari_neuraldiffuser.core.nsd.volumes import READ_ERRORS, unreadable
+from napari_neuraldiffuser.core.nsd.volumes import READ_ERRORS, NSDError, unreadable
 
 TRIALS_PER_SESSION = 750
 N_SHARED = 1000

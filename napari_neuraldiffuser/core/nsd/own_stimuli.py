@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from napari_neuraldiffuser.core.base.contracts import SeenImages, StimulusIds
 from napari_neuraldiffuser.core.base.files import IMAGE_SUFFIXES, file_digest
-from napari_neuraldiffuser.core.nsd.errors import NSDError
+from napari_neuraldiffuser.core.nsd.volumes import NSDError
 
 MAX_SIDE = 512
 """Larger images are reduced: the networks see at most this, and a thousand photographs would fill the memory."""

@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from napari_neuraldiffuser.core.base.contracts import Responses
-from napari_neuraldiffuser.core.nsd.errors import NSDError
 from napari_neuraldiffuser.core.nsd.layout import Layout
-from napari_neuraldiffuser.core.nsd.volumes import check_grid, read_volume
+from napari_neuraldiffuser.core.nsd.volumes import NSDError, check_grid, read_volume
 
 
 @dataclass

@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 
 from napari_neuraldiffuser.core.base.contracts import SeenImages, StimulusIds
-from napari_neuraldiffuser.core.nsd.errors import NSDError
 from napari_neuraldiffuser.core.nsd.layout import Layout
-from napari_neuraldiffuser.core.nsd.volumes import unreadable
+from napari_neuraldiffuser.core.nsd.volumes import NSDError, unreadable
 
 
 class Stimuli(SeenImages):

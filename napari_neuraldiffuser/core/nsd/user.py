@@ -11,10 +11,16 @@ from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import OWN_SPACE
 from napari_neuraldiffuser.core.nsd.assemble import Session, assemble
 from napari_neuraldiffuser.core.nsd.betas import Betas, mask_voxels
-from napari_neuraldiffuser.core.nsd.errors import NSDError
 from napari_neuraldiffuser.core.nsd.selection import chosen_sessions, listed
 from napari_neuraldiffuser.core.nsd.sessions import iterate_nifti
-from napari_neuraldiffuser.core.nsd.volumes import READ_ERRORS, check_grid, open_volume, read_volume, unreadable
+from napari_neuraldiffuser.core.nsd.volumes import (
+    READ_ERRORS,
+    NSDError,
+    check_grid,
+    open_volume,
+    read_volume,
+    unreadable,
+)
 from napari_neuraldiffuser.core.params import BetasParams
 
 COLUMNS = ("trial", "stimulus", "session")

@@ -1,4 +1,4 @@
-"""Opening NIfTI volumes with clear errors, and comparing their grids."""
+"""Opening NIfTI volumes with clear errors, and comparing their grids; what all readers raise."""
 
 import zlib
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from napari_neuraldiffuser.core.nsd.errors import NSDError
+from napari_neuraldiffuser.core.base.errors import UserError
 
 READ_ERRORS = (OSError, EOFError, zlib.error, ValueError, nib.filebasedimages.ImageFileError)
 """What nibabel, gzip and h5py raise for a truncated or foreign file."""
@@ -16,6 +16,11 @@ AFFINE_TOLERANCE_MM = 1e-2
 
 Grid = tuple[tuple[int, ...], np.ndarray | None]
 """Shape, and 4x4 voxel to mm; HDF5 files carry no affine."""
+
+
+class NSDError(UserError):
+    """A file, folder or option of the scan data is not what it must be; the message names it, the rule and
+    the remedy."""
 
 
 def open_volume(path: str | Path, name: str = "volume", **options: Any) -> nib.spatialimages.SpatialImage:

@@ -94,10 +94,16 @@ def write_sidecars(places: Derivatives, facts: Facts) -> list[Path]:
     # what made them takes torch to find out, which a run that changed nothing does without
     made_by = generated_by() if stale else []
     for path, (_, content) in stale.items():
-        _write(path, {"GeneratedBy": made_by, **content})
+        content = {"GeneratedBy": made_by, **content}
+        if json_object(path) == content:
+            path.touch()  # the same bytes, as new as the data
+        else:
+            write_json(path, content)
     if stale or not _linked(places.out_dir, facts.links):
         write_description(places.out_dir, facts.links)
-    _remove_orphans(places)
+    if not places.failed.is_file():
+        # a table of failed stimuli goes when none fails any more; its sidecar with it
+        sidecar(places.failed).unlink(missing_ok=True)
     return list(found)
 
 
@@ -108,30 +114,13 @@ def _says(path: Path, files: list[Path], content: Content) -> bool:
     """
     known = json_object(path) or {}
     same = {name: value for name, value in known.items() if name != "GeneratedBy"} == content
-    return same and "GeneratedBy" in known and all(_changed(f) <= _changed(path) for f in files)
-
-
-def _write(path: Path, content: Content) -> None:
-    if json_object(path) == content:
-        path.touch()  # the same bytes, as new as the data
-    else:
-        write_json(path, content)
+    return same and "GeneratedBy" in known and all(f.stat().st_mtime_ns <= path.stat().st_mtime_ns for f in files)
 
 
 def _linked(out_dir: Path, links: Mapping[str, str]) -> bool:
     """Whether the dataset's description is there and has these links."""
     found = (json_object(Path(out_dir) / KINDS["description"].path) or {}).get("DatasetLinks")
     return isinstance(found, dict) and all(found.get(name) == link for name, link in links.items())
-
-
-def _changed(path: Path) -> int:
-    return path.stat().st_mtime_ns
-
-
-def _remove_orphans(places: Derivatives) -> None:
-    """A table of failed stimuli goes when none fails any more; its sidecar with it."""
-    if not places.failed.is_file():
-        sidecar(places.failed).unlink(missing_ok=True)
 
 
 def _contents(places: Derivatives, facts: Facts) -> Iterator[tuple[list[Path], Content]]:
@@ -195,7 +184,7 @@ def _scores(places: Derivatives, facts: Facts) -> Content:
 
 
 def _table(places: Derivatives, facts: Facts) -> Content:
-    regions = [places.uri(path) for path in (path for path, _ in places.find("regions"))]
+    regions = [places.uri(path) for path, _ in places.find("regions")]
     return {
         "Description": "Share of each region's voxels in the prediction of each target.",
         **columns(first_line(places.contribution_table)),

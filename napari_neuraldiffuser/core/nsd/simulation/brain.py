@@ -123,9 +123,8 @@ def place_regions(mni: np.ndarray, voxel_mm3: float, rng: np.random.Generator) -
             counts = [max(1, round(REGIONS[k].volume / voxel_mm3)) for k in which]
             for k, taken in zip(which, _share_out(mni[free], centres, counts), strict=True):
                 rows[REGIONS[k]] += free[taken].tolist()
-        if (
-            family == "prf-visualrois"
-        ):  # category regions stay clear of the retinotopic areas, as one truth per voxel needs
+        # category regions stay clear of the retinotopic areas, as one truth per voxel needs
+        if family == "prf-visualrois":
             early[[row for taken in rows.values() for row in taken]] = True
     return {region: np.array(sorted(taken), dtype=int) for region, taken in rows.items()}
 

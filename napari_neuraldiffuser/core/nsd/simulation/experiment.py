@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from napari_neuraldiffuser.core.nsd.design import N_SHARED, N_STIMULI, TRIALS_PER_SESSION
-from napari_neuraldiffuser.core.nsd.errors import NSDError
+from napari_neuraldiffuser.core.nsd.volumes import NSDError
 from napari_neuraldiffuser.core.params import SimulationParams
 
 N_IMAGES = 10_000
@@ -64,14 +64,12 @@ def _show_counts(params: SimulationParams, n_trials: int) -> np.ndarray:
     if left <= 0:
         raise NSDError(
             f"n_test must leave trials for training, got {params.n_test} test images x {TEST_REPEATS} "
-            f"in {n_trials} trials. "
-            "Raise n_sessions or lower n_test."
+            f"in {n_trials} trials. Raise n_sessions or lower n_test."
         )
     n_train = -(-left // params.train_repeats)
     if n_train > N_IMAGES - N_SHARED:
         raise NSDError(
-            f"n_sessions x 750 trials must need at most {N_IMAGES - N_SHARED} training images, "
-            f"got {n_train}. "
+            f"n_sessions x 750 trials must need at most {N_IMAGES - N_SHARED} training images, got {n_train}. "
             "Raise train_repeats or n_test, or lower n_sessions."
         )
     counts = np.zeros(N_IMAGES, dtype=int)

@@ -14,7 +14,7 @@ from napari_neuraldiffuser.core.base.files import file_digest
 from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.evaluation.metric import label, main_figures
 from napari_neuraldiffuser.core.outputs.group.inputs import KIND, SubjectResult
-from napari_neuraldiffuser.core.outputs.report.page import SHARE_TEXT, write_template
+from napari_neuraldiffuser.core.outputs.report.page import SHARE_TEXT, number, write_template
 from napari_neuraldiffuser.core.outputs.report.parts import data_uri, heat_tables, png_uri
 
 SHOWN = 9
@@ -103,18 +103,14 @@ def _summary_row(summary: dict[str, Any], metric: str) -> dict[str, Any]:
     return {
         "metric": metric,
         "name": label(metric),
-        "unguided": _number(arms["unguided"].get("mean")),
-        "guided": _number(arms["guided"].get("mean")),
+        "unguided": number(arms["unguided"].get("mean")),
+        "guided": number(arms["guided"].get("mean")),
         "spreads": {arm: _spread(values.get("se")) for arm, values in arms.items()},
         "difference": paired.get("mean"),
         "spread": _spread(paired.get("se")),
         "n": paired.get("n"),
         "n_worse": paired.get("n_worse"),
     }
-
-
-def _number(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.3f}"
 
 
 def _spread(se: float | None) -> str:
@@ -130,7 +126,7 @@ def _table_row(subject: SubjectResult, arm: str, metrics: list[str]) -> dict[str
         "arm": arm,
         "n": max((int(n) for n in numbers if n is not None), default=0),
         "cells": [
-            {"text": _number(mean), "se": _spread(se), "sort": "" if mean is None else f"{mean:.6f}"}
+            {"text": number(mean), "se": _spread(se), "sort": "" if mean is None else f"{mean:.6f}"}
             for mean, se in values
         ],
     }

@@ -127,8 +127,8 @@ def _card(summary: dict[str, Any], metric: str) -> dict[str, Any]:
     return {
         "metric": metric,
         "name": label(metric),
-        "unguided": _number(arms.get("unguided", {}).get("mean")),
-        "guided": _number(arms.get("guided", {}).get("mean")),
+        "unguided": number(arms.get("unguided", {}).get("mean")),
+        "guided": number(arms.get("guided", {}).get("mean")),
         "spread": {arm: _spread(arms.get(arm, {}).get("se")) for arm in ARMS},
         "difference": difference,
         "se": se,
@@ -137,7 +137,8 @@ def _card(summary: dict[str, Any], metric: str) -> dict[str, Any]:
     }
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """A figure of a score as pages show it."""
     return "n/a" if value is None else f"{value:.3f}"
 
 

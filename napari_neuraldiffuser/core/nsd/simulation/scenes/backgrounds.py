@@ -136,13 +136,4 @@ def snow(x: np.ndarray, y: np.ndarray, rng: np.random.Generator, horizon: float)
     return image
 
 
-BACKGROUNDS = {
-    "meadow": meadow,
-    "sea": sea,
-    "desert": desert,
-    "night": night,
-    "bricks": bricks,
-    "checker": checker,
-    "forest": forest,
-    "snow": snow,
-}
+BACKGROUNDS = {draw.__name__: draw for draw in (meadow, sea, desert, night, bricks, checker, forest, snow)}

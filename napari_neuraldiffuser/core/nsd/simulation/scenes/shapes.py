@@ -147,15 +147,9 @@ def _sign(u: np.ndarray, v: np.ndarray, rgb: np.ndarray, variant: int) -> Layers
 
 
 SHAPES = {
-    "face": _face,
-    "house": _house,
-    "figure": _figure,
-    "sign": _sign,
-    "ball": _ball,
-    "box": _box,
-    "cone": _cone,
+    "face": _face, "house": _house, "figure": _figure, "sign": _sign, "ball": _ball, "box": _box, "cone": _cone,
     "star": _star,
-}
+}  # fmt: skip
 
 
 def _shade(kind: str, u: np.ndarray, v: np.ndarray, side: float) -> np.ndarray:
