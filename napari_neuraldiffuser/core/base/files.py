@@ -18,14 +18,14 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 """Endings of the picture files that are read, in lower case."""
 
 
-class Place:
+class Place(property):
     """A path as an attribute of a class that has a method `place(pattern)`, declared by its pattern."""
 
     def __init__(self, pattern: str) -> None:
         self.pattern = pattern
 
-    def __get__(self, owner: Any, cls: type | None = None) -> Path:
-        return owner.place(self.pattern)
+    def __get__(self, instance: Any, owner: type | None = None, /) -> Path:  # type: ignore[override]
+        return instance.place(self.pattern)
 
 
 class OutputError(UserError, OSError):
