@@ -195,9 +195,8 @@ class LookControls(QWidget):
         self.value = QDoubleSpinBox(keyboardTracking=False, toolTip="The same threshold as a number")
         self.unit = QComboBox()
         self.unit.addItems([PERCENT, THOUSANDTHS])
-        self.unit.setToolTip(
-            "What stays when another target is chosen: the percentage of its largest share, or the share itself (‰)"
-        )
+        tip = "What stays when another target is chosen: the percentage of its largest share, or the share itself (‰)"
+        self.unit.setToolTip(tip)
         self.opacity = QSlider(Qt.Orientation.Horizontal, minimum=5, maximum=100)
         self.opacity.setValue(round(100 * Look().opacity))
         self.opacity.setToolTip("Opacity of the voxels above the threshold")

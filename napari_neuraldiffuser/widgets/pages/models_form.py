@@ -85,14 +85,11 @@ class ModelsForm(QWidget):
         if self.values != (models, guide):
             self.models.setEditText(models)
             self.guide.setText(guide)
-        self._show_problem()
-
-    def _show_problem(self) -> None:
         self.problem_label.show_text(self.problem())
 
     def _taken(self) -> None:
         self.models.typing.stop()
-        self._show_problem()
+        self.problem_label.show_text(self.problem())
         if not self.problem():
             self.models.show_recent([self.values[0], *self.models.recent()])
         self.changed.emit()

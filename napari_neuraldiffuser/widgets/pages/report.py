@@ -179,9 +179,8 @@ class ReportPanel(Panel):
         described = self.session.described
         if described and len(described["test_ids"]) < LEAST:
             n = len(described["test_ids"])
-            problems.append(
-                f"Data must have at least {LEAST} test stimuli, got {n}. Add sessions or mark more as test."
-            )
+            text = f"Data must have at least {LEAST} test stimuli, got {n}. Add sessions or mark more as test."
+            problems.append(text)
         return [*problems, *folder_problems(self.out_dir)]
 
     def start(self) -> None:

@@ -240,9 +240,8 @@ class StimulusPicker(QWidget):
             return
         ids = self.selected()
         if len(ids) > MOST:
-            self.trouble.show_text(
-                f"Stimuli of one run must be at most {MOST}, got {len(ids)}. The first {MOST} are taken."
-            )
+            text = f"Stimuli of one run must be at most {MOST}, got {len(ids)}. The first {MOST} are taken."
+            self.trouble.show_text(text)
             ids = ids[:MOST]
         else:
             self.trouble.show_text("")

@@ -117,9 +117,10 @@ class LossCurve(QWidget):
         self.values: list[float] = []
         self.setFixedHeight(48)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self.setToolTip(
+        tip = (
             "Distance between the features of the image and the decoded ones after each guided step, mean over repeats"
         )
+        self.setToolTip(tip)
         self.setVisible(False)
 
     def show_values(self, values: list[float]) -> None:

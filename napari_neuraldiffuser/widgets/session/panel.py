@@ -43,15 +43,12 @@ class ActivityBar:
             return
         self._making = True
         try:
-            self._update(done, total, stage)
+            if self.bar is None or (self.bar.desc, self.bar.total) != (stage, total):
+                self.close()
+                self.bar = _new_bar(total, stage, self.cancel)
+            self.bar.update(done - self.bar.n)
         finally:
             self._making = False
-
-    def _update(self, done: int, total: int, stage: str) -> None:
-        if self.bar is None or (self.bar.desc, self.bar.total) != (stage, total):
-            self.close()
-            self.bar = _new_bar(total, stage, self.cancel)
-        self.bar.update(done - self.bar.n)
 
     def close(self) -> None:
         """Remove the bar."""

@@ -53,7 +53,7 @@ class RoiBox(QGroupBox):
         }
         self._build()
         self.tree.changed.connect(self._ticked)
-        self.line.editingFinished.connect(self._typed)
+        self.line.editingFinished.connect(lambda: self.choose(self.expression))
         self.quick["all"].clicked.connect(lambda: self.choose(self.default()))
         self.quick["early"].clicked.connect(lambda: self.choose(EARLY))
         self.quick["faces"].clicked.connect(self._without_faces)
@@ -118,9 +118,6 @@ class RoiBox(QGroupBox):
         self.show_expression(expression)
         if not self.problem:
             self.changed.emit(expression)
-
-    def _typed(self) -> None:
-        self.choose(self.expression)
 
     def _ticked(self) -> None:
         from napari_neuraldiffuser.widgets.source.roi_terms import expression_of
