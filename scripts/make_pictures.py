@@ -109,8 +109,8 @@ class Window:
     def run(self, page: str) -> None:
         """Press Run on a page and wait for the end."""
         self.dock.show_page(page)
-        self.wait(self.panels[page].run.isEnabled)
-        self.panels[page].run.click()
+        self.wait(self.panels[page].run_button.isEnabled)
+        self.panels[page].run_button.click()
         self.wait(lambda: not self.session.busy)
         self.settle()
         print(page, self.messages())
