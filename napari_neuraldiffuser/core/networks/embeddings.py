@@ -185,12 +185,8 @@ def encode(
     """
     import torch
 
-    from napari_neuraldiffuser.core.networks.models import normalise, resize, to_tensor
-
-    pixels = resize(to_tensor(images, models.device, models.dtype), models.guide_size())
-    mean, std = models.normalisation(params.feature_normalisation)
     with torch.no_grad():
-        g = models.features(normalise(pixels, mean, std), params.layers)
+        g = models.features(models.guide_input(images, params.feature_normalisation), params.layers)
         z = models.encode_images(images)
     out = {"z": z.float().cpu().numpy(), "c": mean_text(models, captions)}
     return out | {layer: f.float().cpu().numpy() for layer, f in zip(params.layers, g, strict=True)}

@@ -150,14 +150,17 @@ class Models:
             return getattr(self.image_encoder, "pixel_statistics", NORMALISATION["clip"])
         return NORMALISATION[name]
 
+    def guide_input(self, images: np.ndarray, normalisation: str) -> torch.Tensor:
+        """Images (n, H, W, 3) uint8 as the guide network takes them, (n, 3, size, size), resized and normalised."""
+        pixels = resize(to_tensor(images, self.device, self.dtype), self.guide_size())
+        return normalise(pixels, *self.normalisation(normalisation))
+
     def image_features(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
         """Final image embeddings (n, d) float32 of images (n, H, W, 3) uint8, for two-way identification."""
-        mean, std = self.normalisation("model")
         out = []
         for start in range(0, len(images), batch_size):
-            pixels = to_tensor(images[start : start + batch_size], self.device, self.dtype)
             with torch.no_grad():
-                encoded = self.image_encoder(normalise(resize(pixels, self.guide_size()), mean, std))
+                encoded = self.image_encoder(self.guide_input(images[start : start + batch_size], "model"))
             embedding = getattr(encoded, "image_embeds", None)
             out.append((encoded.pooler_output if embedding is None else embedding).float().cpu().numpy())
         return np.concatenate(out)
