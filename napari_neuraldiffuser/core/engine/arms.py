@@ -14,7 +14,7 @@ from napari_neuraldiffuser.core.base.files import make_folder, read_json, write_
 from napari_neuraldiffuser.core.base.progress import Events
 from napari_neuraldiffuser.core.base.recipe import Recipe, guidance_of
 from napari_neuraldiffuser.core.diffusion.pipeline import Reconstruction, StepEvent, to_images
-from napari_neuraldiffuser.core.engine.cache import keep_newest_folders
+from napari_neuraldiffuser.core.engine.cache import ARM_DONE, keep_newest_folders
 from napari_neuraldiffuser.core.job import made_from
 from napari_neuraldiffuser.core.job.images import ImageJob
 from napari_neuraldiffuser.core.job.resume import Records
@@ -25,8 +25,6 @@ from napari_neuraldiffuser.core.outputs.names import Derivatives
 
 KEPT_ARMS = 200
 """Arms that stay in the cache: a few megabytes each."""
-DONE = "arm.json"
-"""Written last into the folder of an arm: its seconds, when it was computed."""
 
 
 @dataclass(frozen=True)
@@ -93,18 +91,18 @@ class ArmRun:
             self.parts.append(part.read())
             self.last = None
             self.shown.end_batch(self.parts[-1])
-        return self._kept() if computed or not (self.folder / DONE).is_file() else self._cached()
+        return self._kept() if computed or not (self.folder / ARM_DONE).is_file() else self._cached()
 
     def _kept(self) -> Arm:
         """The arm, as complete in the cache; the longest unused ones make room."""
         arm = self._arm(self._steps(), complete=True)
-        write_json(self.folder / DONE, {"seconds": arm.seconds})
-        keep_newest_folders(self.folder.parent.iterdir(), DONE, KEPT_ARMS)
+        write_json(self.folder / ARM_DONE, {"seconds": arm.seconds})
+        keep_newest_folders(self.folder.parent.iterdir(), ARM_DONE, KEPT_ARMS)
         return arm
 
     def _cached(self) -> Arm:
-        (self.folder / DONE).touch()
-        seconds = float(read_json(self.folder / DONE)["seconds"])
+        (self.folder / ARM_DONE).touch()
+        seconds = float(read_json(self.folder / ARM_DONE)["seconds"])
         return Arm(self.name, _joined(self.parts), seconds, self._steps(), cached=True)
 
     def _after_step(self, event: StepEvent) -> None:

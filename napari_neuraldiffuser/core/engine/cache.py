@@ -10,6 +10,8 @@ from pathlib import Path
 from napari_neuraldiffuser.core.base.files import read_json
 from napari_neuraldiffuser.core.nsd import Betas, NSDError, load_betas
 
+ARM_DONE = "arm.json"
+"""Written last into the folder of an arm: its seconds, when it was computed."""
 FORGOTTEN = 24 * 3600
 """Seconds after which a temporary file is one that a killed process left."""
 
@@ -66,6 +68,14 @@ def folder_size(folder: Path) -> int:
             with suppress(OSError):
                 total += (Path(place) / name).stat().st_size
     return total
+
+
+def sweep_arms(folder: Path) -> None:
+    """Delete arms that were stopped and that nobody continued."""
+    for arm in folder.glob("*/"):
+        with suppress(OSError):
+            if not (arm / ARM_DONE).is_file() and time.time() - arm.stat().st_mtime > FORGOTTEN:
+                shutil.rmtree(arm)
 
 
 def sweep(folder: Path) -> None:

@@ -8,7 +8,7 @@ from napari_neuraldiffuser.core.base.files import write_json
 from napari_neuraldiffuser.core.engine import arms as study_arms
 from napari_neuraldiffuser.core.engine import calls as study
 from napari_neuraldiffuser.core.engine import decoder as study_decoder
-from napari_neuraldiffuser.core.engine.cache import keep_newest, keep_newest_folders, partial_runs
+from napari_neuraldiffuser.core.engine.cache import ARM_DONE, keep_newest, keep_newest_folders, partial_runs
 from napari_neuraldiffuser.core.engine.calls import Study
 from tests.support.study_cases import DIFFUSION, Log, call
 
@@ -23,6 +23,18 @@ def test_what_a_killed_process_left_is_swept_up(tmp_path):
     Study(tmp_path)
     assert not old.exists()
     assert new.exists()
+
+
+def test_stopped_arms_that_nobody_continued_are_swept_up(tmp_path):
+    for name, done, old in (("stopped", False, True), ("under way", False, False), ("whole", True, True)):
+        folder = tmp_path / "arms" / name
+        folder.mkdir(parents=True)
+        if done:
+            (folder / ARM_DONE).touch()
+        if old:
+            os.utime(folder, (0, 0))
+    Study(tmp_path)
+    assert {p.name for p in (tmp_path / "arms").iterdir()} == {"under way", "whole"}
 
 
 def test_only_old_partial_runs_make_room(tmp_path, monkeypatch):
