@@ -4,7 +4,7 @@
 
 Ratios are baseline / ours, larger is better: medians and quartiles over interleaved rounds, in which every contender
 runs once.  Each contender is first compared with the formula in float64.  "best eager" is the fastest eager
-formulation in _step_cases.py and _decoder_cases.py; torch.compile (default mode) is warm; the copy is
+formulation in common/step_cases.py and common/decoder_cases.py; torch.compile (default mode) is warm; the copy is
 `Tensor.copy_` of as many bytes as the operation has inputs and outputs, so that its ratio is the share of the copy
 rate that is reached.  On CPUs times are processor time of one thread (wall-clock with more);
 on CUDA device times with a flushed cache.

@@ -25,7 +25,7 @@ class Choice(traits.TraitType):
 
     def validate(self, owner: Any, name: str, value: Any) -> Any:
         """`value`, or a TraitError that says what it may be."""
-        if value in self.choices:
+        if isinstance(value, str) and value in self.choices:
             return value
         return self.error(owner, name, value)
 

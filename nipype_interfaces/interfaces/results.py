@@ -152,7 +152,7 @@ class SubjectReport(base.CoreInterface):
         files = {name: Path(getattr(inputs, name)) for name in ("embeddings", "decoder", "scores", "summary", "table")}
         parts = PageParts(
             **files, maps=[Path(path) for path in inputs.maps], settings=settings, stimulus_ids=inputs.stimulus_ids,
-            failed=list(inputs.failed), counts=counts, notes=[*counts["notes"], *subject.stimuli.notes],
+            failed=list(base.given(inputs.failed, ())), counts=counts, notes=[*counts["notes"], *subject.stimuli.notes],
             command=inputs.command,
         )  # fmt: skip
         with base.opened_models(inputs) as models:

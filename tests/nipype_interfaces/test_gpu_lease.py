@@ -9,8 +9,7 @@ import sys
 
 import pytest
 
-from napari_neuraldiffuser.core.engine import warm as study_inputs
-from napari_neuraldiffuser.core.networks import models
+from napari_neuraldiffuser.core.networks import machine, models
 from nipype_interfaces import gpu_lease
 from nipype_interfaces.gpu_lease import FAKE, LeaseError, leased, visible_gpus
 from nipype_interfaces.interfaces import ExtractFeatures
@@ -185,7 +184,7 @@ def _child(folder, queue):
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver"])
-def test_a_child_has_a_device_of_its_own(tmp_path, method):
+def test_a_child_has_a_device_of_its_own(tmp_path, new_forkserver, method):
     context = multiprocessing.get_context(method)
     queue = context.Queue()
     with leased("cuda", 0, tmp_path) as mine:
@@ -242,7 +241,7 @@ def test_networks_leave_the_device_before_another_may_lease_it(monkeypatch, devi
 
     monkeypatch.setattr(gpu_lease, "leased", leased_device)
     monkeypatch.setattr(models, "load", lambda *of: told.append("loaded") or Networks())
-    monkeypatch.setattr(study_inputs, "free_memory", lambda: told.append("memory freed"))
+    monkeypatch.setattr(machine, "free_memory", lambda: told.append("memory freed"))
     with contextlib.suppress(RuntimeError), opened_models(ExtractFeatures(device=device).inputs):
         told.append("computed")
         if error:

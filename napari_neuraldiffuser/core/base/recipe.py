@@ -151,7 +151,7 @@ def differences(former: Recipe, recipe: Recipe) -> str:
         "the models": ((former.models, former.guide), (recipe.models, recipe.guide)),
         "the device": (former.device, recipe.device),
         "the features": (was.features, now.features),
-        "the ridge regression": (was.decoding, now.decoding),
+        "the decoder's parameters": (was.decoding, now.decoding),
     }
     differing = [name for name, (before, after) in named.items() if before != after]
     return " and ".join(filter(None, [", ".join(differing[:-1]), *differing[-1:]]))

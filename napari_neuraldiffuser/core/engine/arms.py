@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from napari_neuraldiffuser.core.base.files import make_folder, read_json, write_json
+from napari_neuraldiffuser.core.base.files import json_object, make_folder, write_json
 from napari_neuraldiffuser.core.base.progress import Events
 from napari_neuraldiffuser.core.base.recipe import Recipe, guidance_of
 from napari_neuraldiffuser.core.diffusion.pipeline import Reconstruction, StepEvent, to_images
-from napari_neuraldiffuser.core.engine.cache import ARM_DONE, keep_newest_folders
+from napari_neuraldiffuser.core.engine.cache import keep_newest_folders
 from napari_neuraldiffuser.core.job import made_from
 from napari_neuraldiffuser.core.job.images import ImageJob
 from napari_neuraldiffuser.core.job.resume import Records
@@ -25,6 +24,8 @@ from napari_neuraldiffuser.core.outputs.names import Derivatives
 
 KEPT_ARMS = 200
 """Arms that stay in the cache: a few megabytes each."""
+USED = "arm.json"
+"""In the folder of an arm: when it was used last, and for how long it was computed."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Arm:
     result : Reconstruction
         Fewer stimuli than asked for where the arm was cancelled.
     seconds : float
-        Computing time; of the first computation where the arm was cached.
+        Computing time, of earlier calls where batches come from the cache.
     steps_done : int
         Executed diffusion steps, over all batches.
     """
@@ -74,36 +75,39 @@ class ArmRun:
         guidance = guidance_of(name, recipe.settings.guidance)
         key = made_from.images(rows, models.digest, self.diffusion, guidance, tuple(machine(models)))
         self.folder = make_folder(cache / key)
-        places = Derivatives(self.folder, recipe.source.subject)
+        # the name of the subject decides no bit
+        places = Derivatives(self.folder, "arm")
         self.job = ImageJob(rows, models, recipe.settings, places, Records(self.folder), (name,))
         self.parts: list[Reconstruction] = []
         self.last: StepEvent | None = None
         self.losses: list[np.ndarray] = []
-        self.started = time.perf_counter()
+        self.seconds = float((json_object(self.folder / USED) or {}).get("seconds", 0.0))
+        self.clock = time.perf_counter()
 
     def make(self) -> Arm:
-        """All batches, those from the cache that are there; what the listener raises ends it."""
+        """All batches, those from the cache that are there; what the listener raises ends it.
+
+        The arms that were not used for longest make room.
+        """
         self.shown.begin_arm(self.name)
+        self._note()
         computed = False
         for part in self.job.parts():
             self.losses.clear()
-            computed |= part.make(self._after_step)
+            self.clock = time.perf_counter()
+            if part.make(self._after_step):
+                computed = True
+                self.seconds += time.perf_counter() - self.clock
+                self._note()
             self.parts.append(part.read())
             self.last = None
             self.shown.end_batch(self.parts[-1])
-        return self._kept() if computed or not (self.folder / ARM_DONE).is_file() else self._cached()
+        keep_newest_folders(self.folder.parent.iterdir(), USED, KEPT_ARMS)
+        return Arm(self.name, _joined(self.parts), self.seconds, self._steps(), cached=not computed)
 
-    def _kept(self) -> Arm:
-        """The arm, as complete in the cache; the longest unused ones make room."""
-        arm = self._arm(self._steps(), complete=True)
-        write_json(self.folder / ARM_DONE, {"seconds": arm.seconds})
-        keep_newest_folders(self.folder.parent.iterdir(), ARM_DONE, KEPT_ARMS)
-        return arm
-
-    def _cached(self) -> Arm:
-        (self.folder / ARM_DONE).touch()
-        seconds = float(read_json(self.folder / ARM_DONE)["seconds"])
-        return Arm(self.name, _joined(self.parts), seconds, self._steps(), cached=True)
+    def _note(self) -> None:
+        """That the arm is used now, and how long it took so far."""
+        write_json(self.folder / USED, {"seconds": self.seconds})
 
     def _after_step(self, event: StepEvent) -> None:
         self.last = event
@@ -113,14 +117,12 @@ class ArmRun:
 
     def rescue(self) -> Arm | None:
         """The arm as far as it came: its last latents decoded; None where no step was done."""
-        steps = self._steps()
+        steps, seconds = self._steps(), self.seconds
         if self.last is not None:
             self.parts.append(self._present(self.last))
             steps += self.last.done
-        elif not self.parts:
-            with suppress(OSError):  # nothing was written to it
-                self.folder.rmdir()
-        return self._arm(steps, complete=False) if self.parts else None
+            seconds += time.perf_counter() - self.clock
+        return Arm(self.name, _joined(self.parts), seconds, steps, complete=False) if self.parts else None
 
     def _present(self, event: StepEvent) -> Reconstruction:
         images = to_images(self.models, event.latents)
@@ -136,9 +138,6 @@ class ArmRun:
 
     def _steps(self) -> int:
         return self.diffusion.executed_steps * len(self.parts)
-
-    def _arm(self, steps: int, complete: bool) -> Arm:
-        return Arm(self.name, _joined(self.parts), time.perf_counter() - self.started, steps, complete=complete)
 
 
 def _joined(parts: list[Reconstruction]) -> Reconstruction:

@@ -10,8 +10,6 @@ from pathlib import Path
 from napari_neuraldiffuser.core.base.files import read_json
 from napari_neuraldiffuser.core.nsd import Betas, NSDError, load_betas
 
-ARM_DONE = "arm.json"
-"""Written last into the folder of an arm: its seconds, when it was computed."""
 FORGOTTEN = 24 * 3600
 """Seconds after which a temporary file is one that a killed process left."""
 
@@ -44,7 +42,7 @@ def keep_newest_folders(folders: Iterable[Path], mark: str, n: int) -> None:
     """Delete all but the `n` folders whose file `mark` was written or used last; folders without it stay."""
     found = []
     for folder in folders:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # a file in its place, or the engine of another window deleted it
             found.append(((folder / mark).stat().st_mtime_ns, folder))
     for _, old in sorted(found)[:-n]:
         shutil.rmtree(old, ignore_errors=True)
@@ -70,17 +68,12 @@ def folder_size(folder: Path) -> int:
     return total
 
 
-def sweep_arms(folder: Path) -> None:
-    """Delete arms that were stopped and that nobody continued."""
-    for arm in folder.glob("*/"):
-        with suppress(OSError):
-            if not (arm / ARM_DONE).is_file() and time.time() - arm.stat().st_mtime > FORGOTTEN:
-                shutil.rmtree(arm)
-
-
 def sweep(folder: Path) -> None:
     """Delete temporary files of processes that were killed in the middle of writing."""
-    for path in folder.rglob(".tmp-*"):
-        with suppress(OSError):
-            if time.time() - path.stat().st_mtime > FORGOTTEN:
-                path.unlink()
+    for place, _, files in os.walk(folder):
+        for name in files:
+            if name.startswith(".tmp-"):
+                path = Path(place) / name
+                with suppress(OSError):
+                    if time.time() - path.stat().st_mtime > FORGOTTEN:
+                        path.unlink()

@@ -12,7 +12,7 @@ from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import make_folder
 from napari_neuraldiffuser.core.base.progress import Events
 from napari_neuraldiffuser.core.base.recipe import Recipe, Source
-from napari_neuraldiffuser.core.engine.cache import folder_size, sweep, sweep_arms
+from napari_neuraldiffuser.core.engine.cache import folder_size, sweep
 from napari_neuraldiffuser.core.engine.warm import Warm
 from napari_neuraldiffuser.core.nsd import open_source
 from napari_neuraldiffuser.core.nsd.describe import describe, thumbnails
@@ -43,7 +43,8 @@ class Study:
         self.loaded: dict[tuple[str, str], Path] = {}
         for name in CACHED:
             sweep(self.cache / name)
-        sweep_arms(self.cache / "arms")
+        for arm in (self.cache / "arms").glob("*.npz"):  # as an earlier version kept them
+            arm.unlink(missing_ok=True)
 
     def call(self, name: str, args: dict[str, Any], events: Events) -> dict[str, Any]:
         """One call by its name.

@@ -6,6 +6,8 @@ from pathlib import Path
 from napari_neuraldiffuser.core.base.files import file_digest, fingerprint
 
 DEMO_FOLDER = Path(__file__).parents[2] / "demo_models"
+PARTS = ("vae", "unet", "scheduler", "text_encoder", "tokenizer", "image_encoder")
+"""Folders of a model folder."""
 DECISIVE = {".safetensors", ".json", ".bin", ".txt"}
 
 

@@ -22,11 +22,13 @@ def device_name(device: "torch.device") -> str:
 
 
 def machine(models: "Models") -> list[str | int]:
-    """Device, precision, threads and version of torch that the networks run with."""
+    """Device, precision, threads, version of torch and kernels that the networks run with."""
     import torch
 
+    from napari_neuraldiffuser.core.networks.kernels.backend import backend_info
+
     names = [device_name(models.device), str(models.device), str(models.dtype)]
-    return [*names, torch.get_num_threads(), torch.__version__]
+    return [*names, torch.get_num_threads(), torch.__version__, str(backend_info()["backend"])]
 
 
 def check_device(name: str) -> None:

@@ -17,11 +17,10 @@ import torch.nn.functional as F
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import read_json
 from napari_neuraldiffuser.core.base.registry import LAYERS
-from napari_neuraldiffuser.core.networks.digest import folder_digest, model_source
+from napari_neuraldiffuser.core.networks.digest import PARTS, folder_digest, model_source
 from napari_neuraldiffuser.core.networks.lean import lean
 from napari_neuraldiffuser.core.networks.parts import VAE, ImageEncoder, NoiseSchedule, TextEncoder, UNet
 
-PARTS = ("vae", "unet", "scheduler", "text_encoder", "tokenizer", "image_encoder")
 NORMALISATION = {
     # (mean, standard deviation) per RGB channel
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),

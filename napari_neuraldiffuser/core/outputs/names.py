@@ -265,8 +265,9 @@ class Derivatives:
 
 
 def names_of(places: Derivatives, targets: Iterable[str], stimulus_ids: Iterable[int], repeats: int) -> set[str]:
-    """Names of maps, their pictures, and images of a run with these targets, stimuli and repeats."""
-    names = {path.name for target in targets for path in (places.contribution(target), places.slices(target))}
+    """Names of embeddings, maps, their pictures, and images of a run with these targets, stimuli and repeats."""
+    names = {places.embeddings.name}
+    names |= {path.name for target in targets for path in (places.contribution(target), places.slices(target))}
     for stimulus in map(int, stimulus_ids):
         names |= {places.shown(stimulus, what).name for what in SHOWN}
         names |= {places.image(stimulus, k, arm).name for k in range(1, repeats + 1) for arm in ARMS}
@@ -274,7 +275,7 @@ def names_of(places: Derivatives, targets: Iterable[str], stimulus_ids: Iterable
 
 
 def remove_stale(places: Derivatives, kept: Collection[str]) -> list[Path]:
-    """Remove one subject's maps, their pictures and sidecars, and images that are not among the names `kept`.
+    """Remove embeddings, maps, their pictures, sidecars and images of a subject that are not among the names `kept`.
 
     They are of an earlier run and would pass for results of the last one, whose parameters their sidecars would have.
 
@@ -283,10 +284,10 @@ def remove_stale(places: Derivatives, kept: Collection[str]) -> list[Path]:
     list of Path
         What was removed.
     """
-    found = [path for kind in ("map", "slices", "image", "shown") for path, _ in places.find(kind)]
+    found = [path for kind in ("embeddings", "map", "slices", "image", "shown") for path, _ in places.find(kind)]
     stale = [path for path in found if path.name not in kept]
     for path in stale:
         path.unlink(missing_ok=True)
-        if KINDS["map"].entities(path.name):
+        if path.suffix != ".png":
             sidecar(path).unlink(missing_ok=True)
     return stale

@@ -156,7 +156,8 @@ class MapAge(Notice):
 
     def fits(self, started: Recipe) -> bool:
         """Whether what was computed for a recipe is what the session's recipe would give."""
-        return decoding_part(started) == decoding_part(self.session.recipe)
+        now = self.session.recipe
+        return decoding_part(started) == decoding_part(now) and started.settings.contribution == now.settings.contribution
 
     def take(self, started: Recipe, folder: str) -> None:
         """Maps of this recipe were written to a folder."""
@@ -166,7 +167,7 @@ class MapAge(Notice):
     def _judge(self, *_: Any) -> None:
         stale = self.made is not None and self.made[1] == self.session.output and not self.fits(self.made[0])
         what = differences(self.made[0], self.session.recipe) if stale else ""
-        self.show_text(f"Compute again: {what or 'the decoder'} changed since." if stale else "")
+        self.show_text(f"Compute again: {what or 'the decoder or attribution'} changed since." if stale else "")
 
 
 NIFTI = ".nii.gz"

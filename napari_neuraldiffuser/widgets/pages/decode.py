@@ -1,4 +1,4 @@
-"""The Decode panel: betas to embeddings by ridge regression, fitted once and kept."""
+"""The Decode panel: betas to embeddings, the decoder fitted once and kept."""
 
 from functools import partial
 from pathlib import Path
@@ -169,7 +169,7 @@ class DecodePanel(Panel):
         box = QtWidgets.QGroupBox("Networks that give the targets")
         QtWidgets.QVBoxLayout(box).addWidget(self.models)
         self.body.addWidget(box)
-        self.more = controls.Fold("Ridge regression", "Penalties, alignment and validation of the decoder")
+        self.more = controls.Fold("Decoder", "Kind, penalties, alignment and validation of the decoder")
         form = self.decoding.layout()
         # into one form, so that all rows are aligned
         for name, widget in self.features.controls.items():

@@ -6,12 +6,11 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QLineEdit, QWidget
 
 from napari_neuraldiffuser.core.base.files import located
+from napari_neuraldiffuser.core.networks.digest import PARTS
 from napari_neuraldiffuser.widgets.session.controls import Notice, button, form, side_by_side
 from napari_neuraldiffuser.widgets.session.path_field import RecentBox
 
 DEMO = "demo"
-PARTS = ("vae", "unet", "scheduler", "text_encoder", "tokenizer", "image_encoder")
-"""Folders of a model folder (`core.models.PARTS`, which torch comes with)."""
 
 
 def models_problem(models: str, guide: str) -> str:

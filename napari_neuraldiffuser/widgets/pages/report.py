@@ -125,8 +125,10 @@ class ReportPanel(Panel):
         stimuli = side_by_side(self.all, self.n_stimuli, wide=1)
         folder = side_by_side(self.folder, browse, wide=0)
         rows = form(None, ("Output folder", folder), ("Test stimuli", stimuli))
+        self.metrics = StageControls(self.session, "evaluation", ("metrics",), {"metrics": ""})
+        self.metrics.changed.connect(self.revalidate)
         scores = Fold("Scores", "Which scores are computed")
-        scores.addWidget(StageControls(self.session, "evaluation", ("metrics",), {"metrics": ""}))
+        scores.addWidget(self.metrics)
         add(self.body, QtWidgets.QLabel(ABOUT, wordWrap=True), rows, scores)
         self._build_results()
         self.run_button.setToolTip("Every stage that is not complete in the output folder already")
@@ -181,7 +183,8 @@ class ReportPanel(Panel):
             n = len(described["test_ids"])
             text = f"Data must have at least {LEAST} test stimuli, got {n}. Add sessions or mark more as test."
             problems.append(text)
-        return [*problems, *folder_problems(self.out_dir)]
+        wrong = self.metrics.problem(self.session.recipe.settings.evaluation)
+        return [*problems, *([wrong] if wrong else []), *folder_problems(self.out_dir)]
 
     def start(self) -> None:
         """Run the recipe with both arms on every chosen stimulus."""

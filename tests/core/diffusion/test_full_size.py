@@ -23,6 +23,7 @@ def test_one_guided_step_at_full_size(record_property):
     # a process of its own: a peak that an earlier test reached would be taken for this one's
     peak = float(in_a_process(f"from {__name__} import one_guided_step; print(one_guided_step())", cwd=ROOT))
     record_property("peak_memory_GiB", peak)
+    print(f"peak memory {peak:.1f} GiB")
     assert peak < 16
 
 

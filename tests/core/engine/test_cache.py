@@ -8,7 +8,7 @@ from napari_neuraldiffuser.core.base.files import write_json
 from napari_neuraldiffuser.core.engine import arms as study_arms
 from napari_neuraldiffuser.core.engine import calls as study
 from napari_neuraldiffuser.core.engine import decoder as study_decoder
-from napari_neuraldiffuser.core.engine.cache import ARM_DONE, keep_newest, keep_newest_folders, partial_runs
+from napari_neuraldiffuser.core.engine.cache import keep_newest, keep_newest_folders, partial_runs
 from napari_neuraldiffuser.core.engine.calls import Study
 from tests.support.study_cases import DIFFUSION, Log, call
 
@@ -25,16 +25,12 @@ def test_what_a_killed_process_left_is_swept_up(tmp_path):
     assert new.exists()
 
 
-def test_stopped_arms_that_nobody_continued_are_swept_up(tmp_path):
-    for name, done, old in (("stopped", False, True), ("under way", False, False), ("whole", True, True)):
-        folder = tmp_path / "arms" / name
-        folder.mkdir(parents=True)
-        if done:
-            (folder / ARM_DONE).touch()
-        if old:
-            os.utime(folder, (0, 0))
-    Study(tmp_path)
-    assert {p.name for p in (tmp_path / "arms").iterdir()} == {"under way", "whole"}
+def test_arms_of_an_earlier_version_and_stray_files_disturb_nothing(given, ready):
+    (ready.cache / "arms").mkdir()
+    (ready.cache / "arms" / "note.txt").touch()
+    (ready.cache / "arms" / "old.npz").touch()
+    assert call(Study(ready.cache), "reconstruct", given)["complete"]
+    assert [p.name for p in (ready.cache / "arms").iterdir() if p.is_file()] == ["note.txt"]
 
 
 def test_only_old_partial_runs_make_room(tmp_path, monkeypatch):
@@ -53,10 +49,11 @@ def test_only_old_partial_runs_make_room(tmp_path, monkeypatch):
 def test_damaged_files_of_the_cache_are_made_again(given, ready):
     wanted = call(ready, "reconstruct", given)["provenance"]["images"]
     kinds = ("betas", "targets", "decoders", "decoded", "arms")
-    damaged = [p for name in kinds for p in (ready.cache / name).rglob("*") if p.suffix in (".png", ".h5")]
-    assert {p.suffix for p in damaged} == {".png", ".h5"}
+    files = [(name, path) for name in kinds for path in (ready.cache / name).rglob("*.*")]
+    damaged = [path for name, path in files if path.suffix in (".png", ".h5") or name == "arms"]
+    assert {p.suffix for p in damaged} == {".png", ".h5", ".json"}
     for path in damaged:
-        path.write_bytes(path.read_bytes()[:1000])
+        path.write_bytes(path.read_bytes()[: 1000 if path.suffix != ".json" else 10])
     assert call(Study(ready.cache), "reconstruct", given)["provenance"]["images"] == wanted
 
 

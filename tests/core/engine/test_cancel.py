@@ -50,8 +50,11 @@ def test_cancelled_in_the_second_batch_keeps_the_first(given, ready):
     recipe = given.with_stage("diffusion", DIFFUSION.but(batch_size=2))
     with pytest.raises(Cancelled) as stop:
         call(ready, "reconstruct", recipe, Log(lambda name, p: name == "step" and p["done"] == N_STEPS + 1))
-    kept, whole = images_of(stop.value.result), images_of(call(ready, "reconstruct", recipe))
+    log = Log()
+    kept, whole = images_of(stop.value.result), images_of(call(ready, "reconstruct", recipe, log))
     first, second = given.stimulus_ids
+    continued = [step["stimulus_ids"] for step in log.of("step") if step["arm"] == "guided"]
+    assert continued == [[second]] * N_STEPS, "the first batch is not computed again"
     np.testing.assert_array_equal(kept["guided", first, 1], whole["guided", first, 1])
     assert not np.array_equal(kept["guided", second, 1], whole["guided", second, 1])
     losses = stop.value.result["provenance"]["arms"]["guided"]["losses"]

@@ -14,6 +14,7 @@ from napari_neuraldiffuser.core.engine.calls import Study
 from napari_neuraldiffuser.core.engine.runs import pixels_digest
 from napari_neuraldiffuser.core.networks import embeddings
 from napari_neuraldiffuser.core.networks import models as model_folder
+from napari_neuraldiffuser.core.networks.kernels import backend
 from tests.support.study_cases import DIFFUSION, GUIDANCE, N_STEPS, Log, call, guided_more, images_of
 
 
@@ -148,6 +149,16 @@ def test_scores_of_one_stimulus_leave_out_what_compares_stimuli(given, ready):
     assert not any(name.startswith("twoway") for name in one[0])
     assert {"twoway_edges", "twoway_demo", "pixcorr", "ssim", "edges"} <= set(two[0])
     assert {"stim", "rep", "arm", "pixcorr", "ssim", "edges"} <= set(one[0])
+
+
+def test_arms_of_other_kernels_are_computed_again(given, ready):
+    one_arm, log = given.but(arms=("unguided",)), Log()
+    call(ready, "reconstruct", one_arm)
+    if backend.extension() is None:
+        pytest.skip(f"no compiled kernels: {backend.why_not()}")
+    with backend.reference_only():
+        call(ready, "reconstruct", one_arm, log)
+    assert [arm["cached"] for arm in log.of("arm")] == [False]
 
 
 def test_arms_of_another_machine_are_computed_again(given, ready, monkeypatch):

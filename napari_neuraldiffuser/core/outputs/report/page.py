@@ -15,7 +15,7 @@ from napari_neuraldiffuser.core.outputs.report.parts import data_uri, heat_table
 TEMPLATES = Path(__file__).parent / "templates"
 SHARE_TEXT = {
     "product-measure": "Share of the explained variance (R², against the training mean) of each target that each "
-    "region's voxels carried, by the product measure of the exact additive split of the ridge prediction. The rows of "
+    "region's voxels carried, by the product measure of the exact additive split of the linear prediction. The rows of "
     "one family sum to the R² of the target.",
     "prediction-share": "Share of each decoded target that each region's voxels added; one family sums to 1.",
 }

@@ -78,7 +78,7 @@ def test_the_plot_is_as_wide_as_the_panel_and_never_larger_than_it_is(ready, qtb
         (lambda s: s.change_stage("betas", BetasParams(zscore=False)), "the preparation of the betas changed"),
         (lambda s: s.change(models="/other"), "the models changed"),
         (lambda s: s.change_stage("features", FeatureParams(feature_normalisation="clip")), "the features changed"),
-        (lambda s: s.change_stage("decoding", DecodingParams(seed=1)), "the ridge regression changed"),
+        (lambda s: s.change_stage("decoding", DecodingParams(seed=1)), "the decoder's parameters changed"),
         (lambda s: s.choose(Source("/nsd", "subj02")), "the data changed"),
     ],
 )
