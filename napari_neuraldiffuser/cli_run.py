@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from napari_neuraldiffuser.cli_options import STAGES, add_params, given, settings_from
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.core.outputs.names import bids_label, nsd_name
+from napari_neuraldiffuser.core.base.names import bids_label, nsd_name
 from napari_neuraldiffuser.core.params import PRESETS, Settings, WorkflowParams, preset
 
 OWN_FILES = {

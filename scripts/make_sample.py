@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 from napari_neuraldiffuser.core.base.files import read_json, write_json
+from napari_neuraldiffuser.core.base.names import Derivatives
 from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.base.registry import TARGETS
 from napari_neuraldiffuser.core.diffusion.pipeline import decode_start
@@ -21,7 +22,6 @@ from napari_neuraldiffuser.core.networks import models
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.nsd import Subject
 from napari_neuraldiffuser.core.outputs.anatomy import write_anatomy, write_shown
-from napari_neuraldiffuser.core.outputs.names import Derivatives
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "napari_neuraldiffuser" / "sample_result"

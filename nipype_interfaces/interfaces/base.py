@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from napari_neuraldiffuser import __version__
+from napari_neuraldiffuser.core.base.names import Derivatives
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import ALGORITHM_VERSION, Source
 from napari_neuraldiffuser.core.nsd import BrainSource, open_source
-from napari_neuraldiffuser.core.outputs.names import Derivatives
 from napari_neuraldiffuser.core.params import BetasParams
 from nipype.external.due import BibTeX
 from nipype.interfaces.base import BaseInterfaceInputSpec, Directory, SimpleInterface, isdefined, traits

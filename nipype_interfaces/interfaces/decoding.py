@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from napari_neuraldiffuser.core import decoding, nsd
+from napari_neuraldiffuser.core.base.names import Derivatives
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.job.inputs import first_test
-from napari_neuraldiffuser.core.outputs.names import Derivatives
 from napari_neuraldiffuser.core.params import TARGETS, DecodingParams, FeatureParams
 from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, traits
 

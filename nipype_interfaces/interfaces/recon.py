@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from napari_neuraldiffuser.core.base.files import make_folder
+from napari_neuraldiffuser.core.base.names import Derivatives, entity
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.job.resume import Records
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
-from napari_neuraldiffuser.core.outputs.names import Derivatives, entity
 from napari_neuraldiffuser.core.params import DecodingParams, DiffusionParams, GuidanceParams, Settings
 from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, traits
 

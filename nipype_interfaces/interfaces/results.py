@@ -5,10 +5,10 @@ from typing import Any
 
 from napari_neuraldiffuser.core import nsd, params
 from napari_neuraldiffuser.core.base.files import make_folder
+from napari_neuraldiffuser.core.base.names import Derivatives
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.job.resume import Records
 from napari_neuraldiffuser.core.outputs.group.write import write_group
-from napari_neuraldiffuser.core.outputs.names import Derivatives
 from nipype.interfaces.base import Directory, File, InputMultiObject, TraitedSpec, isdefined, traits
 
 from nipype_interfaces.interfaces import base

@@ -7,9 +7,9 @@ from typing import Any
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import atomic_path
+from napari_neuraldiffuser.core.base.names import remove_stale
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.job.spec import Job
-from napari_neuraldiffuser.core.outputs.names import remove_stale
 from napari_neuraldiffuser.core.outputs.sidecars import Facts, write_sidecars
 from napari_neuraldiffuser.core.params import settings_from_dict
 from nipype.interfaces.base import Directory, InputMultiObject, SimpleInterface, TraitedSpec, isdefined, traits

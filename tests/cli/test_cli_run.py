@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from napari_neuraldiffuser import cli, cli_run
+from napari_neuraldiffuser.core.base.names import Derivatives
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.job.spec import Job
-from napari_neuraldiffuser.core.outputs.names import Derivatives
 from napari_neuraldiffuser.core.params import PRESETS, BetasParams, Settings, WorkflowParams, preset
 from nipype_interfaces.running import front
 from tests.support.workflows.small_workflows import fails, node, ok, workflow

@@ -10,12 +10,12 @@ import pandas as pd
 from skimage import io
 
 from napari_neuraldiffuser.core.base.files import make_folder, write_json
+from napari_neuraldiffuser.core.base.names import Derivatives
 from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.job.images import write_failed
 from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.outputs.anatomy import write_regions, write_shown
 from napari_neuraldiffuser.core.outputs.description import write_description
-from napari_neuraldiffuser.core.outputs.names import Derivatives
 
 METRICS = ("pixcorr", "ssim")
 STIMULI = (13, 34, 70000)

@@ -11,7 +11,7 @@ import pandas as pd
 from napari_neuraldiffuser.core.base.contracts import RegionFamily, Responses
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import atomic_path
-from napari_neuraldiffuser.core.outputs.names import KINDS
+from napari_neuraldiffuser.core.base.names import KINDS
 from napari_neuraldiffuser.core.params import ContributionParams
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from napari_neuraldiffuser.core.base.files import json_object, make_folder, write_json
+from napari_neuraldiffuser.core.base.names import Derivatives
 from napari_neuraldiffuser.core.base.progress import Events
 from napari_neuraldiffuser.core.base.recipe import Recipe, guidance_of
 from napari_neuraldiffuser.core.diffusion.pipeline import Reconstruction, StepEvent, to_images
@@ -20,7 +21,6 @@ from napari_neuraldiffuser.core.job.resume import Records
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.networks.machine import machine
 from napari_neuraldiffuser.core.networks.models import Models
-from napari_neuraldiffuser.core.outputs.names import Derivatives
 
 KEPT_ARMS = 200
 """Arms that stay in the cache: a few megabytes each."""

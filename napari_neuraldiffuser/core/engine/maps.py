@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_neuraldiffuser.core.base.files import file_versions, read_json, write_json
+from napari_neuraldiffuser.core.base.names import Derivatives
 from napari_neuraldiffuser.core.base.progress import Events
 from napari_neuraldiffuser.core.base.recipe import Recipe
 from napari_neuraldiffuser.core.engine.cache import keep_newest_folders
@@ -12,7 +13,6 @@ from napari_neuraldiffuser.core.job import stages
 from napari_neuraldiffuser.core.job.run import run_subject
 from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.outputs.anatomy import write_anatomy
-from napari_neuraldiffuser.core.outputs.names import Derivatives
 
 DONE = "contribution.json"
 """Written last: maps without it are incomplete."""

@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_info
 from napari_neuraldiffuser.core import evaluation
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import fingerprint, make_folder, write_json
+from napari_neuraldiffuser.core.base.names import Derivatives
 from napari_neuraldiffuser.core.base.progress import Cancelled, Events
 from napari_neuraldiffuser.core.base.recipe import Recipe, guidance_of
 from napari_neuraldiffuser.core.diffusion.pipeline import check_fit, decode_start
@@ -26,7 +27,6 @@ from napari_neuraldiffuser.core.networks.kernels.ops import backend_info
 from napari_neuraldiffuser.core.networks.machine import device_name
 from napari_neuraldiffuser.core.outputs.anatomy import write_shown
 from napari_neuraldiffuser.core.outputs.description import versions
-from napari_neuraldiffuser.core.outputs.names import Derivatives
 
 PROVENANCE = "provenance.json"
 KEPT_PARTIAL = 20

@@ -11,9 +11,9 @@ import pandas as pd
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import IMAGE_SUFFIXES
+from napari_neuraldiffuser.core.base.names import SHOWN, entity
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.evaluation.scores import Encoder, Scores, evaluate, scores_table, summarise
-from napari_neuraldiffuser.core.outputs.names import SHOWN, entity
 from napari_neuraldiffuser.core.params import EvaluationParams
 
 Arms = dict[str, dict[Path, dict[int, Path]]]  # arm -> seen image -> repeat -> reconstruction

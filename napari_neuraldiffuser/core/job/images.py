@@ -11,6 +11,7 @@ from skimage.io import imread, imsave
 
 from napari_neuraldiffuser.core.base.contracts import StimulusIds
 from napari_neuraldiffuser.core.base.files import atomic_path, read_json, write_json
+from napari_neuraldiffuser.core.base.names import Derivatives
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import ARMS, guidance_of
 from napari_neuraldiffuser.core.diffusion.pipeline import (
@@ -25,7 +26,6 @@ from napari_neuraldiffuser.core.job.resume import Records
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.networks.models import Models
 from napari_neuraldiffuser.core.outputs.description import generated_by, model_name
-from napari_neuraldiffuser.core.outputs.names import Derivatives
 from napari_neuraldiffuser.core.params import Settings
 
 Listener = Callable[[StepEvent], None]

@@ -13,6 +13,7 @@ import pandas as pd
 from napari_neuraldiffuser.core import decoding, nsd
 from napari_neuraldiffuser.core.base.contracts import StimulusIds
 from napari_neuraldiffuser.core.base.files import atomic_path, read_json
+from napari_neuraldiffuser.core.base.names import Derivatives, entity
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.diffusion.pipeline import decode_start
@@ -23,7 +24,6 @@ from napari_neuraldiffuser.core.networks.kernels.ops import backend_info
 from napari_neuraldiffuser.core.networks.models import Models
 from napari_neuraldiffuser.core.outputs.anatomy import write_anatomy, write_shown
 from napari_neuraldiffuser.core.outputs.description import versions
-from napari_neuraldiffuser.core.outputs.names import Derivatives, entity
 from napari_neuraldiffuser.core.outputs.report.page import ReportData, write_report
 from napari_neuraldiffuser.core.outputs.report.slices import contribution_slices
 from napari_neuraldiffuser.core.params import Settings

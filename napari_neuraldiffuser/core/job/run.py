@@ -7,6 +7,7 @@ import numpy as np
 
 from napari_neuraldiffuser.core import nsd
 from napari_neuraldiffuser.core.base.files import make_folder
+from napari_neuraldiffuser.core.base.names import Derivatives, names_of, remove_stale
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.registry import TARGETS
 from napari_neuraldiffuser.core.job import stages
@@ -19,7 +20,6 @@ from napari_neuraldiffuser.core.job.scores import score_arms
 from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.networks import models as model_folder
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
-from napari_neuraldiffuser.core.outputs.names import Derivatives, names_of, remove_stale
 from napari_neuraldiffuser.core.outputs.sidecars import Facts, write_sidecars
 
 __all__ = ["Job", "JobResult", "run_subject"]

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from napari_neuraldiffuser.core import attribution, decoding, nsd
 from napari_neuraldiffuser.core.base.contracts import SeenImages, StimulusIds
+from napari_neuraldiffuser.core.base.names import Derivatives
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.networks import embeddings
 from napari_neuraldiffuser.core.networks.models import Models
-from napari_neuraldiffuser.core.outputs.names import Derivatives
 from napari_neuraldiffuser.core.params import ContributionParams, DecodingParams, FeatureParams
 
 

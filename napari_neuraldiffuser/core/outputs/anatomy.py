@@ -11,7 +11,7 @@ import numpy as np
 from napari_neuraldiffuser.core.base.contracts import StimulusIds
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import atomic_path, write_json
-from napari_neuraldiffuser.core.outputs.names import Derivatives, sidecar, stem
+from napari_neuraldiffuser.core.base.names import Derivatives, sidecar, stem
 
 if TYPE_CHECKING:
     from nibabel.spatialimages import SpatialImage

@@ -8,7 +8,7 @@ from typing import Any
 
 import napari_neuraldiffuser
 from napari_neuraldiffuser.core.base.files import json_object, make_folder, write_json
-from napari_neuraldiffuser.core.outputs.names import KINDS
+from napari_neuraldiffuser.core.base.names import KINDS
 
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "scipy", "nibabel", "nilearn", "h5py", "scikit-image")
 

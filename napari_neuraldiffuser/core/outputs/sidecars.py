@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from napari_neuraldiffuser.core.base.files import json_object, write_json
+from napari_neuraldiffuser.core.base.names import KINDS, Derivatives, plain, sidecar
 from napari_neuraldiffuser.core.outputs.columns import ONE, columns, first_line, row_of
 from napari_neuraldiffuser.core.outputs.description import generated_by, model_name, write_description
-from napari_neuraldiffuser.core.outputs.names import KINDS, Derivatives, plain, sidecar
 from napari_neuraldiffuser.core.outputs.raw import Raw, RunOf, raw_sources
 
 Content = dict[str, Any]

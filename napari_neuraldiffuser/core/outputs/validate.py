@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from napari_neuraldiffuser.core.base.files import json_object
-from napari_neuraldiffuser.core.outputs.names import KINDS, kind_of, sidecar_of
+from napari_neuraldiffuser.core.base.names import KINDS, kind_of, sidecar_of
 
 IGNORED = ("work", "nsd")
 """Folders of OUT_DIR that are no results: caches of the engine, and the demo's simulated raw data."""

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.names import KINDS
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.base.registry import SPACES, TARGETS
-from napari_neuraldiffuser.core.outputs.names import KINDS
 from napari_neuraldiffuser.widgets.files import layers
 from napari_neuraldiffuser.widgets.files.layer_info import LayerData, about, nsd_source
 from napari_neuraldiffuser.widgets.files.outputs import SubjectOutputs, find_outputs, region_names, subject_folders

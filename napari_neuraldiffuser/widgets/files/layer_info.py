@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_neuraldiffuser.core.base.names import KINDS
 from napari_neuraldiffuser.core.base.recipe import Source
-from napari_neuraldiffuser.core.outputs.names import KINDS
 from napari_neuraldiffuser.widgets.session.state import KEY
 
 if TYPE_CHECKING:

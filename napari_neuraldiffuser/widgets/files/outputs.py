@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.core.outputs.names import KINDS, sidecar, stem
+from napari_neuraldiffuser.core.base.names import KINDS, sidecar, stem
 
 
 class OutputFolderError(UserError):

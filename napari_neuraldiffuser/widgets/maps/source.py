@@ -157,7 +157,9 @@ class MapAge(Notice):
     def fits(self, started: Recipe) -> bool:
         """Whether what was computed for a recipe is what the session's recipe would give."""
         now = self.session.recipe
-        return decoding_part(started) == decoding_part(now) and started.settings.contribution == now.settings.contribution
+        return (
+            decoding_part(started) == decoding_part(now) and started.settings.contribution == now.settings.contribution
+        )
 
     def take(self, started: Recipe, folder: str) -> None:
         """Maps of this recipe were written to a folder."""

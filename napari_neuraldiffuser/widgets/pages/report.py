@@ -11,9 +11,9 @@ from qtpy import QtWidgets
 from qtpy.QtCore import Qt, QUrl
 from qtpy.QtGui import QDesktopServices
 
+from napari_neuraldiffuser.core.base.names import KINDS
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import ARMS
-from napari_neuraldiffuser.core.outputs.names import KINDS
 from napari_neuraldiffuser.widgets.files.layer_info import LayerData
 from napari_neuraldiffuser.widgets.session.controls import Fold, Notice, StageControls, add, button, form, side_by_side
 from napari_neuraldiffuser.widgets.session.panel import Panel

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from napari_neuraldiffuser.core.base.names import Derivatives
 from napari_neuraldiffuser.core.evaluation.folders import evaluate_folders
 from napari_neuraldiffuser.core.nsd import NSDError, Rois
 from napari_neuraldiffuser.core.outputs.anatomy import write_anatomy, write_shown
-from napari_neuraldiffuser.core.outputs.names import Derivatives
 
 AFFINE = np.diag([-1.8, 1.8, 1.8, 1])
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from napari_neuraldiffuser.core.base import names
+from napari_neuraldiffuser.core.base.names import SHOWN, Derivatives
 from napari_neuraldiffuser.core.base.recipe import ARMS
-from napari_neuraldiffuser.core.outputs import names
 from napari_neuraldiffuser.core.outputs import validate as bids
 from napari_neuraldiffuser.core.outputs.group import write as group
-from napari_neuraldiffuser.core.outputs.names import SHOWN, Derivatives
 from napari_neuraldiffuser.core.outputs.sidecars import Facts, write_sidecars
 from tests.support.output_tree import change, job_of, write_raw, write_subject
 

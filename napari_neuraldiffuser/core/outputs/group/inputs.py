@@ -10,7 +10,7 @@ import pandas as pd
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import json_object
-from napari_neuraldiffuser.core.outputs.names import Derivatives, sidecar
+from napari_neuraldiffuser.core.base.names import Derivatives, sidecar
 
 NOT_SAID = "not said"
 MODEL = "model.digest"

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from napari_neuraldiffuser.core.base.files import atomic_path, make_folder, write_json
+from napari_neuraldiffuser.core.base.names import KINDS, sidecar
 from napari_neuraldiffuser.core.base.progress import Progress, silent
 from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.outputs.columns import columns
@@ -22,7 +23,6 @@ from napari_neuraldiffuser.core.outputs.group.inputs import (
     read_subjects,
 )
 from napari_neuraldiffuser.core.outputs.group.page import GroupData, write_page
-from napari_neuraldiffuser.core.outputs.names import KINDS, sidecar
 
 __all__ = ["GroupError", "GroupResult", "write_group"]
 

@@ -3,8 +3,8 @@
 import pytest
 
 from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.names import KINDS, SHOWN, bids_label, kind_of, names_of, nsd_name, remove_stale
 from napari_neuraldiffuser.core.base.recipe import ARMS
-from napari_neuraldiffuser.core.outputs.names import KINDS, SHOWN, bids_label, kind_of, names_of, nsd_name, remove_stale
 from napari_neuraldiffuser.core.outputs.sidecars import Facts, write_sidecars
 from tests.support.output_tree import STIMULI, TARGETS, job_of, write_raw, write_subject
 
