@@ -4,7 +4,6 @@ import pytest
 from qtpy.QtWidgets import QFileDialog
 
 from napari_neuraldiffuser.core.params import DecodingParams, FeatureParams
-from napari_neuraldiffuser.widgets.pages.models_form import PARTS
 from napari_neuraldiffuser.widgets.session.controls import brief
 from tests.support.window.decode_answers import model_folder
 
@@ -88,19 +87,6 @@ def test_a_folder_that_lacks_parts_names_them(ready, tmp_path):
     ready.models.models.setEditText(str(model_folder(tmp_path / "sd", "unet", "vae")))
     ready.models._taken()
     assert "must have vae, unet" in ready.hint.text()
-
-
-def test_the_parts_are_those_that_core_opens():
-    import ast
-    from pathlib import Path
-
-    import napari_neuraldiffuser
-
-    tree = ast.parse(
-        (Path(napari_neuraldiffuser.__file__).parent / "core/networks/models.py").read_text(encoding="utf-8")
-    )
-    named = {node.targets[0].id: node.value for node in tree.body if isinstance(node, ast.Assign)}
-    assert ast.literal_eval(named["PARTS"]) == PARTS
 
 
 def test_params_go_both_ways(ready):
