@@ -5,96 +5,28 @@ words, `contents` into numbers. Numpy only.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
 from napari_neuraldiffuser.core.nsd.simulation.scenes.backgrounds import BACKGROUNDS
 from napari_neuraldiffuser.core.nsd.simulation.scenes.captions import (
+    BACKGROUND_KINDS,
     BRIGHTNESS,
+    Lighting,
+    Scene,
     captions,
     place_words,
     scene_vocabulary,
     size_word,
 )
-from napari_neuraldiffuser.core.nsd.simulation.scenes.shapes import COLOURS, SHAPES, paint
+from napari_neuraldiffuser.core.nsd.simulation.scenes.shapes import COLOUR_NAMES, OBJECT_KINDS, SceneObject, paint
 
 __all__ = [
     "BACKGROUND_KINDS", "COLOUR_NAMES", "OBJECT_KINDS", "Lighting", "Scene", "SceneObject", "captions", "contents",
     "draw_scene", "place_words", "render", "scene_vocabulary", "size_word",
 ]  # fmt: skip
 
-BACKGROUND_KINDS = tuple(BACKGROUNDS)
-OBJECT_KINDS = tuple(SHAPES)
-COLOUR_NAMES = tuple(COLOURS)
 _LOCALISER = {"face": "face", "house": "house", "figure": "body", "sign": "word"}
-
-
-@dataclass(frozen=True)
-class SceneObject:
-    """One object; ``x``, ``y`` (centre, from the top left) and ``size`` (half extent) in image sides."""
-
-    kind: str
-    colour: str
-    x: float
-    y: float
-    size: float
-    variant: int = 0
-
-    def __post_init__(self) -> None:
-        _check("kind", self.kind, OBJECT_KINDS)
-        _check("colour", self.colour, COLOUR_NAMES)
-        if not self.size > 0:
-            raise ValueError(f"size must be above 0, got {self.size}. It is half the extent, e.g. 0.2.")
-
-
-@dataclass(frozen=True)
-class Lighting:
-    """Where the light comes from and how much of it there is."""
-
-    direction: str = "left"
-    brightness: str = "bright"
-
-    def __post_init__(self) -> None:
-        _check("direction", self.direction, ("left", "right"))
-        _check("brightness", self.brightness, tuple(BRIGHTNESS))
-
-    @property
-    def side(self) -> float:
-        """-1.0 for light from the left, 1.0 from the right."""
-        return -1.0 if self.direction == "left" else 1.0
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A background, its light and one to three objects, the main one first."""
-
-    background: str
-    lighting: Lighting
-    objects: tuple[SceneObject, ...]
-    texture_seed: int = 0
-    horizon: float = 0.45
-
-    def __post_init__(self) -> None:
-        _check("background", self.background, BACKGROUND_KINDS)
-        if not self.objects:
-            raise ValueError("objects must be one or more SceneObject, got none. Add the main object.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings, lists and dicts, ready for JSON."""
-        return {**asdict(self), "objects": [asdict(item) for item in self.objects]}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "Scene":
-        """Inverse of `to_dict`."""
-        objects = tuple(SceneObject(**item) for item in data["objects"])
-        return cls(**{**data, "lighting": Lighting(**data["lighting"]), "objects": objects})
-
-
-def _check(name: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}.")
 
 
 def draw_scene(rng: np.random.Generator) -> Scene:

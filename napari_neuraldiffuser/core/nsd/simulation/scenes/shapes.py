@@ -4,13 +4,11 @@ Local coordinates: ``u`` to the right and ``v`` downward, the object spanning ab
 layers ``(distance, rgb)``, painted in order; a distance is negative inside.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import reduce
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from napari_neuraldiffuser.core.nsd.simulation.scenes.draw import SceneObject
 
 Point = tuple[float, float]
 Layers = list[tuple[np.ndarray, np.ndarray]]
@@ -161,7 +159,35 @@ def _shade(kind: str, u: np.ndarray, v: np.ndarray, side: float) -> np.ndarray:
     return 0.5 + 0.65 * np.clip(lambert, 0, 1)
 
 
-def paint(canvas: np.ndarray, item: "SceneObject", side: float) -> None:
+OBJECT_KINDS = tuple(SHAPES)
+COLOUR_NAMES = tuple(COLOURS)
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """One object; ``x``, ``y`` (centre, from the top left) and ``size`` (half extent) in image sides."""
+
+    kind: str
+    colour: str
+    x: float
+    y: float
+    size: float
+    variant: int = 0
+
+    def __post_init__(self) -> None:
+        check("kind", self.kind, OBJECT_KINDS)
+        check("colour", self.colour, COLOUR_NAMES)
+        if not self.size > 0:
+            raise ValueError(f"size must be above 0, got {self.size}. It is half the extent, e.g. 0.2.")
+
+
+def check(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Raise ValueError for a value that is not allowed."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}.")
+
+
+def paint(canvas: np.ndarray, item: SceneObject, side: float) -> None:
     """Paint one object and its soft shadow into ``canvas``, in place.
 
     Parameters
