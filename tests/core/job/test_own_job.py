@@ -134,7 +134,7 @@ def test_without_label_volumes_the_table_says_mask_and_anatomy_may_lack(source, 
 
 def digest(job: Job) -> str:
     """What the records of every stage start from."""
-    return prepare(job, lambda *told: None).inputs
+    return prepare(job, lambda *told: None).origin
 
 
 def test_stage_records_tell_selections_apart(subject, model_dir, tmp_path):
