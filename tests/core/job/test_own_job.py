@@ -138,7 +138,7 @@ def digest(job: Job) -> str:
 
 
 def test_stage_records_tell_selections_apart(subject, model_dir, tmp_path):
-    """Another expression, other sessions, and a mask that was drawn again under its old name."""
+    """Another expression or preparation, and a mask that was drawn again under its old name; equal betas are equal."""
     mask, where = tmp_path / "drawn.nii", np.argwhere(subject.rois("nsdgeneral").labels > 0)
 
     def of(**betas):
@@ -151,9 +151,9 @@ def test_stage_records_tell_selections_apart(subject, model_dir, tmp_path):
         nib.save(nib.Nifti1Image(labels, subject.affine), mask)
         return of(roi=str(mask))
 
-    found = [of(), of(roi="nsdgeneral - FFA"), of(sessions="1"), draw(where[:50]), draw(where[1:51])]
+    found = [of(), of(roi="nsdgeneral - FFA"), of(zscore=False), draw(where[:50]), draw(where[1:51])]
     assert len(set(found)) == len(found)
-    assert of() == found[0] and draw(where[:50]) == found[3]
+    assert of() == of(sessions="1") == found[0] and draw(where[:50]) == found[3]
 
 
 def test_stage_records_of_own_scans_follow_the_split_and_what_was_seen(source, model_dir, tmp_path):
