@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from napari_neuraldiffuser.core.networks.kernels import backend, extension_file
+from napari_neuraldiffuser.core.networks.kernels import extension_file
 from napari_neuraldiffuser.core.networks.kernels.backend import (
     BackendError,
     KernelWarning,
@@ -38,14 +38,7 @@ BUILT = {
 }
 
 
-@pytest.fixture(autouse=True)
-def process(monkeypatch, tmp_path):
-    """As in a new process, with an empty package folder and no variables."""
-    monkeypatch.setattr(backend, "_process", backend._Process())
-    monkeypatch.setattr(extension_file, "PACKAGE", tmp_path)
-    monkeypatch.delenv("NEURALDIFFUSER_KERNELS", raising=False)
-    monkeypatch.delenv("NEURALDIFFUSER_EXTENSION", raising=False)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("process")
 
 
 @pytest.fixture

@@ -7,21 +7,13 @@ from importlib.machinery import EXTENSION_SUFFIXES
 import pytest
 import torch
 
-from napari_neuraldiffuser.core.networks.kernels import backend, extension_file
 from napari_neuraldiffuser.core.networks.kernels.backend import KernelWarning, extension, why_not
 from napari_neuraldiffuser.core.networks.kernels.extension_file import covers
 
 FILE = f"_kernels{EXTENSION_SUFFIXES[0]}"
 
 
-@pytest.fixture(autouse=True)
-def process(monkeypatch, tmp_path):
-    """As in a new process, with an empty package folder and no variables."""
-    monkeypatch.setattr(backend, "_process", backend._Process())
-    monkeypatch.setattr(extension_file, "PACKAGE", tmp_path)
-    monkeypatch.delenv("NEURALDIFFUSER_KERNELS", raising=False)
-    monkeypatch.delenv("NEURALDIFFUSER_EXTENSION", raising=False)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("process")
 
 
 def test_what_is_not_an_extension_is_refused_with_a_sentence(process):
