@@ -10,13 +10,13 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from napari_neuraldiffuser.core.base.pictures import picture_size
 from napari_neuraldiffuser.core.networks.digest import model_source
 from napari_neuraldiffuser.core.nsd.describe import trials_used
 from napari_neuraldiffuser.core.params import BetasParams, DecodingParams
 from nipype.interfaces.base import BaseInterfaceInputSpec
 from nipype.pipeline import engine as pe
 from nipype.utils.ram_estimator import RamEstimator
-from PIL import Image
 
 from nipype_interfaces.interfaces.base import subject_of
 from nipype_interfaces.spec import params_of
@@ -170,8 +170,7 @@ def _networks(inputs: BaseInterfaceInputSpec) -> float:
 
 def _images(inputs: BaseInterfaceInputSpec) -> float:
     """Scores and pages hold the networks, and all images with one more copy of each arm in its turn."""
-    with Image.open(inputs.images[0]) as first:
-        width, height = first.size
+    width, height = picture_size(inputs.images[0])
     return _networks(inputs) + 1.5 * len(inputs.images) * width * height * 3
 
 

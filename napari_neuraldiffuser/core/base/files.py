@@ -14,9 +14,6 @@ from napari_neuraldiffuser.core.base.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-"""Endings of the picture files that are read, in lower case."""
-
 
 class Place(property):
     """A path as an attribute of a class that has a method `place(pattern)`, declared by its pattern."""

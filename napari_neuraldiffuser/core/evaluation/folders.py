@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.core.base.files import IMAGE_SUFFIXES
 from napari_neuraldiffuser.core.base.names import SHOWN, entity
+from napari_neuraldiffuser.core.base.pictures import SUFFIXES, picture_files, read_picture
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.evaluation.scores import Encoder, Scores, evaluate, scores_table, summarise
 from napari_neuraldiffuser.core.params import EvaluationParams
@@ -90,13 +90,9 @@ def evaluate_folders(
 
 
 def _image_files(folder: str | Path, name: str) -> list[Path]:
-    files = sorted(
-        p for p in Path(folder).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")
-    )
+    files = picture_files(folder)
     if not files:
-        raise ImageFolderError(
-            f"{name} must be a folder with images ({', '.join(sorted(IMAGE_SUFFIXES))}), got {folder}."
-        )
+        raise ImageFolderError(f"{name} must be a folder with images ({', '.join(sorted(SUFFIXES))}), got {folder}.")
     return files
 
 
@@ -181,20 +177,10 @@ def _load_repeats(files: dict[Path, dict[int, Path]], stimuli: list[Path]) -> np
 
 def _load(paths: list[Path]) -> np.ndarray:
     """uint8 (n, H, W, 3); all files must have one size."""
-    images = [_read(path) for path in paths]
+    images = [read_picture(path) for path in paths]
     for path, image in zip(paths, images, strict=True):
         if image.shape != images[0].shape:
             raise ImageFolderError(
                 f"{path} must have the size of {paths[0].name}, {images[0].shape[:2]}, got {image.shape[:2]}."
             )
     return np.stack(images)
-
-
-def _read(path: Path) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise ImageFolderError(f"{path} must be a readable image, got: {error}. Replace or remove it.") from error

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from skimage.io import imread, imsave
+from skimage.io import imsave
 
 from napari_neuraldiffuser.core.base.contracts import StimulusIds
 from napari_neuraldiffuser.core.base.files import atomic_path, read_json, write_json
 from napari_neuraldiffuser.core.base.names import Derivatives
+from napari_neuraldiffuser.core.base.pictures import read_picture
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import ARMS, guidance_of
 from napari_neuraldiffuser.core.diffusion.pipeline import (
@@ -114,7 +115,7 @@ class ImagePart:
     def read(self) -> Reconstruction:
         """The images and losses that `make` wrote."""
         repeats, rows = self.job.settings.diffusion.repeats, list(read_json(self.losses).values())
-        images = np.stack([imread(path) for path in self.images])
+        images = np.stack([read_picture(path) for path in self.images])
         losses = np.array([row["losses"] for row in rows], np.float32).reshape(len(rows), repeats, -1)
         finite = np.array([row["finite"] for row in rows])
         return Reconstruction(images.reshape(-1, repeats, *images.shape[1:]), losses, finite, self.batch.stimulus_ids)
@@ -200,5 +201,5 @@ def write_png(path: Path, image: np.ndarray) -> None:
 def read_arm(places: Derivatives, stimulus_ids: StimulusIds, repeats: int, arm: str) -> np.ndarray:
     """One arm's images (n, repeats, H, W, 3) uint8 from disk."""
     return np.stack(
-        [np.stack([imread(places.image(int(s), r, arm)) for r in range(1, repeats + 1)]) for s in stimulus_ids]
+        [np.stack([read_picture(places.image(int(s), r, arm)) for r in range(1, repeats + 1)]) for s in stimulus_ids]
     )

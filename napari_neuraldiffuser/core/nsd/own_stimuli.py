@@ -9,22 +9,19 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from napari_neuraldiffuser.core.base.contracts import SeenImages, StimulusIds
-from napari_neuraldiffuser.core.base.files import IMAGE_SUFFIXES, file_digest
+from napari_neuraldiffuser.core.base.files import file_digest
+from napari_neuraldiffuser.core.base.pictures import picture_files, picture_size, read_picture
 from napari_neuraldiffuser.core.nsd.volumes import NSDError
 
 MAX_SIDE = 512
 """Larger images are reduced: the networks see at most this, and a thousand photographs would fill the memory."""
-
-EIGHT_BIT = {"1", "L", "P", "RGB", "CMYK", "YCbCr"}
-WITH_ALPHA = {"LA", "PA", "RGBA"}
-READ_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 class OwnStimuli(SeenImages):
     """Images by index of their label: `stimuli[ids]` is uint8 (n, side, side, 3), `stimuli[id]` one of them.
 
     All come out square and of one size: the centre square of each, reduced to the smallest of them (512 px at most).
-    Grey becomes RGB, transparent pixels are refused.
+    They are read as `base.pictures` says.
 
     Parameters
     ----------
@@ -122,17 +119,16 @@ class OwnStimuli(SeenImages):
                 "Choose the folder of the images that were shown."
             )
         index: dict[str, list[Path]] = {}
-        for path in sorted(folder.rglob("*")):
-            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
-                inside = path.relative_to(folder)
-                for name in (inside.as_posix(), inside.with_suffix("").as_posix()):
-                    index.setdefault(name, []).append(path)
+        for path in picture_files(folder):
+            inside = path.relative_to(folder)
+            for name in (inside.as_posix(), inside.with_suffix("").as_posix()):
+                index.setdefault(name, []).append(path)
         return index
 
     @cached_property
     def _sizes(self) -> list[tuple[int, int]]:
         """(width, height) of every label's image, from the headers."""
-        return [_size(path) for name in self.names for path in self._index.get(name, [])[:1]]
+        return [picture_size(path) for name in self.names for path in self._index.get(name, [])[:1]]
 
     @cached_property
     def _captions(self) -> dict[str, list[str]]:
@@ -163,40 +159,5 @@ def read_label_captions(path: str | Path) -> dict[str, list[str]]:
 
 
 def read_square(path: Path, side: int) -> np.ndarray:
-    """Centre square of an image file as uint8 (side, side, 3), turned as its EXIF says.
-
-    Raises
-    ------
-    NSDError
-        If it cannot be read, has more than 8 bits, or transparent pixels (what stood behind them is not known).
-    """
-    try:
-        with Image.open(path) as opened:
-            image = _opaque(ImageOps.exif_transpose(opened), path)
-    except NSDError:
-        raise
-    except READ_ERRORS as error:
-        raise _unreadable(path, error) from error
-    return np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS))
-
-
-def _opaque(image: Image.Image, path: Path) -> Image.Image:
-    if image.mode not in EIGHT_BIT | WITH_ALPHA:
-        raise NSDError(f"{path} must be an image of 8 bits per channel, got mode {image.mode}. Save it as 8-bit RGB.")
-    if image.mode in WITH_ALPHA or "transparency" in image.info:
-        image = image.convert("RGBA")
-        if np.asarray(image)[..., 3].min() < 255:
-            raise NSDError(f"{path} must be opaque, got transparent pixels. Save it on the background that was shown.")
-    return image.convert("RGB")
-
-
-def _size(path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except READ_ERRORS as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> NSDError:
-    return NSDError(f"{path} must be a readable image, got: {error}. Replace or remove it.")
+    """Centre square of a picture file as uint8 (side, side, 3); PictureError where `read_picture` refuses it."""
+    return np.asarray(ImageOps.fit(Image.fromarray(read_picture(path)), (side, side), Image.Resampling.LANCZOS))

@@ -7,11 +7,12 @@ import nibabel as nib
 import numpy as np
 from nibabel.affines import apply_affine
 
+from napari_neuraldiffuser.core.base.pictures import read_picture
 from napari_neuraldiffuser.core.nsd.rois import Rois
 from napari_neuraldiffuser.core.outputs.report.slices import POSITIVE
 from napari_neuraldiffuser.widgets.files.layer_info import LayerData, about, kind_of
 from napari_neuraldiffuser.widgets.files.outputs import SubjectOutputs
-from napari_neuraldiffuser.widgets.files.reader import AXIS_LABELS, ReadError, read_volume, volume_layer
+from napari_neuraldiffuser.widgets.files.reader import AXIS_LABELS, read_volume, volume_layer
 from napari_neuraldiffuser.widgets.files.view import AnatomicalView, finish
 from napari_neuraldiffuser.widgets.session.state import KEY
 
@@ -158,14 +159,3 @@ def picture_layers(outputs: SubjectOutputs, brain: list[LayerData]) -> list[Laye
     layers = [picture_layer(name, read_picture(path), corners[name]) for name, path in files.items()]
     # the titles last, as a picture above them would hide them
     return [*layers, titles_layer({name: corners[name] for name in files})]
-
-
-def read_picture(path: Path) -> np.ndarray:
-    """An image file as (H, W, 3) uint8; ReadError where it cannot be read."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            return np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ReadError(f"{path} must be a readable image, got: {error}. Reconstruct the stimulus again.") from error

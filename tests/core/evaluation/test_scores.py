@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from scipy.stats import pearsonr, sem
 
+from napari_neuraldiffuser.core.base.pictures import PictureError
 from napari_neuraldiffuser.core.evaluation import metrics
 from napari_neuraldiffuser.core.evaluation.folders import ImageFolderError, evaluate_folders
 from napari_neuraldiffuser.core.evaluation.metrics import MetricError
@@ -248,7 +249,7 @@ def test_unreadable_image_is_named(folders):
     recon, seen = folders
     save(recon, "10.png", scenes()[0])
     (recon / "11.png").write_bytes((recon / "10.png").read_bytes()[:60])
-    with pytest.raises(ImageFolderError, match=r"11\.png must be a readable image"):
+    with pytest.raises(PictureError, match=r"11\.png must be a whole picture"):
         evaluate_folders(recon, seen, None, SMALL)
 
 

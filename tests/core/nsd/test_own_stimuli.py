@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from napari_neuraldiffuser.core import nsd
+from napari_neuraldiffuser.core.base.pictures import PictureError
 
 NAMES = [f"picture_{k}" for k in range(6)]
 
@@ -54,20 +55,21 @@ def test_grey_palette_and_opaque_alpha_become_rgb(pictures):
     assert (images[2] == (1, 2, 3)).all()
 
 
-def test_images_that_are_refused(pictures):
+def test_images_are_read_by_the_rules_of_pictures(pictures):
+    """Turned as EXIF says, and refused by the sentence of `base.pictures`, naming the file."""
     stimuli, folder, names = pictures
-    clear = np.zeros((40, 40, 4), np.uint8)
-    clear[..., 3] = 254
-    Image.fromarray(clear, "RGBA").save(folder / f"{names[0]}.png")
-    with pytest.raises(nsd.NSDError, match="must be opaque.*Save it on the background that was shown"):
-        stimuli[0]
-    Image.fromarray(np.full((40, 40), 60000, np.uint16)).save(folder / f"{names[1]}.png")
-    with pytest.raises(nsd.NSDError, match="8 bits per channel.*Save it as 8-bit RGB"):
+    turned = np.zeros((40, 40, 3), np.uint8)
+    turned[:20] = 200  # the upper half is bright; a quarter turn would bring it to a side
+    tag = Image.Exif()
+    tag[0x0112] = 6
+    Image.fromarray(turned).transpose(Image.Transpose.ROTATE_90).save(folder / f"{names[0]}.png", exif=tag)
+    np.testing.assert_array_equal(stimuli[0], turned)
+    Image.new("RGBA", (40, 40), (0, 0, 0, 254)).save(folder / f"{names[1]}.png")
+    with pytest.raises(PictureError, match=f"{names[1]}.*must be opaque"):
         stimuli[1]
-    whole = (folder / f"{names[2]}.png").read_bytes()
-    (folder / f"{names[2]}.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(nsd.NSDError, match="must be a readable image.*Replace or remove it"):
-        stimuli[2]
+    (folder / f"{names[2]}.png").write_bytes(b"")
+    with pytest.raises(PictureError, match=f"{names[2]}.*empty file"):
+        nsd.OwnStimuli(str(folder), "", names)[2]
 
 
 def test_missing_and_double_images(pictures):

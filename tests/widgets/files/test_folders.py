@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from nibabel.affines import apply_affine
 
+from napari_neuraldiffuser.core.base.pictures import PictureError, read_picture
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.nsd import simulate
 from napari_neuraldiffuser.core.params import SimulationParams
 from napari_neuraldiffuser.widgets.files import folders
-from napari_neuraldiffuser.widgets.files.layers import PICTURES, TITLES, read_picture
+from napari_neuraldiffuser.widgets.files.layers import PICTURES, TITLES
 from napari_neuraldiffuser.widgets.files.outputs import OutputFolderError, find_outputs, region_names
-from napari_neuraldiffuser.widgets.files.reader import ReadError
 from napari_neuraldiffuser.widgets.samples import result_folder
 
 PLUGIN = "napari-neuraldiffuser"
@@ -214,7 +214,7 @@ def test_damaged_files_of_an_output_folder_are_named(output):
     found = find_outputs(output)["sub-01"]
     first = found.pictures[min(found.pictures)]["seen", 1]
     first.write_bytes(first.read_bytes()[:100])
-    with pytest.raises(ReadError, match="must be a readable image") as caught:
+    with pytest.raises(PictureError, match="must be a whole picture") as caught:
         folders.read_output(str(output))
     assert first.name in str(caught.value)
 

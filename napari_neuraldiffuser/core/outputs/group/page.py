@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from napari_neuraldiffuser.core.base.files import file_digest
+from napari_neuraldiffuser.core.base.pictures import PictureError, read_picture
 from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.evaluation.metric import label, main_figures
 from napari_neuraldiffuser.core.outputs.group.inputs import KIND, SubjectResult
@@ -253,9 +254,7 @@ def _spread_out(n: int) -> list[tuple[int, str]]:
 
 def _picture(path: Path) -> str:
     """An image as the page holds it; nothing where it cannot be read."""
-    from PIL import Image
-
     try:
-        return data_uri(np.asarray(Image.open(path).convert("RGB")))
-    except (OSError, ValueError, SyntaxError):  # PIL's words for a damaged PNG
+        return data_uri(read_picture(path))
+    except PictureError:
         return ""
