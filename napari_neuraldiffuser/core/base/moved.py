@@ -13,6 +13,9 @@ MOVED = {
     "core.errors": "core.base.errors",
     "core.files": "core.base.files",
     "core.model_digest": "core.networks.digest",
+    "core.nsd.design": "core.nsd.reading.design",
+    "core.nsd.sessions": "core.nsd.reading.sessions",
+    "core.nsd.volumes": "core.nsd.reading.volumes",
     "core.recipe": "core.base.recipe",
     "widgets.reader": "widgets.files.reader",
 }

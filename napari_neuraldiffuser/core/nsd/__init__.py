@@ -12,12 +12,12 @@ from napari_neuraldiffuser.core.nsd.brain_source import BrainSource
 from napari_neuraldiffuser.core.nsd.mindeye import mindeye_betas
 from napari_neuraldiffuser.core.nsd.own import MASK, OwnScans
 from napari_neuraldiffuser.core.nsd.own_stimuli import OwnStimuli
+from napari_neuraldiffuser.core.nsd.reading.sessions import read_surface_session
+from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError
 from napari_neuraldiffuser.core.nsd.rois import Rois
-from napari_neuraldiffuser.core.nsd.sessions import read_surface_session
 from napari_neuraldiffuser.core.nsd.stimuli import Stimuli
 from napari_neuraldiffuser.core.nsd.subject import Subject
 from napari_neuraldiffuser.core.nsd.user import user_betas
-from napari_neuraldiffuser.core.nsd.volumes import NSDError
 from napari_neuraldiffuser.core.params import BetasParams
 
 __all__ = [

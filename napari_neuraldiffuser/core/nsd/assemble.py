@@ -8,7 +8,7 @@ import pandas as pd
 
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.nsd.betas import Betas
-from napari_neuraldiffuser.core.nsd.volumes import NSDError
+from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError
 from napari_neuraldiffuser.core.params import BetasParams
 
 Session = tuple[np.ndarray, np.ndarray | None]

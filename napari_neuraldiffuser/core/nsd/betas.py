@@ -15,7 +15,7 @@ import numpy as np
 from napari_neuraldiffuser.core.base.contracts import StimulusIds
 from napari_neuraldiffuser.core.base.files import atomic_path
 from napari_neuraldiffuser.core.base.registry import SPACES
-from napari_neuraldiffuser.core.nsd.volumes import NSDError
+from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError
 
 FORMAT = 1
 ARRAYS = ("data", "stimulus_ids", "shared", "repeats")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from napari_neuraldiffuser.core.base.files import Place
 from napari_neuraldiffuser.core.base.registry import SPACES
-from napari_neuraldiffuser.core.nsd.volumes import NSDError
+from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError
 
 SESSION_FILE = re.compile(r"betas_session(\d+)\.(hdf5|nii\.gz|nii)$")
 SUFFIX_ORDER = ("hdf5", "nii", "nii.gz")

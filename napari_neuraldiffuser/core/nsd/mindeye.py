@@ -7,7 +7,7 @@ import numpy as np
 
 from napari_neuraldiffuser.core.nsd.assemble import Assembler
 from napari_neuraldiffuser.core.nsd.betas import Betas
-from napari_neuraldiffuser.core.nsd.volumes import READ_ERRORS, NSDError, unreadable
+from napari_neuraldiffuser.core.nsd.reading.volumes import READ_ERRORS, NSDError, unreadable
 
 STIMULUS, TRIAL, SHARED, COLUMNS = 0, 5, 16, 17
 """Columns of behav.npy: 0-based 73k id, global trial (row of the betas), shared flag; -1 is missing."""

@@ -14,9 +14,9 @@ from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.nsd.betas import Betas
 from napari_neuraldiffuser.core.nsd.brain_source import BrainSource
 from napari_neuraldiffuser.core.nsd.own_stimuli import OwnStimuli
+from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError, check_grid, open_volume
 from napari_neuraldiffuser.core.nsd.rois import Rois, label_names, parse_label_table, read_labels
 from napari_neuraldiffuser.core.nsd.user import assemble_betas, open_betas, read_mask, read_user_trials
-from napari_neuraldiffuser.core.nsd.volumes import NSDError, check_grid, open_volume
 from napari_neuraldiffuser.core.params import BetasParams, default_of
 
 MASK = "mask"

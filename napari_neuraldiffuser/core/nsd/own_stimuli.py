@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from napari_neuraldiffuser.core.base.contracts import SeenImages, StimulusIds
 from napari_neuraldiffuser.core.base.files import file_digest
 from napari_neuraldiffuser.core.base.pictures import picture_files, picture_size, read_picture
-from napari_neuraldiffuser.core.nsd.volumes import NSDError
+from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError
 
 MAX_SIDE = 512
 """Larger images are reduced: the networks see at most this, and a thousand photographs would fill the memory."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from napari_neuraldiffuser.core.base.contracts import Responses
 from napari_neuraldiffuser.core.nsd.layout import Layout
-from napari_neuraldiffuser.core.nsd.volumes import NSDError, check_grid, read_volume
+from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError, check_grid, read_volume
 
 
 @dataclass

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError, check_grid, read_volume
 from napari_neuraldiffuser.core.nsd.rois import Rois
-from napari_neuraldiffuser.core.nsd.volumes import NSDError, check_grid, read_volume
 
 GRAMMAR = "Join terms by ' + ' (with), ' & ' (only where also) and ' - ' (without), from left to right, no brackets"
 OPERATOR = re.compile(r'\s+([+&-])\s+(?=(?:[^"]*"[^"]*")*[^"]*$)')

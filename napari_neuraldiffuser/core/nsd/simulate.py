@@ -18,8 +18,8 @@ import numpy as np
 
 from napari_neuraldiffuser.core.base.files import file_digest, fingerprint, make_folder, read_json, write_json
 from napari_neuraldiffuser.core.base.progress import Progress, silent
-from napari_neuraldiffuser.core.nsd.design import TRIALS_PER_SESSION
 from napari_neuraldiffuser.core.nsd.layout import Layout
+from napari_neuraldiffuser.core.nsd.reading.design import TRIALS_PER_SESSION
 from napari_neuraldiffuser.core.nsd.simulation import atlas, brain, experiment, features, files, noise, responses
 from napari_neuraldiffuser.core.nsd.simulation.scenes import backgrounds as scene_backgrounds
 from napari_neuraldiffuser.core.nsd.simulation.scenes import captions as scene_captions

@@ -10,7 +10,7 @@ import pandas as pd
 
 from napari_neuraldiffuser.core.base.contracts import SeenImages, StimulusIds
 from napari_neuraldiffuser.core.nsd.layout import Layout
-from napari_neuraldiffuser.core.nsd.volumes import NSDError, unreadable
+from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError, unreadable
 
 
 class Stimuli(SeenImages):

@@ -11,13 +11,13 @@ from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.nsd.assemble import Session, assemble
 from napari_neuraldiffuser.core.nsd.betas import Betas
 from napari_neuraldiffuser.core.nsd.brain_source import BrainSource
-from napari_neuraldiffuser.core.nsd.design import TRIALS_PER_SESSION, read_trials
 from napari_neuraldiffuser.core.nsd.layout import Layout
+from napari_neuraldiffuser.core.nsd.reading.design import TRIALS_PER_SESSION, read_trials
+from napari_neuraldiffuser.core.nsd.reading.sessions import read_session, read_surface_session, session_grid
+from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError, check_grid, open_volume, read_volume
 from napari_neuraldiffuser.core.nsd.rois import Rois, available, read_rois
 from napari_neuraldiffuser.core.nsd.selection import chosen_sessions, listed, wants_all
-from napari_neuraldiffuser.core.nsd.sessions import read_session, read_surface_session, session_grid
 from napari_neuraldiffuser.core.nsd.stimuli import Stimuli
-from napari_neuraldiffuser.core.nsd.volumes import NSDError, check_grid, open_volume, read_volume
 from napari_neuraldiffuser.core.params import BetasParams
 
 MAPPED_FAMILIES = ("prf-visualrois", "floc-faces", "floc-bodies", "floc-places", "floc-words")

@@ -11,9 +11,8 @@ from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import OWN_SPACE
 from napari_neuraldiffuser.core.nsd.assemble import Session, assemble
 from napari_neuraldiffuser.core.nsd.betas import Betas, mask_voxels
-from napari_neuraldiffuser.core.nsd.selection import chosen_sessions, listed
-from napari_neuraldiffuser.core.nsd.sessions import iterate_nifti
-from napari_neuraldiffuser.core.nsd.volumes import (
+from napari_neuraldiffuser.core.nsd.reading.sessions import iterate_nifti
+from napari_neuraldiffuser.core.nsd.reading.volumes import (
     READ_ERRORS,
     NSDError,
     check_grid,
@@ -21,6 +20,7 @@ from napari_neuraldiffuser.core.nsd.volumes import (
     read_volume,
     unreadable,
 )
+from napari_neuraldiffuser.core.nsd.selection import chosen_sessions, listed
 from napari_neuraldiffuser.core.params import BetasParams
 
 COLUMNS = ("trial", "stimulus", "session")

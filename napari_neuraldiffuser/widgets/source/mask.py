@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import napari
 
 GRID_TOLERANCE_MM = 1e-2
-"""As `core.nsd.volumes` compares grids."""
+"""As `core.nsd.reading.volumes` compares grids."""
 DIGITS = 8
 NEW = "New mask layer"
 

@@ -138,7 +138,7 @@ def test_own_sessions_are_chosen_by_label(source, tmp_path):
 
 def test_reading_stays_streamed(source, monkeypatch):
     """No block is larger than allowed, whatever the number of trials."""
-    from napari_neuraldiffuser.core.nsd import sessions
+    from napari_neuraldiffuser.core.nsd.reading import sessions
 
     whole = nsd.OwnScans(source).betas().data
     volume = int(np.prod(nsd.OwnScans(source).shape)) * 8

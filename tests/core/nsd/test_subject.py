@@ -41,7 +41,7 @@ def test_nifti_sessions_agree_with_the_definition(tree, suffix):
 
 
 def test_small_blocks_read_the_same(tree, monkeypatch):
-    from napari_neuraldiffuser.core.nsd import sessions
+    from napari_neuraldiffuser.core.nsd.reading import sessions
 
     whole = nsd.Subject(tree.root, "subj02").betas().data
     monkeypatch.setattr(sessions, "BLOCK_BYTES", 210 * 8 * 7)  # seven trials at a time, 750 is no multiple

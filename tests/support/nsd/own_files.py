@@ -9,7 +9,7 @@ from PIL import Image
 
 from napari_neuraldiffuser.core import nsd
 from napari_neuraldiffuser.core.base.recipe import Source
-from napari_neuraldiffuser.core.nsd.sessions import INT16_SCALE, read_session
+from napari_neuraldiffuser.core.nsd.reading.sessions import INT16_SCALE, read_session
 
 FAMILY = "prf-visualrois"
 

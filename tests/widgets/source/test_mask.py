@@ -6,7 +6,7 @@ import pytest
 from napari.components import ViewerModel
 from nibabel.affines import apply_affine
 
-from napari_neuraldiffuser.core.nsd.volumes import check_grid, read_volume
+from napari_neuraldiffuser.core.nsd.reading.volumes import check_grid, read_volume
 from napari_neuraldiffuser.widgets.source.mask import MaskError, mask_on_grid, new_mask_layer, write_mask
 
 SHAPE = (6, 8, 5)

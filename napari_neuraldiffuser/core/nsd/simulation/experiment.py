@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from napari_neuraldiffuser.core.nsd.design import N_SHARED, N_STIMULI, TRIALS_PER_SESSION
-from napari_neuraldiffuser.core.nsd.volumes import NSDError
+from napari_neuraldiffuser.core.nsd.reading.design import N_SHARED, N_STIMULI, TRIALS_PER_SESSION
+from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError
 from napari_neuraldiffuser.core.params import SimulationParams
 
 N_IMAGES = 10_000

@@ -10,9 +10,9 @@ import pandas as pd
 import scipy.io
 
 from napari_neuraldiffuser.core.base.files import atomic_path
-from napari_neuraldiffuser.core.nsd.design import N_STIMULI, TRIALS_PER_SESSION
 from napari_neuraldiffuser.core.nsd.layout import Layout
-from napari_neuraldiffuser.core.nsd.sessions import INT16_SCALE
+from napari_neuraldiffuser.core.nsd.reading.design import N_STIMULI, TRIALS_PER_SESSION
+from napari_neuraldiffuser.core.nsd.reading.sessions import INT16_SCALE
 from napari_neuraldiffuser.core.nsd.simulation.atlas import LABEL_TABLES
 from napari_neuraldiffuser.core.nsd.simulation.brain import Brain
 from napari_neuraldiffuser.core.nsd.simulation.experiment import Experiment

@@ -7,7 +7,7 @@ import pandas as pd
 import scipy.io
 
 from napari_neuraldiffuser.core.nsd.layout import Layout
-from napari_neuraldiffuser.core.nsd.volumes import READ_ERRORS, NSDError, unreadable
+from napari_neuraldiffuser.core.nsd.reading.volumes import READ_ERRORS, NSDError, unreadable
 
 TRIALS_PER_SESSION = 750
 N_SHARED = 1000

@@ -13,7 +13,14 @@ import h5py
 import nibabel as nib
 import numpy as np
 
-from napari_neuraldiffuser.core.nsd.volumes import READ_ERRORS, Grid, NSDError, check_grid, open_volume, unreadable
+from napari_neuraldiffuser.core.nsd.reading.volumes import (
+    READ_ERRORS,
+    Grid,
+    NSDError,
+    check_grid,
+    open_volume,
+    unreadable,
+)
 
 INT16_SCALE = 300.0
 """NSD stores int16(percent signal change x 300); float files (fsaverage) are not scaled."""
