@@ -89,7 +89,7 @@ class ArmRun:
 
         The arms that were not used for longest make room.
         """
-        self.shown.begin_arm(self.name)
+        self.shown.begin_arm()
         self._note()
         computed = False
         for part in self.job.parts():
@@ -161,30 +161,35 @@ class Shown:
         A preview after every so many steps; none where 0.
     start : ndarray (n, H, W, 3) uint8
         The decoded starting points, which stand for a stimulus until its batch is reached.
+    titles : sequence of str
+        What each arm is called in messages.
     """
 
-    def __init__(self, recipe: Recipe, events: Events, preview_every: int, start: np.ndarray) -> None:
+    def __init__(
+        self, recipe: Recipe, events: Events, preview_every: int, start: np.ndarray, titles: Sequence[str]
+    ) -> None:
         self.recipe, self.events, self.preview_every, self.start = recipe, events, preview_every, start
+        self.titles, self.place = titles, 0
         diffusion = recipe.settings.diffusion
         self.per_arm = diffusion.executed_steps * diffusion.n_batches(len(start))
-        self.done_before = 0
         self.clock = time.perf_counter()
         self.images = np.empty(0)
 
-    def begin_arm(self, name: str) -> None:
+    def begin_arm(self) -> None:
         """Before the first step of an arm."""
         repeats = self.recipe.settings.diffusion.repeats
         self.images = np.repeat(self.start[:, None], repeats, axis=1)
         self.clock = time.perf_counter()
-        self.events.told(self.done_before, self._total, f"{name}, step 0 of {self.per_arm}")
+        self._tell(0)
 
     def end_arm(self) -> None:
         """After an arm, computed or cached."""
-        self.done_before += self.per_arm
+        self.place += 1
 
-    @property
-    def _total(self) -> int:
-        return self.per_arm * len(self.recipe.arms)
+    def _tell(self, done: int) -> None:
+        """So many steps of the present arm are done."""
+        total, title = self.per_arm * len(self.titles), self.titles[self.place]
+        self.events.told(self.place * self.per_arm + done, total, f"{title}, step {done} of {self.per_arm}")
 
     def step(self, arm: ArmRun, event: StepEvent) -> None:
         """One step of one batch."""
@@ -194,7 +199,7 @@ class Shown:
         loss = None if event.loss is None else [float(v) for v in event.loss]
         step = {**about, "timestep": event.timestep, "loss": loss, "seconds_per_step": seconds}
         self.events.event("step", {**step, "stimulus_ids": list(event.stimulus_ids)})
-        self.events.told(self.done_before + done, self._total, f"{arm.name}, step {done} of {self.per_arm}")
+        self._tell(done)
         if self.preview_every and event.done % self.preview_every == 0 and event.done < event.total:
             self._preview(arm, event, about)
             self.clock = time.perf_counter()

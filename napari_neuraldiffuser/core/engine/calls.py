@@ -34,7 +34,7 @@ class Study:
 
     CALLS = (
         *("describe", "voxels", "thumbnails", "decode", "save_decoder", "load_decoder", "reconstruct"),
-        *("contribution", "report", "simulate", "devices", "cache_size", "clear"),
+        *("strip", "contribution", "report", "simulate", "devices", "cache_size", "clear"),
     )
 
     def __init__(self, cache: Path) -> None:
@@ -108,6 +108,13 @@ class Study:
         recipe = Recipe.from_dict(args["recipe"])
         every = int(args.get("preview_every") or 0) if args.get("preview", True) else 0
         return run(recipe, self._decoding().decode(recipe, events), self.cache, events, every)
+
+    def strip(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
+        """One stimulus at several guidance strengths."""
+        from napari_neuraldiffuser.core.engine.strip import strip
+
+        recipe = Recipe.from_dict(args["recipe"])
+        return strip(recipe, args["strengths"], self._decoding().decode(recipe, events), self.cache, events)
 
     def contribution(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
         """Contribution maps of all test stimuli."""

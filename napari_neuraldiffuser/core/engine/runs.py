@@ -21,12 +21,15 @@ from napari_neuraldiffuser.core.engine import scripts
 from napari_neuraldiffuser.core.engine.arms import Arm, ArmRun, Shown
 from napari_neuraldiffuser.core.engine.cache import keep_newest_folders, partial_runs
 from napari_neuraldiffuser.core.engine.decoder import Decoded
+from napari_neuraldiffuser.core.evaluation.ruin import ruined
 from napari_neuraldiffuser.core.job.images import write_png
 from napari_neuraldiffuser.core.job.scores import score
 from napari_neuraldiffuser.core.networks.kernels.ops import backend_info
 from napari_neuraldiffuser.core.networks.machine import device_name
+from napari_neuraldiffuser.core.networks.models import Models
 from napari_neuraldiffuser.core.outputs.anatomy import write_shown
 from napari_neuraldiffuser.core.outputs.description import versions
+from napari_neuraldiffuser.core.params import EvaluationParams
 
 PROVENANCE = "provenance.json"
 KEPT_PARTIAL = 20
@@ -47,7 +50,7 @@ def run(recipe: Recipe, decoded: Decoded, cache: Path, events: Events, preview_e
         check_fit(rows, models, recipe.settings.diffusion, guidance_of(name, recipe.settings.guidance))
     seen = decoded.inputs.subject.stimuli[np.array(recipe.stimulus_ids)]
     kept = Kept(recipe, decoded, seen, decode_start(rows, models))
-    shown = Shown(recipe, events, preview_every, kept.start)
+    shown = Shown(recipe, events, preview_every, kept.start, recipe.arms)
     events.event("begin", _begin(kept, shown))
     arm_run: ArmRun | None = None
     try:
@@ -119,13 +122,30 @@ def _shown_arm(arm: Arm, scores: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _scores(kept: Kept, arm: Arm, events: Events) -> list[dict[str, Any]]:
+    return score_rows(arm, kept.seen, kept.decoded.models, kept.recipe.settings.evaluation, events, arm.name)
+
+
+def score_rows(
+    arm: Arm, seen: np.ndarray, models: Models, params: EvaluationParams, events: Events, title: str
+) -> list[dict[str, Any]]:
     """One row per image; a score that means nothing for so few images is left out."""
-    params = kept.recipe.settings.evaluation
-    tell = lambda done, total, what: events.told(done, total, f"{arm.name}, scoring")  # noqa: E731
-    scores = score(arm.result.images, kept.seen, kept.decoded.models, params, tell)
-    table = evaluation.scores_table({arm.name: scores}, arm.result.stimulus_ids)
-    rows = table.to_dict("records")
+    scores = score(arm.result.images, seen, models, params, lambda k, n, what: events.told(k, n, f"{title}, scoring"))
+    rows = evaluation.scores_table({arm.name: scores}, arm.result.stimulus_ids).to_dict("records")
     return [{key: value for key, value in row.items() if value == value} for row in rows]
+
+
+def _ruined(kept: Kept) -> dict[str, str]:
+    """Stimulus -> why guidance ruined its images; empty unless both arms are whole."""
+    arms = {arm.name: arm for arm in kept.arms if arm.complete and arm.name in kept.scores}
+    if len(arms) < 2:
+        return {}
+    guided, found = arms["guided"].result, {}
+    for k, stimulus in enumerate(map(int, guided.stimulus_ids)):
+        rows = ([row for row in kept.scores[name] if row["stim"] == stimulus] for name in ("guided", "unguided"))
+        found[str(stimulus)] = ruined(
+            guided.images[k], arms["unguided"].result.images[k], *rows, bool(guided.finite[k])
+        )
+    return {stimulus: why for stimulus, why in found.items() if why}
 
 
 def _keep_partial(kept: Kept, runs: Path) -> dict[str, Any]:
@@ -146,6 +166,7 @@ def keep(kept: Kept, runs: Path, complete: bool) -> dict[str, Any]:
         "images": images,
         "arms": {arm.name: _about_arm(arm) for arm in kept.arms},
         "scores": [row for arm in kept.arms for row in kept.scores.get(arm.name, [])],
+        "ruined": _ruined(kept),
         "complete": complete,
         "steps_done": {arm.name: arm.steps_done for arm in kept.arms},
     }
@@ -157,6 +178,7 @@ def keep(kept: Kept, runs: Path, complete: bool) -> dict[str, Any]:
         "nipype": scripts.nipype_script(provenance),
         "complete": complete,
         "scores": provenance["scores"],
+        "ruined": provenance["ruined"],
     }
 
 
