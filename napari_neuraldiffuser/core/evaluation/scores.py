@@ -1,7 +1,7 @@
 """Reconstructions and seen images in, scores out: per repeat, per arm, and paired between arms."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import pandas as pd
 from napari_neuraldiffuser.core.base.progress import Progress, silent
 from napari_neuraldiffuser.core.base.registry import METRICS
 from napari_neuraldiffuser.core.evaluation import metrics
+from napari_neuraldiffuser.core.evaluation.chance import levels, mismatch, mixed, mixed_repeats, unknown
 from napari_neuraldiffuser.core.evaluation.metric import Metric, Stimulus
 from napari_neuraldiffuser.core.evaluation.metrics import MetricError
 from napari_neuraldiffuser.core.params import EvaluationParams
@@ -30,11 +31,14 @@ class Scores:
         Standard deviation between repeats per pixel, on the 0 to 1 scale.
     protocol : dict
         Everything that a figure depends on: numbers of images and repeats, sizes, definitions.
+    chance : dict of metric name -> float
+        Level of each score without information on the stimulus; a metric that has none is absent.
     """
 
     values: dict[str, np.ndarray]
     sd_maps: np.ndarray
     protocol: dict[str, Any]
+    chance: dict[str, float] = field(default_factory=dict)
 
     @property
     def undefined(self) -> dict[str, int]:
@@ -87,15 +91,22 @@ def evaluate(
     chosen = {name: METRICS[name] for name in METRICS if name in params.metrics}
     if not encoders and all(metric.of == "features" for metric in chosen.values()):
         raise MetricError(f"metrics must have one that needs no image encoder, got {list(chosen)}. Add pixcorr.")
-    values = _image_scores(images, seen, chosen, params.size, report)
+    others = mismatch(*images.shape[:2])
+    values, guesses = _image_scores(images.__getitem__, seen, chosen, params.size, report), {}
+    if others is not None:
+        guesses = _image_scores(mixed_repeats(images, others), seen, unknown(chosen), params.size, report)
+    columns = {name: metric for name, metric in chosen.items() if metric.of != "features"}
     for name, encode in encoders.items():
         wanted = _of_encoder(chosen, name, first=name == next(iter(encoders)))
         if wanted:
             report(len(seen), len(seen), f"{name} features")
             features = _encode(images, encode, params.batch_size), _encode(seen[:, None], encode, params.batch_size)
-            values |= {column: metric.compute(*features) for column, metric in wanted.items()}
-    definitions = _definitions(chosen, encoders, params.size)
-    return Scores(values, metrics.repeat_sd(images), _protocol(images, seen, definitions, params))
+            values |= _feature_scores(wanted, *features)
+            if others is not None:
+                guesses |= _feature_scores(unknown(wanted), mixed(features[0], others), features[1])
+            columns |= wanted
+    protocol = _protocol(images, seen, _definitions(chosen, encoders, params.size), params)
+    return Scores(values, metrics.repeat_sd(images), protocol, levels(columns, guesses) if len(seen) > 1 else {})
 
 
 def _checked(images: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -128,22 +139,31 @@ def _of_encoder(chosen: Mapping[str, Metric], encoder: str, first: bool) -> dict
     return {m.column.format(encoder=encoder) or name: m for name, m in of_features.items() if first or m.column}
 
 
+def _feature_scores(columns: Mapping[str, Metric], recon: np.ndarray, seen: np.ndarray) -> dict[str, np.ndarray]:
+    return {column: metric.compute(recon, seen) for column, metric in columns.items()}
+
+
 def _image_scores(
-    images: np.ndarray, seen: np.ndarray, chosen: Mapping[str, Metric], size: int, progress: Progress
+    repeats_of: Callable[[int], np.ndarray],
+    seen: np.ndarray,
+    chosen: Mapping[str, Metric],
+    size: int,
+    progress: Progress,
 ) -> dict[str, np.ndarray]:
     """The scores that need no encoder, stimulus by stimulus so that memory holds one stimulus at 425 px."""
-    n, repeats = images.shape[:2]
+    n = len(seen)
     single, of_edges = ({k: m for k, m in chosen.items() if m.of == of} for of in ("stimulus", "edges"))
-    values = {name: np.full((n, repeats), np.nan) for name in single}
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in single}
     edges = []
     for i in range(n):
         progress(i, n, "scoring")
-        one = Stimulus(seen[i], images[i], size)
+        one = Stimulus(seen[i], repeats_of(i), size)
         for name, metric in single.items():
-            values[name][i] = metric.compute(one)
+            rows[name].append(metric.compute(one))
         if of_edges:
             edges.append(one.edges)
     progress(n, n, "scoring")
+    values = {name: np.stack(found) for name, found in rows.items()}
     if of_edges:
         stacked = np.stack(edges)
         values |= {name: m.compute(stacked[:, 1:], stacked[:, :1]) for name, m in of_edges.items()}
@@ -198,7 +218,8 @@ def summarise(arms: Mapping[str, Scores]) -> dict[str, Any]:
     -------
     dict
         The content of ``desc-summary_scores.json``: {"protocol", "arms", "paired"}.  "se" is the standard
-        error over stimuli, "n" the stimuli that have a value, "worse" the share of stimuli whose score fell.
+        error over stimuli, "n" the stimuli that have a value, "chance" the score without information on the stimulus
+        (see `core.evaluation.chance`), "worse" the share of stimuli whose score fell.
 
     Raises
     ------
@@ -212,7 +233,10 @@ def summarise(arms: Mapping[str, Scores]) -> dict[str, Any]:
         raise MetricError(f"arms must have the same stimuli and repeats, got {shapes}. Score the same subset of both.")
     protocol = dict(next(iter(arms.values())).protocol)
     protocol["undefined"] = {name: scores.undefined for name, scores in arms.items()}
-    summaries = {name: {m: _summary(s.per_stimulus(m)) for m in s.values} for name, s in arms.items()}
+    summaries = {
+        name: {m: {**_summary(s.per_stimulus(m)), "chance": s.chance.get(m)} for m in s.values}
+        for name, s in arms.items()
+    }
     return {"protocol": protocol, "arms": summaries, "paired": _paired(arms)}
 
 

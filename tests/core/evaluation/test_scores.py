@@ -79,7 +79,7 @@ def test_summary_has_the_documented_shape(arms):
     assert set(summary) == {"protocol", "arms", "paired"}
     assert {"n_test_images", "repeats", "resolution", "metrics", "undefined"} <= set(summary["protocol"])
     for arm in ("unguided", "guided"):
-        assert all(set(entry) == {"mean", "se", "n"} for entry in summary["arms"][arm].values())
+        assert all(set(entry) == {"mean", "se", "n", "chance"} for entry in summary["arms"][arm].values())
     assert all(set(entry) == {"mean", "se", "worse"} for entry in summary["paired"].values())
     assert set(summary["protocol"]["metrics"]) == set(summary["arms"]["guided"])
     json.dumps(summary, allow_nan=False)
@@ -108,7 +108,7 @@ def test_worse_counts_stimuli_not_repeats():
 def test_one_stimulus_one_repeat_gives_nulls_and_counts():
     seen = scenes(1)
     summary = summarise({"guided": evaluate(noisy(seen, 1, 10), seen, encoder, SMALL)})
-    assert summary["arms"]["guided"]["twoway_demo"] == {"mean": None, "se": None, "n": 0}
+    assert summary["arms"]["guided"]["twoway_demo"] == {"mean": None, "se": None, "n": 0, "chance": None}
     assert summary["arms"]["guided"]["pixcorr"]["se"] is None
     assert summary["protocol"]["undefined"]["guided"]["repeat_edges"] == 1
     assert summary["paired"] == {}
