@@ -174,6 +174,7 @@ class GroupReportOutputSpec(TraitedSpec):
     page = File(exists=True, desc="group.html.")
     table = File(exists=True, desc="TSV with a row per subject, arm and metric.")
     summary = File(exists=True, desc="JSON of means and standard errors over subjects.")
+    left_out = traits.List(traits.Str, desc="A sentence about each subject that is not complete, and so not in it.")
 
 
 class GroupReport(base.CoreInterface):
@@ -182,7 +183,7 @@ class GroupReport(base.CoreInterface):
     Raises
     ------
     UserError
-        If no subject of the folder is finished.
+        If no subject of the folder is complete.
 
     Examples
     --------
@@ -197,4 +198,5 @@ class GroupReport(base.CoreInterface):
 
     def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
         found = write_group(Path(self.inputs.out_dir), base.given(self.inputs.labels, None), progress=progress)
-        return {"page": str(found.page), "table": str(found.table), "summary": str(found.summary)}
+        files = {"page": str(found.page), "table": str(found.table), "summary": str(found.summary)}
+        return {**files, "left_out": found.left_out}

@@ -7,9 +7,10 @@ from typing import Any
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import atomic_path
-from napari_neuraldiffuser.core.base.names import remove_stale
+from napari_neuraldiffuser.core.base.names import Derivatives, remove_stale
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.job.spec import Job
+from napari_neuraldiffuser.core.outputs import complete
 from napari_neuraldiffuser.core.outputs.sidecars import Facts, write_sidecars
 from napari_neuraldiffuser.core.params import settings_from_dict
 from nipype.interfaces.base import Directory, InputMultiObject, SimpleInterface, TraitedSpec, isdefined, traits
@@ -41,6 +42,7 @@ class DerivativesSink(NoEnvironment, SimpleInterface):
     run left and this one has not.
 
     It runs every time, so that a file that was deleted there comes back; one that is there already is not touched.
+    The mark of a complete subject is taken away first and written last, once there are scores.
 
     Examples
     --------
@@ -54,6 +56,8 @@ class DerivativesSink(NoEnvironment, SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         out_dir, label = Path(self.inputs.out_dir), self.inputs.label
+        places = Derivatives(out_dir, label)
+        complete.reopen(places)
         written = [place_file(Path(file), out_dir, label) for file in flat(self.inputs.files)]
         names = {path.name for path in written}
         for name in self.inputs.absent if isdefined(self.inputs.absent) else ():
@@ -61,6 +65,8 @@ class DerivativesSink(NoEnvironment, SimpleInterface):
                 (out_dir / label / name).unlink(missing_ok=True)
         if isdefined(self.inputs.settings):
             written += self._write_sidecars(names)
+        if places.summary.is_file():
+            written.append(complete.vouch(places))
         self._results["out_files"] = [str(path) for path in written]
         return runtime
 

@@ -49,7 +49,7 @@ def run_participants(jobs: Sequence[Job], cut: WorkflowParams, how: How) -> int:
 
 
 def run_group(out_dir: Path, labels: list[str], how: How) -> int:
-    """Make the table and the page over the subjects of `out_dir`; returns the exit status."""
+    """Make the table and the page over the complete subjects of `out_dir`; the exit status is 1 if others are there."""
     if not out_dir.is_dir():
         raise UserError(
             f"OUT_DIR must be a folder with finished subjects, got {out_dir}. Run the participant level first."
@@ -66,6 +66,9 @@ def run_group(out_dir: Path, labels: list[str], how: How) -> int:
         (done,) = end.graph.nodes()
         outputs = done.result.outputs
         print(*(out_dir / Path(path).name for path in (outputs.page, outputs.table, outputs.summary)), sep="\n")
+        for left_out in outputs.left_out:
+            print(f"neuraldiffuser: {left_out}", file=sys.stderr)
+        return 1 if outputs.left_out else 0
     return _exit_status(end)
 
 

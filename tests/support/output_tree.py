@@ -14,6 +14,7 @@ from napari_neuraldiffuser.core.base.names import Derivatives
 from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.job.images import write_failed
 from napari_neuraldiffuser.core.job.spec import Job
+from napari_neuraldiffuser.core.outputs import complete
 from napari_neuraldiffuser.core.outputs.anatomy import write_regions, write_shown
 from napari_neuraldiffuser.core.outputs.description import write_description
 
@@ -114,6 +115,13 @@ def change(path: Path, *keys: str, to: object) -> None:
         content = content[key]
     content[keys[-1]] = to
     path.write_text(json.dumps(whole))
+
+
+def vouch_all(out: Path) -> Path:
+    """Mark every subject as complete, as if its run had left its files so; returns `out`."""
+    for folder in out.glob("sub-*/"):
+        complete.vouch(Derivatives(out, folder.name))
+    return out
 
 
 def write_raw(folder: Path, subject: str = "subj01") -> Path:

@@ -103,6 +103,7 @@ SUBJECT, ANATOMY = "{sub}/{sub}_", "{sub}/anat/{sub}_space-{space}_"
 KINDS = {
     "description": Kind("dataset description", "dataset_description.json"),
     "page": Kind("page", "{sub}.html"),
+    "complete": Kind("mark of a complete subject", SUBJECT + "complete.json"),
     "embeddings": Kind("decoded embeddings", SUBJECT + "desc-{decoder}_embeddings.h5", OWN),
     "scores": Kind("scores of every image", SUBJECT + "desc-recon_scores.tsv", OWN),
     "summary": Kind("summary of the scores", SUBJECT + "desc-summary_scores.json"),
@@ -205,6 +206,8 @@ class Derivatives:
     decoder: str = DecodingParams().decoder
 
     page = Place("page")
+    complete = Place("complete")
+    """Written last, and gone while a run rewrites the subject."""
     scores = Place("scores")
     summary = Place("summary")
     contribution_table = Place("shares")

@@ -20,6 +20,7 @@ from napari_neuraldiffuser.core.job.scores import score_arms
 from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.networks import models as model_folder
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
+from napari_neuraldiffuser.core.outputs import complete
 from napari_neuraldiffuser.core.outputs.sidecars import Facts, write_sidecars
 
 __all__ = ["Job", "JobResult", "run_subject"]
@@ -65,6 +66,7 @@ def run_subject(job: Job, progress: Progress = lambda done, total, what: None) -
     make_folder(job.out_dir)
     run = prepare(job, progress)
     decoder = fit(run)
+    complete.reopen(run.places)
     decoded = decode(run, decoder)
     failed = reconstruct(run, decoded)
     whole = [int(s) for s in decoded.stimulus_ids if int(s) not in failed]
@@ -75,6 +77,7 @@ def run_subject(job: Job, progress: Progress = lambda done, total, what: None) -
     kept = names_of(run.places, names, decoded.stimulus_ids, job.settings.diffusion.repeats)
     remove_stale(run.places, kept)
     write_sidecars(run.places, Facts.of(job, run.models.digest, run.inputs.notes))
+    complete.vouch(run.places)
     return JobResult(run.places.page, run.places.summary, failed)
 
 

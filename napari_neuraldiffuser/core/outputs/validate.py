@@ -6,7 +6,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from napari_neuraldiffuser.core.base.files import json_object
-from napari_neuraldiffuser.core.base.names import KINDS, kind_of, sidecar_of
+from napari_neuraldiffuser.core.base.names import KINDS, Derivatives, kind_of, sidecar_of
+from napari_neuraldiffuser.core.outputs.complete import why_incomplete
 
 IGNORED = ("work", "nsd")
 """Folders of OUT_DIR that are no results: caches of the engine, and the demo's simulated raw data."""
@@ -23,7 +24,7 @@ def check(out_dir: str | Path) -> list[str]:
     -------
     list of str
         One line each: unknown files, missing sidecars, sidecars without data or without what made them, an invalid
-        description of the dataset.
+        description of the dataset, subjects that are not complete or not what their run left.
     """
     out_dir = Path(out_dir)
     paths = {path.relative_to(out_dir).as_posix() for path in _files(out_dir)}
@@ -39,7 +40,9 @@ def check(out_dir: str | Path) -> list[str]:
             complaints.append(f"{path}: its sidecar {wanted} is missing.")
         if kind.is_sidecar:
             complaints += [f"{path}: {said}" for said in _check_sidecar(out_dir, path, paths, links)]
-    return complaints
+    subjects = sorted({path.split("/")[0] for path in paths if path.startswith("sub-") and "/" in path})
+    whys = {label: why_incomplete(Derivatives(out_dir, label), pictures=True) for label in subjects}
+    return complaints + [f"{label}: {why}." for label, why in whys.items() if why]
 
 
 def _files(out_dir: Path) -> Iterator[Path]:

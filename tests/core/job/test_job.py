@@ -11,7 +11,10 @@ from skimage import io
 
 from napari_neuraldiffuser import cli
 from napari_neuraldiffuser.core.job import images as recon_files
+from napari_neuraldiffuser.core.job import run as plain
+from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.outputs import validate as bids
+from napari_neuraldiffuser.core.outputs.complete import why_incomplete
 from napari_neuraldiffuser.core.params import TARGETS
 from tests.support.session.whole_job import OPTIONS
 
@@ -117,6 +120,29 @@ def test_an_interrupted_run_continues_to_the_same_bits(finished, command, tmp_pa
     assert all(np.array_equal(undisturbed[n], continued[n]) for n in undisturbed)
     for name in ("sub-01_desc-recon_scores.tsv", "sub-01_contribution.tsv"):
         assert (finished / "sub-01" / name).read_bytes() == (tmp_path / "sub-01" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_an_interrupted_plain_run_takes_the_mark_of_the_finished_one_away(inputs, finished, tmp_path, monkeypatch):
+    out = shutil.copytree(finished, tmp_path / "out")
+    job = Job.of(inputs, out, 2)
+    places = job.places
+    assert why_incomplete(places) == ""
+    with monkeypatch.context() as patched:
+        patched.setattr(plain, "prepare", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            plain.run_subject(job)
+    assert why_incomplete(places) == "", "nothing was written yet"
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(plain, "score_arms", interrupt)
+        plain.run_subject(job)
+    assert "has no sub-01_complete.json" in why_incomplete(places)
+    plain.run_subject(job)
+    assert bids.check(out) == []
+
+
+def interrupt(*args):
+    raise KeyboardInterrupt
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from skimage import io
 from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.outputs import validate as bids
 from napari_neuraldiffuser.core.outputs.group import inputs as group_inputs
-from napari_neuraldiffuser.core.outputs.group.inputs import differing, mixed, read_subjects
+from napari_neuraldiffuser.core.outputs.group.inputs import differing, failed_notes, mixed, read_subjects
 from napari_neuraldiffuser.core.outputs.group.page import GroupData, page_values, wall
 from napari_neuraldiffuser.core.outputs.group.write import (
     GroupError,
@@ -23,7 +23,17 @@ from napari_neuraldiffuser.core.outputs.group.write import (
 )
 from napari_neuraldiffuser.core.outputs.sidecars import Facts, write_sidecars
 from napari_neuraldiffuser.core.params import DecodingParams, Settings
-from tests.support.output_tree import METRICS, REGIONS, STIMULI, TARGETS, change, job_of, write_raw, write_subject
+from tests.support.output_tree import (
+    METRICS,
+    REGIONS,
+    STIMULI,
+    TARGETS,
+    change,
+    job_of,
+    vouch_all,
+    write_raw,
+    write_subject,
+)
 
 LABELS = ["sub-01", "sub-02", "sub-05"]
 
@@ -35,7 +45,7 @@ def whole(tmp_path_factory):
     for k, label in enumerate(LABELS):
         places = write_subject(out, f"subj{label[4:]}", seed=k)
         write_sidecars(places, Facts.of(job_of(out, raw, subject=places.subject), "ab" * 32))
-    return out
+    return vouch_all(out)
 
 
 @pytest.fixture
@@ -60,7 +70,8 @@ def sidecar(out, label):
 
 
 def subjects(out, labels=None):
-    return read_subjects(out, labels)[0]
+    """The subjects as their files are now: what a test changed is what the run left."""
+    return read_subjects(vouch_all(out), labels)[0]
 
 
 def values(data_of):
@@ -179,13 +190,55 @@ def test_a_label_that_cannot_be(out, label):
         write_group(out, [label])
 
 
-def test_subjects_without_scores_are_noted_and_left_out(out):
-    summary(out, "sub-02").unlink()
-    found, notes = read_subjects(out, ["01", "02", "05", "07"])
-    assert [s.label for s in found] == ["sub-01", "sub-05"]
-    assert len(notes) == 2
-    assert "sub-02: has no sub-02_desc-summary_scores.json" in notes[0] and "Run it again" in notes[0]
-    assert "sub-07: there is no such folder" in notes[1]
+def spoil(out, how):
+    """Leave a subject as a run leaves it that did not come to its end, or as a careless copy does."""
+    mark, table = out / "sub-02/sub-02_complete.json", out / "sub-02/sub-02_desc-recon_scores.tsv"
+    if how in ("rewritten", "older version"):
+        mark.unlink()
+    if how == "rewritten":
+        summary(out, "sub-02").write_bytes(summary(out, "sub-05").read_bytes())
+    elif how == "mixed":
+        table.write_bytes((out / "sub-05/sub-05_desc-recon_scores.tsv").read_bytes())
+    elif how == "same size":
+        table.write_bytes(table.read_bytes().replace(b"0.1", b"0.2"))
+    elif how == "partly copied":
+        summary(out, "sub-02").unlink()
+    elif how == "damaged mark":
+        mark.write_text('{"Files": [')
+    elif how == "another mark":
+        mark.write_text('{"Files": {"sub-02.html": 3}}')
+
+
+SPOILT = {
+    "rewritten": "sub-02: has no sub-02_complete.json",
+    "older version": "sub-02: has no sub-02_complete.json",
+    "mixed": "sub-02: has another sub-02/sub-02_desc-recon_scores.tsv than its run left",
+    "same size": "sub-02: has another sub-02/sub-02_desc-recon_scores.tsv than its run left",
+    "partly copied": "sub-02: lacks sub-02/sub-02_desc-summary_scores.json",
+    "damaged mark": "sub-02: has a sub-02_complete.json that cannot be read",
+    "another mark": "sub-02: has a sub-02_complete.json that cannot be read",
+}
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_a_subject_that_is_not_complete_is_named_and_left_out(out, how):
+    spoil(out, how)
+    result = write_group(out, ["01", "02", "05", "07"])
+    assert set(pd.read_csv(result.table, sep="\t").participant_id) == {"sub-01", "sub-05"}
+    said, unknown = result.left_out
+    assert said.startswith(SPOILT[how]) and "Run its command again: finished stages are kept" in said
+    assert unknown.startswith("sub-07: there is no such folder")
+    page = result.page.read_text()
+    assert all(re.sub("[&<>'\"]", "", note[:40]) in page for note in result.left_out)
+    with pytest.raises(GroupError, match=re.escape(SPOILT[how])):
+        write_group(out, ["02"])
+
+
+def test_pictures_may_go_to_save_space(out):
+    shutil.rmtree(out / "sub-02/figures")
+    next((out / "sub-02/recon").glob("*_desc-guided_recon.png")).unlink()
+    assert write_group(out).left_out == []
+    assert [line for line in bids.check(out) if line.startswith("sub-02: lacks sub-02/figures")]
 
 
 @pytest.mark.parametrize(
@@ -194,7 +247,7 @@ def test_subjects_without_scores_are_noted_and_left_out(out):
 )
 def test_a_damaged_summary_is_noted(out, text):
     summary(out, "sub-02").write_text(text)
-    found, notes = read_subjects(out, None)
+    found, notes = read_subjects(vouch_all(out), None)
     assert [s.label for s in found] == ["sub-01", "sub-05"]
     assert ["cannot be read" in note for note in notes] == [True]
 
@@ -213,7 +266,7 @@ def test_damaged_tables_and_sidecars_cost_their_part_only(out):
 
 def test_failed_stimuli_are_noted(out):
     (out / "sub-02" / "sub-02_desc-failed_stimuli.tsv").write_text("stim\treason\n3\tx\n4\tx\n")
-    assert read_subjects(out, None)[1] == ["sub-02: 2 stimuli failed and are in none of its means."]
+    assert failed_notes(subjects(out)) == ["sub-02: 2 stimuli failed and are in none of its means."]
 
 
 @pytest.mark.parametrize("undefined", [None, float("nan"), "0.5"])
@@ -239,7 +292,7 @@ def test_one_arm_alone(out):
 
 def test_other_protocols_are_not_averaged(out):
     change(summary(out, "sub-02"), "protocol", "metrics", "pixcorr", to="at another size")
-    result = write_group(out)
+    result = write_group(vouch_all(out))
     assert any("different protocols (metrics)" in note and "--participant-label" in note for note in result.notes)
     said = json.loads(result.summary.read_text())
     assert said["averaged"] is False and said["arms"] == said["paired"] == {}
@@ -252,7 +305,7 @@ def test_other_protocols_are_not_averaged(out):
 
 def test_other_models_are_not_averaged_at_all(out):
     change(sidecar(out, "sub-05"), "ModelDigest", to="cd" * 32)
-    result = write_group(out)
+    result = write_group(vouch_all(out))
     assert sum("different models" in note and "sub-05" in note for note in result.notes) == 1
     assert json.loads(result.summary.read_text())["arms"] == {}
     assert list(pd.read_csv(result.contribution, sep="\t")) == list(group_shares([]))
@@ -349,6 +402,6 @@ def test_the_same_id_of_another_image_is_not_put_beside_it(out):
 def test_eight_subjects_fit(tmp_path):
     for k in range(1, 9):
         write_subject(tmp_path, f"subj{k:02d}", seed=k)
-    result = write_group(tmp_path)
+    result = write_group(vouch_all(tmp_path))
     assert result.notes == []
     assert len(scores_table(subjects(tmp_path))) == 8 * len(ARMS) * len(METRICS)

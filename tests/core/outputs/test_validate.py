@@ -12,7 +12,7 @@ from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.outputs import validate as bids
 from napari_neuraldiffuser.core.outputs.group import write as group
 from napari_neuraldiffuser.core.outputs.sidecars import Facts, write_sidecars
-from tests.support.output_tree import change, job_of, write_raw, write_subject
+from tests.support.output_tree import change, job_of, vouch_all, write_raw, write_subject
 
 EMBEDDINGS = "sub-01/sub-01_desc-ridge_embeddings.json"
 
@@ -24,7 +24,7 @@ def whole(tmp_path_factory):
     for subject in ("subj01", "subj02"):
         places = write_subject(out, subject, failed=(99,))
         write_sidecars(places, Facts.of(job_of(out, raw, subject=subject), "ab" * 32))
-    group.write_group(out)
+    group.write_group(vouch_all(out))
     return out
 
 
@@ -34,8 +34,22 @@ def tree(whole, tmp_path):
     return shutil.copytree(whole, tmp_path / "out")
 
 
+def checked(tree):
+    """What is said of a folder whose subjects were left as they are now."""
+    return bids.check(vouch_all(tree))
+
+
 def test_a_finished_folder_is_as_declared(tree):
     assert bids.check(tree) == []
+
+
+def test_what_changed_since_the_run_ended_is_told(tree):
+    (tree / "sub-01.html").write_text("another page")
+    (tree / "sub-02/sub-02_complete.json").unlink()
+    assert bids.check(tree) == [
+        "sub-01: has another sub-01.html than its run left.",
+        "sub-02: has no sub-02_complete.json, which a run writes at its end.",
+    ]
 
 
 def test_every_pattern_is_of_a_file_that_is_there(tree):
@@ -49,7 +63,7 @@ def test_every_name_of_derivatives_is_declared(subject, space):
     places = Derivatives(Path(), subject, space)
     paths = [getattr(places, name) for name in vars(Derivatives) if isinstance(vars(Derivatives)[name], property)]
     paths = [path for path in paths if isinstance(path, Path) and path.suffix]
-    assert len(paths) == 8
+    assert len(paths) == 9
     paths += [places.image(stim, rep, arm) for stim in (0, 72999) for rep in (1, 12) for arm in ARMS]
     paths += [places.shown(7, what) for what in SHOWN] + [places.slices("g02"), places.contribution("z")]
     paths += [places.regions("floc-faces"), places.regions("my atlas_2")]
@@ -75,14 +89,14 @@ def test_every_name_of_derivatives_is_declared(subject, space):
 )
 def test_unknown_files_are_complained_of(tree, name):
     (tree / name).write_text("{}")
-    assert [said for said in bids.check(tree) if said.startswith(f"{name}: no file that a run writes")]
+    assert [said for said in checked(tree) if said.startswith(f"{name}: no file that a run writes")]
 
 
 def test_work_and_raw_data_are_no_results(tree):
     for name in ("work/sub-01/x.pklz", "nsd/nsddata/x.csv"):
         (tree / name).parent.mkdir(parents=True)
         (tree / name).write_text("x")
-    assert bids.check(tree) == []
+    assert checked(tree) == []
 
 
 @pytest.mark.parametrize(
@@ -99,7 +113,7 @@ def test_work_and_raw_data_are_no_results(tree):
 )
 def test_what_is_missing_is_complained_of(tree, gone, complaint):
     (tree / gone).unlink()
-    assert [said for said in bids.check(tree) if complaint in said]
+    assert [said for said in checked(tree) if complaint in said]
 
 
 @pytest.mark.parametrize(
@@ -122,14 +136,14 @@ def test_what_is_missing_is_complained_of(tree, gone, complaint):
 )
 def test_a_sidecar_that_does_not_say_where_data_come_from(tree, key, value, complaint):
     change(tree / EMBEDDINGS, key, to=value)
-    (said,) = bids.check(tree)
+    (said,) = checked(tree)
     assert said.startswith(f"{EMBEDDINGS}: ") and complaint in said
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "\udcff"])
 def test_a_sidecar_that_is_no_json_object(tree, text):
     (tree / EMBEDDINGS).write_bytes(text.encode(errors="surrogateescape"))
-    assert bids.check(tree) == [f"{EMBEDDINGS}: must be a JSON object."]
+    assert checked(tree) == [f"{EMBEDDINGS}: must be a JSON object."]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +164,7 @@ def test_a_sidecar_that_is_no_json_object(tree, text):
 )
 def test_the_description_of_the_dataset(tree, key, value, complaint):
     change(tree / "dataset_description.json", key, to=value)
-    assert complaint in bids.check(tree)[0]
+    assert complaint in checked(tree)[0]
 
 
 def test_an_empty_folder_lacks_its_description(tmp_path):

@@ -11,6 +11,7 @@ import pandas as pd
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import json_object
 from napari_neuraldiffuser.core.base.names import Derivatives, sidecar
+from napari_neuraldiffuser.core.outputs.complete import why_incomplete
 
 NOT_SAID = "not said"
 MODEL = "model.digest"
@@ -79,42 +80,43 @@ def finite(value: object) -> float | None:
 
 
 def read_subjects(out_dir: Path, labels: Sequence[str] | None) -> tuple[list[SubjectResult], list[str]]:
-    """The subjects that have scores, and notes on those that have not.
+    """The complete subjects, and a sentence about each of the others.
 
     Raises
     ------
     GroupError
-        If there is none.
+        If none is complete.
     """
     if not labels:
         labels = sorted(path.name for path in out_dir.glob("sub-*") if path.is_dir())
     found: list[SubjectResult] = []
-    notes: list[str] = []
+    left_out: list[str] = []
     for places in {p.label: p for p in (Derivatives(out_dir, label) for label in labels)}.values():
         try:
             found.append(read_subject(places))
         except GroupError as error:
-            notes.append(str(error))
+            left_out.append(str(error))
     if not found:
         raise GroupError(
-            f"the group level needs sub-XX with desc-summary_scores.json, got none in {out_dir}. "
-            "Run `neuraldiffuser run NSD_DIR OUT_DIR participant` first." + "".join(f" {note}" for note in notes)
+            f"the group level needs a subject whose run is complete, got none in {out_dir}. "
+            "Run `neuraldiffuser run NSD_DIR OUT_DIR participant` first." + "".join(f" {note}" for note in left_out)
         )
-    return found, notes + [_failed_note(s) for s in found if s.failed]
+    return found, left_out
 
 
-def _failed_note(subject: SubjectResult) -> str:
-    return f"{subject.label}: {subject.failed} stimuli failed and are in none of its means."
+def failed_notes(subjects: Sequence[SubjectResult]) -> list[str]:
+    """Notes on subjects that lack stimuli."""
+    return [f"{s.label}: {s.failed} stimuli failed and are in none of its means." for s in subjects if s.failed]
 
 
 def read_subject(places: Derivatives) -> SubjectResult:
-    """Scores, shares and parameters of one subject; GroupError if it has no scores."""
+    """Scores, shares and parameters of one subject; GroupError if it is not complete."""
     if not places.folder.is_dir():
         raise GroupError(f"{places.label}: there is no such folder; it is left out. Run the participant level of it.")
-    if not places.summary.is_file():
+    if why := why_incomplete(places):
         raise GroupError(
-            f"{places.label}: has no {places.summary.name}, as its run has not finished; it is left out. "
-            "Run it again: it continues where it stopped."
+            f"{places.label}: {why}; it is left out. Run its command again: finished stages are kept, and what is "
+            "missing is written."
         )
     summary = json_object(places.summary)
     if summary is None or not _usable(summary):

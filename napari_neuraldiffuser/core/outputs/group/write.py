@@ -18,6 +18,7 @@ from napari_neuraldiffuser.core.outputs.group.inputs import (
     GroupError,
     SubjectResult,
     differing,
+    failed_notes,
     finite,
     mixed,
     read_subjects,
@@ -31,13 +32,14 @@ REMEDY = "Run them again with the same command, or name those that agree with --
 
 @dataclass(frozen=True)
 class GroupResult:
-    """What was written, and what readers should know of it."""
+    """What was written, what readers should know of it, and a sentence about each subject that is not in it."""
 
     page: Path
     table: Path
     summary: Path
     contribution: Path
     notes: list[str]
+    left_out: list[str]
 
 
 def write_group(out_dir: str | Path, labels: Sequence[str] | None = None, progress: Progress = silent) -> GroupResult:
@@ -58,15 +60,15 @@ def write_group(out_dir: str | Path, labels: Sequence[str] | None = None, progre
     Raises
     ------
     GroupError
-        If no subject has finished.
+        If no subject is complete.
     OutputError
         If the folder cannot be written.
     """
     out_dir = Path(out_dir)
     progress(0, 2, "group")
-    subjects, notes = read_subjects(out_dir, labels)
+    subjects, left_out = read_subjects(out_dir, labels)
     no_scores, no_shares = mixed(subjects)
-    notes += _refusals(no_scores, no_shares)
+    notes = [*left_out, *failed_notes(subjects), *_refusals(no_scores, no_shares)]
     table, shares = scores_table(subjects), group_shares([] if no_shares else subjects)
     summary = summarise(subjects, averaged=not no_scores) | {"notes": notes}
     make_folder(out_dir)
@@ -76,6 +78,7 @@ def write_group(out_dir: str | Path, labels: Sequence[str] | None = None, progre
         summary=out_dir / KINDS["group summary"].path,
         contribution=out_dir / KINDS["group shares"].path,
         notes=notes,
+        left_out=left_out,
     )
     _write_tables(result, subjects, (table, shares, summary))
     if not (out_dir / KINDS["description"].path).is_file():
