@@ -64,4 +64,3 @@ def why_incomplete(places: Derivatives, pictures: bool = False) -> str:
         if (pictures or path.suffix in READ) and not (path.is_file() and _about(path) == about):
             return f"has another {name} than its run left" if path.is_file() else f"lacks {name}, which its run left"
     return ""
-
