@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -72,6 +73,35 @@ def make_folder(folder: str | Path) -> Path:
         ) from error
 
 
+WEB_PAGE = re.compile(rb"\s*<(!doctype html|html)", re.IGNORECASE)
+POINTERS = {
+    b"version https://git-lfs": "a pointer of Git LFS in its place. Fetch the file itself (git lfs pull).",
+    b"/annex/objects/": "a pointer of git-annex in its place. Fetch the file itself (datalad get).",
+}
+
+
+def file_trouble(path: str | Path) -> str:
+    """What is wrong with a file whatever its format, with the remedy; nothing where it can be read and has content."""
+    try:
+        with open(path, "rb") as stream:
+            start = stream.read(64)
+    except FileNotFoundError:
+        if os.path.islink(path):
+            return "a link to a file that is not there. Fetch that file (datalad get)."
+        return "no such file. Check the path."
+    except IsADirectoryError:
+        return "a folder. Choose the file in it."
+    except PermissionError:
+        return "no permission to read it. Change its permissions."
+    except OSError as error:
+        return f"{error.strerror or error}. Check the disk."
+    if not start:
+        return "an empty file (0 bytes). Copy or download it again."
+    if WEB_PAGE.match(start):
+        return "a web page in its place. Log in where it comes from and download the file itself."
+    return next((told for mark, told in POINTERS.items() if start.startswith(mark)), "")
+
+
 def located(path: str | Path) -> str:
     """A path that means the same in every folder, and for `~` too; nothing stays nothing."""
     # pathlib raises where nobody has the name after ~
@@ -85,8 +115,8 @@ def write_json(path: str | Path, value: object) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """Read a JSON file, with or without a byte-order mark."""
+    return json.loads(Path(path).read_text(encoding="utf-8-sig"))
 
 
 def json_object(path: str | Path) -> dict[str, Any] | None:

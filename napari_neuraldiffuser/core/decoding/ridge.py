@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 
 from napari_neuraldiffuser.core.base.contracts import Responses
-from napari_neuraldiffuser.core.base.files import atomic_path
+from napari_neuraldiffuser.core.base.hdf5 import creating_hdf5
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.decoding import solver, store
 from napari_neuraldiffuser.core.decoding.decoder import DecodingError, TargetFit
@@ -212,7 +212,7 @@ class RidgeDecoder:
         """
         if not self.accuracy:
             raise DecodingError("decoder must be fitted to be saved, got an unfitted one. Call fit() first.")
-        with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        with creating_hdf5(path) as file:
             file.attrs.update(self.attrs)
             self._save_targets(file)
             group = store.create_group(file, "ridge", self)

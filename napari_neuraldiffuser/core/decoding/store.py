@@ -13,7 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from napari_neuraldiffuser.core.base.files import atomic_path
+from napari_neuraldiffuser.core.base.hdf5 import creating_hdf5, open_hdf5
 from napari_neuraldiffuser.core.base.registry import DECODERS
 from napari_neuraldiffuser.core.decoding.decoder import Decoder, DecodingError, TargetFit
 from napari_neuraldiffuser.core.networks.embeddings import dataset_name
@@ -49,7 +49,7 @@ def load(path: str | Path) -> Decoder:
 def opened(path: str | Path) -> Iterator[h5py.File]:
     """A decoder file for reading; DecodingError if it is none or something is missing in it."""
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path, "a decoder file", DecodingError) as file:
             if file["decoder"].attrs["format"] != FORMAT:
                 got = file["decoder"].attrs["format"]
                 raise DecodingError(f"{path} must have format {FORMAT}, got {got}. Fit the decoder again.")
@@ -104,7 +104,7 @@ def join_decoders(paths: Sequence[str | Path], path: str | Path) -> None:
     with ExitStack() as stack:
         parts = [stack.enter_context(opened(part)) for part in paths]
         _check_parts(parts, paths)
-        with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        with creating_hdf5(path) as file:
             _join(parts, file)
 
 

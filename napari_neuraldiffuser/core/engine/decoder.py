@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from napari_neuraldiffuser.core.base.contracts import StimulusIds
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import array_digest, file_digest, read_json, write_json
+from napari_neuraldiffuser.core.base.hdf5 import is_whole
 from napari_neuraldiffuser.core.base.progress import Events
 from napari_neuraldiffuser.core.base.recipe import Recipe
 from napari_neuraldiffuser.core.decoding import Decoder, DecodingError
@@ -97,7 +97,7 @@ class Decoding:
         path, key = self._decoder_file(recipe, inputs, models)
         loaded = (inputs.digest, models.digest) in self.loaded
         decoded, fits = self.cache / "decoded" / f"{key}.h5", self.cache / "decoded" / f"{key}.json"
-        cached = path.is_file() and fits.is_file() and _is_whole(decoded)
+        cached = path.is_file() and fits.is_file() and is_whole(decoded)
         if cached:
             for used in (decoded, fits, *(() if loaded else (path,))):
                 used.touch()
@@ -117,7 +117,7 @@ class Decoding:
     def decoder(self, recipe: Recipe, inputs: Inputs, models: Models, events: Events) -> Path:
         """The decoder file of a recipe, fitted where it is not there yet."""
         path, _ = self._decoder_file(recipe, inputs, models)
-        if path not in self.loaded.values() and not _is_whole(path):
+        if path not in self.loaded.values() and not is_whole(path):
             targets = self.targets(recipe, inputs, models, inputs.train_ids, events)
             fitting = lambda k, n, what: events.told(k, n, f"fitting {what}")  # noqa: E731
             stages.fit(inputs.train, targets, path, recipe.settings.decoding, fitting)
@@ -165,15 +165,6 @@ class Decoding:
             return loaded, origin.decoded(file_digest(loaded), inputs.test.stimulus_ids)
         key = origin.decoder(recipe.settings)
         return self.cache / "decoders" / f"{key}.h5", origin.decoded(key, inputs.test.stimulus_ids)
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether a file of the cache is there and can be opened; a truncated one cannot."""
-    try:
-        h5py.File(path, "r").close()
-    except OSError:
-        return False
-    return True
 
 
 def _check_models(decoder: Decoder, models: Models, path: Path) -> None:

@@ -1,7 +1,6 @@
 """Embeddings z, c and g of images: the decoder's targets and its output, in memory and in HDF5."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,7 +10,8 @@ import numpy as np
 
 from napari_neuraldiffuser.core.base.contracts import SeenImages, StimulusIds
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.core.base.files import OutputError, atomic_path, fingerprint, make_folder
+from napari_neuraldiffuser.core.base.files import OutputError, fingerprint, make_folder
+from napari_neuraldiffuser.core.base.hdf5 import creating_hdf5, is_whole, open_hdf5
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.params import LAYERS, FeatureParams
 
@@ -100,7 +100,7 @@ class Embeddings:
 
     def save(self, path: str | Path) -> None:
         """Write z, c, g/<layer>, stimulus_id and the attributes to HDF5, atomically."""
-        with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        with creating_hdf5(path) as file:
             for target in self:
                 file[dataset_name(target)] = self[target]
             file["stimulus_id"] = np.asarray(self.stimulus_ids, dtype=np.int64)
@@ -139,10 +139,11 @@ class TargetFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._file = open_hdf5(path, "an embeddings file", EmbeddingError)
         try:
-            self._file = h5py.File(self.path, "r")
             self.stimulus_ids = self._file["stimulus_id"][...]
         except (OSError, KeyError) as error:
+            self._file.close()
             raise EmbeddingError(f"{path} must be an embeddings file, got: {error}. Extract it again.") from error
         self.attrs = dict(self._file.attrs)
 
@@ -235,9 +236,11 @@ def extract(
 
 
 def _is_made_from(path: Path, made_from: str) -> bool:
-    with suppress(OSError), h5py.File(path, "r") as file:
-        return file.attrs.get("made_from") == made_from
-    return False
+    """A damaged file is of nothing; one that another program writes to is an error, not a reason to begin anew."""
+    if not is_whole(path):
+        return False
+    with open_hdf5(path, "an embeddings file", EmbeddingError) as file:
+        return bool(file.attrs.get("made_from") == made_from)
 
 
 def _grow(
@@ -250,11 +253,7 @@ def _grow(
     models, stimuli, ids, params = source
     if not _is_made_from(partial, made_from):
         partial.unlink(missing_ok=True)
-    try:
-        file = h5py.File(partial, "a")
-    except OSError as error:
-        raise OutputError(f"{partial} must be writable, got: {error}. Delete it and run again.") from error
-    with file:
+    with open_hdf5(partial, "an embeddings file", OutputError, "a") as file:
         done = int(file.attrs.get("done", 0))
         for start in range(done, len(ids), params.batch_size):
             batch = ids[start : start + params.batch_size]

@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 
 from napari_neuraldiffuser.core.base.contracts import StimulusIds
-from napari_neuraldiffuser.core.base.files import atomic_path
+from napari_neuraldiffuser.core.base.hdf5 import creating_hdf5, open_hdf5
 from napari_neuraldiffuser.core.base.registry import SPACES
 from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError
 
@@ -152,7 +152,7 @@ def mask_voxels(mask: np.ndarray, name: str = "mask") -> np.ndarray:
 
 def save_betas(betas: Betas, path: str | Path) -> None:
     """Write everything of `betas` to `path`, atomically; `load_betas` gives the same bits back."""
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with creating_hdf5(path) as file:
         for name in (*ARRAYS, *GEOMETRY):
             if getattr(betas, name) is not None:
                 file[name] = getattr(betas, name)
@@ -170,7 +170,7 @@ def load_betas(path: str | Path) -> Betas:
     NSDError
         If it is missing, damaged, or no such file.
     """
-    with _opened(path) as file:
+    with open_hdf5(path, "a file of prepared betas", NSDError) as file:
         about = _about(file, path)
         arrays = {name: file[name][...] for name in (*ARRAYS, *GEOMETRY) if name in file}
         shape = None if about["shape"] is None else tuple(about["shape"])
@@ -179,7 +179,7 @@ def load_betas(path: str | Path) -> Betas:
 
 def betas_facts(path: str | Path, n_stimuli: int | None = None) -> dict[str, Any]:
     """Numbers of stimuli and voxels, trials per test stimulus (of the first `n_stimuli`), notes; no data are read."""
-    with _opened(path) as file:
+    with open_hdf5(path, "a file of prepared betas", NSDError) as file:
         about, shared = _about(file, path), file["shared"][...]
         repeats = file["repeats"][...][shared][:n_stimuli]
         return {
@@ -194,13 +194,6 @@ def betas_facts(path: str | Path, n_stimuli: int | None = None) -> dict[str, Any
 def dropped_notes(dropped: dict[str, int]) -> list[str]:
     """A sentence for every reason for which voxels were dropped."""
     return [f"{n} voxels dropped: {why} in at least one session." for why, n in dropped.items() if n]
-
-
-def _opened(path: str | Path) -> h5py.File:
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise NSDError(f"{path} must be a file of prepared betas, got: {error}. Prepare them again.") from error
 
 
 def _about(file: h5py.File, path: str | Path) -> dict[str, Any]:

@@ -66,5 +66,5 @@ def test_other_files_are_refused(tmp_path):
         file["data"] = np.zeros(3)
     for name in ("text.h5", "other.h5", "absent.h5"):
         for read in (nsd.load_betas, nsd.betas_facts):
-            with pytest.raises(nsd.NSDError, match="Prepare them again"):
+            with pytest.raises(nsd.NSDError, match=f"{name} must be (a file of )?prepared betas"):
                 read(tmp_path / name)

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import h5py
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import scipy.io
 
 from napari_neuraldiffuser.core.base.files import atomic_path
+from napari_neuraldiffuser.core.base.hdf5 import creating_hdf5
 from napari_neuraldiffuser.core.nsd.layout import Layout
 from napari_neuraldiffuser.core.nsd.reading.design import N_STIMULI, TRIALS_PER_SESSION
 from napari_neuraldiffuser.core.nsd.reading.sessions import INT16_SCALE
@@ -66,7 +66,7 @@ def write_stim_info(path: Path, experiment: Experiment) -> None:
 
 def write_stimuli(path: Path, images: Iterator[tuple[int, np.ndarray]], size: int) -> None:
     """nsd_stimuli.hdf5: all 73,000 rows, of which only the given (0-based id, uint8 (size, size, 3)) take space."""
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with creating_hdf5(path) as file:
         bricks = file.create_dataset(
             "imgBrick",
             (N_STIMULI, size, size, 3),
@@ -148,7 +148,7 @@ def write_session(path: Path, brain: Brain, betas: Callable[[slice], np.ndarray]
     block : int
         Voxels asked for at once.
     """
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with creating_hdf5(path) as file:
         shape = (TRIALS_PER_SESSION, *brain.shape[::-1])
         dataset = file.create_dataset("betas", shape, "<i2", chunks=(TRIALS_PER_SESSION, 1, 1, 1))
         for start in range(0, len(brain.voxels), block):
