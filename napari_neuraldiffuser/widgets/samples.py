@@ -13,8 +13,8 @@ from napari_neuraldiffuser.core.base.progress import Cancelled
 from napari_neuraldiffuser.core.params import SimulationParams
 from napari_neuraldiffuser.widgets.files.folders import read_nsd, read_output
 from napari_neuraldiffuser.widgets.files.layer_info import LayerData
+from napari_neuraldiffuser.widgets.session.activity import ActivityBar
 from napari_neuraldiffuser.widgets.session.engine import Engine, Task
-from napari_neuraldiffuser.widgets.session.panel import ActivityBar
 from napari_neuraldiffuser.widgets.session.session import WindowWatch
 from napari_neuraldiffuser.widgets.session.state import cache_folder
 

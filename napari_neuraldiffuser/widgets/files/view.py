@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.widgets.files.layer_info import kind_of
+from napari_neuraldiffuser.widgets.session import keys
 from napari_neuraldiffuser.widgets.session.state import KEY, preferences
 
 if TYPE_CHECKING:
@@ -21,13 +22,6 @@ ENDS = {"S": "IS", "A": "PA", "R": "LR"}
 SIDES = {"left": "middle_left", "right": "middle_right", "up": "top_center", "down": "bottom_center"}
 OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up"}
 EVEN = ("SAR", "ARS", "RSA")
-KEYS = {
-    "Alt-A": "axial plane",
-    "Alt-C": "coronal plane",
-    "Alt-S": "sagittal plane",
-    "Alt-N": "neurological or radiological view",
-    "Alt-G": "go to a place in mm",
-}
 
 
 class PlaceError(UserError):
@@ -286,8 +280,15 @@ def ask_place(viewer: "napari.Viewer") -> None:
         go_to(viewer, parse_place(text))
 
 
+COMMANDS = {
+    "axial": axial,
+    "coronal": coronal,
+    "sagittal": sagittal,
+    "convention": toggle_convention,
+    "place": ask_place,
+}
+
+
 def bind_keys(viewer: "napari.Viewer") -> None:
-    """Shortcuts of the commands above, as `KEYS` lists them, for keys that are free: a manifest's are ignored."""
-    for key, command in zip(KEYS, (axial, coronal, sagittal, toggle_convention, ask_place), strict=True):
-        with contextlib.suppress(ValueError):
-            viewer.bind_key(key, command)
+    """Give the commands above their keys: those that a manifest names are ignored."""
+    keys.bind(viewer, COMMANDS)

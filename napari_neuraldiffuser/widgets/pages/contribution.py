@@ -58,7 +58,7 @@ class ContributionPanel(Panel):
         self.saving.said.connect(self.say)
         self.saving.failed.connect(self.fail)
         add(self.body, self.listen, self.voxel_text, self.saving)
-        self.run_button.setToolTip("Splits the decoder's prediction of the test stimuli over voxels and regions")
+        self.run_tip = "Splits the decoder's prediction of the test stimuli over voxels and regions"
         self._connect()
         self._follow()
 

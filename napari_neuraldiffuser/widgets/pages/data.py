@@ -51,7 +51,7 @@ class DataPanel(Panel):
         self.controls = StageControls(self.session, "betas", MORE, MORE_LABELS)
         self.more.addWidget(self.controls)
         add(self.body, self.roi, self.sessions, self.mask, self.more)
-        self.run_button.setToolTip("Adds the anatomy and the regions as layers, where they are not there yet")
+        self.run_tip = "Adds the anatomy and the regions as layers, where they are not there yet"
         self.setAcceptDrops(True)
         self._connect()
         ThreadTask(_import_grammar).start()

@@ -159,8 +159,7 @@ class DecodePanel(Panel):
         self._build_controls()
         self.stale = controls.Notice()
         self._build_files()
-        tip = "Fits the decoder and decodes all test stimuli; a decoder that was fitted before is reused"
-        self.run_button.setToolTip(tip)
+        self.run_tip = "Fits the decoder and decodes all test stimuli; a decoder that was fitted before is reused"
         self._connect()
         self._show_recipe(self.session.recipe)
         self._show_decoded(self.session.decoded)

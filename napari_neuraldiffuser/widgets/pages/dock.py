@@ -11,6 +11,7 @@ from napari_neuraldiffuser.widgets.pages.reconstruct import ReconstructPanel
 from napari_neuraldiffuser.widgets.pages.report import ReportPanel
 from napari_neuraldiffuser.widgets.session.controls import stacked
 from napari_neuraldiffuser.widgets.session.session import Session
+from napari_neuraldiffuser.widgets.session.theme import Follower
 
 if TYPE_CHECKING:
     import napari
@@ -37,6 +38,7 @@ class NeuralDiffuser(QWidget):
             page.setFrameShape(QScrollArea.Shape.NoFrame)
             page.setWidget(panel)
             self.tabs.addTab(page, title)
+        Follower(self.tabs.tabBar(), viewer)
         stacked(self, self.tabs)
         self.setMinimumWidth(452)  # three repeats side by side
 

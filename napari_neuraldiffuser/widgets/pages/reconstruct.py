@@ -2,8 +2,8 @@
 
 import time
 import weakref
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 from qtpy.compat import isalive
 from qtpy.QtCore import QTimer
@@ -17,21 +17,11 @@ from napari_neuraldiffuser.widgets.run.form import LiveRerun, ReconForm
 from napari_neuraldiffuser.widgets.run.gallery import SIDE
 from napari_neuraldiffuser.widgets.run.record import Run
 from napari_neuraldiffuser.widgets.run.view import RunView
+from napari_neuraldiffuser.widgets.session import keys
 from napari_neuraldiffuser.widgets.session.controls import side_by_side
 from napari_neuraldiffuser.widgets.session.panel import Panel
 from napari_neuraldiffuser.widgets.session.session import default_recipe
 from napari_neuraldiffuser.widgets.session.state import preferences
-
-if TYPE_CHECKING:
-    import napari
-
-KEYS: dict[str, Callable[["ReconstructPanel"], None]] = {
-    "Control-Alt-R": lambda panel: panel.press_run(),
-    "Control-Alt-C": lambda panel: panel.stop(),
-    "Control-Alt-Right": lambda panel: panel.form.picker.move(1),
-    "Control-Alt-Left": lambda panel: panel.form.picker.move(-1),
-}
-"""napari's own keys are others (a test compares them)."""
 
 
 class ReconstructPanel(Panel):
@@ -68,8 +58,7 @@ class ReconstructPanel(Panel):
         return side_by_side(side_by_side(QLabel("Preview every"), self.every, wide=2), self.beside, wide=0)
 
     def _connect(self) -> None:
-        self.run_button.setToolTip("Reconstructs the chosen stimuli; decodes them first where needed (Ctrl+Alt+R)")
-        self.cancel.setToolTip(f"{self.cancel.toolTip()} (Ctrl+Alt+C)")
+        self.run_tip = "Reconstructs the chosen stimuli; decodes them first where needed"
         self.form.changed.connect(self.revalidate)
         self.view.said.connect(self._say_in_between)
         self.view.shown.connect(self._show_beside)
@@ -86,16 +75,12 @@ class ReconstructPanel(Panel):
         """A key must not keep a panel alive that was closed."""
         alive = weakref.ref(self)
 
-        def acting(act: Callable[[ReconstructPanel], None]) -> Callable[["napari.Viewer"], None]:
-            def pressed(viewer: "napari.Viewer") -> None:
-                panel = alive()
-                if panel is not None and isalive(panel):
-                    act(panel)
+        def move(by: int, viewer: Any) -> None:
+            panel = alive()
+            if panel is not None and isalive(panel):
+                panel.form.picker.move(by)
 
-            return pressed
-
-        for key, act in KEYS.items():
-            self.viewer.bind_key(key, acting(act), overwrite=True)
+        keys.bind(self.viewer, {"previous": partial(move, -1), "next": partial(move, 1)})
 
     def problems(self) -> list[str]:
         """Why Run cannot be pressed yet."""

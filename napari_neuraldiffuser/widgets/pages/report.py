@@ -131,7 +131,7 @@ class ReportPanel(Panel):
         scores.addWidget(self.metrics)
         add(self.body, QtWidgets.QLabel(ABOUT, wordWrap=True), rows, scores)
         self._build_results()
-        self.run_button.setToolTip("Every stage that is not complete in the output folder already")
+        self.run_tip = "Every stage that is not complete in the output folder already"
         self.session.recipe_changed.connect(self.revalidate)
         self.session.described_changed.connect(self._described)
         self._described(self.session.described)

@@ -9,6 +9,7 @@ from superqt.utils import signals_blocked
 from napari_neuraldiffuser.core.params import PRESETS, DiffusionParams, GuidanceParams, ParamError
 from napari_neuraldiffuser.widgets.session import controls, state
 from napari_neuraldiffuser.widgets.session.session import Session
+from napari_neuraldiffuser.widgets.session.theme import WARNING, set_tone
 
 Pair = tuple[DiffusionParams, GuidanceParams]
 LABELS = {
@@ -92,7 +93,8 @@ class PresetRow(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.box = QComboBox(toolTip="Named settings of diffusion and guidance; demo is for the bundled models")
-        self.mark = QLabel("modified", visible=False, styleSheet=controls.WARNING_STYLE)
+        self.mark = QLabel("modified", visible=False)
+        set_tone(self.mark, WARNING)
         self.mark.setToolTip("The controls differ from this preset; Reset shows it again")
         self.menu = QMenu(self, toolTipsVisible=True)
         tip = "Shows the preset's own values again"
@@ -187,7 +189,8 @@ class DeviceRow(QWidget):
         self.box = QComboBox(toolTip="Where the networks run")
         self.box.addItem("CPU", "cpu")
         self.box.activated.connect(self._choose)
-        self.warning = controls.Notice(f"{controls.WARNING_STYLE} font-weight: bold;")
+        self.warning = controls.Notice(WARNING)
+        self.warning.setStyleSheet("font-weight: bold;")
         controls.stacked(self, controls.side_by_side(QLabel("Device"), self.box, wide=1), self.warning)
         session.recipe_changed.connect(self._follow)
         self._follow()

@@ -11,8 +11,9 @@ from napari_neuraldiffuser.core.base.recipe import Recipe
 from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams, ParamError
 from napari_neuraldiffuser.widgets.run.controls import DeviceRow, PresetRow, RunControls
 from napari_neuraldiffuser.widgets.run.picker import StimulusPicker
-from napari_neuraldiffuser.widgets.session.controls import WARNING_STYLE, Notice, stacked
+from napari_neuraldiffuser.widgets.session.controls import Notice, stacked
 from napari_neuraldiffuser.widgets.session.session import Session
+from napari_neuraldiffuser.widgets.session.theme import WARNING
 
 ARMS = {
     "guided": "Compute the arm that is pulled toward the decoded features",
@@ -33,7 +34,7 @@ class ReconForm(QWidget):
         self.error = ""
         self.picker = StimulusPicker(session)
         self.preset, self.controls, self.device = PresetRow(), RunControls(), DeviceRow(session)
-        self.caution = Notice(WARNING_STYLE)
+        self.caution = Notice(WARNING)
         stacked(self, self.picker, self.preset, self.controls, self.device, self._build_arms(), self.caution)
         self.controls.changed.connect(self._take_controls)
         self.preset.picked.connect(self.take_params)

@@ -12,6 +12,7 @@ from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.widgets.run.record import Run
 from napari_neuraldiffuser.widgets.run.score_table import mean_text, score_text
 from napari_neuraldiffuser.widgets.session.controls import add, button, side_by_side, stacked
+from napari_neuraldiffuser.widgets.session.theme import FAINT, set_tone
 
 SMOOTH_FROM = 256
 """Pixels from which on an image is a photograph to look at; a smaller one shows its pixels when it is enlarged."""
@@ -185,7 +186,8 @@ class Gallery(QtWidgets.QWidget):
         self.run: Run | None = None
         self.stimulus = 0
         self.empty = QtWidgets.QLabel("", wordWrap=True, alignment=Qt.AlignmentFlag.AlignCenter)
-        self.empty.setStyleSheet("color: gray; padding: 24px;")
+        set_tone(self.empty, FAINT)
+        self.empty.setStyleSheet("padding: 24px;")
         layout = stacked(self, self._build_top(), self.empty)
         for name in ("given", *ARMS, *(f"before, {arm}" for arm in ARMS)):
             self.rows[name] = images = ImageRow(name)

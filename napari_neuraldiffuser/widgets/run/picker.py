@@ -12,8 +12,10 @@ from qtpy.QtWidgets import QAbstractItemView, QLineEdit, QListView, QPushButton,
 from superqt import QElidingLabel
 
 from napari_neuraldiffuser.widgets.run.gallery import pixmap
-from napari_neuraldiffuser.widgets.session.controls import WARNING_STYLE, Notice, side_by_side, stacked
+from napari_neuraldiffuser.widgets.session.controls import Notice, side_by_side, stacked
+from napari_neuraldiffuser.widgets.session.keys import with_key
 from napari_neuraldiffuser.widgets.session.session import Session
+from napari_neuraldiffuser.widgets.session.theme import WARNING
 
 THUMBNAIL = 64
 """Logical pixels."""
@@ -125,10 +127,9 @@ class StimulusPicker(QWidget):
         self.filter.setToolTip("Shows the stimuli whose caption or 73k number has this in it")
         self.filter.textChanged.connect(self._filter)
         self.back, self.on = QPushButton("◀"), QPushButton("▶")
-        for button, by, what in ((self.back, -1, "Previous"), (self.on, 1, "Next")):
+        for button, by, key in ((self.back, -1, "previous"), (self.on, 1, "next")):
             button.setFixedWidth(32)
-            key = "Left" if by < 0 else "Right"
-            button.setToolTip(f"{what} stimulus (Ctrl+Alt+{key}, or the arrow keys in the grid)")
+            button.setToolTip(with_key(f"{key.capitalize()} stimulus; the arrow keys do so in the grid", key))
             button.clicked.connect(lambda _=False, by=by: self.move(by))
         self.view = Grid(viewMode=QListView.ViewMode.IconMode, resizeMode=QListView.ResizeMode.Adjust)
         self.view.empty = NO_DATA
@@ -142,7 +143,7 @@ class StimulusPicker(QWidget):
         self.view.setToolTip(f"Stimuli to reconstruct; with Ctrl or Shift several, at most {MOST}")
         self.view.selectionModel().selectionChanged.connect(self._selected)
         self.caption = QElidingLabel("")
-        self.trouble = Notice(WARNING_STYLE)
+        self.trouble = Notice(WARNING)
         stacked(self, side_by_side(self.filter, self.back, self.on), self.view, self.caption, self.trouble)
 
     # which stimuli there are

@@ -5,15 +5,15 @@ import statistics
 from typing import Any
 
 from qtpy.QtCore import QPointF, Qt
-from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen, QPolygonF
+from qtpy.QtGui import QPainter, QPaintEvent, QPen, QPolygonF
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QSizePolicy, QTableWidget, QTableWidgetItem, QWidget
 
 from napari_neuraldiffuser.core.params import EvaluationParams
 from napari_neuraldiffuser.widgets.run.record import Run
+from napari_neuraldiffuser.widgets.session.theme import ACCENT, colour_of
 
 COLUMNS = ("unguided", "guided", "difference")
 DIFFERENCE = "Guided minus unguided, repeat by repeat: both arms start from the same noise"
-LINE = "#4fc3f7"
 NAMES = 120
 """Most pixels for the metrics' names; a longer one is in its tooltip."""
 
@@ -151,6 +151,6 @@ class LossCurve(QWidget):
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.setPen(self.palette().text().color())
         painter.drawText(self.rect().adjusted(4, 0, 0, 0), Qt.AlignmentFlag.AlignTop, self.caption)
-        painter.setPen(QPen(QColor(LINE), 1.6))
+        painter.setPen(QPen(colour_of(self, ACCENT), 1.6))
         painter.drawPolyline(QPolygonF(self.points()))
         painter.end()

@@ -15,6 +15,7 @@ from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.recipe import Recipe
 from napari_neuraldiffuser.core.params import DecodingParams, GuidanceParams, ParamError, Params
 from napari_neuraldiffuser.widgets.session.session import Session
+from napari_neuraldiffuser.widgets.session.theme import ERROR, set_tone
 
 Part: TypeAlias = QtWidgets.QWidget | QtWidgets.QLayout
 
@@ -68,7 +69,6 @@ def add(layout: QtWidgets.QHBoxLayout | QtWidgets.QVBoxLayout, *parts: Part) -> 
         layout.addWidget(part) if isinstance(part, QtWidgets.QWidget) else layout.addLayout(part)
 
 
-ERROR_STYLE, WARNING_STYLE = "color: #ff8a80;", "color: #ffb74d;"
 Value = str | bool | int | float | tuple[str, ...]
 """What a control says."""
 UNLIMITED = 10**9
@@ -278,10 +278,11 @@ def on_change(widget: QtWidgets.QWidget, call: Callable[[], object]) -> None:
 
 
 class Notice(QtWidgets.QLabel):
-    """A text that takes no room while it is empty."""
+    """A text that takes no room while it is empty; an error unless its tone is another."""
 
-    def __init__(self, style: str = ERROR_STYLE) -> None:
-        super().__init__("", wordWrap=True, visible=False, styleSheet=style)
+    def __init__(self, tone: str = ERROR) -> None:
+        super().__init__("", wordWrap=True, visible=False)
+        set_tone(self, tone)
 
     def show_text(self, text: str) -> None:
         """Show another text, or none."""

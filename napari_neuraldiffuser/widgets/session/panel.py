@@ -8,67 +8,18 @@ from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QApplication, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from napari_neuraldiffuser.core.base.progress import Cancelled, Countdown
-from napari_neuraldiffuser.widgets.session.controls import ERROR_STYLE, Notice, add, side_by_side
+from napari_neuraldiffuser.widgets.session import keys
+from napari_neuraldiffuser.widgets.session.activity import ActivityBar
+from napari_neuraldiffuser.widgets.session.controls import Notice, add, side_by_side
 from napari_neuraldiffuser.widgets.session.engine import Task, error_text
+from napari_neuraldiffuser.widgets.session.keys import with_key
 from napari_neuraldiffuser.widgets.session.session import Session
 from napari_neuraldiffuser.widgets.session.state import remember, remembered
+from napari_neuraldiffuser.widgets.session.theme import ERROR, Follower, set_tone
 from napari_neuraldiffuser.widgets.session.worker import ThreadTask
 
 if TYPE_CHECKING:
     import napari
-    from napari.utils import progress
-
-
-class ActivityBar:
-    """A bar that follows `(done, total, stage)`; a new stage or total begins a new one.
-
-    Parameters
-    ----------
-    cancel : callable, optional
-        Called at once by the cross at the bar: a loop over it, where napari would look for it, there is none.
-    """
-
-    def __init__(self, cancel: Callable[[], None] | None = None) -> None:
-        self.bar: progress | None = None
-        self.cancel = cancel
-        self._making = False
-
-    def tell(self, done: int, total: int, stage: str) -> None:
-        """Show `done` of `total`.
-
-        napari processes waiting events while it makes a bar, more news among them: those are passed over, or it would
-        never end.
-        """
-        if self._making:
-            return
-        self._making = True
-        try:
-            if self.bar is None or (self.bar.desc, self.bar.total) != (stage, total):
-                self.close()
-                self.bar = _new_bar(total, stage, self.cancel)
-            self.bar.update(done - self.bar.n)
-        finally:
-            self._making = False
-
-    def close(self) -> None:
-        """Remove the bar."""
-        if self.bar is not None:
-            self.bar.close()
-            self.bar = None
-
-
-def _new_bar(total: int, stage: str, cancel: Callable[[], None] | None) -> "progress":
-    from napari.utils import cancelable_progress, progress
-
-    if cancel is None:
-        return progress(total=total, desc=stage, gui=True)
-
-    class Bar(cancelable_progress):
-        def cancel(self) -> None:
-            super().cancel()
-            cancel()
-
-    return Bar(total=total, desc=stage)
 
 
 REMEMBER_AFTER = 500
@@ -91,6 +42,8 @@ class Panel(QWidget):
     name = "panel"
     """Under which `state` is stored."""
     run_text = "Run"
+    run_tip = ""
+    """What Run does."""
 
     def __init__(self, viewer: "napari.viewer.Viewer", session: Session | None = None) -> None:
         super().__init__()
@@ -103,6 +56,8 @@ class Panel(QWidget):
         self._remember = QTimer(self, singleShot=True, interval=REMEMBER_AFTER, timeout=self._store)
         self.body = QVBoxLayout()
         self._build_frame()
+        Follower(self, viewer)
+        keys.bind(viewer, {"run": press_run_seen, "cancel": stop_running})
         self.build()
         stored = remembered(self.name)
         if stored:
@@ -140,6 +95,7 @@ class Panel(QWidget):
         layout.addLayout(self.body)
         self.run_button = QPushButton(self.run_text, clicked=self.press_run)
         tip = "Stops after the present step and keeps what is there; twice ends it at once"
+        tip = with_key(tip, "cancel")
         self.cancel = QPushButton("Cancel", enabled=False, toolTip=tip, clicked=self.stop)
         self.hint = Notice()
         self.bar = QProgressBar(visible=False)
@@ -159,6 +115,7 @@ class Panel(QWidget):
         running = self.task is not None
         problems = [] if running else self.problems()
         self.hint.show_text("\n".join(problems))
+        self.run_button.setToolTip("\n".join(problems) or with_key(self.run_tip, "run"))
         self.run_button.setEnabled(not problems and not running and not self.session.busy)
         self.cancel.setEnabled(running)
 
@@ -246,7 +203,7 @@ class Panel(QWidget):
 
     def say(self, text: str) -> None:
         """One line of state; clears an error."""
-        self.message.setStyleSheet("")
+        set_tone(self.message, "")
         self.message.setText(text)
         self.details.setVisible(False)
 
@@ -255,7 +212,7 @@ class Panel(QWidget):
         from napari.utils.notifications import show_error
 
         text = error_text(error)
-        self.message.setStyleSheet(ERROR_STYLE)
+        set_tone(self.message, ERROR)
         self.message.setText(text)
         self._details = getattr(error, "details", "")
         self.details.setVisible(bool(self._details))
@@ -263,3 +220,24 @@ class Panel(QWidget):
 
     def _copy_details(self) -> None:
         QApplication.clipboard().setText(f"{self.message.text()}\n\n{self._details}")
+
+
+def press_run_seen(viewer: "napari.Viewer") -> None:
+    """Press Run of the panel that is worked in, or else of the one that is seen."""
+    for panel in panels_of(viewer)[:1]:
+        panel.press_run()
+
+
+def stop_running(viewer: "napari.Viewer") -> None:
+    """Cancel what the panels of a viewer wait for."""
+    for panel in panels_of(viewer, seen=False):
+        if panel.task is not None:
+            panel.stop()
+
+
+def panels_of(viewer: "napari.Viewer", seen: bool = True) -> list[Panel]:
+    """The panels of a viewer's window, those that are seen or all: the one with the focus first."""
+    window = keys.window_of(viewer)
+    found = [panel for panel in window.findChildren(Panel) if panel.isVisible() or not seen] if window else []
+    focus = QApplication.focusWidget()
+    return sorted(found, key=lambda panel: focus is None or not panel.isAncestorOf(focus))

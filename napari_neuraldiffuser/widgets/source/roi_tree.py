@@ -3,17 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-from qtpy.QtCore import Qt, QTimer, Signal
-from qtpy.QtGui import QBrush, QColor
+from qtpy.QtCore import QEvent, Qt, QTimer, Signal
+from qtpy.QtGui import QBrush
 from qtpy.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem
+
+from napari_neuraldiffuser.widgets.session.theme import ERROR, FAINT, colour_of
 
 USE, VOXELS, WITHOUT = range(3)
 TICKS = {USE: "with", WITHOUT: "without"}
-LEFT_OUT, EMPTY = QColor("#ff8a80"), QColor("#7d868f")
 KEY = Qt.ItemDataRole.UserRole
 HEIGHT = 210
-OUTLINED = "QTreeView::indicator:unchecked { border: 1px solid #7d868f; }"
-"""In napari's dark theme an empty box is otherwise hardly seen."""
 TIPS = {
     USE: "Ticked regions are used together; a family's tick stands for all its regions",
     VOXELS: "Voxels of the region on the grid of the betas; regions may overlap",
@@ -39,7 +38,6 @@ class RoiTree(QTreeWidget):
             stretch = QHeaderView.ResizeMode.Stretch if column == USE else QHeaderView.ResizeMode.ResizeToContents
             self.header().setSectionResizeMode(column, stretch)
         self.setFixedHeight(HEIGHT)
-        self.setStyleSheet(OUTLINED)
         self.itemChanged.connect(self._ticked)
 
     def show_families(self, families: Mapping[str, Mapping[str, int]]) -> None:
@@ -55,6 +53,7 @@ class RoiTree(QTreeWidget):
             item = self._add(self, family, sum(regions.values()), None)
             for region, n_voxels in regions.items():
                 self._add(item, region, n_voxels, (family, region))
+        self._colour_all()
         self._filling = False
 
     def _add(self, parent: Any, name: str, n_voxels: int, key: tuple[str, str] | None) -> QTreeWidgetItem:
@@ -69,8 +68,6 @@ class RoiTree(QTreeWidget):
             item.setToolTip(column, tip)
             if column in TICKS:
                 item.setCheckState(column, Qt.CheckState.Unchecked)
-        if not n_voxels:
-            item.setForeground(VOXELS, QBrush(EMPTY))
         return item
 
     def marks(self) -> dict[tuple[str, str], str]:
@@ -89,7 +86,7 @@ class RoiTree(QTreeWidget):
             for column, mark in TICKS.items():
                 ticked = marks.get(key) == mark
                 item.setCheckState(column, Qt.CheckState.Checked if ticked else Qt.CheckState.Unchecked)
-            self._colour(item)
+        self._colour_all()
         self._filling = False
         for k in range(self.topLevelItemCount()):
             family = self.topLevelItem(k)
@@ -108,7 +105,20 @@ class RoiTree(QTreeWidget):
         self._filling = False
         self._later.start()
 
-    @staticmethod
-    def _colour(item: QTreeWidgetItem) -> None:
-        left_out = item.checkState(WITHOUT) == Qt.CheckState.Checked
-        item.setData(USE, Qt.ItemDataRole.ForegroundRole, QBrush(LEFT_OUT) if left_out else None)
+    def _colour(self, item: QTreeWidgetItem) -> None:
+        """A region that is left out, and one without voxels, look otherwise than the others."""
+        left_out, empty = item.checkState(WITHOUT) == Qt.CheckState.Checked, item.text(VOXELS) == "0"
+        for column, marked, tone in ((USE, left_out, ERROR), (VOXELS, empty, FAINT)):
+            item.setData(column, Qt.ItemDataRole.ForegroundRole, QBrush(colour_of(self, tone)) if marked else None)
+
+    def _colour_all(self) -> None:
+        for item in self._leaves.values():
+            self._colour(item)
+
+    def changeEvent(self, event: QEvent) -> None:
+        """Take the colours of another theme."""
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.StyleChange:
+            filling, self._filling = self._filling, True
+            self._colour_all()
+            self._filling = filling

@@ -11,9 +11,10 @@ from qtpy.QtWidgets import QGroupBox, QLineEdit, QPushButton, QSizePolicy, QVBox
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import located
 from napari_neuraldiffuser.core.params import BetasParams, default_of
-from napari_neuraldiffuser.widgets.session.controls import ERROR_STYLE, Notice, add, form, problem_of, side_by_side
+from napari_neuraldiffuser.widgets.session.controls import Notice, add, form, problem_of, side_by_side
 from napari_neuraldiffuser.widgets.session.engine import Task, error_text
 from napari_neuraldiffuser.widgets.session.session import Session
+from napari_neuraldiffuser.widgets.session.theme import ERROR, set_tone
 from napari_neuraldiffuser.widgets.source.roi_tree import RoiTree
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ class VoxelCount(Notice):
             self._say(error_text(result), error=True)
 
     def _say(self, text: str, error: bool = False) -> None:
-        self.setStyleSheet(ERROR_STYLE if error else "")
+        set_tone(self, ERROR if error else "")
         self.show_text(text)
 
 
@@ -266,7 +267,7 @@ class SessionsLine(QWidget):
             from napari_neuraldiffuser.widgets.source.roi_terms import listed
 
             there = f"on disk: {listed(self.labels)}"
-        self.note.setStyleSheet(ERROR_STYLE if problem else "")
+        set_tone(self.note, ERROR if problem else "")
         self.note.show_text(problem or there)
         self.judged.emit()
         return problem

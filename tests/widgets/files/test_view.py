@@ -141,25 +141,6 @@ def test_commands_and_keys_do_the_same(viewer, volume, monkeypatch):
     command("go_to")
     assert view.place_shown(viewer) == (4, 6, 8)
 
-    bound = {str(key).replace("+", "-"): function for key, function in viewer.keymap.items()}
-    assert set(view.KEYS) <= set(bound)
-    bound["Alt-S"](viewer)
-    assert viewer.dims.order == (2, 0, 1)
-    bound["Alt-N"](viewer)
-    view.axial(viewer)
-    assert edges(viewer)["left"] == "L"
-
-
-def test_keys_of_the_user_are_left_alone(viewer, path):
-    def own(viewer):
-        """What the user bound."""
-
-    viewer.bind_key("Alt-C", own)
-    viewer.open(path, plugin=PLUGIN)
-    assert own in viewer.keymap.values()
-    view.bind_keys(viewer)
-    assert own in viewer.keymap.values()
-
 
 def test_pictures_are_shown_in_their_plane_only(viewer, volume):
     told = {"metadata": {"neuraldiffuser": about("picture")}, "units": ("mm", "mm")}

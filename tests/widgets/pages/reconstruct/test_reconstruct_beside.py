@@ -9,8 +9,9 @@ from napari_neuraldiffuser.core.base.recipe import Recipe, Source
 from napari_neuraldiffuser.core.params import PRESETS
 from napari_neuraldiffuser.widgets.files.layer_info import KEY, about
 from napari_neuraldiffuser.widgets.files.layers import PICTURES, TITLES
-from napari_neuraldiffuser.widgets.pages.reconstruct import KEYS, ReconstructPanel
+from napari_neuraldiffuser.widgets.pages.reconstruct import ReconstructPanel
 from napari_neuraldiffuser.widgets.run.gallery import SIDE
+from napari_neuraldiffuser.widgets.session.keys import Shortcut, window_of
 from napari_neuraldiffuser.widgets.session.session import Session
 from tests.support.window.reconstruct_run import BLUE, DECODED, GREEN, RED, begin, preview, runs, whole_run
 from tests.support.window.viewers import settle
@@ -82,30 +83,6 @@ def test_scripts_go_to_the_clipboard_and_the_folder_opens(ready, session, monkey
 
 
 @pytest.mark.window
-def test_keys_are_free_in_napari_and_act(ready, session, viewer):
-    from app_model.types import KeyBinding
-    from napari._app_model import get_app_model
-    from napari.utils.shortcuts import default_shortcuts
-
-    own = {KeyBinding.from_str(key.replace("Control", "Ctrl").replace("-", "+")) for key in KEYS}
-    taken = {KeyBinding.from_str(str(key)) for keys in default_shortcuts.values() for key in keys}
-    menus = {rule.keybinding for rule in get_app_model().keybindings}
-    assert len(menus) > 10
-    assert not own & taken
-    assert not own & menus
-    bound = viewer.keymap
-    press = {str(key): call for key, call in bound.items()}
-    press["Ctrl+Alt+Right"](viewer)
-    assert session.recipe.stimulus_ids == (7,)
-    press["Ctrl+Alt+Left"](viewer)
-    assert session.recipe.stimulus_ids == (3,)
-    press["Ctrl+Alt+R"](viewer)
-    press["Ctrl+Alt+R"](viewer)  # runs already
-    assert runs(session) == 1
-    press["Ctrl+Alt+C"](viewer)
-    assert session.engine.sent
-
-
 def test_a_panel_that_was_closed_leaves_nothing_behind(viewer, session, qtbot):
     session.choose(Source(nsd_dir="/nsd"))
     panel = ReconstructPanel(viewer)
@@ -119,9 +96,8 @@ def test_a_panel_that_was_closed_leaves_nothing_behind(viewer, session, qtbot):
     session.change(stimulus_ids=(7,), device="cuda:0")
     session.set_decoded(DECODED)
     viewer.add_image(np.zeros((5, 30, 20)), metadata={KEY: about("anatomy")})
-    for key, press in viewer.keymap.items():
-        if str(key) in ("Ctrl+Alt+R", "Ctrl+Alt+C", "Ctrl+Alt+Right"):
-            press(viewer)
+    for shortcut in window_of(viewer).findChildren(Shortcut):
+        shortcut.activated.emit()
     assert runs(session) == 0
     del kept
 
