@@ -15,7 +15,7 @@ from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.job.images import write_failed
 from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.outputs import complete
-from napari_neuraldiffuser.core.outputs.anatomy import write_regions, write_shown
+from napari_neuraldiffuser.core.outputs.anatomy import volume_bytes, write_regions, write_shown
 from napari_neuraldiffuser.core.outputs.description import write_description
 
 METRICS = ("pixcorr", "ssim")
@@ -54,7 +54,7 @@ def write_subject(out: Path, subject: str = "subj01", seed: int = 0, failed: tup
     _contribution(places, rng)
     _images(places, rng)
     write_regions(Regions("prf-visualrois"), places.regions("prf-visualrois"))
-    nib.save(nib.Nifti1Image(np.zeros((3, 3, 3), np.float32), np.eye(4)), places.anatomy)
+    places.anatomy.write_bytes(volume_bytes(nib.Nifti1Image(np.zeros((3, 3, 3), np.float32), np.eye(4))))
     write_failed(places.failed, list(failed))
     return places
 

@@ -45,12 +45,15 @@ class Kind:
         beside it.
     is_sidecar : bool
         Whether files of this kind are sidecars and must say what made them.
+    standard : bool
+        Whether BIDS has a name for files of this kind: a validator is told to ignore the others.
     """
 
     what: str
     path: str
     sidecar: str = NONE
     is_sidecar: bool = False
+    standard: bool = False
 
     @property
     def regex(self) -> re.Pattern[str]:
@@ -101,7 +104,9 @@ def _regex(path: str) -> re.Pattern[str]:
 
 SUBJECT, ANATOMY = "{sub}/{sub}_", "{sub}/anat/{sub}_space-{space}_"
 KINDS = {
-    "description": Kind("dataset description", "dataset_description.json"),
+    "description": Kind("dataset description", "dataset_description.json", standard=True),
+    "readme": Kind("what the folder is", "README.md", standard=True),
+    "ignored": Kind("names that BIDS lacks", ".bidsignore", standard=True),
     "page": Kind("page", "{sub}.html"),
     "complete": Kind("mark of a complete subject", SUBJECT + "complete.json"),
     "embeddings": Kind("decoded embeddings", SUBJECT + "desc-{decoder}_embeddings.h5", OWN),
@@ -114,9 +119,9 @@ KINDS = {
     "shown": Kind("seen images and starting points", "{sub}/recon/{sub}_stim-{stim}_desc-{shown}_recon.png", FOLDER),
     "images": Kind("sidecar of the images", "{sub}/recon/{sub}_recon.json", is_sidecar=True),
     "slices": Kind("pictures of contribution maps", "{sub}/figures/{sub}_target-{target}_contribution.png"),
-    "anatomy": Kind("anatomy", ANATOMY + "T1w.nii.gz", OWN),
-    "regions": Kind("regions", ANATOMY + "seg-{seg}_dseg.nii.gz", OWN),
-    "labels": Kind("names of regions", ANATOMY + "seg-{seg}_dseg.tsv", OWN),
+    "anatomy": Kind("anatomy", ANATOMY + "T1w.nii.gz", OWN, standard=True),
+    "regions": Kind("regions", ANATOMY + "seg-{seg}_dseg.nii.gz", OWN, standard=True),
+    "labels": Kind("names of regions", ANATOMY + "seg-{seg}_dseg.tsv", OWN, standard=True),
     "group page": Kind("group's page", "group.html"),
     "group scores": Kind("group's scores", "group_desc-recon_scores.tsv", OWN),
     "group summary": Kind("group's summary", "group_desc-summary_scores.json"),
@@ -136,13 +141,24 @@ def sidecar(path: Path) -> Path:
 
 
 _SIDECARS = {
-    path: Kind(f"sidecar of {kind.what}", path, is_sidecar=True)
+    path: Kind(f"sidecar of {kind.what}", path, is_sidecar=True, standard=kind.standard)
     for kind in KINDS.values()
     if kind.sidecar == OWN
     for path in [stem(kind.path) + ".json"]
 }
 PATTERNS = (*KINDS.values(), *_SIDECARS.values())
 """Every kind of file that a run writes."""
+NO_RESULTS = ("work", "nsd")
+"""Folders of OUT_DIR that are no results: caches of the engine, and the demo's simulated raw data."""
+
+
+def unknown_to_bids() -> list[str]:
+    """What a BIDS validator is to ignore, as `.bidsignore` says it: patterns of files and folders below OUT_DIR."""
+    paths = (PurePosixPath(kind.path) for kind in PATTERNS if not kind.standard)
+    # of a folder within the subject's its name is enough, and the validator wants it without a slash
+    inside = {str(path if len(path.parts) < 3 else path.parent) for path in paths}
+    patterns = (re.sub(r"\{\w+\}", "*", path.replace("{sub}", "sub-*")) for path in inside)
+    return sorted({*patterns, *NO_RESULTS})
 
 
 def kind_of(path: str | PurePosixPath) -> Kind | None:

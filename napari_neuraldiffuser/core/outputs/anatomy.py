@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 UNREGIONED = "background"
 COMPRESSION = 6
+LARGEST_BRAIN = 2.2e6
+"""In mm³: hardly a brain is larger, and a head with its neck is 3.5 to 5 million."""
 
 
 def write_anatomy(subject: "BrainSource", places: Derivatives) -> list[str]:
@@ -69,6 +71,18 @@ def write_regions(rois: "Rois", path: Path) -> None:
         write_json(about, {"Family": rois.name})
 
 
+def looks_stripped(path: Path) -> bool:
+    """Whether a T1 has nothing but a brain, which BIDS wants to be told and no source says.
+
+    Told by its voxels that are not zero: no more of them than a brain takes, and none at the border of the volume.
+    """
+    image = nib.Nifti1Image.from_filename(path)
+    there = np.nan_to_num(np.asanyarray(image.dataobj)) != 0
+    volume = there.sum() * abs(np.linalg.det(image.affine[:3, :3]))
+    border = any(face.any() for axis in range(3) for face in (there.take(0, axis), there.take(-1, axis)))
+    return bool(volume < LARGEST_BRAIN and not border)
+
+
 def write_shown(places: Derivatives, stimulus_ids: StimulusIds, seen: np.ndarray, start: np.ndarray) -> None:
     """Write what reconstructions are compared with.
 
@@ -85,8 +99,12 @@ def write_shown(places: Derivatives, stimulus_ids: StimulusIds, seen: np.ndarray
 
 
 def volume_bytes(image: "SpatialImage") -> bytes:
-    """A NIfTI image as the bytes of a `.nii.gz`: equal images give equal bytes."""
-    return gzip.compress(nib.Nifti1Image.from_image(image).to_bytes(), COMPRESSION, mtime=0)
+    """A NIfTI image as the bytes of a `.nii.gz`: equal images give equal bytes.  A unit that is not said is mm."""
+    written = nib.Nifti1Image.from_image(image)
+    if written.header.get_xyzt_units()[0] == "unknown":
+        written = nib.Nifti1Image(written.dataobj, written.affine, written.header)
+        written.header.set_xyzt_units("mm")
+    return gzip.compress(written.to_bytes(), COMPRESSION, mtime=0)
 
 
 def png_bytes(image: np.ndarray) -> bytes:

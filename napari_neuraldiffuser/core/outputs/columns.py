@@ -25,8 +25,6 @@ COLUMNS: dict[str, tuple[str, str]] = {
         "prediction, whose total is 1.",
         "",
     ),
-    "index": ("Label in the volume.", ""),
-    "name": ("Name of the region.", ""),
     "participant_id": ("Subject.", ""),
     "metric": ("Score of reconstructions against seen images, or between repeats.", ""),
     "mean": ("Mean over stimuli.", ONE),

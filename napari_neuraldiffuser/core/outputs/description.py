@@ -1,4 +1,4 @@
-"""`dataset_description.json` of an output folder: what made it, with which versions, and what its sources link to."""
+"""What an output folder is, for people and for BIDS: its description, README and what a validator is to ignore."""
 
 import platform
 from collections.abc import Mapping
@@ -7,9 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import napari_neuraldiffuser
-from napari_neuraldiffuser.core.base.files import json_object, make_folder, write_json
-from napari_neuraldiffuser.core.base.names import KINDS
+from napari_neuraldiffuser.core.base.files import atomic_path, json_object, make_folder, write_json
+from napari_neuraldiffuser.core.base.names import KINDS, unknown_to_bids
 
+README = """# Reconstructions of seen images from fMRI
+
+A BIDS derivative that napari-neuraldiffuser wrote. What a subject saw was decoded from its voxel responses and made visible by
+a diffusion model, without and with the pull toward decoded visual features; contribution maps say which regions carried it.
+
+- `sub-XX.html`: the page of a subject; it stands alone and is the place to begin.
+- `sub-XX/recon`: reconstructions of both arms, seen images and starting points. `sub-XX/anat`: anatomy and regions.
+- `sub-XX/sub-XX_*`: decoded embeddings, scores, their summary, shares of regions and contribution maps.
+- `sub-XX/sub-XX_complete.json`: written last; a subject without it is not complete.
+- `group.html`, `group_*`: the subjects together.
+
+A JSON file beside each table, volume and folder of images says what it was made from, by which models and with which parameters.
+`.bidsignore` names what BIDS has no name for yet.
+"""
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "scipy", "nibabel", "nilearn", "h5py", "scikit-image")
 
 
@@ -68,3 +82,18 @@ def write_description(out_dir: Path, links: Mapping[str, str] | None = None) -> 
     if content != known:
         write_json(path, content)
     return path
+
+
+def write_about(out_dir: Path) -> None:
+    """README and `.bidsignore` of an output folder; what somebody wrote there himself stays."""
+    readme, ignored = (make_folder(out_dir) / KINDS[name].path for name in ("readme", "ignored"))
+    if not any(readme.with_suffix(suffix).is_file() for suffix in ("", ".md", ".rst", ".txt")):
+        _write(readme, README)
+    lines = ignored.read_text(encoding="utf-8").splitlines() if ignored.is_file() else []
+    if missing := [pattern for pattern in unknown_to_bids() if pattern not in lines]:
+        _write(ignored, "\n".join([*lines, *missing]) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -13,8 +13,9 @@ from typing import Any
 
 from napari_neuraldiffuser.core.base.files import json_object, write_json
 from napari_neuraldiffuser.core.base.names import KINDS, Derivatives, plain, sidecar
+from napari_neuraldiffuser.core.outputs.anatomy import looks_stripped
 from napari_neuraldiffuser.core.outputs.columns import ONE, columns, first_line, row_of
-from napari_neuraldiffuser.core.outputs.description import generated_by, model_name, write_description
+from napari_neuraldiffuser.core.outputs.description import generated_by, model_name, write_about, write_description
 from napari_neuraldiffuser.core.outputs.raw import Raw, RunOf, raw_sources
 
 Content = dict[str, Any]
@@ -101,6 +102,7 @@ def write_sidecars(places: Derivatives, facts: Facts) -> list[Path]:
             write_json(path, content)
     if stale or not _linked(places.out_dir, facts.links):
         write_description(places.out_dir, facts.links)
+    write_about(places.out_dir)
     if not places.failed.is_file():
         # a table of failed stimuli goes when none fails any more; its sidecar with it
         sidecar(places.failed).unlink(missing_ok=True)
@@ -225,6 +227,7 @@ def _anatomy(places: Derivatives, facts: Facts) -> Content:
         "Description": "Anatomy in the space of the betas.",
         "Space": places.space,
         "SpatialReference": "orig",
+        "SkullStripped": looks_stripped(places.anatomy),
         **_made(facts, facts.sources("anatomy")),
     }
 
@@ -236,7 +239,6 @@ def _regions(path: Path, short: str, places: Derivatives, facts: Facts) -> Conte
     return {
         "Description": "Regions of one family as labels; the table of the same name has their names.",
         "Family": family,
-        **columns(("index", "name")),
         "Space": places.space,
         "SpatialReference": places.uri(places.anatomy) if places.anatomy.is_file() else "orig",
         **_made(facts, facts.sources(f"rois/{family}")),

@@ -6,11 +6,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from napari_neuraldiffuser.core.base.files import json_object
-from napari_neuraldiffuser.core.base.names import KINDS, Derivatives, kind_of, sidecar_of
+from napari_neuraldiffuser.core.base.names import KINDS, NO_RESULTS, Derivatives, kind_of, sidecar_of, unknown_to_bids
 from napari_neuraldiffuser.core.outputs.complete import why_incomplete
-
-IGNORED = ("work", "nsd")
-"""Folders of OUT_DIR that are no results: caches of the engine, and the demo's simulated raw data."""
 
 
 def check(out_dir: str | Path) -> list[str]:
@@ -29,7 +26,7 @@ def check(out_dir: str | Path) -> list[str]:
     out_dir = Path(out_dir)
     paths = {path.relative_to(out_dir).as_posix() for path in _files(out_dir)}
     links: dict[str, str] = {}
-    complaints = _check_description(out_dir / KINDS["description"].path, links)
+    complaints = _check_description(out_dir / KINDS["description"].path, links) + _check_dataset(out_dir)
     for path in sorted(paths):
         kind = kind_of(path)
         if kind is None:
@@ -47,7 +44,7 @@ def check(out_dir: str | Path) -> list[str]:
 
 def _files(out_dir: Path) -> Iterator[Path]:
     for path in out_dir.rglob("*"):
-        if path.is_file() and path.relative_to(out_dir).parts[0] not in IGNORED:
+        if path.is_file() and path.relative_to(out_dir).parts[0] not in NO_RESULTS:
             yield path
 
 
@@ -101,6 +98,18 @@ def _check_description(path: Path, links: dict[str, str]) -> list[str]:
     else:
         links.update(found)
     return [f"{path.name}: {said}" for said in complaints]
+
+
+def _check_dataset(out_dir: Path) -> list[str]:
+    """What a BIDS validator asks of a dataset beside its description; not of a folder that has none."""
+    if not (out_dir / KINDS["description"].path).is_file():
+        return []
+    ignored, readme = (out_dir / KINDS[name].path for name in ("ignored", "readme"))
+    complaints = [] if readme.is_file() else [f"{readme.name}: must be there."]
+    lines = ignored.read_text(encoding="utf-8").splitlines() if ignored.is_file() else []
+    if missing := set(unknown_to_bids()) - set(lines):
+        complaints.append(f"{ignored.name}: must name what BIDS does not know, lacks {', '.join(sorted(missing))}.")
+    return complaints
 
 
 def _private(link: str) -> bool:

@@ -13,7 +13,7 @@ from napari_neuraldiffuser.core.base.names import KINDS, sidecar
 from napari_neuraldiffuser.core.base.progress import Progress, silent
 from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.outputs.columns import columns
-from napari_neuraldiffuser.core.outputs.description import generated_by, versions, write_description
+from napari_neuraldiffuser.core.outputs.description import generated_by, versions, write_about, write_description
 from napari_neuraldiffuser.core.outputs.group.inputs import (
     GroupError,
     SubjectResult,
@@ -83,6 +83,7 @@ def write_group(out_dir: str | Path, labels: Sequence[str] | None = None, progre
     _write_tables(result, subjects, (table, shares, summary))
     if not (out_dir / KINDS["description"].path).is_file():
         write_description(out_dir)
+    write_about(out_dir)
     progress(1, 2, "group")
     data = GroupData(subjects, summary, shares, differing(subjects), notes, versions())
     write_page(result.page, data)
