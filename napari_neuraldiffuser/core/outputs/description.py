@@ -12,8 +12,9 @@ from napari_neuraldiffuser.core.base.names import KINDS, unknown_to_bids
 
 README = """# Reconstructions of seen images from fMRI
 
-A BIDS derivative that napari-neuraldiffuser wrote. What a subject saw was decoded from its voxel responses and made visible by
-a diffusion model, without and with the pull toward decoded visual features; contribution maps say which regions carried it.
+A BIDS derivative that napari-neuraldiffuser wrote. What a subject saw was decoded from its voxel responses and made
+visible by a diffusion model, without and with the pull toward decoded visual features; contribution maps say which
+regions carried it.
 
 - `sub-XX.html`: the page of a subject; it stands alone and is the place to begin.
 - `sub-XX/recon`: reconstructions of both arms, seen images and starting points. `sub-XX/anat`: anatomy and regions.
@@ -21,7 +22,8 @@ a diffusion model, without and with the pull toward decoded visual features; con
 - `sub-XX/sub-XX_complete.json`: written last; a subject without it is not complete.
 - `group.html`, `group_*`: the subjects together.
 
-A JSON file beside each table, volume and folder of images says what it was made from, by which models and with which parameters.
+A JSON file beside each table, volume and folder of images says what it was made from, by which models and with which
+parameters.
 `.bidsignore` names what BIDS has no name for yet.
 """
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "scipy", "nibabel", "nilearn", "h5py", "scikit-image")

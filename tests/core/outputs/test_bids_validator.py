@@ -1,4 +1,4 @@
-"""The BIDS validator itself on finished folders: a whole run's, and one of two subjects with everything there can be."""
+"""The BIDS validator itself on finished folders: a whole run's, and one with everything there can be."""
 
 import json
 import shutil
