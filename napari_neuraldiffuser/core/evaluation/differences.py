@@ -82,6 +82,15 @@ def between(first: Rows, second: Rows, metric: str, same_noise: bool) -> Differe
     return _of_repeats(one[shared[0]], other[shared[0]], same_noise)
 
 
+def means(first: Rows, second: Rows, metric: str) -> tuple[float | None, float | None]:
+    """Mean score of each over the stimuli that both have; None where there are none."""
+    one, other = _values(first, metric), _values(second, metric)
+    shared = sorted(one.keys() & other.keys())
+    if not shared:
+        return None, None
+    return float(np.mean([_average(one[s]) for s in shared])), float(np.mean([_average(other[s]) for s in shared]))
+
+
 def _values(rows: Rows, metric: str) -> dict[Any, dict[int, float]]:
     """Stimulus -> repeat -> value."""
     found: dict[Any, dict[int, float]] = {}

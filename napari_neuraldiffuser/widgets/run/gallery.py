@@ -1,149 +1,26 @@
-"""Seen image, start and reconstructions of one stimulus, drawn again with every preview."""
+"""Seen image, start and reconstructions of one stimulus, of one run or of two beside each other."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from qtpy import QtWidgets
-from qtpy.QtCore import QEvent, Qt, Signal
-from qtpy.QtGui import QContextMenuEvent, QImage, QMouseEvent, QPixmap
+from qtpy.QtCore import Qt, Signal
 from superqt import QFlowLayout
 
 from napari_neuraldiffuser.core.base.recipe import ARMS
+from napari_neuraldiffuser.widgets.run.picture import ImageCell
 from napari_neuraldiffuser.widgets.run.record import Run
 from napari_neuraldiffuser.widgets.run.score_table import mean_text, score_text
-from napari_neuraldiffuser.widgets.session.controls import add, button, side_by_side, stacked
-from napari_neuraldiffuser.widgets.session.theme import FAINT, set_tone
-
-SMOOTH_FROM = 256
-"""Pixels from which on an image is a photograph to look at; a smaller one shows its pixels when it is enlarged."""
-LARGE = 512
-"""Side of an enlarged image, in the screen's logical pixels."""
-
-
-def qimage(image: np.ndarray) -> QImage:
-    """An image (H, W, 3) uint8 for Qt, with memory of its own."""
-    height, width = image.shape[:2]
-    pixels = np.ascontiguousarray(image, dtype=np.uint8).tobytes()
-    return QImage(pixels, width, height, 3 * width, QImage.Format.Format_RGB888).copy()
-
-
-def pixmap(image: np.ndarray, side: int, ratio: float = 1.0) -> QPixmap:
-    """An image (H, W, 3) about `side` logical pixels wide on a screen with `ratio` device pixels each.
-
-    A small image keeps its pixels square and equal: it is enlarged by a whole number.
-    """
-    picture, wanted = qimage(image), max(1, round(side * ratio))
-    longest = max(picture.width(), picture.height())
-    if longest < SMOOTH_FROM and longest <= 1.3 * wanted:
-        wanted = longest * max(1, round(wanted / longest))
-        how = Qt.TransformationMode.FastTransformation
-    else:
-        how = Qt.TransformationMode.SmoothTransformation
-    scaled = QPixmap.fromImage(picture.scaled(wanted, wanted, Qt.AspectRatioMode.KeepAspectRatio, how))
-    scaled.setDevicePixelRatio(ratio)
-    return scaled
-
-
-def copy_image(image: np.ndarray) -> None:
-    """Put an image on the clipboard, in its own size."""
-    QtWidgets.QApplication.clipboard().setImage(qimage(image))
-
-
-def save_image(parent: QtWidgets.QWidget, image: np.ndarray, name: str) -> str:
-    """Ask where to, and write a PNG in its own size; returns the path, empty where nothing was written."""
-    path, _ = QtWidgets.QFileDialog.getSaveFileName(parent, "Save image", f"{name}.png", "PNG (*.png)")
-    if not path:
-        return ""
-    path = path if path.lower().endswith(".png") else f"{path}.png"
-    if not qimage(image).save(path):
-        from napari.utils.notifications import show_error
-
-        show_error(f"image must be saved to a folder that can be written, got {path}. Choose another place.")
-        return ""
-    return path
-
-
-class ImageCell(QtWidgets.QLabel):
-    """One image; a click enlarges it, a right click copies or saves it.
-
-    Parameters
-    ----------
-    title : str
-        What it is, such as "guided, repeat 2".
-    """
-
-    def __init__(self, title: str) -> None:
-        super().__init__()
-        self.title, self.text_below, self.name = title, "", title
-        self.image: np.ndarray | None = None
-        self.side = 0
-        self.setCursor(Qt.CursorShape.PointingHandCursor)
-        self.setToolTip(f"{title}: click to enlarge, right click to copy or save")
-
-    def show_image(self, image: np.ndarray, side: int, text: str = "", name: str = "") -> None:
-        """Show an image (H, W, 3) uint8; `text` stands below the enlarged one, `name` is proposed for its file."""
-        same = self.image is not None and image.shape == self.image.shape and np.may_share_memory(image, self.image)
-        changed = not same or side != self.side
-        self.image, self.side, self.text_below, self.name = image, side, text, name or self.title
-        if changed:
-            self._render()
-
-    def _render(self) -> None:
-        if self.image is not None:
-            self.setPixmap(pixmap(self.image, self.side, self.devicePixelRatioF()))
-
-    def event(self, event: QEvent) -> bool:
-        """Draw the image again for a screen of another resolution."""
-        if event.type() == getattr(QEvent.Type, "DevicePixelRatioChange", None):
-            self._render()
-        return super().event(event)
-
-    def mouseReleaseEvent(self, event: QMouseEvent) -> None:
-        """Enlarge the image at a click."""
-        if event.button() == Qt.MouseButton.LeftButton and self.image is not None:
-            self.enlarge()
-
-    def enlarge(self) -> "Enlarged":
-        """Open the image in a window of its own."""
-        window = Enlarged(self)
-        window.show()
-        return window
-
-    def contextMenuEvent(self, event: QContextMenuEvent) -> None:
-        """Open the menu at a right click."""
-        if self.image is not None:
-            self.menu().exec(event.globalPos())
-
-    def menu(self) -> QtWidgets.QMenu:
-        """The menu to copy and to save the image."""
-        menu = QtWidgets.QMenu(self)
-        menu.addAction("Copy image", lambda: copy_image(self.image))
-        menu.addAction("Save image…", lambda: save_image(self, self.image, self.name))
-        return menu
-
-
-class Enlarged(QtWidgets.QDialog):
-    """One image, large, with its scores."""
-
-    def __init__(self, cell: ImageCell) -> None:
-        super().__init__(cell.window())
-        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        self.setWindowTitle(cell.title)
-        self.picture = QtWidgets.QLabel(alignment=Qt.AlignmentFlag.AlignCenter)
-        self.picture.setPixmap(pixmap(cell.image, LARGE, self.devicePixelRatioF()))
-        self.text = QtWidgets.QLabel("\n".join(line for line in (cell.title, cell.text_below) if line), wordWrap=True)
-        image, name = cell.image, cell.name
-        copy = button("Copy", "Copies the image in its own size", lambda: copy_image(image))
-        tip = "Writes the image in its own size as PNG"
-        save = button("Save…", tip, lambda: save_image(self, image, name))
-        buttons = side_by_side(QtWidgets.QLabel(), copy, save, wide=0)
-        add(QtWidgets.QVBoxLayout(self), self.picture, self.text, buttons)
-
+from napari_neuraldiffuser.widgets.session.controls import WARNING_STYLE, side_by_side, stacked
 
 SIDE = 104
 SIDES = (64, 320)
 MANY = 20
 """Repeats that are shown of one arm; more are in the run's folder."""
+OUT_OF_DATE = "OUT OF DATE"
+STALE_TIP = "These images were made with other parameters, data or decoder than the controls show now. Run makes new ones."
+SECOND = "B, {}"
+"""Name of the row of an arm of the run to compare with."""
 
 
 class ImageRow(QtWidgets.QWidget):
@@ -151,7 +28,7 @@ class ImageRow(QtWidgets.QWidget):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        self.name = name
+        self.title, self.changed = name, ""
         self.heading = QtWidgets.QLabel(name, wordWrap=True, textFormat=Qt.TextFormat.PlainText)
         self.cells: list[ImageCell] = []
         self.flow = QFlowLayout()
@@ -159,6 +36,23 @@ class ImageRow(QtWidgets.QWidget):
         self.flow.setHorizontalSpacing(2)
         self.flow.setVerticalSpacing(2)
         stacked(self, self.heading, self.flow).setSpacing(2)
+
+    def show_title(self, title: str) -> None:
+        """Say what the images are."""
+        self.title = title
+        self._say()
+
+    def mark(self, changed: str) -> None:
+        """Mark the images as out of date since this changed; nothing, and they are up to date."""
+        self.changed = changed
+        self._say()
+
+    def _say(self) -> None:
+        mark = f"   {OUT_OF_DATE}: {self.changed}" if self.changed else ""
+        if self.heading.text() != f"{self.title}{mark}":
+            self.heading.setText(f"{self.title}{mark}")
+            self.heading.setStyleSheet(WARNING_STYLE if mark else "")
+            self.heading.setToolTip(STALE_TIP if mark else "")
 
     def show_images(self, images: Sequence[np.ndarray], titles: Sequence[str], texts: Sequence[str], side: int) -> None:
         """As many cells as images, each updated in place."""
@@ -173,7 +67,7 @@ class ImageRow(QtWidgets.QWidget):
 
 
 class Gallery(QtWidgets.QWidget):
-    """Rows of images of one stimulus of one run."""
+    """Rows of images of one stimulus of a run, and of a second run beside it."""
 
     turned = Signal(int)
     """The user wants to see another stimulus of the run."""
@@ -184,15 +78,18 @@ class Gallery(QtWidgets.QWidget):
         super().__init__()
         self.rows: dict[str, ImageRow] = {}
         self.run: Run | None = None
+        self.other: Run | None = None
         self.stimulus = 0
         self.empty = QtWidgets.QLabel("", wordWrap=True, alignment=Qt.AlignmentFlag.AlignCenter)
-        set_tone(self.empty, FAINT)
-        self.empty.setStyleSheet("padding: 24px;")
-        layout = stacked(self, self._build_top(), self.empty)
-        for name in ("given", *ARMS, *(f"before, {arm}" for arm in ARMS)):
-            self.rows[name] = images = ImageRow(name)
-            images.setVisible(False)
-            layout.addWidget(images)
+        self.empty.setStyleSheet("color: gray; padding: 24px;")
+        for name in ("given", *(row for arm in ARMS for row in (arm, SECOND.format(arm)))):
+            self.rows[name] = ImageRow(name)
+            self.rows[name].setVisible(False)
+        beside = [side_by_side(self.rows[arm], self.rows[SECOND.format(arm)]) for arm in ARMS]
+        for pair in beside:
+            for place in range(pair.count()):
+                pair.setStretch(place, 1)
+        stacked(self, self._build_top(), self.empty, self.rows["given"], *beside)
 
     def _build_top(self) -> QtWidgets.QHBoxLayout:
         self.position = QtWidgets.QLabel("")
@@ -214,26 +111,25 @@ class Gallery(QtWidgets.QWidget):
 
     def show_empty(self, text: str) -> None:
         """Show no images, but say what to do."""
-        self.run = None
-        self._show_before(None)
+        self.run = self.other = None
         for images in self.rows.values():
             images.setVisible(False)
         self._show_position()
         self.empty.setText(text)
         self.empty.setVisible(True)
 
-    def show_run(self, run: Run, stimulus: int, before: Run | None = None) -> None:
-        """Show one stimulus of a run, and below it that of an earlier one.
+    def show_run(self, run: Run, stimulus: int, other: Run | None = None) -> None:
+        """Show one stimulus of a run, and beside it that of another.
 
         Parameters
         ----------
         run : Run
         stimulus : int
             One of the run's.
-        before : Run, optional
-            An earlier run of the same stimulus.
+        other : Run, optional
+            Has the same stimulus.
         """
-        self.run, self.stimulus, self.before = run, stimulus, before
+        self.run, self.stimulus, self.other = run, stimulus, other
         k = run.stimulus_ids.index(stimulus)
         self.empty.setVisible(run.seen is None)
         self.empty.setText("Waiting for the first image")
@@ -244,24 +140,20 @@ class Gallery(QtWidgets.QWidget):
         else:
             self.rows["given"].setVisible(False)
         for arm in ARMS:
-            self._show_arm(arm, arm, run)
-        self._show_before(before)
+            self._show_arm(arm, arm, f"A {arm}" if other else arm, run)
+            self._show_arm(SECOND.format(arm), arm, f"B {arm}", other)
 
-    def _show_before(self, before: Run | None) -> None:
-        self.before = before
-        for arm in ARMS:
-            name = f"before, {arm}"
-            if before is None:
-                self.rows[name].setVisible(False)
-            else:
-                self._show_arm(name, f"{name} ({before.began:%H:%M:%S})", before)
+    def mark(self, changed: Mapping[str, str]) -> None:
+        """Mark the rows of that name as out of date since something changed; all others are up to date."""
+        for name, images in self.rows.items():
+            images.mark(changed.get(name, ""))
 
-    def _show_arm(self, name: str, title: str, run: Run) -> None:
-        images = run.images.get(name.removeprefix("before, "))
-        if images is None:
+    def _show_arm(self, name: str, arm: str, title: str, run: Run | None) -> None:
+        images = None if run is None else run.images.get(arm)
+        if run is None or images is None:
             self.rows[name].setVisible(False)
             return
-        arm, own = name.removeprefix("before, "), images[run.stimulus_ids.index(self.stimulus)]
+        own = images[run.stimulus_ids.index(self.stimulus)]
         scores = run.rows_of(arm, self.stimulus)
         of_repeat = {row["rep"]: score_text(row) for row in scores}
         texts = [of_repeat.get(k + 1, "") for k in range(len(own))][:MANY]
@@ -274,7 +166,7 @@ class Gallery(QtWidgets.QWidget):
         self, name: str, heading: str, images: Sequence[np.ndarray], titles: Sequence[str], texts: Sequence[str]
     ) -> None:
         titles = [f"stimulus {self.stimulus}, {title}" for title in titles]
-        self.rows[name].heading.setText(heading)
+        self.rows[name].show_title(heading)
         self.rows[name].show_images(images, titles, texts, self.size.value())
         self.rows[name].setVisible(True)
 

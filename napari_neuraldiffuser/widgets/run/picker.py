@@ -11,7 +11,7 @@ from qtpy.QtGui import QColor, QIcon, QPainter, QPaintEvent, QPixmap
 from qtpy.QtWidgets import QAbstractItemView, QLineEdit, QListView, QPushButton, QWidget
 from superqt import QElidingLabel
 
-from napari_neuraldiffuser.widgets.run.gallery import pixmap
+from napari_neuraldiffuser.widgets.run.picture import pixmap
 from napari_neuraldiffuser.widgets.session.controls import Notice, side_by_side, stacked
 from napari_neuraldiffuser.widgets.session.keys import with_key
 from napari_neuraldiffuser.widgets.session.session import Session

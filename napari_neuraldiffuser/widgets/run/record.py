@@ -1,12 +1,12 @@
 """Runs of this session: what the engine showed of each, and what changed from one to the next."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 
-from napari_neuraldiffuser.core.base.recipe import Recipe, Source
+from napari_neuraldiffuser.core.base.recipe import Recipe, Source, decoding_part
 
 SYMBOLS = {
     "guidance_scale": "κ",
@@ -27,6 +27,8 @@ class Run:
     """One run, as far as it was shown."""
 
     recipe: Recipe
+    decoder: str = ""
+    """File of the decoder; empty where it is not known."""
     began: datetime = field(default_factory=datetime.now)
     stimulus_ids: tuple[int, ...] = ()
     seen: np.ndarray | None = None
@@ -115,6 +117,10 @@ class Run:
         rows = [row for row in self.scores if row["arm"] == arm and row["stim"] == stimulus]
         return sorted(rows, key=lambda row: row["rep"])
 
+    def ruined(self, stimulus: int) -> str:
+        """Why guidance ruined the images of a stimulus, or nothing."""
+        return str(self.result.get("ruined", {}).get(str(stimulus), ""))
+
     def curve(self, stimulus: int) -> list[float]:
         """Feature loss per guided step, mean over repeats; steps without a finite value are left out."""
         steps = [[v for v in values if v is not None and np.isfinite(v)] for values in self.losses.get(stimulus, [])]
@@ -137,6 +143,34 @@ def changes(before: Recipe, after: Recipe) -> str:
     if before.source != after.source:
         changed.append("other data")
     return ", ".join(changed)
+
+
+def outdated(run: Run, recipe: Recipe, decoder: str) -> dict[str, str]:
+    """What the controls say now that decides the pictures of a run otherwise.
+
+    Parameters
+    ----------
+    run : Run
+    recipe : Recipe
+        What the controls say.
+    decoder : str
+        File of the present decoder; empty where there is none yet.
+
+    Returns
+    -------
+    dict
+        "given" (seen and start) and each arm to what changed since, in words; empty where nothing did.
+    """
+    was, now = run.recipe.settings, recipe.settings
+    size = now.diffusion.but(batch_size=was.diffusion.batch_size)  # decides no picture
+    settings = replace(now, diffusion=size, evaluation=was.evaluation, contribution=was.contribution)
+    arms = recipe.but(settings=settings, arms=run.recipe.arms)
+    same_pull = arms.with_stage("guidance", was.guidance)
+    rows = {"guided": arms, "unguided": same_pull, "given": same_pull.with_stage("diffusion", was.diffusion)}
+    another = bool(run.decoder and decoder and decoder != run.decoder)
+    another = another and decoding_part(run.recipe) == decoding_part(recipe)
+    found = {name: changes(run.recipe, row) for name, row in rows.items()}
+    return {name: ", ".join(filter(None, [what, "the decoder" if another else ""])) for name, what in found.items()}
 
 
 def brief(value: object) -> str:

@@ -2,6 +2,8 @@
 
 import math
 import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from qtpy.QtCore import QPointF, Qt
@@ -45,6 +47,21 @@ def definition(metric: str, size: int) -> str:
     return registered.definition(metric, size)
 
 
+def about(metric: str, size: int) -> str:
+    """Name and definition of a metric, for a tooltip."""
+    return f"{label(metric)}. {definition(metric, size)}"
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One row of a table: its name and tooltip, the texts of its columns, and which columns are bold."""
+
+    name: str
+    tip: str
+    texts: Sequence[str]
+    bold: tuple[int, ...] = ()
+
+
 def score_text(row: dict[str, Any]) -> str:
     """One image's scores in a line."""
     return ", ".join(f"{label(name)} {row[name]:.3f}" for name in metric_names([row]))
@@ -56,14 +73,19 @@ def mean_text(rows: list[dict[str, Any]], metrics: tuple[str, ...] = ("pixcorr",
     return ", ".join(f"{label(name)} {statistics.fmean(values):.2f}" for name, values in known.items() if values)
 
 
-class ScoreTable(QTableWidget):
-    """One row per metric: unguided, guided, difference, as mean ± SD over repeats."""
+class FlatTable(QTableWidget):
+    """A table of texts, as high as its rows: the page scrolls, not the table.
 
-    def __init__(self) -> None:
-        super().__init__(0, len(COLUMNS))
-        self.setHorizontalHeaderLabels(COLUMNS)
-        for k, name in enumerate(COLUMNS):
-            tip = DIFFERENCE if name == "difference" else f"Mean ± SD over the repeats of the {name} arm"
+    Parameters
+    ----------
+    columns : dict of str to str
+        Heading to its tooltip.
+    """
+
+    def __init__(self, columns: dict[str, str]) -> None:
+        super().__init__(0, len(columns))
+        self.setHorizontalHeaderLabels(list(columns))
+        for k, tip in enumerate(columns.values()):
             self.horizontalHeaderItem(k).setToolTip(tip)
         self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
@@ -76,23 +98,43 @@ class ScoreTable(QTableWidget):
             bars(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setVisible(False)
 
-    def show_run(self, run: Run | None, stimulus: int) -> None:
-        """Scores of one stimulus, as far as there are any."""
-        arms = {arm: run.rows_of(arm, stimulus) if run else [] for arm in COLUMNS[:2]}
-        names = metric_names([*arms["unguided"], *arms["guided"]])
-        size = (run.recipe.settings.evaluation if run else EvaluationParams()).size
-        self.setRowCount(len(names))
-        for k, name in enumerate(names):
-            head = QTableWidgetItem(label(name))
-            head.setToolTip(f"{label(name)}. {definition(name, size)}")
+    def show_rows(self, rows: Sequence[TableRow]) -> None:
+        """Show other rows; none, and the table is hidden."""
+        self.setRowCount(len(rows))
+        for k, row in enumerate(rows):
+            head = QTableWidgetItem(row.name)
+            head.setToolTip(row.tip)
             self.setVerticalHeaderItem(k, head)
-            for column, text in enumerate(self._cells(arms, name)):
+            for column, text in enumerate(row.texts):
                 item = QTableWidgetItem(text)
                 item.setTextAlignment(Qt.AlignmentFlag.AlignCenter)
-                item.setToolTip(head.toolTip())
+                item.setToolTip(row.tip)
+                font = item.font()
+                font.setBold(column in row.bold)
+                item.setFont(font)
                 self.setItem(k, column, item)
-        self.setVisible(bool(names))
+        self.setVisible(bool(rows))
         self._fit()
+
+    def _fit(self) -> None:
+        self.resizeRowsToContents()
+        rows = sum(self.rowHeight(k) for k in range(self.rowCount()))
+        self.setFixedHeight(self.horizontalHeader().sizeHint().height() + rows + 2 * self.frameWidth())
+
+
+class ScoreTable(FlatTable):
+    """One row per metric: unguided, guided, difference, as mean ± SD over repeats."""
+
+    def __init__(self) -> None:
+        tips = {name: f"Mean ± SD over the repeats of the {name} arm" for name in COLUMNS}
+        super().__init__(tips | {"difference": DIFFERENCE})
+
+    def show_run(self, run: Run | None, stimulus: int | None) -> None:
+        """Scores of one stimulus, as far as there are any."""
+        arms = {arm: run.rows_of(arm, stimulus) if run and stimulus is not None else [] for arm in COLUMNS[:2]}
+        size = (run.recipe.settings.evaluation if run else EvaluationParams()).size
+        names = metric_names([*arms["unguided"], *arms["guided"]])
+        self.show_rows([TableRow(label(name), about(name, size), self._cells(arms, name)) for name in names])
 
     @staticmethod
     def _cells(arms: dict[str, list[dict[str, Any]]], name: str) -> list[str]:
@@ -101,12 +143,6 @@ class ScoreTable(QTableWidget):
         difference = spread([values["guided"][rep] - values["unguided"][rep] for rep in both])
         signed = difference if not difference or difference.startswith("-") else f"+{difference}"
         return [spread(list(values["unguided"].values())), spread(list(values["guided"].values())), signed]
-
-    def _fit(self) -> None:
-        """As high as its rows: the page scrolls, not the table."""
-        self.resizeRowsToContents()
-        rows = sum(self.rowHeight(k) for k in range(self.rowCount()))
-        self.setFixedHeight(self.horizontalHeader().sizeHint().height() + rows + 2 * self.frameWidth())
 
 
 class LossCurve(QWidget):

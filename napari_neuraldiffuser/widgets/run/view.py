@@ -11,16 +11,18 @@ from qtpy.QtGui import QDesktopServices
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.progress import Progress
-from napari_neuraldiffuser.core.base.recipe import Source
-from napari_neuraldiffuser.widgets.run.gallery import Gallery, qimage
-from napari_neuraldiffuser.widgets.run.record import History, Run
+from napari_neuraldiffuser.core.base.recipe import Recipe, Source
+from napari_neuraldiffuser.widgets.run.compare import Comparison
+from napari_neuraldiffuser.widgets.run.gallery import Gallery
+from napari_neuraldiffuser.widgets.run.picture import qimage
+from napari_neuraldiffuser.widgets.run.record import History, Run, outdated
 from napari_neuraldiffuser.widgets.run.score_table import LossCurve, ScoreTable
-from napari_neuraldiffuser.widgets.session.controls import button, side_by_side, stacked
+from napari_neuraldiffuser.widgets.session.controls import WARNING_STYLE, Notice, button, side_by_side, stacked
 from napari_neuraldiffuser.widgets.session.worker import ThreadTask
 
 
 class RunView(QtWidgets.QWidget):
-    """One stimulus of one run, and the way to earlier runs."""
+    """One stimulus of one run, the way to earlier runs, and a second run beside it."""
 
     shown = Signal()
     """`run` or `stimulus`, or what the run has, is new."""
@@ -28,19 +30,27 @@ class RunView(QtWidgets.QWidget):
     """What a button did."""
     changed = Signal()
     """A choice that is remembered."""
+    taken = Signal(object)
+    """Run: its parameters are to be those of the form."""
 
     def __init__(self) -> None:
         super().__init__()
         self.history = History()
         self.run: Run | None = None
         self.stimulus: int | None = None
+        self.present: tuple[Recipe, str] | None = None
         self.gallery, self.table, self.curve = Gallery(), ScoreTable(), LossCurve()
+        self.compare, self.ruined = Comparison(self.history), Notice(WARNING_STYLE)
         self.results = ResultRow(self.gallery)
         self.results.said.connect(self.said)
         self.gallery.turned.connect(lambda stimulus: self.show_run(self.run, stimulus))
         self.gallery.resized.connect(lambda _: self.refresh())
         self.gallery.resized.connect(lambda _: self.changed.emit())
-        stacked(self, self._build_history(), self.gallery, self.table, self.curve, self.results)
+        self.compare.chosen.connect(self.refresh)
+        self.compare.chosen.connect(self.changed)
+        self.compare.taken.connect(self.taken)
+        parts = (self.compare, self.gallery, self.ruined, self.compare.table, self.table, self.curve, self.results)
+        stacked(self, self._build_history(), *parts)
         self._fill()
 
     def _build_history(self) -> QtWidgets.QHBoxLayout:
@@ -48,10 +58,9 @@ class RunView(QtWidgets.QWidget):
         self.box.setToolTip("The last runs: when, of which stimulus, and what changed since the run before of it")
         self.box.setSizePolicy(QtWidgets.QSizePolicy.Policy.Ignored, QtWidgets.QSizePolicy.Policy.Fixed)
         self.box.activated.connect(self._pick)
-        self.before = QtWidgets.QCheckBox("before", toolTip="Shows the run before of the same stimulus below this one")
-        self.before.toggled.connect(self.refresh)
-        self.before.toggled.connect(lambda _: self.changed.emit())
-        return side_by_side(QtWidgets.QLabel("Run"), self.box, self.before, wide=1)
+        tip = "Puts the parameters of run A back into the form above"
+        self.use = button("Use", tip, lambda: self.taken.emit(self.run))
+        return side_by_side(QtWidgets.QLabel("Run A"), self.box, self.use, wide=1)
 
     # runs
 
@@ -88,15 +97,32 @@ class RunView(QtWidgets.QWidget):
         """Draw the run that is shown once more."""
         run = self.run
         if run is None:
+            self.compare.show_run(None, None)
             what = "" if self.stimulus is None else f" of stimulus {self.stimulus}"
             self.gallery.show_empty(f"No run{what} yet.\nChoose stimuli and parameters above, then press Run.")
         else:
-            before = self.history.before(run, self.stimulus) if self.before.isChecked() else None
-            self.gallery.show_run(run, self.stimulus, before)
-        self.table.show_run(run, self.stimulus)
+            self.gallery.show_run(run, self.stimulus, self.compare.show_run(run, self.stimulus))
+        self.table.show_run(None if self.compare.table.isVisibleTo(self) else run, self.stimulus)
+        self.use.setEnabled(run is not None)
+        self._mark()
         self.curve.show_values(run.curve(self.stimulus) if run else [])
         self.results.show_run(run)
         self.shown.emit()
+
+    def follow(self, recipe: Recipe, decoder: str) -> None:
+        """Mark the images that this recipe and decoder would not give."""
+        self.present = (recipe, decoder)
+        self._mark()
+
+    def _mark(self) -> None:
+        run = self.run
+        if run is None:
+            self.ruined.show_text("")
+            return
+        self.gallery.mark(outdated(run, *self.present) if self.present else {})
+        why = "" if self.stimulus is None else run.ruined(self.stimulus)
+        kappa = run.recipe.settings.guidance.guidance_scale
+        self.ruined.show_text(f"κ {kappa:g} ruins this image: {why}. Lower κ or η." if why else "")
 
     def _fill(self) -> None:
         """The list of runs, newest first."""
@@ -108,6 +134,7 @@ class RunView(QtWidgets.QWidget):
         self.box.setCurrentIndex(next((k for k, run in enumerate(runs) if run is self.run), -1))
         self.box.setEnabled(bool(runs))
         self.box.setPlaceholderText("none yet" if not runs else "")
+        self.compare.fill(self.run)
 
     def ended(self, run: Run) -> None:
         """A run has ended, in whatever way."""

@@ -11,7 +11,8 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 from napari_neuraldiffuser.core.base.recipe import Recipe, Source
 from napari_neuraldiffuser.core.params import GuidanceParams
 from napari_neuraldiffuser.widgets.run import record as run_record
-from napari_neuraldiffuser.widgets.run.gallery import LARGE, Enlarged, Gallery, ImageCell, pixmap, qimage
+from napari_neuraldiffuser.widgets.run.gallery import Gallery
+from napari_neuraldiffuser.widgets.run.picture import LARGE, Enlarged, ImageCell, pixmap, qimage
 from napari_neuraldiffuser.widgets.run.record import History, Run, changes
 from napari_neuraldiffuser.widgets.run.score_table import LossCurve, ScoreTable, definition, mean_text
 from napari_neuraldiffuser.widgets.run.view import RunView, write_images
