@@ -11,11 +11,13 @@ from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QSpinBox
 
 from napari_neuraldiffuser.core.base.progress import duration
-from napari_neuraldiffuser.core.base.recipe import Recipe, decoding_part
+from napari_neuraldiffuser.core.base.recipe import Recipe, decoding_part, differences
 from napari_neuraldiffuser.widgets.run.beside import BesideBrain
+from napari_neuraldiffuser.widgets.run.compare import BEFORE, NONE
 from napari_neuraldiffuser.widgets.run.form import LiveRerun, ReconForm
 from napari_neuraldiffuser.widgets.run.gallery import SIDE
 from napari_neuraldiffuser.widgets.run.record import Run
+from napari_neuraldiffuser.widgets.run.strip import StripFold
 from napari_neuraldiffuser.widgets.run.view import RunView
 from napari_neuraldiffuser.widgets.session import keys
 from napari_neuraldiffuser.widgets.session.controls import side_by_side
@@ -36,12 +38,14 @@ class ReconstructPanel(Panel):
         self.dropping = self.had_anatomy = False
         self.began = 0.0
         self.form, self.live, self.view = ReconForm(self.session), LiveRerun(self), RunView()
+        self.strip = StripFold()
         self.beside_brain = BesideBrain(self.viewer, self)
         self.form.arms_row.addWidget(self.live.tick)
         self.body.addWidget(self.form)
         self.body.addLayout(self._build_showing())
         # below the Run button and the messages of the frame
         self.layout().addWidget(self.view)
+        self.layout().addWidget(self.strip)
         self.layout().addStretch()
         self._connect()
         self._bind_keys()
@@ -62,6 +66,10 @@ class ReconstructPanel(Panel):
         self.form.changed.connect(self.revalidate)
         self.view.said.connect(self._say_in_between)
         self.view.shown.connect(self._show_beside)
+        self.view.taken.connect(self.take_parameters)
+        self.strip.asked.connect(self.start_strip)
+        self.strip.taken.connect(self._take_kappa)
+        self.session.decoded_changed.connect(self._follow)
         remembered = (self.every.valueChanged, self.beside.toggled, self.live.tick.toggled, self.view.changed)
         for signal in (*remembered, self.form.controls.more.toggled, self.form.preset.box.currentTextChanged):
             signal.connect(self.changed)
@@ -99,10 +107,19 @@ class ReconstructPanel(Panel):
         if self.session.decoded is None:
             self.run_task("decode", done=lambda decoded: self._decoded(recipe, decoded))
             return
-        self.dropping, self.current, self.began = False, Run(recipe), time.monotonic()
+        self.dropping, self.current, self.began = False, Run(recipe, self._decoder()), time.monotonic()
         every = self.every.value()
         args = {"recipe": recipe.to_dict(), "preview_every": every, "preview": every > 0}
         self.run_task("reconstruct", args, done=self._finished, event=self._event)
+
+    def start_strip(self, strengths: list[float]) -> None:
+        """Reconstruct the first chosen stimulus at several strengths."""
+        args = {"recipe": self.session.recipe.to_dict(), "strengths": strengths}
+        self.run_task("strip", args, done=lambda _: self.strip.end(), event=self.strip.take)
+
+    def _decoder(self) -> str:
+        """File of the present decoder; empty where there is none yet."""
+        return str((self.session.decoded or {}).get("decoder", ""))
 
     def _decoded(self, recipe: Recipe, decoded: dict[str, Any]) -> None:
         """Go on with the reconstruction; decode again if the data or decoder changed meanwhile."""
@@ -147,12 +164,14 @@ class ReconstructPanel(Panel):
 
     def cancelled(self, result: dict[str, Any]) -> None:
         """Keep the images that there are so far."""
+        self.strip.end()
         if not self._end_run(result):
             self.say("")
 
     def fail(self, error: Exception) -> None:
         """Say what went wrong, and keep the images that there are so far."""
         self._end_run({})
+        self.strip.end()
         self.live.forget()
         super().fail(error)
 
@@ -192,6 +211,30 @@ class ReconstructPanel(Panel):
         run = self.view.run
         if self.current is None and run is not None and run.recipe.source != recipe.source:
             self.view.show_run(None, None)
+        self._follow()
+
+    def _follow(self, *_: Any) -> None:
+        """Mark what is out of date now."""
+        self.view.follow(self.session.recipe, self._decoder())
+        self.strip.follow(self.session.recipe, self.run_button.isEnabled())
+
+    def revalidate(self, *_: Any) -> None:
+        """Say why Run cannot be pressed; the strip can where it can."""
+        super().revalidate()
+        self.strip.follow(self.session.recipe, self.run_button.isEnabled())
+
+    def take_parameters(self, run: Run) -> None:
+        """Put the parameters of a run back into the form; its data and decoder stay a matter of their own pages."""
+        present, settings = self.session.recipe, run.recipe.settings
+        self.form.take_params(settings.diffusion, settings.guidance)
+        self.session.change(arms=run.recipe.arms)
+        other = differences(present, run.recipe)
+        note = f" It also had other choices of {other}: see the Data and Decode pages." if other else ""
+        self.say(f"The form has the parameters of the run of {run.began:%H:%M:%S}.{note}")
+
+    def _take_kappa(self, kappa: float) -> None:
+        guidance = self.session.recipe.settings.guidance.but(guidance_scale=kappa)
+        self.form.take_params(self.session.recipe.settings.diffusion, guidance)
 
     def _catch_up(self, run: Run) -> None:
         """Show what was chosen while a run of something else was under way."""
@@ -229,10 +272,10 @@ class ReconstructPanel(Panel):
         """What is not in the recipe."""
         own = {"preview_every": self.every.value(), "side": self.view.gallery.size.value()}
         ticks = {name: tick.isChecked() for name, tick in self._ticks().items()}
-        return {**own, **ticks, **self.form.state()}
+        return {**own, **ticks, "before": self.view.compare.with_before, **self.form.state()}
 
     def _ticks(self) -> dict[str, QCheckBox]:
-        return {"live": self.live.tick, "beside": self.beside, "before": self.view.before}
+        return {"live": self.live.tick, "beside": self.beside}
 
     def restore(self, values: dict[str, Any]) -> None:
         """Show what `state` gave; takes anything."""
@@ -241,6 +284,8 @@ class ReconstructPanel(Panel):
         for name, spin in (("preview_every", self.every), ("side", self.view.gallery.size)):
             if isinstance(values.get(name), int):
                 spin.setValue(max(spin.minimum(), min(values[name], spin.maximum())))
+        if isinstance(values.get("before"), bool):
+            self.view.compare.choose(BEFORE if values["before"] else NONE)
         self.form.restore(values)
 
     def reset(self) -> None:

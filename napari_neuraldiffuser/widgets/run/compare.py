@@ -47,6 +47,8 @@ class Comparison(QtWidgets.QWidget):
         self.use = button("Use", tip, lambda: self.taken.emit(self.other))
         self.words = Notice("")
         self.table = FlatTable(COLUMNS)
+        for k in range(2):  # the difference needs the room
+            self.table.horizontalHeader().setSectionResizeMode(k, QtWidgets.QHeaderView.ResizeMode.ResizeToContents)
         stacked(self, side_by_side(QtWidgets.QLabel("Run B"), self.box, self.use, wide=1), self.words)
         self.fill(None)
 
@@ -73,7 +75,7 @@ class Comparison(QtWidgets.QWidget):
         self._show_choice()
 
     def _show_choice(self) -> None:
-        self.box.setCurrentIndex(next(k for k, one in enumerate(self.offered) if one is self.choice or one == self.choice))
+        self.box.setCurrentIndex(self.offered.index(self.choice))
 
     def _choose(self, index: int) -> None:
         self.choose(self.offered[index])
@@ -135,11 +137,8 @@ def _of_arm(run: Run, arm: str, shared: Sequence[int], letter: str) -> list[dict
 def _row(first: Run, second: Run, one: list[dict[str, Any]], other: list[dict[str, Any]], name: str) -> TableRow:
     from napari_neuraldiffuser.core.evaluation.differences import CLEAR, between, means
 
-    diffusion, models = (
-        [run.recipe.settings.diffusion.seed for run in (first, second)],
-        [run.recipe.models for run in (first, second)],
-    )
-    same_noise = len(set(diffusion)) == len(set(models)) == 1
+    noises = [(run.recipe.settings.diffusion.seed, run.recipe.models) for run in (first, second)]
+    same_noise = noises[0] == noises[1]
     difference = between(one, other, name, same_noise)
     texts = [f"{value:.3f}" for value in means(one, other, name) if value is not None]
     over = f"\nB − A: {difference} {difference.of}; bold: {CLEAR}."

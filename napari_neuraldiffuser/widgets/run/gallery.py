@@ -11,14 +11,15 @@ from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.widgets.run.picture import ImageCell
 from napari_neuraldiffuser.widgets.run.record import Run
 from napari_neuraldiffuser.widgets.run.score_table import mean_text, score_text
-from napari_neuraldiffuser.widgets.session.controls import WARNING_STYLE, side_by_side, stacked
+from napari_neuraldiffuser.widgets.session.controls import side_by_side, stacked
+from napari_neuraldiffuser.widgets.session.theme import FAINT, WARNING, set_tone
 
 SIDE = 104
 SIDES = (64, 320)
 MANY = 20
 """Repeats that are shown of one arm; more are in the run's folder."""
 OUT_OF_DATE = "OUT OF DATE"
-STALE_TIP = "These images were made with other parameters, data or decoder than the controls show now. Run makes new ones."
+STALE_TIP = "Made with other parameters, data or decoder than the controls show now. Run makes new images."
 SECOND = "B, {}"
 """Name of the row of an arm of the run to compare with."""
 
@@ -51,7 +52,7 @@ class ImageRow(QtWidgets.QWidget):
         mark = f"   {OUT_OF_DATE}: {self.changed}" if self.changed else ""
         if self.heading.text() != f"{self.title}{mark}":
             self.heading.setText(f"{self.title}{mark}")
-            self.heading.setStyleSheet(WARNING_STYLE if mark else "")
+            set_tone(self.heading, WARNING if mark else "")
             self.heading.setToolTip(STALE_TIP if mark else "")
 
     def show_images(self, images: Sequence[np.ndarray], titles: Sequence[str], texts: Sequence[str], side: int) -> None:
@@ -81,7 +82,8 @@ class Gallery(QtWidgets.QWidget):
         self.other: Run | None = None
         self.stimulus = 0
         self.empty = QtWidgets.QLabel("", wordWrap=True, alignment=Qt.AlignmentFlag.AlignCenter)
-        self.empty.setStyleSheet("color: gray; padding: 24px;")
+        set_tone(self.empty, FAINT)
+        self.empty.setStyleSheet("padding: 24px;")
         for name in ("given", *(row for arm in ARMS for row in (arm, SECOND.format(arm)))):
             self.rows[name] = ImageRow(name)
             self.rows[name].setVisible(False)

@@ -22,9 +22,9 @@ KEPT_BYTES = 512 * 2**20
 """Of all images of the kept runs; the newest run stays whatever it takes."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Run:
-    """One run, as far as it was shown."""
+    """One run, as far as it was shown; equal to itself alone."""
 
     recipe: Recipe
     decoder: str = ""

@@ -5,15 +5,18 @@ from typing import Any
 
 import numpy as np
 from qtpy import QtWidgets
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import Signal
+from superqt import QFlowLayout
 
 from napari_neuraldiffuser.core.base.recipe import Recipe
 from napari_neuraldiffuser.widgets.run.picture import ImageCell
-from napari_neuraldiffuser.widgets.run.score_table import definition, label, metric_names, spread
-from napari_neuraldiffuser.widgets.session.controls import WARNING_STYLE, Fold, Notice, button, side_by_side, stacked
+from napari_neuraldiffuser.widgets.run.score_table import label, metric_names, spread
+from napari_neuraldiffuser.widgets.session.controls import Fold, Notice, button, side_by_side, stacked
+from napari_neuraldiffuser.widgets.session.theme import WARNING
 
 FACTORS, SHOWN_REPEATS = "0 0.3 1 3", 3
-SIDE = 92
+SIDE, WIDTH = 92, 98
+"""Of a picture and of a column: four fit the narrowest dock."""
 TIP = (
     "Reconstructs the first chosen stimulus at these multiples of the κ above, all from the same noise: look for the "
     "strength that still helps"
@@ -33,13 +36,14 @@ class StripFold(Fold):
         self.line = QtWidgets.QLineEdit(FACTORS, toolTip=f"{TIP}. Numbers such as {FACTORS}; 0 is always shown")
         self.line.textChanged.connect(self.judge)
         self.run_button = button("Run strip", TIP, self._ask)
-        self.problem, self.title = Notice(), Notice("")
-        self.grid = QtWidgets.QGridLayout()
-        self.grid.setContentsMargins(0, 0, 0, 0)
+        self.problem, self.about = Notice(), Notice("")
+        self.flow = QFlowLayout()
+        self.flow.setContentsMargins(0, 0, 0, 0)
+        self.flow.setHorizontalSpacing(2)
         self.columns: dict[float, StripColumn] = {}
         holder = QtWidgets.QWidget()
         row = side_by_side(QtWidgets.QLabel("κ times"), self.line, self.run_button, wide=1)
-        stacked(holder, row, self.problem, self.title, self.grid)
+        stacked(holder, row, self.problem, self.about, self.flow)
         self.addWidget(holder)
         self.recipe, self.ready = Recipe(), False
 
@@ -79,7 +83,7 @@ class StripFold(Fold):
             self._begin(payload)
         elif name == "strength":
             self.columns[payload["kappa"]].show_strength(payload)
-            self.title.show_text(f"Stimulus {self.stimulus}: rows are repeats, each from the same noise at every κ")
+            self.about.show_text(f"Stimulus {self.stimulus}: rows are repeats, each from the same noise at every κ")
 
     def _begin(self, payload: dict[str, Any]) -> None:
         self.stimulus = payload["stimulus"]
@@ -87,10 +91,10 @@ class StripFold(Fold):
             column.setParent(None)
             column.deleteLater()
         self.columns = {kappa: StripColumn(kappa, self.stimulus) for kappa in payload["kappas"]}
-        for k, column in enumerate(self.columns.values()):
+        for column in self.columns.values():
             column.taken.connect(self.taken)
-            self.grid.addWidget(column, k // 4, k % 4, Qt.AlignmentFlag.AlignTop)
-        self.title.show_text(f"Stimulus {self.stimulus}")
+            self.flow.addWidget(column)
+        self.about.show_text(f"Stimulus {self.stimulus}")
 
     def end(self) -> None:
         """Say which strengths are missing, because the strip was cancelled or failed."""
@@ -109,11 +113,14 @@ class StripColumn(QtWidgets.QWidget):
         self.heading = QtWidgets.QLabel(f"κ {kappa:g}" if kappa else "κ 0, unguided")
         self.pictures = QtWidgets.QVBoxLayout()
         self.scores = QtWidgets.QLabel("waiting", wordWrap=True)
-        self.warning = Notice(WARNING_STYLE)
+        self.warning = Notice(WARNING)
         tip = f"Puts κ {kappa:g} into the form above"
         self.use = button("Use", tip, lambda: self.taken.emit(self.kappa))
         layout = stacked(self, self.heading, self.pictures, self.scores, self.warning, self.use)
         layout.setSpacing(2)
+        layout.addStretch()
+        self.setFixedWidth(WIDTH)
+        self.setStyleSheet("font-size: 8pt;")
         self.done = False
 
     def show_strength(self, payload: dict[str, Any]) -> None:

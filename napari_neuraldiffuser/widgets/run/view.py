@@ -17,7 +17,8 @@ from napari_neuraldiffuser.widgets.run.gallery import Gallery
 from napari_neuraldiffuser.widgets.run.picture import qimage
 from napari_neuraldiffuser.widgets.run.record import History, Run, outdated
 from napari_neuraldiffuser.widgets.run.score_table import LossCurve, ScoreTable
-from napari_neuraldiffuser.widgets.session.controls import WARNING_STYLE, Notice, button, side_by_side, stacked
+from napari_neuraldiffuser.widgets.session.controls import Notice, button, side_by_side, stacked
+from napari_neuraldiffuser.widgets.session.theme import WARNING
 from napari_neuraldiffuser.widgets.session.worker import ThreadTask
 
 
@@ -40,7 +41,7 @@ class RunView(QtWidgets.QWidget):
         self.stimulus: int | None = None
         self.present: tuple[Recipe, str] | None = None
         self.gallery, self.table, self.curve = Gallery(), ScoreTable(), LossCurve()
-        self.compare, self.ruined = Comparison(self.history), Notice(WARNING_STYLE)
+        self.compare, self.ruined = Comparison(self.history), Notice(WARNING)
         self.results = ResultRow(self.gallery)
         self.results.said.connect(self.said)
         self.gallery.turned.connect(lambda stimulus: self.show_run(self.run, stimulus))

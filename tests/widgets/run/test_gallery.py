@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 from napari_neuraldiffuser.core.base.recipe import Recipe, Source
 from napari_neuraldiffuser.core.params import GuidanceParams
 from napari_neuraldiffuser.widgets.run import record as run_record
+from napari_neuraldiffuser.widgets.run.compare import BEFORE
 from napari_neuraldiffuser.widgets.run.gallery import Gallery
 from napari_neuraldiffuser.widgets.run.picture import LARGE, Enlarged, ImageCell, pixmap, qimage
 from napari_neuraldiffuser.widgets.run.record import History, Run, changes
@@ -196,9 +197,9 @@ def test_the_run_before_is_shown_below(gallery):
     finish(former, "guided", GREEN)
     finish(present, "guided", RED)
     gallery.show_run(present, 3, former)
-    assert colour(gallery.rows["before, guided"].cells[0]) == GREEN.tolist()
+    assert colour(gallery.rows["B, guided"].cells[0]) == GREEN.tolist()
     gallery.show_run(present, 3)
-    assert not gallery.rows["before, guided"].isVisible()
+    assert not gallery.rows["B, guided"].isVisible()
 
 
 def test_an_empty_gallery_says_what_to_do(gallery):
@@ -286,10 +287,10 @@ def test_earlier_runs_can_be_chosen(qtbot):
     assert view.run is first
     assert colour(view.gallery.rows["guided"].cells[0]) == GREEN.tolist()
     view._pick(0)
-    view.before.setChecked(True)
-    assert colour(view.gallery.rows["before, guided"].cells[0]) == GREEN.tolist()
+    view.compare.choose(BEFORE)
+    assert colour(view.gallery.rows["B, guided"].cells[0]) == GREEN.tolist()
     view.gallery.size.setValue(200)  # still compared
-    assert not view.gallery.rows["before, guided"].isHidden()
+    assert not view.gallery.rows["B, guided"].isHidden()
     source = first.recipe.source
     view.show_stimulus(source, 8)
     assert view.run is None

@@ -10,6 +10,7 @@ from napari_neuraldiffuser.core.params import PRESETS
 from napari_neuraldiffuser.widgets.files.layer_info import KEY, about
 from napari_neuraldiffuser.widgets.files.layers import PICTURES, TITLES
 from napari_neuraldiffuser.widgets.pages.reconstruct import ReconstructPanel
+from napari_neuraldiffuser.widgets.run.compare import BEFORE
 from napari_neuraldiffuser.widgets.run.gallery import SIDE
 from napari_neuraldiffuser.widgets.session.keys import Shortcut, window_of
 from napari_neuraldiffuser.widgets.session.session import Session
@@ -108,7 +109,7 @@ def test_everything_is_remembered(viewer, session, qtbot):
     panel.live.tick.setChecked(True)
     panel.every.setValue(5)
     panel.view.gallery.size.setValue(200)
-    panel.view.before.setChecked(True)
+    panel.view.compare.choose(BEFORE)
     panel.beside.setChecked(False)
     panel.form.controls.more.expand(animate=False)
     panel.form.arms["unguided"].setChecked(False)

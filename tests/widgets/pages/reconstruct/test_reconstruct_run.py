@@ -12,6 +12,7 @@ from napari_neuraldiffuser.core.base.recipe import Recipe, Source
 from napari_neuraldiffuser.core.params import DiffusionParams
 from napari_neuraldiffuser.widgets.files.layers import TITLES
 from napari_neuraldiffuser.widgets.pages.reconstruct import ReconstructPanel
+from napari_neuraldiffuser.widgets.run.compare import BEFORE
 from napari_neuraldiffuser.widgets.session import session as sessions
 from napari_neuraldiffuser.widgets.session.engine import Engine, EngineError
 from napari_neuraldiffuser.widgets.session.session import Session
@@ -139,9 +140,9 @@ def test_history_says_what_changed(ready, session):
     whole_run(session, RED)
     assert ready.view.box.count() == 2
     assert ready.view.box.currentText().endswith("stimulus 3: κ 5 → 10")
-    ready.view.before.setChecked(True)
+    ready.view.compare.choose(BEFORE)
     assert first(ready) == RED.tolist()
-    assert first(ready, "before, guided") == GREEN.tolist()
+    assert first(ready, "B, guided") == GREEN.tolist()
 
 
 def test_another_stimulus_shows_its_own_run_or_what_to_do(ready, session):
