@@ -27,7 +27,10 @@ def test_commands_are_in_napari_menus(viewer):
     assert any("Simulated subject" in text for text in samples)
 
 
-@pytest.mark.parametrize("name", ["NeuralDiffuser", "Data", "Decode", "Reconstruct", "Contribution", "Report"])
+WIDGETS = ("NeuralDiffuser", "Data", "Decode", "Reconstruct", "Contribution", "Report", "Pictures")
+
+
+@pytest.mark.parametrize("name", WIDGETS)
 def test_every_widget_opens(viewer, session, name):
     dock, widget = viewer.window.add_plugin_dock_widget(PLUGIN, name)
     assert widget is not None

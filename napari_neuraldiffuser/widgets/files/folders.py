@@ -14,6 +14,7 @@ from napari_neuraldiffuser.widgets.files.layer_info import LayerData, about, nsd
 from napari_neuraldiffuser.widgets.files.outputs import SubjectOutputs, find_outputs, region_names, subject_folders
 from napari_neuraldiffuser.widgets.files.view import prepare_current_viewer
 from napari_neuraldiffuser.widgets.session.state import KEY
+from napari_neuraldiffuser.widgets.views.pictures import show_files
 
 if TYPE_CHECKING:
     import napari
@@ -124,15 +125,16 @@ def nsd_layers(source: Source, space: str, families: tuple[str, ...] = FAMILIES)
     return found, notes
 
 
-def read_output(path: str | Path | list[str]) -> list[LayerData]:
-    """Anatomy, regions, contributions and pictures of the first subject of an output folder."""
+def read_output(path: str | Path | list[str]) -> list[Any]:
+    """Anatomy, regions and contributions of the first subject of an output folder; its pictures go to their dock."""
     path = path if isinstance(path, (str, Path)) else path[0]
     subjects = find_outputs(path)
     first, *others = subjects
     found = output_layers(subjects[first])
+    show_files(subjects[first].pictures)
     _tell_others(first, others)
     prepare_current_viewer()
-    return found
+    return found or [(None,)]  # napari: read, but nothing to add
 
 
 def output_layers(outputs: SubjectOutputs) -> list[LayerData]:
@@ -148,7 +150,7 @@ def output_layers(outputs: SubjectOutputs) -> list[LayerData]:
     targets = sorted(outputs.maps, key=lambda t: TARGETS.index(t) if t in TARGETS else len(TARGETS))
     for target in targets[-1:]:  # the Contribution panel has the others
         found.append(layers.contribution_layer(outputs.maps[target], target, output))
-    return found + layers.picture_layers(outputs, found)
+    return found
 
 
 def _tell_others(shown: str, others: list[str]) -> None:

@@ -26,7 +26,7 @@ def about(kind: str, source: Source | None = None, output: str | Path = "", **mo
     Parameters
     ----------
     kind : str
-        "anatomy", "roi", "contribution", "betas", "picture" or "volume".
+        "anatomy", "roi", "contribution", "betas" or "volume".
     source : Source, optional
         The data that the layer belongs to.
     output : path

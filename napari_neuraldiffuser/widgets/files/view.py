@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.widgets.files.layer_info import kind_of
 from napari_neuraldiffuser.widgets.session import keys
-from napari_neuraldiffuser.widgets.session.state import KEY, preferences
+from napari_neuraldiffuser.widgets.session.state import preferences
 
 if TYPE_CHECKING:
     import napari
@@ -47,7 +47,6 @@ class AnatomicalView:
         self.convention = convention
         for event in (viewer.dims.events.order, viewer.dims.events.ndisplay, viewer.dims.events.ndim):
             event.connect(self.apply)
-        viewer.layers.events.inserted.connect(self._inserted)
 
     @classmethod
     def of(cls, viewer: "napari.Viewer") -> "AnatomicalView":
@@ -87,12 +86,6 @@ class AnatomicalView:
             viewer.scene.camera.orientation2d = (self._direction(axes[0], "up"), self._direction(axes[1], "right"))
             letters = self._letters(axes)
         _write(viewer, letters)
-        _show_pictures(viewer)
-
-    def _inserted(self, event: Any) -> None:
-        viewer = self._viewer()
-        if viewer is not None and kind_of(event.value) == "picture":
-            _show_pictures(viewer)
 
     def _direction(self, axis: str, towards: str) -> str:
         """Where the high end of an axis is; only left and right ever change places."""
@@ -125,19 +118,6 @@ def _write(viewer: "napari.Viewer", letters: dict[str, str]) -> None:
         overlay = viewer.canvas.overlays[key]
         overlay.text = letters.get(side, "")
         overlay.visible = side in letters
-
-
-def _show_pictures(viewer: "napari.Viewer") -> None:
-    """Pictures lie in the axial plane; napari would show them turned in other ones."""
-    fitting = displayed_axes(viewer) in ("AR", "SAR")
-    for layer in viewer.layers:
-        if kind_of(layer) != "picture":
-            continue
-        told = layer.metadata[KEY]
-        if fitting and told.pop("hidden", False):
-            layer.visible = True
-        elif not fitting and layer.visible:
-            layer.visible, told["hidden"] = False, True
 
 
 def show_all_soon(viewer: "napari.Viewer") -> None:

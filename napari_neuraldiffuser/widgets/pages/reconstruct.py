@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 from qtpy.compat import isalive
-from qtpy.QtCore import QTimer
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QSpinBox
 
@@ -35,7 +34,7 @@ class ReconstructPanel(Panel):
 
     def build(self) -> None:
         self.current: Run | None = None
-        self.dropping = self.had_anatomy = False
+        self.dropping = False
         self.began = 0.0
         self.form, self.live, self.view = ReconForm(self.session), LiveRerun(self), RunView()
         self.strip = StripFold()
@@ -49,7 +48,6 @@ class ReconstructPanel(Panel):
         self.layout().addStretch()
         self._connect()
         self._bind_keys()
-        self._anatomy_changed()
         self.view.refresh()
         for stimulus in self.session.recipe.stimulus_ids[:1]:
             self.view.show_stimulus(self.session.recipe.source, stimulus)
@@ -58,7 +56,8 @@ class ReconstructPanel(Panel):
         self.every = QSpinBox(minimum=0, maximum=1000, specialValueText="never", suffix=" steps")
         self.every.setToolTip("Shows the image as it is after every so many steps; each preview takes a moment")
         self.every.setValue(preferences()["preview_every"])
-        self.beside = QCheckBox("beside the brain", checked=True)
+        self.beside = QCheckBox("below the brain", checked=True)
+        self.beside.setToolTip("Shows the pictures large, in a dock of their own below the canvas")
         return side_by_side(side_by_side(QLabel("Preview every"), self.every, wide=2), self.beside, wide=0)
 
     def _connect(self) -> None:
@@ -74,10 +73,10 @@ class ReconstructPanel(Panel):
         for signal in (*remembered, self.form.controls.more.toggled, self.form.preset.box.currentTextChanged):
             signal.connect(self.changed)
         self.beside.toggled.connect(self._toggle_beside)
+        self.beside_brain.closed.connect(lambda: self.beside.setChecked(False))
+        self.beside_brain.turned.connect(lambda stimulus: self.view.show_run(self.view.run, stimulus))
         self.session.stimulus_changed.connect(self._show_stimulus)
         self.session.recipe_changed.connect(self._recipe_changed)
-        for event in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
-            event.connect(self._anatomy_changed)
 
     def _bind_keys(self) -> None:
         """A key must not keep a panel alive that was closed."""
@@ -243,17 +242,6 @@ class ReconstructPanel(Panel):
             self._show_stimulus(recipe.stimulus_ids[0])
         self._recipe_changed(recipe)
 
-    def _anatomy_changed(self, event: Any = None) -> None:
-        if not isalive(self):  # closed, which napari's events are not told
-            return
-        there = self.beside_brain.anatomy() is not None
-        self.beside.setEnabled(there)
-        why = "" if there else "; needs the anatomy layer, which the Data page shows"
-        self.beside.setToolTip(f"Shows the pictures to the right of the brain in the viewer{why}")
-        if there and not self.had_anatomy:
-            QTimer.singleShot(0, self._show_beside)  # once napari is done with the layer
-        self.had_anatomy = there
-
     def _toggle_beside(self, on: bool) -> None:
         if on:
             self._show_beside()
@@ -262,7 +250,7 @@ class ReconstructPanel(Panel):
 
     def _show_beside(self) -> None:
         if self.view.run is None:
-            self.beside_brain.hide()
+            self.beside_brain.clear()
         elif self.beside.isChecked():
             self.beside_brain.show(self.view.run, self.view.stimulus)
 

@@ -1,25 +1,22 @@
-"""The pictures of a run beside the brain, in millimetres, changed in place with every preview."""
+"""The pictures of a run in the strip below the brain, changed with every preview."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from qtpy.QtCore import QObject, QTimer
+from qtpy.compat import isalive
+from qtpy.QtCore import QObject, Signal
 
-from napari_neuraldiffuser.widgets.files.layer_info import keeping_active, kind_of
-from napari_neuraldiffuser.widgets.files.layers import PICTURES, TITLES, frames, picture_layer, titles_layer
 from napari_neuraldiffuser.widgets.run.record import Run
+from napari_neuraldiffuser.widgets.run.score_table import mean_text
+from napari_neuraldiffuser.widgets.views import docked
+from napari_neuraldiffuser.widgets.views.pictures import PICTURES, PictureStrip
 
 if TYPE_CHECKING:
     import napari
 
-NAMES = (*PICTURES, TITLES)
-"""The titles last, as a picture above them would hide them."""
-BLANK = np.full((32, 32, 3), 40, np.uint8)
-"""Dark grey, for an image that is not there yet."""
-
 
 class BesideBrain(QObject):
-    """Layers seen, start, unguided and guided to the right of the anatomy.
+    """Shows the run of the Reconstruct page in the viewer's strip.
 
     Parameters
     ----------
@@ -28,92 +25,51 @@ class BesideBrain(QObject):
         Whose end is the end of this.
     """
 
+    turned = Signal(int)
+    """The user wants to see another stimulus of the run."""
+    closed = Signal()
+    """The user closed the strip: it must not come back by itself."""
+
     def __init__(self, viewer: "napari.viewer.Viewer", parent: QObject) -> None:
         super().__init__(parent)
         self.viewer = viewer
-        self.layers: dict[str, Any] = {}
-        self.frames_of: dict[str, tuple[float, float, float]] = {}
-        self.images: dict[str, np.ndarray] = {}
-        self.moved = False
-        # napari takes a moment to make a layer: one at a time, so that the window stays responsive
-        self._next = QTimer(self, singleShot=True, interval=0, timeout=self._add_one)
+        self.strip: PictureStrip | None = None
 
-    def anatomy(self) -> "napari.layers.Layer | None":
-        """The anatomy layer, or None."""
-        return next((layer for layer in self.viewer.layers if kind_of(layer) == "anatomy"), None)
-
-    def show(self, run: Run, stimulus: int, repeat: int = 0) -> None:
-        """Show one stimulus of a run; nothing where there is no anatomy, or nothing to show yet."""
-        anatomy = self.anatomy()
-        if anatomy is None or run.seen is None:
+    def show(self, run: Run, stimulus: int) -> None:
+        """Show one stimulus of a run, once there is something to show."""
+        if run.seen is None:
             return
-        self.images = pictures(run, stimulus, repeat)
-        frames_of = frames(anatomy.data, np.asarray(anatomy.affine.affine_matrix))
-        moved, self.frames_of = frames_of != self.frames_of, frames_of
-        self.moved |= moved
-        for name in NAMES:
-            layer = self._there(name)
-            if layer is None:
-                self._next.start()
-            else:
-                self._change(layer, name, moved)
-
-    def _there(self, name: str) -> "napari.layers.Layer | None":
-        """The layer of that name, also one that a closed panel or an opened folder left, unless the user removed it."""
-        layer = self.layers.get(name)
-        if layer is None or layer not in self.viewer.layers:
-            layer = next((one for one in self.viewer.layers if one.name == name and kind_of(one) == "picture"), None)
-            if layer is not None:
-                self.layers[name] = layer
-        return layer
-
-    def _change(self, layer: "napari.layers.Layer", name: str, moved: bool) -> None:
-        if name == TITLES:
-            if moved:
-                layer.data = titles_layer(self.frames_of)[0]
+        if self.strip is not None and not docked.is_open(self.viewer, self.strip):
+            self.strip = None
+            self.closed.emit()
             return
-        # a missing image has the size of the one before: another affine makes napari look at all layers again
-        image = self.images.get(name, np.broadcast_to(BLANK[:1, :1], layer.data.shape))
-        if moved or image.shape != layer.data.shape:
-            layer.affine = picture_layer(name, image, self.frames_of[name])[1]["affine"]
-        if image.shape != layer.data.shape:
-            layer.data = image.copy()
-        elif not np.array_equal(image, layer.data):
-            layer.data[...] = image  # in place, for new data would do so too
-            layer.refresh(extent=False)
+        if self.strip is None:
+            self.strip = PictureStrip.of(self.viewer)
+            docked.set_shown(self.strip, True)
+        texts = {arm: mean_text(run.rows_of(arm, stimulus)) or run.tag(arm) for arm in run.steps}
+        self.strip.show_pictures(pictures(run, stimulus), stimulus, run.stimulus_ids, self._turn, texts)
 
-    def _add_one(self) -> None:
-        missing = [name for name in NAMES if self._there(name) is None]
-        if missing and self.frames_of:
-            self._add(missing[0])
-        if missing[1:]:
-            self._next.start()
-        elif self.moved:  # only now are they known to be somewhere out of sight
-            self.moved = False
-            self.viewer.reset_view(reset_camera_angle=False)
+    def _turn(self, stimulus: int) -> None:
+        if isalive(self):  # the strip outlives the page
+            self.turned.emit(stimulus)
 
-    def _add(self, name: str) -> None:
-        with keeping_active(self.viewer):
-            if name == TITLES:
-                points, keywords, _ = titles_layer(self.frames_of)
-                self.layers[name] = self.viewer.add_points(points, **keywords)
-            else:
-                image, keywords, _ = picture_layer(name, self.images.get(name, BLANK), self.frames_of[name])
-                self.layers[name] = self.viewer.add_image(image.copy(), **keywords)  # of its own, as it is written to
+    def clear(self) -> None:
+        """Take the run's pictures away; those of an opened folder stay."""
+        if self._is_ours():
+            self.strip.clear()
 
     def hide(self) -> None:
-        """Remove the layers."""
-        self._next.stop()
-        for name in list(self.layers):
-            layer = self._there(name)
-            if layer is not None:
-                self.viewer.layers.remove(layer)
-        self.layers.clear()
-        self.frames_of = {}
+        """Hide the strip, unless it shows something else meanwhile."""
+        if self._is_ours():
+            docked.set_shown(self.strip, False)
+        self.strip = None
+
+    def _is_ours(self) -> bool:
+        return self.strip is not None and docked.is_open(self.viewer, self.strip) and self.strip.turn == self._turn
 
 
-def pictures(run: Run, stimulus: int, repeat: int) -> dict[str, np.ndarray]:
-    """Seen, start and each arm's image of one repeat, as far as they are there."""
+def pictures(run: Run, stimulus: int) -> dict[str, np.ndarray | None]:
+    """Seen, start and the first repeat of each arm; None for what is still to come."""
     k = run.stimulus_ids.index(stimulus)
-    given = {"seen": run.seen[k], "start": run.start[k]}
-    return given | {arm: images[k, min(repeat, images.shape[1] - 1)] for arm, images in run.images.items()}
+    there = {"seen": run.seen[k], "start": run.start[k], **{arm: images[k, 0] for arm, images in run.images.items()}}
+    return {name: there.get(name) for name in PICTURES if name in there or name in run.steps}

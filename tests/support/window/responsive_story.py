@@ -165,7 +165,7 @@ def run(window: Window, page: str) -> None:
 
 
 def prepare(window: Window, seed: int, beside: bool) -> None:
-    """Another seed, so that everything is computed; the layers of pictures beside the brain are made by napari."""
+    """Another seed, so that everything is computed; the strip of pictures below the brain is there or not."""
     window.panels["Reconstruct"].beside.setChecked(beside)
     window.settle(2.0)
     window.session.change_stage("diffusion", window.session.recipe.settings.diffusion.but(seed=seed))

@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.affines import apply_affine
 
+from napari_neuraldiffuser.widgets.views.pictures import PictureStrip
 from tests.support.window.mistakes import wrong_data, wrong_models
 from tests.support.window.real_window import PLUGIN, Window, errors, gone, small_sample, tell, told_events
 
@@ -101,11 +102,12 @@ def reconstruct(window: Window) -> None:
     for name in ("given", "unguided", "guided"):
         assert panel.view.gallery.rows[name].isVisibleTo(panel), name
     check_on_screen(window, run.images["guided"][0, 0])
-    tell("reconstruct", previews=len(previews), pictures=different, metrics=len(cells), layers=beside(window))
+    below = list(PictureStrip.of(window.viewer).images)
+    tell("reconstruct", previews=len(previews), pictures=different, metrics=len(cells), below=below)
 
 
 def check_on_screen(window: Window, image: np.ndarray) -> None:
-    """The gallery's own pixels are the image's, and the layer beside the brain holds the image."""
+    """The gallery's own pixels are the image's, and the strip below the brain holds the image."""
     cell = window.panels["Reconstruct"].view.gallery.rows["guided"].cells[0]
     cell.window().activateWindow()
     scroll = window.dock.tabs.currentWidget()
@@ -120,13 +122,7 @@ def check_on_screen(window: Window, image: np.ndarray) -> None:
     for row, column in places:
         colour = shown.pixelColor(column * k + k // 2, row * k + k // 2 + max(corner[1], 0) // 2)
         assert np.abs(np.array(colour.getRgb()[:3]) - image[row, column]).max() <= 3, (row, column, corner)
-    window.wait(lambda: "guided" in beside(window), "pictures beside the brain")
-    assert np.array_equal(window.viewer.layers["guided"].data, image)
-
-
-def beside(window: Window) -> list[str]:
-    """Names of the picture layers."""
-    return [layer.name for layer in window.viewer.layers if layer.name in ("seen", "start", "unguided", "guided")]
+    assert np.array_equal(PictureStrip.of(window.viewer).images["guided"], image)
 
 
 def another_scale(window: Window) -> None:

@@ -13,9 +13,9 @@ from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.nsd import simulate
 from napari_neuraldiffuser.core.params import SimulationParams
 from napari_neuraldiffuser.widgets.files import folders
-from napari_neuraldiffuser.widgets.files.layers import PICTURES, TITLES
 from napari_neuraldiffuser.widgets.files.outputs import OutputFolderError, find_outputs, region_names
 from napari_neuraldiffuser.widgets.samples import result_folder
+from napari_neuraldiffuser.widgets.views.pictures import PICTURES, PictureStrip
 
 PLUGIN = "napari-neuraldiffuser"
 SMALL = SimulationParams(n_sessions=1, n_test=8, train_repeats=3, image_size=32, n_subjects=2)
@@ -148,10 +148,8 @@ def test_output_folder_through_napari(viewer, output, told):
     viewer.open(output, plugin=PLUGIN)
     names = [layer.name for layer in viewer.layers]
     assert names[0] == "anatomy"
-    assert names[-len(PICTURES) - 1 :] == [*PICTURES, TITLES]
-    assert [n for n in names if n.startswith(("contribution", "ROI"))] == ["ROI prf-visualrois", "contribution g12"]
-    shown = {layer.name for layer in viewer.layers if layer.visible}
-    assert shown == {"anatomy", "ROI prf-visualrois", "contribution g12", *PICTURES, TITLES}
+    assert names == ["anatomy", "ROI prf-visualrois", "contribution g12"]  # the pictures are in no space of a brain
+    assert all(layer.visible for layer in viewer.layers)
     for layer in viewer.layers:
         assert {str(unit) for unit in layer.units} == {"millimeter"}, layer.name
 
@@ -168,21 +166,22 @@ def test_output_folder_through_napari(viewer, output, told):
     # regions and maps agree voxel by voxel: they lie on one grid
     np.testing.assert_allclose(np.asarray(regions.affine), np.asarray(contribution.affine))
 
-    found = find_outputs(output)["sub-01"]
-    first = found.pictures[min(found.pictures)]
-    for name in PICTURES:
-        np.testing.assert_array_equal(viewer.layers[name].data, read_picture(first[name, 1]))
-    brain = viewer.layers["anatomy"].extent.world
-    for name in PICTURES:
-        assert viewer.layers[name].extent.world[0][-1] > brain[1][2]
+    strip, found = PictureStrip.of(viewer), find_outputs(output)["sub-01"]
+    assert not strip.isHidden()
+    first, second, *_ = found.pictures
+    for stimulus in (first, second):
+        assert strip.stimulus == stimulus
+        for name in PICTURES:
+            np.testing.assert_array_equal(strip.images[name], read_picture(found.pictures[stimulus][name, 1]))
+        strip.on.click()
 
 
 @pytest.mark.window
-def test_view_takes_in_the_pictures(viewer, output, qtbot):
+def test_pictures_leave_the_sliders_to_the_brain(viewer, output):
     viewer.open(output, plugin=PLUGIN)
-    extent = viewer.layers.extent.world
-    middle = extent[:, -1].mean()
-    qtbot.waitUntil(lambda: abs(viewer.scene.camera.center[-1] - middle) < 2)
+    brain = viewer.layers["anatomy"].extent.world
+    for axis, span in enumerate(viewer.dims.range):
+        assert (span.start, span.stop) == pytest.approx((brain[0][axis], brain[1][axis]), abs=2), axis
 
 
 def test_subject_folder_of_an_output_folder(viewer, output):
@@ -197,12 +196,13 @@ def test_several_subjects_in_an_output_folder(output, told):
     assert told == ["sub-01 is shown. The folder also holds sub-02: open the folder of that subject."]
 
 
+@pytest.mark.window
 def test_output_folder_of_an_unfinished_run(viewer, output):
     shutil.rmtree(output / "sub-01/anat")
     for path in [*output.glob("sub-01/*contribution*"), *output.glob("sub-01/recon/*desc-guided*")]:
         path.unlink()
-    layers = viewer.open(output, plugin=PLUGIN)
-    assert [layer.name for layer in layers] == ["seen", "start", "unguided", TITLES]
+    assert viewer.open(output, plugin=PLUGIN) == []
+    assert set(PictureStrip.of(viewer).images) == {"seen", "start", "unguided"}
 
 
 def test_damaged_files_of_an_output_folder_are_named(output):

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from napari_neuraldiffuser.widgets.files import view
-from napari_neuraldiffuser.widgets.files.layer_info import about
 from napari_neuraldiffuser.widgets.files.view import AnatomicalView, PlaceError
 from napari_neuraldiffuser.widgets.session.state import DEFAULTS
 
@@ -140,18 +139,6 @@ def test_commands_and_keys_do_the_same(viewer, volume, monkeypatch):
     monkeypatch.setattr(QInputDialog, "getText", lambda *args, **kwargs: ("0, 0, 0", False))
     command("go_to")
     assert view.place_shown(viewer) == (4, 6, 8)
-
-
-def test_pictures_are_shown_in_their_plane_only(viewer, volume):
-    told = {"metadata": {"neuraldiffuser": about("picture")}, "units": ("mm", "mm")}
-    shown = viewer.add_image(np.zeros((4, 4, 3), np.uint8), rgb=True, **told)
-    hidden = viewer.add_image(np.zeros((4, 4, 3), np.uint8), rgb=True, visible=False, **{**told, "metadata": {}})
-    hidden.metadata = {"neuraldiffuser": about("picture")}
-    view.sagittal(viewer)
-    assert not shown.visible
-    view.axial(viewer)
-    assert shown.visible
-    assert not hidden.visible
 
 
 @pytest.mark.window

@@ -7,63 +7,103 @@ from qtpy.QtWidgets import QApplication
 
 from napari_neuraldiffuser.core.base.recipe import Recipe, Source
 from napari_neuraldiffuser.core.params import PRESETS
-from napari_neuraldiffuser.widgets.files.layer_info import KEY, about
-from napari_neuraldiffuser.widgets.files.layers import PICTURES, TITLES
+from napari_neuraldiffuser.widgets.files import view
 from napari_neuraldiffuser.widgets.pages.reconstruct import ReconstructPanel
 from napari_neuraldiffuser.widgets.run.compare import BEFORE
 from napari_neuraldiffuser.widgets.run.gallery import SIDE
 from napari_neuraldiffuser.widgets.session.keys import Shortcut, window_of
 from napari_neuraldiffuser.widgets.session.session import Session
-from tests.support.window.reconstruct_run import BLUE, DECODED, GREEN, RED, begin, preview, runs, whole_run
+from napari_neuraldiffuser.widgets.views import docked
+from napari_neuraldiffuser.widgets.views.pictures import BLANK, PictureStrip
+from tests.support.window.reconstruct_run import (
+    BLUE,
+    DECODED,
+    GREEN,
+    RED,
+    begin,
+    finish_arm,
+    pixels,
+    preview,
+    runs,
+    whole_run,
+)
 from tests.support.window.viewers import settle
 
 
-def arms(viewer):
-    return [viewer.layers[name] for name in ("unguided", "guided")]
+def shown(strip):
+    """Picture name to the colour of its middle, as the cell on the screen has it."""
+    return {
+        name: pixels(cell.picture.pixmap())[30, 30].tolist()
+        for name, cell in strip.cells.items()
+        if not cell.isHidden()
+    }
 
 
-def test_pictures_beside_the_brain_are_made_once_and_then_changed(ready, session, viewer, anatomy, qtbot):
-    assert ready.beside.isChecked()
-    assert ready.beside.isEnabled()
+def test_pictures_are_changed_with_every_preview(ready, session, viewer):
     ready.run_button.click()
     begin(session)
-    assert len(viewer.layers) <= 2  # one at a time
-    qtbot.waitUntil(lambda: len(viewer.layers) == 6)
-    assert [layer.name for layer in viewer.layers] == [anatomy.name, *PICTURES, TITLES]
-    assert viewer.layers.selection.active.name == anatomy.name
-    guided = viewer.layers["guided"]
-    assert not (guided.data == RED).all()
-    preview(session, "guided", RED)
-    assert viewer.layers["guided"] == guided
-    assert (guided.data == RED).all()
-    assert (viewer.layers["seen"].data == GREEN).all()
-    assert guided.extent.world[0][1] > anatomy.extent.world[1][2]  # right of the brain
-    # as large as the one that stands for an arm that is still to come, which has other pixels
-    sides = [
-        np.ptp(layer.extent.world, axis=0) * layer.data.shape[0] / (layer.data.shape[0] - 1) for layer in arms(viewer)
-    ]
-    np.testing.assert_allclose(sides, sides[0][0])
-    assert {str(unit) for unit in guided.units} == {"millimeter"}
-
-    viewer.layers.remove(guided)  # by the user: comes back with the next image
-    preview(session, "guided", BLUE, done=4)
-    qtbot.waitUntil(lambda: len(viewer.layers) == 6)
-    assert (viewer.layers["guided"].data == BLUE).all()
-    ready.beside.setChecked(False)
-    assert [layer.name for layer in viewer.layers] == [anatomy.name]
-    ready.beside.setChecked(True)
-    qtbot.waitUntil(lambda: len(viewer.layers) == 6)
-    assert (viewer.layers["guided"].data == BLUE).all()
-
-
-def test_without_anatomy_there_is_nothing_beside_it(ready, session, viewer, qtbot):
-    assert not ready.beside.isEnabled()
-    assert "anatomy layer" in ready.beside.toolTip()
-    ready.run_button.click()
-    whole_run(session)
+    strip = ready.beside_brain.strip
     assert len(viewer.layers) == 0
-    viewer.add_image(np.zeros((5, 30, 20)), metadata={KEY: about("anatomy")})
-    qtbot.waitUntil(lambda: len(viewer.layers) == 6)
+    dark = BLANK[0, 0].tolist()
+    assert shown(strip) == {"seen": GREEN.tolist(), "start": BLUE.tolist(), "unguided": dark, "guided": dark}
+    preview(session, "guided", RED)
+    assert shown(strip)["guided"] == RED.tolist()
+    preview(session, "guided", BLUE, done=4)
+    assert shown(strip)["guided"] == BLUE.tolist()
+    assert "step 4 of 18" in strip.cells["guided"].text.text()
+    finish_arm(session, "guided", RED)
+    assert "0.15" in strip.cells["guided"].text.text()  # the mean PixCorr of its repeats
+
+
+def test_a_run_without_an_arm_has_no_place_for_it(ready, session):
+    ready.run_button.click()
+    begin(session, arms=("unguided",))
+    assert set(shown(ready.beside_brain.strip)) == {"seen", "start", "unguided"}
+
+
+def test_the_arrows_turn_panel_and_pictures(ready, session):
+    ready.run_button.click()
+    begin(session, stimuli=(3, 7))
+    strip = ready.beside_brain.strip
+    assert strip.position.text() == "stimulus 3 (1 of 2)"
+    strip.on.click()
+    assert (strip.stimulus, ready.view.stimulus) == (7, 7)
+    strip.on.click()
+    assert (strip.stimulus, ready.view.stimulus) == (3, 3)
+
+
+@pytest.mark.window
+def test_a_strip_that_the_user_closed_stays_closed(ready, session, viewer):
+    ready.run_button.click()
+    begin(session)
+    first = PictureStrip.of(viewer)
+    assert first is ready.beside_brain.strip
+    viewer.window.remove_dock_widget(first)
+    preview(session, "guided", RED)
+    assert not ready.beside.isChecked()
+    assert docked.find(viewer, PictureStrip) is None
+    ready.beside.setChecked(True)
+    assert shown(PictureStrip.of(viewer))["guided"] == RED.tolist()
+    ready.beside.setChecked(False)
+    assert PictureStrip.of(viewer).parent().isHidden()
+
+
+@pytest.mark.window
+@pytest.mark.parametrize("convention", view.CONVENTIONS)
+def test_no_view_of_the_brain_mirrors_pictures(ready, session, viewer, anatomy, convention):
+    chequered = np.zeros((64, 64, 3), np.uint8)
+    chequered[:, :32] = RED  # left half
+    ready.run_button.click()
+    begin(session)
+    strip = PictureStrip.of(viewer)
+    strip.show_pictures({"seen": chequered}, 3)
+    view.AnatomicalView.of(viewer).choose(convention)
+    for plane in view.PLANES:
+        view.show_plane(viewer, plane)
+        drawn = pixels(strip.cells["seen"].picture.pixmap())
+        assert (drawn[:, 5] == RED).all(), plane
+        assert not (drawn[:, -5]).any(), plane
+        assert strip.cells["seen"].title.text() == "seen"
 
 
 def test_scripts_go_to_the_clipboard_and_the_folder_opens(ready, session, monkeypatch):
@@ -96,7 +136,6 @@ def test_a_panel_that_was_closed_leaves_nothing_behind(viewer, session, qtbot):
     session.engine.answer("thumbnails", {"images": images, "captions": ["", ""]})
     session.change(stimulus_ids=(7,), device="cuda:0")
     session.set_decoded(DECODED)
-    viewer.add_image(np.zeros((5, 30, 20)), metadata={KEY: about("anatomy")})
     for shortcut in window_of(viewer).findChildren(Shortcut):
         shortcut.activated.emit()
     assert runs(session) == 0

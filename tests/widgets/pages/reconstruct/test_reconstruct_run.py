@@ -10,12 +10,13 @@ from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.progress import Cancelled
 from napari_neuraldiffuser.core.base.recipe import Recipe, Source
 from napari_neuraldiffuser.core.params import DiffusionParams
-from napari_neuraldiffuser.widgets.files.layers import TITLES
 from napari_neuraldiffuser.widgets.pages.reconstruct import ReconstructPanel
 from napari_neuraldiffuser.widgets.run.compare import BEFORE
 from napari_neuraldiffuser.widgets.session import session as sessions
 from napari_neuraldiffuser.widgets.session.engine import Engine, EngineError
 from napari_neuraldiffuser.widgets.session.session import Session
+from napari_neuraldiffuser.widgets.views import docked
+from napari_neuraldiffuser.widgets.views.pictures import PictureStrip
 from tests.support.window.reconstruct_run import (
     BLUE,
     DECODED,
@@ -30,7 +31,6 @@ from tests.support.window.reconstruct_run import (
     runs,
     whole_run,
 )
-from tests.support.window.viewers import settle
 
 PATIENCE = 120_000  # ms
 
@@ -216,18 +216,19 @@ def check_run(panel, session, files, qtbot):
     assert hashlib.sha256(np.ascontiguousarray(part.images["guided"][0, 0])).hexdigest() == kept["sha256"]
 
 
-def test_another_subject_that_saw_the_same_stimulus_has_no_run_yet(ready, session, anatomy, qtbot):
+def test_another_subject_that_saw_the_same_stimulus_has_no_run_yet(ready, session):
     ready.run_button.click()
     whole_run(session)
     assert ready.view.run is not None
-    qtbot.waitUntil(lambda: "guided" in ready.viewer.layers)
+    strip = ready.beside_brain.strip
+    assert "guided" in strip.images
     session.choose(Source(nsd_dir="/nsd", subject="subj02"))
     assert ready.view.run is None
     session.set_decoded(DECODED)
     session.change(stimulus_ids=(3,))
     assert ready.view.run is None
     assert not ready.view.results.python.isEnabled()
-    assert "guided" not in ready.viewer.layers
+    assert not strip.images
     session.choose(Source(nsd_dir="/nsd"))
     session.set_decoded(DECODED)
     session.change(stimulus_ids=(3,))
@@ -261,13 +262,11 @@ def test_a_stimulus_that_is_chosen_meanwhile_is_shown_at_the_end(ready, session)
 def test_a_reopened_panel_takes_the_pictures_that_are_there(ready, session, anatomy, viewer, qtbot):
     ready.run_button.click()
     whole_run(session)
-    qtbot.waitUntil(lambda: TITLES in viewer.layers)
     viewer.window.remove_dock_widget(ready)
     again = ReconstructPanel(viewer)
     viewer.window.add_dock_widget(again)
     again.run_button.click()
     whole_run(session, shade=BLUE)
-    settle(again.beside_brain._next)
-    names = [layer.name for layer in viewer.layers]
-    assert sorted(names) == sorted(set(names))
-    assert (viewer.layers["guided"].data == BLUE).all()
+    strip = docked.find(viewer, PictureStrip)
+    assert again.beside_brain.strip is strip
+    assert (strip.images["guided"] == BLUE).all()

@@ -1,0 +1,1 @@
+"""What stands beside napari's canvas: pictures of a run, and linked views of the three planes."""
