@@ -13,7 +13,7 @@ from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.names import SHOWN
 from napari_neuraldiffuser.core.base.pictures import read_picture
 from napari_neuraldiffuser.core.base.recipe import ARMS
-from napari_neuraldiffuser.widgets.run.gallery import ImageCell, qimage
+from napari_neuraldiffuser.widgets.run.picture import ImageCell, qimage
 from napari_neuraldiffuser.widgets.session.controls import side_by_side, stacked
 from napari_neuraldiffuser.widgets.views import docked
 
