@@ -137,14 +137,14 @@ class Betas:
 
 
 def mask_voxels(mask: np.ndarray, name: str = "mask") -> np.ndarray:
-    """Indices (n_voxels, 3) of the voxels where a volume is above 0; ROI files have -1 in other cortex.
+    """Indices (n_voxels, 3) of the voxels inside a mask, (X, Y, Z) bool.
 
     Raises
     ------
     NSDError
         If there is none.
     """
-    voxels = np.argwhere(np.nan_to_num(mask) > 0)
+    voxels = np.argwhere(mask)
     if not len(voxels):
         raise NSDError(f"{name} must have voxels above 0, got none (empty mask). Choose another ROI or mask.")
     return voxels

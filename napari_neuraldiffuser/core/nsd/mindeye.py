@@ -5,9 +5,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from napari_neuraldiffuser.core.base.files import file_trouble
+from napari_neuraldiffuser.core.base.hdf5 import dataset_of, reading_hdf5
 from napari_neuraldiffuser.core.nsd.assemble import Assembler
 from napari_neuraldiffuser.core.nsd.betas import Betas
-from napari_neuraldiffuser.core.nsd.reading.volumes import READ_ERRORS, NSDError, unreadable
+from napari_neuraldiffuser.core.nsd.reading.images import DAMAGED
+from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError, unreadable
 
 STIMULUS, TRIAL, SHARED, COLUMNS = 0, 5, 16, 17
 """Columns of behav.npy: 0-based 73k id, global trial (row of the betas), shared flag; -1 is missing."""
@@ -38,19 +41,17 @@ def mindeye_betas(betas_hdf5: str | Path, behav_npy: str | Path, *, average_repe
         If a file is unreadable or the table does not fit the matrix.
     """
     behaviour = _read_behaviour(behav_npy)
-    try:
-        with h5py.File(betas_hdf5, "r") as file:
-            if "betas" not in file or file["betas"].ndim != 2:
-                raise NSDError(f"{betas_hdf5} must hold a dataset 'betas' (trials, voxels), got {sorted(file)}.")
-            return _assemble(file["betas"], behaviour, average_repeats)
-    except OSError as error:
-        raise unreadable(betas_hdf5, "MindEye2 betas", error) from error
+    with reading_hdf5(betas_hdf5, "MindEye2's betas", NSDError) as file:
+        dataset = dataset_of(file, "betas", ("trial", "voxel"), "MindEye2's betas", NSDError)
+        return _assemble(dataset, behaviour, average_repeats)
 
 
 def _read_behaviour(path: str | Path) -> np.ndarray:
+    if trouble := file_trouble(path):
+        raise NSDError(f"{path} must be behav.npy, got {trouble}")
     try:
         table = np.load(path, allow_pickle=False)
-    except READ_ERRORS as error:
+    except DAMAGED as error:
         raise unreadable(path, "behav.npy", error) from error
     if table.ndim < 2 or table.shape[-1] != COLUMNS:
         raise NSDError(f"behav.npy must have {COLUMNS} columns, got shape {table.shape} in {path}.")

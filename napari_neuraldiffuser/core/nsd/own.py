@@ -14,8 +14,8 @@ from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.nsd.betas import Betas
 from napari_neuraldiffuser.core.nsd.brain_source import BrainSource
 from napari_neuraldiffuser.core.nsd.own_stimuli import OwnStimuli
-from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError, check_grid, open_volume
-from napari_neuraldiffuser.core.nsd.rois import Rois, label_names, parse_label_table, read_labels
+from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError, check_grid, open_volume, read_labels
+from napari_neuraldiffuser.core.nsd.rois import Rois, label_names, parse_label_table
 from napari_neuraldiffuser.core.nsd.user import assemble_betas, open_betas, read_mask, read_user_trials
 from napari_neuraldiffuser.core.params import BetasParams, default_of
 
@@ -107,11 +107,11 @@ class OwnScans(BrainSource):
         if name in self._families:
             path = self._families[name]
             labels, affine = read_labels(path)
-            check_grid(f"ROI {name}", (labels.shape, affine), (self.shape, self.affine))
+            check_grid(f"ROI {name}", (labels.shape, affine), (self.shape, self.affine), path)
             return Rois(name, labels, label_names(name, labels, _label_table(path)), affine)
         if name not in (MASK, NIFTI.sub("", Path(self.source.mask).name)):
             raise NSDError(f"roi must be one of {self.roi_names()}, got {name!r}.")
-        inside = np.nan_to_num(read_mask(self.source.mask, open_betas(self.source.betas))) > 0
+        inside = read_mask(self.source.mask, open_betas(self.source.betas))
         return Rois(MASK, inside.astype(np.int32), {1: MASK}, self.affine)
 
     def response_files(self) -> list[Path]:
@@ -142,12 +142,7 @@ class OwnScans(BrainSource):
         """The anatomy, or None where none was given."""
         if not self.source.anatomy:
             return None
-        image = open_volume(self.source.anatomy, "anatomy")
-        if len(image.shape) != 3:
-            raise NSDError(
-                f"anatomy must have three axes, got shape {image.shape} in {self.source.anatomy}. Choose a T1."
-            )
-        return image
+        return open_volume(self.source.anatomy, "anatomy", 3)
 
     def voxels(self, expression: str | None = None) -> np.ndarray:
         """As of `BrainSource`; the default, a family of NSD's, stands for the mask where there is none."""

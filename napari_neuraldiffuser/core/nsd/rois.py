@@ -7,7 +7,7 @@ import numpy as np
 
 from napari_neuraldiffuser.core.base.contracts import Responses
 from napari_neuraldiffuser.core.nsd.layout import Layout
-from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError, check_grid, read_volume
+from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError, check_grid, read_labels
 
 
 @dataclass
@@ -76,19 +76,10 @@ def _merged(layout: Layout, name: str) -> tuple[np.ndarray, np.ndarray]:
     labels, affine = read_labels(files[0])
     for path in files[1:]:
         other, other_affine = read_labels(path)
-        check_grid(str(path), (other.shape, other_affine), (labels.shape, affine))
+        check_grid(str(path), (other.shape, other_affine), (labels.shape, affine), path)
         # -1 is "not this hemisphere's cortex", so the larger value is the one that knows
         labels = np.maximum(labels, other)
     return labels, affine
-
-
-def read_labels(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Whole-number labels (X, Y, Z) int32 and affine; NSD stores some of these volumes as float64."""
-    values, affine = read_volume(path, "ROI volume")
-    values = np.nan_to_num(values)
-    if not np.array_equal(values, np.round(values)):
-        raise NSDError(f"ROI volume must hold whole-number labels, got other values in {path}. Was it interpolated?")
-    return values.astype(np.int32), affine
 
 
 def label_names(name: str, labels: np.ndarray, table: dict[int, str]) -> dict[int, str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError, check_grid, read_volume
+from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError, check_grid, read_inside
 from napari_neuraldiffuser.core.nsd.rois import Rois
 
 GRAMMAR = "Join terms by ' + ' (with), ' & ' (only where also) and ' - ' (without), from left to right, no brackets"
@@ -168,9 +168,9 @@ def _mask_file(subject: Selectable, term: Term) -> np.ndarray:
             f"ROI mask must be an existing NIfTI file, got {term.name}. "
             "Check the path; one that contains ' + ', ' & ' or ' - ' goes between double quotes."
         )
-    values, affine = read_volume(path, "ROI mask")
-    check_grid(f"ROI mask {path}", (values.shape, affine), (subject.shape, subject.affine))
-    return np.nan_to_num(values) > 0
+    inside, affine = read_inside(path, "ROI mask")
+    check_grid(f"ROI mask {path}", (inside.shape, affine), (subject.shape, subject.affine), path)
+    return inside
 
 
 def _named(subject: Selectable, term: Term) -> np.ndarray:

@@ -1,6 +1,8 @@
 """Stimulus images and their captions, opened when first used."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -9,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from napari_neuraldiffuser.core.base.contracts import SeenImages, StimulusIds
+from napari_neuraldiffuser.core.base.hdf5 import dataset_of, reading_hdf5
 from napari_neuraldiffuser.core.nsd.layout import Layout
-from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError, unreadable
+from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError
 
 
 class Stimuli(SeenImages):
@@ -27,21 +30,13 @@ class Stimuli(SeenImages):
 
     @cached_property
     def _shape(self) -> tuple[int, int, int, int]:
-        with self._open() as file:
-            return file["imgBrick"].shape
+        with self._opened() as bricks:
+            return bricks.shape
 
-    def _open(self) -> h5py.File:
-        path = self._layout.stimuli
-        if not path.is_file():
-            raise NSDError(f"{path} must be NSD's stimulus file, got none. Download nsd_stimuli.hdf5 to that place.")
-        try:
-            file = h5py.File(path, "r")
-        except OSError as error:
-            raise unreadable(path, "nsd_stimuli.hdf5", error) from error
-        if "imgBrick" not in file:
-            file.close()
-            raise NSDError(f"{path} must hold the dataset imgBrick, got no such dataset.")
-        return file
+    @contextmanager
+    def _opened(self) -> Iterator[h5py.Dataset]:
+        with reading_hdf5(self._layout.stimuli, "NSD's stimulus file", NSDError) as file:
+            yield dataset_of(file, "imgBrick", ("image", "row", "column", "colour"), "the images", NSDError)
 
     def __len__(self) -> int:
         return self._shape[0]
@@ -55,9 +50,9 @@ class Stimuli(SeenImages):
         if len(outside):
             raise NSDError(f"stimulus ids must be 0 ... {len(self) - 1} (0-based 73k ids), got {outside[:5].tolist()}.")
         images = np.empty((len(flat), *self._shape[1:]), dtype=np.uint8)
-        with self._open() as file:
+        with self._opened() as bricks:
             for k, stimulus_id in enumerate(flat.tolist()):
-                images[k] = file["imgBrick"][stimulus_id]
+                images[k] = bricks[stimulus_id]
         return images if wanted.ndim else images[0]
 
     @cached_property

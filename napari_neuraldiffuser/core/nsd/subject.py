@@ -14,7 +14,7 @@ from napari_neuraldiffuser.core.nsd.brain_source import BrainSource
 from napari_neuraldiffuser.core.nsd.layout import Layout
 from napari_neuraldiffuser.core.nsd.reading.design import TRIALS_PER_SESSION, read_trials
 from napari_neuraldiffuser.core.nsd.reading.sessions import read_session, read_surface_session, session_grid
-from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError, check_grid, open_volume, read_volume
+from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError, check_grid, open_volume, read_inside, read_volume
 from napari_neuraldiffuser.core.nsd.rois import Rois, available, read_rois
 from napari_neuraldiffuser.core.nsd.selection import chosen_sessions, listed, wants_all
 from napari_neuraldiffuser.core.nsd.stimuli import Stimuli
@@ -129,7 +129,7 @@ class Subject(BrainSource):
 
     def anatomy(self) -> nib.spatialimages.SpatialImage | None:
         """That T1, or None where the file is absent."""
-        return open_volume(self.anatomy_file, "anatomy") if self.anatomy_file.is_file() else None
+        return open_volume(self.anatomy_file, "anatomy", 3) if self.anatomy_file.is_file() else None
 
     def sessions(self) -> list[int]:
         """The sessions that have trials and betas on disk."""
@@ -195,8 +195,9 @@ class Subject(BrainSource):
         """One session's betas and, where NSD says so, which voxels are valid in it."""
         valid = None
         if self.layout.valid_session(session).is_file():
-            volume, affine = read_volume(self.layout.valid_session(session), "valid_session")
-            check_grid(str(self.layout.valid_session(session)), (volume.shape, affine), self._grid)
+            path_of_valid = self.layout.valid_session(session)
+            inside, affine = read_inside(path_of_valid, "valid_session")
+            check_grid(str(path_of_valid), (inside.shape, affine), self._grid, path_of_valid)
             x, y, z = voxels.T
-            valid = volume[x, y, z] > 0
+            valid = inside[x, y, z]
         return read_session(path, voxels, TRIALS_PER_SESSION, self._grid), valid

@@ -11,14 +11,13 @@ from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import OWN_SPACE
 from napari_neuraldiffuser.core.nsd.assemble import Session, assemble
 from napari_neuraldiffuser.core.nsd.betas import Betas, mask_voxels
+from napari_neuraldiffuser.core.nsd.reading.images import place_note
 from napari_neuraldiffuser.core.nsd.reading.sessions import iterate_nifti
 from napari_neuraldiffuser.core.nsd.reading.volumes import (
-    READ_ERRORS,
     NSDError,
     check_grid,
     open_volume,
-    read_volume,
-    unreadable,
+    read_inside,
 )
 from napari_neuraldiffuser.core.nsd.selection import chosen_sessions, listed
 from napari_neuraldiffuser.core.params import BetasParams
@@ -67,17 +66,14 @@ def user_betas(
 def open_betas(path: str | Path) -> nib.spatialimages.SpatialImage:
     """The 4-D image, its data unread; an NSDError for another one."""
     # kept open: a gzip stream is then unpacked once, front to back
-    image = open_volume(path, "betas", keep_file_open=True)
-    if len(image.shape) != 4:
-        raise NSDError(f"betas must be a 4-D image (x, y, z, trial), got shape {image.shape} in {path}.")
-    return image
+    return open_volume(path, "betas", 4, keep_file_open=True)
 
 
 def read_mask(path: str | Path, image: nib.spatialimages.SpatialImage) -> np.ndarray:
-    """Mask values (X, Y, Z) on the grid of the betas' image."""
-    values, affine = read_volume(path, "mask")
-    check_grid("mask", (values.shape, affine), (image.shape[:3], image.affine))
-    return values
+    """Which voxels are in the mask, (X, Y, Z) bool, on the grid of the betas' image."""
+    inside, affine = read_inside(path, "mask")
+    check_grid("mask", (inside.shape, affine), (image.shape[:3], image.affine), path)
+    return inside
 
 
 def assemble_betas(
@@ -91,16 +87,12 @@ def assemble_betas(
     whole, names = trials
     table, notes = _chosen_trials(whole, params.sessions)
     *shape, n_volumes = image.shape
+    if doubt := place_note(image):
+        notes.append(f"{Path(str(image.get_filename())).name} has {doubt}")
     if unnamed := n_volumes - len(whole):
         notes.append(f"{unnamed} volumes without a row in the trials table left out")
     about = {"affine": image.affine, "shape": (shape[0], shape[1], shape[2]), "space": OWN_SPACE, "notes": notes}
-    readers = _readers(image, voxels, table)
-    try:
-        return assemble(readers, table, voxels, params, progress, **about, stimulus_names=names)
-    except NSDError:
-        raise
-    except READ_ERRORS as error:
-        raise unreadable(str(image.get_filename()), "betas", error) from error
+    return assemble(_readers(image, voxels, table), table, voxels, params, progress, **about, stimulus_names=names)
 
 
 def _chosen_trials(table: pd.DataFrame, sessions: str) -> tuple[pd.DataFrame, list[str]]:

@@ -1,7 +1,6 @@
 """NIfTI volumes as napari layers, placed in millimetres."""
 
 import math
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 import numpy as np
 from nibabel.affines import obliquity
-from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import OrientationError
 from nibabel.spaces import vox2out_vox
-from nibabel.spatialimages import HeaderDataError, ImageDataError, SpatialImage
+from nibabel.spatialimages import SpatialImage
 
 from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.nsd.reading.images import DAMAGED, cause, step_of, whole_numbers
+from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError, open_volume
 from napari_neuraldiffuser.widgets.files.layer_info import LayerData, about_file, reversed_axes
 from napari_neuraldiffuser.widgets.files.view import prepare_current_viewer
 from napari_neuraldiffuser.widgets.session.state import KEY
@@ -31,11 +31,6 @@ MAX_LABELS = 512
 MOST_VOXELS = 2**28
 """Of one resampled volume: a gigabyte."""
 OBLIQUE_RADIANS = 1e-3
-DAMAGED = (
-    *(OSError, EOFError, ValueError, TypeError, OverflowError, MemoryError, zlib.error),
-    *(ImageFileError, HeaderDataError, ImageDataError),
-)
-"""What nibabel and the layers below it raise on damaged files, found by damaging them (test_fuzz_reader)."""
 
 
 class ReadError(UserError):
@@ -75,7 +70,7 @@ def read_volume(path: str | Path) -> LayerData:
     Raises
     ------
     ReadError
-        If the file is missing, truncated, not NIfTI or not 3D or 4D.
+        If the file is missing, truncated, or no volume or series of volumes of real numbers.
     """
     return volume_layer(_open(path), path)
 
@@ -86,7 +81,9 @@ def volume_layer(image: SpatialImage, path: str | Path) -> LayerData:
         return _lazy_layer(image, path)
     canonical = _canonical(image, path)
     data = _values(canonical.dataobj, path)
-    kind = "labels" if is_label_volume(image, data) else "image"
+    labels = label_values(image, data)
+    kind = "image" if labels is None else "labels"
+    data = data if labels is None else labels
     shown, affine, notes = _shown(data, canonical.affine, kind, path)
     if kind == "labels":
         shown = np.maximum(shown, 0).astype(np.int32)
@@ -95,7 +92,8 @@ def volume_layer(image: SpatialImage, path: str | Path) -> LayerData:
     keywords = _keywords(image, path, affine, notes)
     if kind == "labels" and notes:
         # what was not shown as it is must not be lost when the layer is saved
-        keywords["metadata"]["nifti"]["stored"] = np.asanyarray(image.dataobj)
+        stored = np.asanyarray(image.dataobj)
+        keywords["metadata"]["nifti"]["stored"] = whole_numbers(stored, step_of(image))
     return shown.transpose(), keywords, kind
 
 
@@ -159,18 +157,9 @@ def _one_volume(image: SpatialImage, path: str | Path, t: int) -> tuple[np.ndarr
 
 def _open(path: str | Path, **options: Any) -> SpatialImage:
     try:
-        image = nib.load(path, **options)
-    except DAMAGED as error:
-        raise ReadError(f"{path} must be a NIfTI file, got: {error}. Check the path and the file.") from error
-    if not isinstance(image, SpatialImage) or image.ndim not in (3, 4) or 0 in image.shape:
-        raise ReadError(
-            f"{path} must be a 3D or 4D volume, got shape {getattr(image, 'shape', None)}. Choose one with 3 or 4 axes."
-        )
-    if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-12:
-        raise ReadError(
-            f"{path} must have an invertible affine, got {image.affine.tolist()}. Repair its sform or qform."
-        )
-    return image
+        return open_volume(path, "file", **options)
+    except NSDError as error:
+        raise ReadError(str(error)) from error
 
 
 def _canonical(image: SpatialImage, path: str | Path) -> SpatialImage:
@@ -179,7 +168,7 @@ def _canonical(image: SpatialImage, path: str | Path) -> SpatialImage:
     except OrientationError as error:
         raise ReadError(f"{path} must have three distinct axes, got: {error}. Repair its header.") from error
     except DAMAGED as error:
-        raise ReadError(f"{path} must be complete, got: {error}. Copy or download it again.") from error
+        raise _incomplete(path, error) from error
 
 
 def _values(dataobj: Any, path: str | Path) -> np.ndarray:
@@ -191,30 +180,36 @@ def _values_of(read: Callable[[], Any], path: str | Path) -> np.ndarray:
     try:
         data = np.asanyarray(read())
     except DAMAGED as error:
-        raise ReadError(f"{path} must be complete, got: {error}. Copy or download it again.") from error
-    if data.dtype.kind not in "iuf":
-        raise ReadError(f"{path} must hold real numbers, got {data.dtype}. Save its magnitude or one channel.")
+        raise _incomplete(path, error) from error
     data = data.astype(data.dtype.newbyteorder("="), copy=False)
     return data.astype(np.float32) if data.dtype.kind == "f" and data.dtype.itemsize != 4 else data
 
 
-def is_label_volume(image: SpatialImage, data: np.ndarray) -> bool:
-    """Whether `data` (X, Y, Z) holds labels: few integers in patches, or the header's intent says so.
+def _incomplete(path: str | Path, error: Exception) -> ReadError:
+    return ReadError(f"{path} must be complete, got {cause(path, error)}")
+
+
+def label_values(image: SpatialImage, data: np.ndarray) -> np.ndarray | None:
+    """The labels of `data` (X, Y, Z), None where it holds none: few whole numbers in patches, or the header's intent.
 
     Anatomy is often stored as integers too, but neighbouring voxels of an anatomy rarely have equal values.
     """
-    if data.ndim != 3:
-        return False
+    labels = whole_numbers(data, step_of(image)) if data.ndim == 3 else None
+    if labels is None:
+        return None
     header: Any = image.header
     if header.get("intent_code", 0) == 1002:  # NIFTI_INTENT_LABEL
-        return True
-    if data.dtype.kind == "f" and not np.array_equal(data, np.rint(data)):
-        return False
-    if len(np.unique(data)) > MAX_LABELS or not data.any():
-        return False
-    inside = (data[1:] > 0) & (data[:-1] > 0)
-    equal = (data[1:] == data[:-1])[inside]
-    return bool(equal.size == 0 or equal.mean() > 0.5)
+        return labels
+    if len(np.unique(labels)) > MAX_LABELS or not labels.any():
+        return None
+    pairs, equal = np.sum([_neighbours(np.moveaxis(labels, axis, 0)) for axis in range(3)], axis=0)
+    return labels if equal > pairs / 2 or not pairs else None
+
+
+def _neighbours(labels: np.ndarray) -> tuple[int, int]:
+    """How many pairs of neighbours along the first axis are above 0, and how many of these are equal."""
+    inside = (labels[1:] > 0) & (labels[:-1] > 0)
+    return int(inside.sum()), int((inside & (labels[1:] == labels[:-1])).sum())
 
 
 def _check_resampled_size(shape: tuple[int, ...], affine: np.ndarray, path: str | Path) -> None:

@@ -5,11 +5,11 @@ Needs neither Qt nor napari, so that a thread can read them.  Places are (R, A, 
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
@@ -18,9 +18,11 @@ from nibabel.affines import apply_affine
 
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.registry import TARGETS
+from napari_neuraldiffuser.core.nsd.reading import volumes
+from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError
 from napari_neuraldiffuser.widgets.files.layer_info import reversed_axes
 from napari_neuraldiffuser.widgets.files.outputs import OutputFolderError, SubjectOutputs, region_names
-from napari_neuraldiffuser.widgets.files.reader import ReadError, read_volume, volume_layer
+from napari_neuraldiffuser.widgets.files.reader import ReadError, volume_layer
 from napari_neuraldiffuser.widgets.session.state import KEY
 
 if TYPE_CHECKING:
@@ -195,17 +197,18 @@ def read_subject(outputs: SubjectOutputs, progress: Progress) -> SubjectMaps:
 
 def read_map(path: str | Path) -> Volume:
     """One contribution map; what is not a number becomes 0, which is no contribution."""
-    image = open_volume(path)
-    return make_volume(np.nan_to_num(np.asarray(image.dataobj, dtype=np.float32)), image.affine, path)
+    values, affine = _read(volumes.read_volume, path)
+    return make_volume(np.nan_to_num(np.asarray(values, dtype=np.float32)), affine, path)
 
 
-def open_volume(path: str | Path) -> nib.spatialimages.SpatialImage:
-    """The image of a 3D file that the reader could read; ReadError for any other."""
-    read_volume(path)
-    image = cast(nib.spatialimages.SpatialImage, nib.load(path))  # read_volume takes no other
-    if image.ndim != 3:
-        raise ReadError(f"{path} must be a 3D volume, got shape {image.shape}. Choose an output folder of a run.")
-    return image
+def _read(
+    read: Callable[[Path, str], tuple[np.ndarray, np.ndarray]], path: str | Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """Values and affine of a volume; ReadError for what is none."""
+    try:
+        return read(Path(path), "file")
+    except NSDError as error:
+        raise ReadError(str(error)) from error
 
 
 def make_volume(values: np.ndarray, affine: np.ndarray, path: str | Path) -> Volume:
@@ -220,10 +223,10 @@ def make_volume(values: np.ndarray, affine: np.ndarray, path: str | Path) -> Vol
 
 def read_family(name: str, path: Path) -> Family:
     """One family from its label volume and the table of names beside it."""
-    image = open_volume(path)
-    labels = np.maximum(np.asanyarray(image.dataobj), 0).astype(np.int32)
+    labels, affine = _read(volumes.read_labels, path)
+    labels = np.maximum(labels, 0)
     names = region_names(path) or {int(k): f"label {k}" for k in np.unique(labels) if k > 0}
-    family = Family(name, make_volume(labels, image.affine, path), names)
+    family = Family(name, make_volume(labels, affine, path), names)
     _ = family._slices  # made here, in the reader's thread
     return family
 

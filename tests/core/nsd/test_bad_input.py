@@ -35,7 +35,7 @@ def test_a_truncated_session(tree, suffix):
 
 def test_a_file_that_is_no_hdf5_or_lacks_betas(tree):
     (tree.betas / "betas_session01.hdf5").write_text("not here: see the form")
-    with pytest.raises(nsd.NSDError, match="session01.*truncated"):
+    with pytest.raises(nsd.NSDError, match="session01.hdf5 must be session betas, got .* of another format"):
         nsd.Subject(tree.root, "subj02").betas()
     with h5py.File(tree.betas / "betas_session01.hdf5", "w") as file:
         file["other"] = 1

@@ -150,7 +150,7 @@ def test_bad_masks(labelled, tmp_path):
     with pytest.raises(nsd.NSDError, match="moved.nii must have the betas' affine.*Resample"):
         select(subject, str(moved))
     (tmp_path / "text.nii.gz").write_text("not an image")
-    with pytest.raises(nsd.NSDError, match="complete file of its format.*text.nii.gz"):
+    with pytest.raises(nsd.NSDError, match="text.nii.gz must be .*, got a file of no known image format"):
         select(subject, str(tmp_path / "text.nii.gz"))
     empty, _ = drawn(tmp_path, "empty.nii", np.zeros(SHAPE, np.uint8))
     with pytest.raises(nsd.NSDError, match=r"must have voxels above 0, got none \(empty mask\): .*empty.nii has 0"):

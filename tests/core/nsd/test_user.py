@@ -116,9 +116,9 @@ def test_bad_images(functional, tmp_path):
     path, mask, trials, *_ = functional
     with pytest.raises(nsd.NSDError, match="mask must have the betas' shape"):
         nsd.user_betas(DATA / "example4d.nii.gz", mask, trials)
-    with pytest.raises(nsd.NSDError, match="betas must be a 4-D image"):
+    with pytest.raises(nsd.NSDError, match="betas must have four axes"):
         nsd.user_betas(mask, mask, trials)
-    with pytest.raises(nsd.NSDError, match="betas must be an existing file"):
+    with pytest.raises(nsd.NSDError, match="none.nii must be an image file, got no such file"):
         nsd.user_betas(tmp_path / "none.nii", mask, trials)
     with pytest.raises(nsd.NSDError, match="trials must be a tab-separated table"):
         nsd.user_betas(path, mask, tmp_path / "none.tsv")

@@ -2,18 +2,23 @@
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import scipy.io
 
+from napari_neuraldiffuser.core.base.files import file_trouble
+from napari_neuraldiffuser.core.base.hdf5 import dataset_of, reading_hdf5
 from napari_neuraldiffuser.core.nsd.layout import Layout
-from napari_neuraldiffuser.core.nsd.reading.volumes import READ_ERRORS, NSDError, unreadable
+from napari_neuraldiffuser.core.nsd.reading.images import DAMAGED
+from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError, unreadable
 
 TRIALS_PER_SESSION = 750
 N_SHARED = 1000
 N_STIMULI = 73000
 SESSIONS_RUN = (40, 40, 32, 30, 40, 32, 40, 30)
 """Sessions that NSD's subjects 1-8 completed (NSD data manual)."""
+DESIGN = ("masterordering", "subjectim")
 
 
 def read_trials(layout: Layout) -> pd.DataFrame:
@@ -56,14 +61,39 @@ def read_trials(layout: Layout) -> pd.DataFrame:
 
 
 def _read_design(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read masterordering (30000,) and subjectim (8, 10000), both 1-based."""
+    """Read masterordering (30000,) and subjectim (8, 10000), both 1-based, as any version of MATLAB saves them."""
+    if trouble := file_trouble(path):
+        raise NSDError(f"{path} must be NSD's design, got {trouble}")
+    order, images = (_mat_hdf5 if h5py.is_hdf5(path) else _mat_file)(path)
+    # of any shape that holds what it must: MATLAB's rows and columns differ with who saved it
+    order = order.ravel()
+    fits = images.ndim == 2 and len(images) == len(SESSIONS_RUN) and order.size and order.min() >= 1
+    if not fits or order.max() > images.shape[1] or images.min() < 1 or images.max() > N_STIMULI:
+        raise NSDError(
+            f"{path} must hold subjectim (ids 1 ... {N_STIMULI} of {len(SESSIONS_RUN)} subjects) and masterordering, "
+            f"its columns, got shapes {images.shape} and {order.shape} or other numbers. Download it again."
+        )
+    return order, images
+
+
+def _mat_file(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """DESIGN of a file of MATLAB's versions 4 to 7."""
     try:
-        design = scipy.io.loadmat(path, variable_names=["masterordering", "subjectim"])
-        return design["masterordering"].ravel().astype(np.int64), design["subjectim"].astype(np.int64)
+        design = scipy.io.loadmat(path, variable_names=DESIGN)
+        order, images = (design[name].astype(np.int64) for name in DESIGN)
     except KeyError as error:
         raise NSDError(f"{path} must hold masterordering and subjectim, got no {error}.") from error
-    except (*READ_ERRORS, TypeError, IndexError, NotImplementedError, scipy.io.matlab.MatReadError) as error:
+    except (*DAMAGED, IndexError, AttributeError, NotImplementedError, scipy.io.matlab.MatReadError) as error:
         raise unreadable(path, "nsd_expdesign.mat", error) from error
+    return order, images
+
+
+def _mat_hdf5(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """DESIGN of a file of MATLAB 7.3, which is HDF5 and shows MATLAB's axes in reverse."""
+    with reading_hdf5(path, "NSD's design", NSDError) as file:
+        arrays = [dataset_of(file, name, ("column", "row"), "the design", NSDError)[...] for name in DESIGN]
+    order, images = (np.asarray(array, dtype=np.int64).T for array in arrays)
+    return order, images
 
 
 def _sessions_run(layout: Layout) -> tuple[int, pd.DataFrame | None]:

@@ -13,15 +13,17 @@ import h5py
 import nibabel as nib
 import numpy as np
 
+from napari_neuraldiffuser.core.base.hdf5 import dataset_of, reading_hdf5
 from napari_neuraldiffuser.core.nsd.reading.volumes import (
-    READ_ERRORS,
     Grid,
     NSDError,
     check_grid,
+    open_image,
     open_volume,
-    unreadable,
+    values_of,
 )
 
+SESSION = "session betas"
 INT16_SCALE = 300.0
 """NSD stores int16(percent signal change x 300); float files (fsaverage) are not scaled."""
 
@@ -53,24 +55,16 @@ def read_session(path: Path, voxels: np.ndarray, n_trials: int, grid: Grid) -> n
         If the file is truncated, has another shape or affine, or another number of trials.
     """
     read = _read_hdf5 if path.suffix == ".hdf5" else _read_nifti
-    try:
-        return read(path, voxels, n_trials, grid)
-    except NSDError:
-        raise
-    except READ_ERRORS as error:
-        raise unreadable(path, "session betas", error) from error
+    return read(path, voxels, n_trials, grid)
 
 
 def session_grid(path: Path) -> Grid:
     """Grid of a session file."""
     if path.suffix != ".hdf5":
-        image = open_volume(path, "session betas")
+        image = open_volume(path, SESSION, 4)
         return image.shape[:3], image.affine
-    try:
-        with h5py.File(path, "r") as file:
-            return _dataset(file, path).shape[:0:-1], None
-    except OSError as error:
-        raise unreadable(path, "session betas", error) from error
+    with reading_hdf5(path, SESSION, NSDError) as file:
+        return _dataset(file).shape[:0:-1], None
 
 
 def read_surface_session(path: str | Path) -> np.ndarray:
@@ -81,19 +75,17 @@ def read_surface_session(path: str | Path) -> np.ndarray:
     (n_trials, n_vertices) float32
         Percent signal change: the file is (163842, 1, 1, 750) float32 and, unlike the volumes, not times 300.
     """
-    image = open_volume(path, "surface betas")
-    if len(image.shape) != 4 or image.shape[1:3] != (1, 1):
-        raise NSDError(f"surface betas must have shape (vertices, 1, 1, trials), got {image.shape} in {path}.")
-    try:
-        values = np.asanyarray(image.dataobj)
-    except READ_ERRORS as error:
-        raise unreadable(path, "surface betas", error) from error
+    image = open_image(path, "surface betas")
+    shape = getattr(image, "shape", ())
+    if len(shape) != 4 or shape[1:3] != (1, 1):
+        raise NSDError(f"surface betas must have shape (vertices, 1, 1, trials), got {shape} in {path}.")
+    values = values_of(image, path, "surface betas")
     return np.ascontiguousarray(values[:, 0, 0, :].T, dtype=np.float32)
 
 
 def _read_hdf5(path: Path, voxels: np.ndarray, n_trials: int, grid: Grid) -> np.ndarray:
-    with h5py.File(path, "r") as file:
-        dataset = _dataset(file, path)
+    with reading_hdf5(path, SESSION, NSDError) as file:
+        dataset = _dataset(file)
         check_grid(str(path), (dataset.shape[:0:-1], None), grid)
         _check_trials(path, dataset.shape[0], n_trials)
         unfiltered = dataset.id.get_create_plist().get_nfilters() == 0
@@ -104,10 +96,8 @@ def _read_hdf5(path: Path, voxels: np.ndarray, n_trials: int, grid: Grid) -> np.
         return _to_percent(data, dataset.dtype)
 
 
-def _dataset(file: h5py.File, path: Path) -> h5py.Dataset:
-    if "betas" not in file or file["betas"].ndim != 4:
-        raise NSDError(f"{path} must hold a dataset 'betas' of four axes (trial, z, y, x), got {sorted(file)}.")
-    return file["betas"]
+def _dataset(file: h5py.File) -> h5py.Dataset:
+    return dataset_of(file, "betas", ("trial", "z", "y", "x"), SESSION, NSDError)
 
 
 def _direct_chunks(dataset: h5py.Dataset, voxels: np.ndarray) -> np.ndarray:
@@ -147,10 +137,8 @@ def _blocks(dataset: h5py.Dataset, voxels: np.ndarray) -> np.ndarray:
 
 def _read_nifti(path: Path, voxels: np.ndarray, n_trials: int, grid: Grid) -> np.ndarray:
     # kept open: a gzip stream is then unpacked once, front to back, instead of once per block
-    image = open_volume(path, "session betas", keep_file_open=True)
-    if len(image.shape) != 4:
-        raise NSDError(f"{path} must have four axes (x, y, z, trial), got shape {image.shape}.")
-    check_grid(str(path), (image.shape[:3], image.affine), grid)
+    image = open_volume(path, SESSION, 4, keep_file_open=True)
+    check_grid(str(path), (image.shape[:3], image.affine), grid, path)
     _check_trials(path, image.shape[3], n_trials)
     data = np.empty((n_trials, len(voxels)), dtype=np.float32)
     for trials, values in iterate_nifti(image, voxels):
@@ -163,8 +151,9 @@ def iterate_nifti(
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield trials start ... stop of a 4-D image in blocks, in order: their slice and values (trials, n_voxels)."""
     x, y, z = voxels.T
+    path = str(image.get_filename())
     for trials in _spans(image.shape[3] if stop is None else stop, _slab(image.shape[:3], np.dtype(np.float64)), start):
-        yield trials, np.asarray(image.dataobj[..., trials])[x, y, z].T
+        yield trials, values_of(image, path, "betas", np.s_[..., trials])[x, y, z].T
 
 
 def _slab(shape: tuple[int, ...], dtype: np.dtype) -> int:
