@@ -117,7 +117,7 @@ def in_one_shape(image: SpatialImage, series: bool, **options: Any) -> SpatialIm
         data = nib.arrayproxy.ArrayProxy(data.file_like, about, **options)
     else:
         data = np.asanyarray(data).reshape(shape)
-    same = type(image)(data, affine, image.header)
+    same: Any = type(image)(data, affine, image.header)
     same.file_map = image.file_map
     if affine is not image.affine:
         same.header.set_xyzt_units("mm")
