@@ -1,7 +1,7 @@
 """The command line: `neuraldiffuser demo | simulate | run | evaluate | doctor`.
 
-Exit status: 0 done; 1 some stimuli or nodes failed; 2 bad input or usage; 130 interrupted.  Progress goes to stderr,
-stdout has the paths of what was written.
+Exit status: 0 done; 1 some stimuli or nodes failed, or the doctor found a problem; 2 bad input or usage; 130
+interrupted.  Progress goes to stderr, stdout has the paths of what was written.
 """
 
 import argparse
@@ -83,7 +83,8 @@ def _add_evaluate(commands: Commands) -> None:
 def _add_doctor(commands: Commands) -> None:
     parser = command(commands, "doctor", doctor, "versions, kernel backend and why, GPU, model folder")
     parser.add_argument("--json", action="store_true", help="for machines")
-    parser.add_argument("--models", default="demo", help="model folder to check (default: %(default)s)")
+    parser.add_argument("--models", default="demo", help="model folder or hub id to check (default: %(default)s)")
+    parser.add_argument("--guide", help="CLIP vision model, where the model folder has no image_encoder")
 
 
 def _run_jobs(jobs: Iterable["Job"]) -> int:
@@ -144,9 +145,9 @@ def doctor(args: argparse.Namespace) -> int:
     from napari_neuraldiffuser.doctor import as_json, as_text
     from napari_neuraldiffuser.doctor import doctor as examine
 
-    report = examine(args.models)
+    report = examine(args.models, args.guide)
     print(as_json(report) if args.json else as_text(report))
-    return 0
+    return 1 if report["problems"] else 0
 
 
 if __name__ == "__main__":

@@ -3,14 +3,17 @@
 import json
 import os
 import platform
+from contextlib import suppress
 from importlib import util
 from pathlib import Path
 from typing import Any
 
 from napari_neuraldiffuser import __version__
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.core.networks.digest import model_source
+from napari_neuraldiffuser.core.networks.digest import PARTS
+from napari_neuraldiffuser.core.networks.folder import ModelFolder, Part, fit_problems
 from napari_neuraldiffuser.core.networks.kernels.backend import backend_info
+from napari_neuraldiffuser.core.networks.source import ModelError
 from napari_neuraldiffuser.core.outputs.description import installed
 
 REQUIRED = (
@@ -18,24 +21,17 @@ REQUIRED = (
     *("diffusers", "transformers"),
 )
 OPTIONAL = {"napari": "napari", "qtpy": "napari", "pyqt6": "napari", "nipype": "nipype", "himalaya": "dev"}
-MODEL_PARTS = {
-    "vae": ("config.json", "diffusion_pytorch_model"),
-    "unet": ("config.json", "diffusion_pytorch_model"),
-    "text_encoder": ("config.json", "model"),
-    "image_encoder": ("config.json", "model"),
-    "scheduler": ("scheduler_config.json", None),
-    "tokenizer": ("tokenizer_config.json", None),
-}
-"""Part -> its configuration file and the stem of its weights, in the diffusers directory layout."""
 
 
-def doctor(models: str | Path | None = None) -> dict[str, Any]:
+def doctor(models: str | Path | None = None, guide: str | Path | None = None) -> dict[str, Any]:
     """Describe this installation; nothing missing makes it fail.
 
     Parameters
     ----------
     models : path, optional
-        A model folder to check; None or "demo" for the bundled demo models.
+        A model folder or hub id to check; None or "demo" for the bundled demo models.
+    guide : path, optional
+        Its guide network, where the folder has no image_encoder.
 
     Returns
     -------
@@ -43,7 +39,7 @@ def doctor(models: str | Path | None = None) -> dict[str, Any]:
         neuraldiffuser, python, platform : versions
         packages : {name: version or None}
         kernels : `core.networks.kernels.ops.backend_info()`, or {"backend": None, "reason": sentence}
-        models : {"folder", "complete", "missing": [file, ...], "megabytes"}
+        models : as `check_models` describes them
         cpu_count : int
         problems : list of sentences, empty when everything that the command line needs is there
     """
@@ -55,27 +51,56 @@ def doctor(models: str | Path | None = None) -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "packages": packages,
         "kernels": _kernels(),
-        "models": check_model_folder(model_source(models or "demo")),
+        "models": check_models(models or "demo", guide),
     }
     report["problems"] = _problems(report)
     return report
 
 
-def check_model_folder(folder: str | Path) -> dict[str, Any]:
-    """Which files of a model folder are missing; the weights are not opened.
+def check_models(models: str | Path, guide: str | Path | None = None) -> dict[str, Any]:
+    """What the parts of a model folder lack; names and shapes of all weights are compared, and no weight is read.
 
     Returns
     -------
     dict
         folder : str
         complete : bool
-        missing : list of paths below the folder
+        parts : {name: file of the weights, or of the configuration, that is read}, for what is there
+        problems : list of sentences
         megabytes : float, size of all files
     """
-    folder = Path(folder)
-    missing = [name for part, needs in MODEL_PARTS.items() for name in _missing(folder / part, *needs)]
-    size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) if folder.is_dir() else 0
-    return {"folder": str(folder), "complete": not missing, "missing": missing, "megabytes": round(size / 1e6, 2)}
+    try:
+        place = ModelFolder.of(models, guide)
+    except ModelError as error:
+        return {"folder": str(models), "complete": False, "parts": {}, "problems": [str(error)], "megabytes": 0.0}
+    found, problems = _examine(place)
+    size = sum(f.stat().st_size for f in place.folder.rglob("*") if f.is_file())
+    return {
+        "folder": str(place.folder),
+        "complete": not problems,
+        "parts": {name: part.read for name, part in found.items() if name not in problems},
+        # a folder that lacks several parts is one problem
+        "problems": list(dict.fromkeys(problems.values())),
+        "megabytes": round(size / 1e6, 2),
+    }
+
+
+def _examine(place: ModelFolder) -> tuple[dict[str, Part], dict[str, str]]:
+    """Parts that were found, and a sentence for every part that cannot be used."""
+    found: dict[str, Part] = {}
+    problems: dict[str, str] = {}
+    for name in PARTS:
+        try:
+            found[name] = place.part(name)
+        except ModelError as error:
+            problems[name] = str(error)
+    problems = dict(fit_problems({name: part.config for name, part in found.items()}, found)) | problems
+    with suppress(ImportError, OSError, RuntimeError):
+        # a torch that is absent or broken is a problem of its own, and files and configurations still tell
+        from napari_neuraldiffuser.core.networks.opening import weight_problems
+
+        problems = dict(weight_problems(found)) | problems
+    return found, {name: problems[name] for name in PARTS if name in problems}
 
 
 def as_text(report: dict[str, Any]) -> str:
@@ -88,6 +113,7 @@ def as_text(report: dict[str, Any]) -> str:
         *_built(kernels),
         f"GPU: {', '.join(d['name'] for d in kernels.get('cuda_devices', [])) or 'none that torch can use'}",
         f"models: {models['folder']}, {models['megabytes']} MB, {state}",
+        *(f"  {name}: {file}" for name, file in models["parts"].items()),
         *(f"  {name} {version or 'not installed'}" for name, version in report["packages"].items()),
         *(f"problem: {problem}" for problem in report["problems"]),
     ]
@@ -124,14 +150,6 @@ def _kernels() -> dict[str, Any]:
         return {"backend": None, "reason": f"torch cannot be used: {error}"}
 
 
-def _missing(part: Path, config: str, weights: str | None) -> list[str]:
-    missing = [] if (part / config).is_file() else [f"{part.name}/{config}"]
-    # a star, because large models are split into shards beside an index
-    if weights and not any(any(part.glob(f"{weights}*{suffix}")) for suffix in (".safetensors", ".bin")):
-        missing.append(f"{part.name}/{weights}.safetensors")
-    return missing
-
-
 def _problems(report: dict[str, Any]) -> list[str]:
     problems = []
     absent = [name for name in REQUIRED if report["packages"][name] is None]
@@ -139,8 +157,4 @@ def _problems(report: dict[str, Any]) -> list[str]:
         problems.append(f"Packages must be installed, missing: {', '.join(absent)}. Run: make install")
     if report["kernels"]["backend"] is None:
         problems.append(report["kernels"]["reason"])
-    models = report["models"]
-    if not models["complete"]:
-        missing = ", ".join(models["missing"])
-        problems.append(f"{models['folder']} must hold every model part, missing: {missing}.")
-    return problems
+    return problems + report["models"]["problems"]

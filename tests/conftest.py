@@ -61,6 +61,15 @@ def model_dir(inputs):
     return Path(inputs.models)
 
 
+@pytest.fixture
+def hub_cache(tmp_path, monkeypatch):
+    """An empty cache of the hub."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
 @pytest.fixture(scope="session")
 def whole_job(nsd_dir, model_dir, tmp_path_factory):
     """A finished run of the small subject through the command line: not to be changed."""

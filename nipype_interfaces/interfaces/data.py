@@ -7,6 +7,7 @@ from napari_neuraldiffuser.core import nsd
 from napari_neuraldiffuser.core.base.files import file_versions, fingerprint
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.networks.digest import folder_digest, model_source
+from napari_neuraldiffuser.core.networks.folder import check_folder
 from napari_neuraldiffuser.core.nsd.describe import stimuli_used, trials_used
 from napari_neuraldiffuser.core.params import BetasParams
 from nipype.interfaces.base import Directory, File, InputMultiObject, SimpleInterface, TraitedSpec, traits
@@ -154,6 +155,9 @@ class CheckModelsOutputSpec(TraitedSpec):
 class CheckModels(NoEnvironment, SimpleInterface):
     """Digest of the weights, so that nodes rerun when a file of the model folder changes.  It runs every time.
 
+    A folder that lacks a part, or whose files are no weights, is refused here; names of weights are compared where the
+    networks are opened.
+
     Examples
     --------
     >>> from nipype_interfaces.interfaces import CheckModels
@@ -165,6 +169,7 @@ class CheckModels(NoEnvironment, SimpleInterface):
     _always_run = True
 
     def _run_interface(self, runtime: Any) -> Any:
-        source = model_source(self.inputs.models)
-        self._results["model_digest"] = folder_digest(source, self.inputs.guide or None)
+        guide = self.inputs.guide or None
+        check_folder(self.inputs.models, guide)
+        self._results["model_digest"] = folder_digest(model_source(self.inputs.models), guide)
         return runtime

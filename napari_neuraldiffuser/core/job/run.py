@@ -82,7 +82,8 @@ def run_subject(job: Job, progress: Progress = lambda done, total, what: None) -
 
 
 def prepare(job: Job, progress: Progress) -> Run:
-    """Read the betas, choose the test stimuli, open the models."""
+    """Open the models, read the betas, choose the test stimuli."""
+    models = model_folder.load(job.models, job.guide, job.device)
     subject = nsd.open_source(job.scans, job.settings.betas)
     progress(0, 1, "reading betas")
     betas = subject.betas()
@@ -90,7 +91,6 @@ def prepare(job: Job, progress: Progress) -> Run:
         job.n_stimuli
     )
     progress(1, 1, "reading betas")
-    models = model_folder.load(job.models, job.guide, job.device)
     records = Records(make_folder(job.work / "stages"), job.resume)
     origin = Origin(inputs.digest, inputs.stimuli, models.digest)
     return Run(job, progress, inputs, models, records, origin)

@@ -1,10 +1,9 @@
-"""Opens the VAE, UNet, text encoder and guide network, and gives them images; alone imports diffusers and transformers.
+"""The VAE, UNet, text encoder and guide network of one reconstruction, and what images and texts are to them.
 
 A model folder has the layout of a diffusers Stable Diffusion 1.x folder plus `image_encoder/`, a CLIP vision model that
 serves as the guide network (for Stable Diffusion 1.4: CLIP ViT-B/32).
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,21 +14,19 @@ import torch
 import torch.nn.functional as F
 
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.core.base.files import read_json
 from napari_neuraldiffuser.core.base.registry import LAYERS
-from napari_neuraldiffuser.core.networks.digest import PARTS, folder_digest, model_source
+from napari_neuraldiffuser.core.networks.digest import PARTS as PARTS
+from napari_neuraldiffuser.core.networks.digest import folder_digest, model_source
 from napari_neuraldiffuser.core.networks.lean import lean
+from napari_neuraldiffuser.core.networks.opening import open_parts
 from napari_neuraldiffuser.core.networks.parts import VAE, ImageEncoder, NoiseSchedule, TextEncoder, UNet
+from napari_neuraldiffuser.core.networks.source import ModelError
 
 NORMALISATION = {
     # (mean, standard deviation) per RGB channel
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
 }
-
-
-class ModelError(UserError):
-    """A model folder lacks a part, or a part cannot be used; the message names it and the remedy."""
 
 
 class PixelError(UserError):
@@ -210,12 +207,12 @@ def check_layers(layers: Sequence[str], n_blocks: int) -> None:
 def load(
     path: str | Path, guide: str | Path | None = None, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Models:
-    """Open a model folder, the bundled models (`"demo"`), or a hub id.
+    """Open a model folder, the bundled models (`"demo"`), or a hub id that is in the local cache.
 
     Parameters
     ----------
     path : str or Path
-        `"demo"`, a folder in the diffusers layout, or `owner/name` on the hub.
+        `"demo"`, a folder in the diffusers layout, or `owner/name` on the hub; nothing is downloaded.
     guide : str or Path, optional
         Guide network (CLIP vision model) where the folder has no `image_encoder`, for instance
         `openai/clip-vit-base-patch32`.
@@ -227,78 +224,9 @@ def load(
     Raises
     ------
     ModelError
-        If a part is missing or cannot be opened.
+        If a part is missing, lacks weights or cannot be used here.
     """
-    source = model_source(path)
-    if Path(source).is_dir():
-        _check_parts(Path(source), guide)
-    elif os.sep in source.lstrip("/") and source.count("/") != 1 or source.startswith((".", "/")):
-        raise ModelError(f"Model folder must exist, got {source}. Give 'demo', a folder or a hub id owner/name.")
-    parts = {name: _open(name, source, guide) for name in PARTS}
-    models = Models(**parts, name=str(path), digest=folder_digest(source, guide))
-    kind = models.scheduler.config.prediction_type
-    if kind != "epsilon":
-        raise ModelError(f"Model {source} must predict noise (prediction_type epsilon), got {kind!r}.")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ModelError(f"device must be available, got {device!r}: torch sees no CUDA GPU. Use --device cpu.")
-    return models.to(device, dtype)
-
-
-def _check_parts(folder: Path, guide: str | Path | None) -> None:
-    needed = [p for p in PARTS if not (p == "image_encoder" and guide)]
-    missing = [p for p in needed if not (folder / p).is_dir()]
-    if missing:
-        hint = " Give the CLIP vision model as guide." if missing == ["image_encoder"] else ""
-        raise ModelError(
-            f"Model folder {folder} must have the parts {', '.join(needed)}, missing: {', '.join(missing)}.{hint}"
-        )
-
-
-def _open(part: str, source: str, guide: str | Path | None) -> Any:
-    """One part by its class; every failure becomes one sentence."""
-    import diffusers
-    import transformers
-
-    # the libraries announce missing optional packages and draw a bar per part
-    for library in (diffusers, transformers):
-        library.utils.logging.set_verbosity_error()
-        library.utils.logging.disable_progress_bar()
-
-    kinds = {
-        "vae": diffusers.AutoencoderKL,
-        "unet": diffusers.UNet2DConditionModel,
-        "scheduler": diffusers.DDIMScheduler,
-        "text_encoder": transformers.CLIPTextModel,
-        "tokenizer": transformers.AutoTokenizer,
-        "image_encoder": transformers.CLIPVisionModelWithProjection,
-    }
-    from_guide = part == "image_encoder" and guide and not (Path(source) / part).is_dir()
-    where, options = (str(guide), {}) if from_guide else (source, {"subfolder": part})
-    if Path(where).is_dir() and not from_guide:
-        where, options = str(Path(where) / part), {}
-    try:
-        opened = kinds[part].from_pretrained(where, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"Model part {part} must be readable in {where}, got: {first}") from error
-    if part == "image_encoder":
-        opened.pixel_statistics = _pixel_statistics(source)
-    if isinstance(opened, torch.nn.Module):
-        _own_memory(opened)
-    return opened
-
-
-def _own_memory(module: torch.nn.Module) -> None:
-    """Copy weights out of the mapped file: its odd alignment changes the order of sums, and so the last bits."""
-    for tensor in (*module.parameters(), *module.buffers()):
-        tensor.data = tensor.data.clone()
-
-
-def _pixel_statistics(source: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation that the image encoder was trained with, from its preprocessor configuration."""
-    for name in ("feature_extractor", "image_encoder"):
-        config = Path(source) / name / "preprocessor_config.json"
-        if config.is_file():
-            values = read_json(config)
-            return tuple(values["image_mean"]), tuple(values["image_std"])
-    return NORMALISATION["clip"]
+    parts = open_parts(path, guide)
+    return Models(**parts, name=str(path), digest=folder_digest(model_source(path), guide)).to(device, dtype)

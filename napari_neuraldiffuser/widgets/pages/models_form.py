@@ -6,42 +6,11 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QLineEdit, QWidget
 
 from napari_neuraldiffuser.core.base.files import located
-from napari_neuraldiffuser.core.networks.digest import PARTS
+from napari_neuraldiffuser.core.networks.folder import folder_problem
 from napari_neuraldiffuser.widgets.session.controls import Notice, button, form, side_by_side
 from napari_neuraldiffuser.widgets.session.path_field import RecentBox
 
 DEMO = "demo"
-
-
-def models_problem(models: str, guide: str) -> str:
-    """Why models cannot be opened, as far as their folder shows; nothing otherwise."""
-    if not models:
-        return "Models must be 'demo', a folder or a hub id, got nothing. Write demo for the bundled ones."
-    if models == DEMO:
-        return ""
-    folder = Path(located(models))
-    if folder.is_dir():
-        missing = [part for part in PARTS if not (folder / part).is_dir() and not (part == "image_encoder" and guide)]
-        if missing == ["image_encoder"]:
-            return f"Model folder {models} must have an image_encoder, got none. Give a CLIP vision model as guide."
-        if missing:
-            return f"Model folder {models} must have {', '.join(missing)}, got none. Save the whole pipeline."
-        return ""
-    if is_hub_id(models):
-        return ""
-    return f"Models must be 'demo', an existing folder or a hub id owner/name, got {models}. Check the path."
-
-
-def guide_problem(guide: str) -> str:
-    """Why the guide cannot be opened, as far as its folder shows; nothing otherwise."""
-    if not guide or is_hub_id(guide) or (Path(located(guide)) / "config.json").is_file():
-        return ""
-    return f"Guide must be a CLIP folder with config.json or a hub id owner/name, got {guide}. Check the path."
-
-
-def is_hub_id(text: str) -> bool:
-    """Whether a text can be owner/name."""
-    return text.count("/") == 1 and not text.startswith(("/", ".", "~")) and all(text.split("/"))
 
 
 def chosen(text: str) -> str:
@@ -57,6 +26,8 @@ class ModelsForm(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
+        # what was looked at and is fine: pages ask at every change of anything
+        self._fine: tuple[str, str] | None = (DEMO, "")
         self.models = RecentBox("demo: the bundled models; a Stable Diffusion folder; or owner/name on the hub", DEMO)
         self.browse = button("Browse…", "Choose a model folder", self._browse)
         self.guide = QLineEdit(placeholderText="the models' own image encoder")
@@ -76,8 +47,11 @@ class ModelsForm(QWidget):
 
     def problem(self) -> str:
         """Why these cannot be used, or nothing."""
-        models, guide = self.values
-        return models_problem(models, guide) or guide_problem(guide)
+        if self._fine != self.values:
+            if problem := folder_problem(*self.values):
+                return problem
+            self._fine = self.values
+        return ""
 
     def show_values(self, models: str, guide: str) -> None:
         """Show models and guide, without a signal."""
@@ -88,6 +62,7 @@ class ModelsForm(QWidget):
 
     def _taken(self) -> None:
         self.models.typing.stop()
+        self._fine = None
         self.problem_label.show_text(self.problem())
         if not self.problem():
             self.models.show_recent([self.values[0], *self.models.recent()])

@@ -1,8 +1,16 @@
-"""What the tests of the kernels' loader share."""
+"""What the tests of the networks share."""
+
+import shutil
 
 import pytest
 
 from napari_neuraldiffuser.core.networks.kernels import backend, extension_file
+
+
+@pytest.fixture
+def folder(model_dir, tmp_path):
+    """The small models as a folder of the test's own."""
+    return shutil.copytree(model_dir, tmp_path / "models")
 
 
 @pytest.fixture

@@ -1,10 +1,14 @@
 """The Decode panel: models, and what ridge regression is told."""
 
+import shutil
+
 import pytest
 from qtpy.QtWidgets import QFileDialog
 
+from napari_neuraldiffuser.core.networks.digest import DEMO_FOLDER
 from napari_neuraldiffuser.core.params import DecodingParams, FeatureParams
 from napari_neuraldiffuser.widgets.session.controls import brief
+from tests.support.model_folders import in_cache
 from tests.support.window.decode_answers import model_folder
 
 
@@ -21,12 +25,13 @@ def test_a_folder_without_a_guide_asks_for_one(ready, tmp_path, monkeypatch, qtb
     folder, guide = model_folder(tmp_path / "sd", "image_encoder"), tmp_path / "clip"
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(folder))
     ready.models.browse.click()
-    assert "Give a CLIP vision model as guide" in ready.hint.text()
+    assert "Give the CLIP vision model as guide" in ready.hint.text()
     assert ready.session.recipe.models == "demo", "only what can be opened is taken"
     guide.mkdir()
     qtbot.keyClicks(ready.models.guide, str(guide))
-    qtbot.waitUntil(lambda: "Guide must be a CLIP folder" in ready.models.problem_label.text())
-    (guide / "config.json").touch()
+    missing = f"image_encoder must have its configuration in {guide}"
+    qtbot.waitUntil(lambda: missing in ready.models.problem_label.text())
+    shutil.copytree(DEMO_FOLDER / "image_encoder", guide, dirs_exist_ok=True)
     ready.models.guide.textEdited.emit("")
     qtbot.waitUntil(lambda: ready.session.recipe.guide == str(guide))
     assert ready.session.recipe.models == str(folder)
@@ -40,11 +45,13 @@ def test_a_folder_without_a_guide_asks_for_one(ready, tmp_path, monkeypatch, qtb
         ("", "got nothing"),
         ("a/b/c", "existing folder or a hub id"),
         ("./sd", "existing folder"),
-        ("CompVis/stable-diffusion-v1-4", ""),
+        ("owner/not-fetched", "fetch it: hf download owner/not-fetched"),
+        ("owner/fetched", ""),
         ("demo", ""),
     ],
 )
-def test_models_are_checked_beside_them(ready, text, message):
+def test_models_are_checked_beside_them(ready, text, message, hub_cache):
+    in_cache(hub_cache, "owner/fetched", DEMO_FOLDER)
     ready.models.models.setEditText(text)
     ready.models._taken()
     if message:
@@ -57,9 +64,8 @@ def test_models_are_checked_beside_them(ready, text, message):
 
 
 def test_folders_are_taken_by_their_whole_paths(ready, tmp_path, monkeypatch):
-    folder, guide = model_folder(tmp_path / "sd14"), tmp_path / "here" / "clip"
-    guide.mkdir(parents=True)
-    (guide / "config.json").touch()
+    folder, guide = model_folder(tmp_path / "sd14", "image_encoder"), tmp_path / "here" / "clip"
+    shutil.copytree(DEMO_FOLDER / "image_encoder", guide)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path / "here")
     ready.models.models.setEditText("~/sd14")
@@ -68,7 +74,7 @@ def test_folders_are_taken_by_their_whole_paths(ready, tmp_path, monkeypatch):
     assert (ready.session.recipe.models, ready.session.recipe.guide) == (str(folder), str(guide))
     assert ready.models.models.currentText() == "~/sd14", "what is being typed is left alone"
     assert ready.models.models.recent() == [str(folder)]
-    model_folder(tmp_path / "here/own/sd")
+    model_folder(tmp_path / "here/own/sd", "image_encoder")
     ready.models.models.setEditText("own/sd")
     ready.models._taken()
     assert ready.session.recipe.models == str(tmp_path / "here/own/sd")
@@ -86,7 +92,7 @@ def test_a_folder_of_a_home_is_no_hub_id(ready, tmp_path, monkeypatch, text):
 def test_a_folder_that_lacks_parts_names_them(ready, tmp_path):
     ready.models.models.setEditText(str(model_folder(tmp_path / "sd", "unet", "vae")))
     ready.models._taken()
-    assert "must have vae, unet" in ready.hint.text()
+    assert "missing: vae, unet." in ready.hint.text()
 
 
 def test_params_go_both_ways(ready):
