@@ -77,6 +77,9 @@ def _add_evaluate(commands: Commands) -> None:
     parser.add_argument("recon_dir", type=Path)
     parser.add_argument("seen_dir", type=Path)
     parser.add_argument("--json", action="store_true", help="print the whole summary as JSON")
+    for option, which in (("--pattern", "reconstructions"), ("--seen-pattern", "seen pictures")):
+        text = f"how the {which} are named, such as img_{{stimulus}}_{{repeat}}; * is anything (default: whole names)"
+        parser.add_argument(option, default="", help=text)
     add_params(parser, EvaluationParams, ("size", "metrics"))
 
 
@@ -127,7 +130,8 @@ def evaluate(args: argparse.Namespace) -> int:
     from napari_neuraldiffuser.core.evaluation.folders import evaluate_folders
 
     params = EvaluationParams(**given(args, EvaluationParams, ("size", "metrics")))
-    scored = evaluate_folders(args.recon_dir, args.seen_dir, params=params, progress=ConsoleProgress())
+    patterns = {"pattern": args.pattern, "seen_pattern": args.seen_pattern}
+    scored = evaluate_folders(args.recon_dir, args.seen_dir, params=params, progress=ConsoleProgress(), **patterns)
     for note in scored.notes:
         print(note, file=sys.stderr)
     summary = scored.summary()

@@ -113,7 +113,7 @@ class CollectImages(CoreInterface):
         make_folder(places.recon)
         merge_sidecars([Path(p) for p in self.inputs.sidecars], places.recon_sidecar)
         failed = sorted({s for chunk in self.inputs.failed for s in chunk})
-        write_failed(places.failed, failed)
+        write_failed(places, failed)
         return {
             "sidecar": str(places.recon_sidecar),
             "stimulus_ids": [s for s in self.inputs.stimulus_ids if s not in set(failed)],

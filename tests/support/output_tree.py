@@ -55,7 +55,7 @@ def write_subject(out: Path, subject: str = "subj01", seed: int = 0, failed: tup
     _images(places, rng)
     write_regions(Regions("prf-visualrois"), places.regions("prf-visualrois"))
     places.anatomy.write_bytes(volume_bytes(nib.Nifti1Image(np.zeros((3, 3, 3), np.float32), np.eye(4))))
-    write_failed(places.failed, list(failed))
+    write_failed(places, list(failed))
     return places
 
 

@@ -17,6 +17,10 @@ class SeenImages(Protocol):
     def captions(self, stimulus_id: int) -> list[str]:
         """The captions of one image."""
 
+    def labels(self, ids: StimulusIds) -> list[str]:
+        """The user's own names of stimuli, by which their files are called; none where ids are what all call them."""
+        return []
+
     @property
     def notes(self) -> list[str]:
         """What was done to the images, for the page."""

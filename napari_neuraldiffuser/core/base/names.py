@@ -28,6 +28,12 @@ ENTITIES = {
 }
 """What the value of an entity looks like where that is not any run of letters and digits."""
 NONE, OWN, FOLDER = "none", "own", "folder"
+NUMBERS, LABELS = "StimulusNumber", "StimulusLabels"
+NSD_NUMBERS = "0-based id of NSD's 73k images"
+OWN_NUMBERS = "place of the label in the sorted list of labels, from 0"
+"""What the number of a stimulus in file names is."""
+SCORE_INDEX = ("stim", "stimulus", "rep", "arm")
+"""Columns of the table of scores that say of which image a row is; the others are scores."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +188,28 @@ def entity(name: str, key: str) -> str | None:
     return found and found[1]
 
 
+def without_entities(name: str, *keys: str) -> str:
+    """A name's stem less some entities and our images' suffix: `cat` of `cat_rep-2_recon`."""
+    return re.sub(rf"(?:^|_)(?:{'|'.join(keys)})-{VALUE}(?=_|$)", "", name).removesuffix("_recon").removeprefix("_")
+
+
+def numbering(stimulus_ids: Iterable[int], labels: Collection[str] = ()) -> dict[str, object]:
+    """What a sidecar says of the numbers in file names: NSD's own, or places of labels, which it then lists."""
+    if not labels:
+        return {NUMBERS: NSD_NUMBERS}
+    return {NUMBERS: OWN_NUMBERS, LABELS: labels_by_number(stimulus_ids, labels)}
+
+
+def labels_by_number(stimulus_ids: Iterable[int], labels: Iterable[str]) -> dict[str, str]:
+    """Own scans' labels by the number of the stimulus in file names."""
+    return {stimulus_entity(s): label for s, label in zip(stimulus_ids, labels, strict=True)}
+
+
+def stimulus_entity(stimulus_id: int) -> str:
+    """The value of a file name's `stim`."""
+    return f"{int(stimulus_id):05d}"
+
+
 def plain(text: str) -> str:
     """A name as the value of an entity: its letters and digits."""
     return re.sub("[^0-9A-Za-z]", "", text)
@@ -257,11 +285,11 @@ class Derivatives:
 
     def image(self, stimulus_id: int, repeat: int, arm: str) -> Path:
         """One reconstruction; repeats count from 1."""
-        return self.place("image", stim=f"{stimulus_id:05d}", rep=repeat, arm=arm)
+        return self.place("image", stim=stimulus_entity(stimulus_id), rep=repeat, arm=arm)
 
     def shown(self, stimulus_id: int, what: str) -> Path:
         """The seen image (`seen`) or the decoded starting point (`start`) of one stimulus."""
-        return self.place("shown", stim=f"{stimulus_id:05d}", shown=what)
+        return self.place("shown", stim=stimulus_entity(stimulus_id), shown=what)
 
     def regions(self, family: str) -> Path:
         """Label volume of one ROI family; its label table and sidecar differ in the suffix."""

@@ -8,6 +8,7 @@ channel (which range was meant?), transparent pixels (on which background?), sev
 import os
 import struct
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ EIGHT_BIT = {"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV"}
 WITH_ALPHA = {"LA", "La", "PA", "RGBA", "RGBa"}
 # the first picture of a camera's multi-picture JPEG is the photograph, the others are previews, depth or gain maps
 FIRST_IS_WHOLE = {"MPO"}
+MAX_SIDE = 512
+"""Larger images are reduced: the networks see at most this, and a thousand photographs would fill the memory."""
 DEEP = (";12", ";16", ";32")
 BITS_PER_SAMPLE = 258
 """TIFF's tag."""
@@ -80,6 +83,19 @@ def picture_size(path: str | Path) -> tuple[int, int]:
             return image.size
     except (*DAMAGED, Image.DecompressionBombError) as error:
         raise _unreadable(path, error) from error
+
+
+def common_side(sizes: Iterable[tuple[int, int]]) -> int:
+    """Side at which pictures of these (width, height) come out square and alike: the smallest, `MAX_SIDE` at most."""
+    return min([MAX_SIDE, *(side for size in sizes for side in size)])
+
+
+def read_square(path: str | Path, side: int) -> "np.ndarray":
+    """Centre square of a picture file as uint8 (side, side, 3); PictureError where `read_picture` refuses it."""
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    return np.array(ImageOps.fit(Image.fromarray(read_picture(path)), (side, side), Image.Resampling.LANCZOS))
 
 
 def _check(image: "Image.Image", path: str | Path) -> None:

@@ -261,21 +261,29 @@ def _summary(values: np.ndarray) -> dict[str, float | int | None]:
     return {"mean": mean, "se": float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else None, "n": n}
 
 
-def scores_table(arms: Mapping[str, Scores], stimulus_ids: Sequence[int] | Sequence[str] | np.ndarray) -> pd.DataFrame:
-    """Long table of every score: columns stim, rep (from 1), arm, then one column per metric.
+def scores_table(
+    arms: Mapping[str, Scores],
+    stimulus_ids: Sequence[int] | Sequence[str] | np.ndarray,
+    labels: Sequence[str] = (),
+) -> pd.DataFrame:
+    """Long table of every score: stim, stimulus where labelled, rep (from 1), arm, then one per metric.
 
     Parameters
     ----------
     arms : mapping of arm name to Scores
     stimulus_ids : sequence (n,)
         Name or 0-based 73k id of each stimulus.
+    labels : sequence of str (n,), optional
+        Own scans' label of each.
     """
     tables = []
     for arm, scores in arms.items():
         n, repeats = next(iter(scores.values.values())).shape
         if len(stimulus_ids) != n:
             raise MetricError(f"stimulus_ids must have one id per stimulus ({n}), got {len(stimulus_ids)}.")
-        index = {"stim": np.repeat(np.asarray(stimulus_ids), repeats), "rep": np.tile(np.arange(1, repeats + 1), n)}
+        named = {"stimulus": np.repeat(np.asarray(labels, dtype=object), repeats)} if len(labels) else {}
+        repeat = np.tile(np.arange(1, repeats + 1), n)
+        index = {"stim": np.repeat(np.asarray(stimulus_ids), repeats), **named, "rep": repeat}
         columns = {name: values.ravel() for name, values in scores.values.items()}
         tables.append(pd.DataFrame({**index, "arm": arm, **columns}))
     return pd.concat(tables, ignore_index=True).sort_values(["stim", "rep"], kind="stable", ignore_index=True)

@@ -10,8 +10,8 @@ import pandas as pd
 from skimage.io import imsave
 
 from napari_neuraldiffuser.core.base.contracts import StimulusIds
-from napari_neuraldiffuser.core.base.files import atomic_path, read_json, write_json
-from napari_neuraldiffuser.core.base.names import Derivatives
+from napari_neuraldiffuser.core.base.files import atomic_path, json_object, read_json, write_json
+from napari_neuraldiffuser.core.base.names import LABELS, Derivatives, numbering, stimulus_entity
 from napari_neuraldiffuser.core.base.pictures import read_picture
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import ARMS, guidance_of
@@ -168,6 +168,7 @@ def _write_sidecar(job: ImageJob) -> list[int]:
         "ModelDigest": job.models.digest,
         "DiffusionParams": job.settings.diffusion.to_dict(),
         "Arms": {arm: {"GuidanceParams": guidance[arm], "FeatureLossPerGuidedStep": losses[arm]} for arm in job.arms},
+        **numbering(job.decoded.stimulus_ids, job.decoded.labels),
     }
     write_json(job.places.recon_sidecar, sidecar)
     return sorted(failed)
@@ -179,16 +180,21 @@ def merge_sidecars(paths: Sequence[Path], path: Path) -> None:
     for other in map(read_json, paths[1:]):
         for arm, about in other["Arms"].items():
             merged["Arms"][arm]["FeatureLossPerGuidedStep"] |= about["FeatureLossPerGuidedStep"]
+        if LABELS in merged:
+            merged[LABELS] |= other[LABELS]
     write_json(path, merged)
 
 
-def write_failed(path: Path, failed: Sequence[int]) -> None:
-    """The table of stimuli that failed; no file where none did."""
+def write_failed(places: Derivatives, failed: Sequence[int]) -> None:
+    """The table of stimuli that failed, with the labels of the images' sidecar; no file where none did."""
     if not failed:
-        path.unlink(missing_ok=True)
+        places.failed.unlink(missing_ok=True)
         return
     table = pd.DataFrame({"stim": failed, "reason": "a latent overflowed: lower guidance_scale or cfg_scale"})
-    with atomic_path(path) as temporary:
+    labels = (json_object(places.recon_sidecar) or {}).get(LABELS)
+    if labels:
+        table.insert(1, "stimulus", [labels[stimulus_entity(s)] for s in failed])
+    with atomic_path(places.failed) as temporary:
         table.to_csv(temporary, sep="\t", index=False)
 
 

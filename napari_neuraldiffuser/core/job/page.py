@@ -29,7 +29,7 @@ from napari_neuraldiffuser.core.outputs.report.slices import contribution_slices
 from napari_neuraldiffuser.core.params import Settings
 
 OUTLINED = "prf-visualrois"
-EXACTLY = {"sep": "\t", "float_precision": "round_trip", "na_values": "n/a"}
+EXACTLY = {"sep": "\t", "float_precision": "round_trip", "na_values": "n/a", "keep_default_na": False}
 COUNTED = {
     # of `nsd.betas_facts` -> in words
     "n_train": "training images",
@@ -99,13 +99,14 @@ def write_page(
     data = ReportData(
         subject=places.label,
         summary=read_json(parts.summary),
-        scores=pd.read_csv(parts.scores, **EXACTLY),
+        scores=pd.read_csv(parts.scores, converters={"stimulus": str}, **EXACTLY),
         stimulus_ids=ids,
         seen=seen,
         start=start,
         recon={arm: read_arm(places, ids, settings.diffusion.repeats, arm) for arm in ARMS},
+        labels=stimuli.labels(ids),
         captions=[next(iter(stimuli.captions(int(s))), None) for s in ids],
-        contribution=pd.read_csv(parts.table, keep_default_na=False, **EXACTLY),
+        contribution=pd.read_csv(parts.table, **EXACTLY),
         slices=slice_pictures(volumes, subject, places, records, progress),
         accuracy={target: fit.best_r2 for target, fit in decoding.read_accuracy(parts.decoder).items()},
         parameters={"run": _run_facts(subject, models, parts.counts), **settings.to_dict()},

@@ -72,7 +72,7 @@ def run_subject(job: Job, progress: Progress = lambda done, total, what: None) -
     whole = [int(s) for s in decoded.stimulus_ids if int(s) not in failed]
     score_arms(run.places, run.inputs.subject.stimuli, run.models, whole, job.settings, progress)
     names = contribution(run, decoder, whole)
-    write_failed(run.places.failed, failed)
+    write_failed(run.places, failed)
     page(run, decoder, names, whole, failed)
     kept = names_of(run.places, names, decoded.stimulus_ids, job.settings.diffusion.repeats)
     remove_stale(run.places, kept)

@@ -6,7 +6,7 @@ from napari_neuraldiffuser.core import evaluation
 from napari_neuraldiffuser.core.base.contracts import SeenImages, StimulusIds
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import atomic_path, write_json
-from napari_neuraldiffuser.core.base.names import Derivatives
+from napari_neuraldiffuser.core.base.names import Derivatives, labels_by_number
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.job.images import read_arm
@@ -49,9 +49,11 @@ def score_arms(
         for arm in ARMS
     }
     with atomic_path(places.scores) as temporary:
-        table = evaluation.scores_table(arms, stimulus_ids)
+        labels = stimuli.labels(stimulus_ids)
+        table = evaluation.scores_table(arms, stimulus_ids, labels)
         table.to_csv(temporary, sep="\t", index=False, na_rep="n/a")
-    write_json(places.summary, evaluation.summarise(arms))
+    named = {"stimuli": labels_by_number(stimulus_ids, labels)} if labels else {}
+    write_json(places.summary, {**evaluation.summarise(arms), **named})
 
 
 def score(

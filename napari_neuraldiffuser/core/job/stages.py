@@ -6,6 +6,7 @@ is kept, and who is told of progress.  Images, scores and the page have modules 
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from napari_neuraldiffuser.core import attribution, decoding, nsd
@@ -74,7 +75,7 @@ def decode(decoder: decoding.Decoder, test: nsd.Betas, path: Path, progress: Pro
     DecodingError
         If the voxels are not those of the decoder.
     """
-    decoder.predict(test, progress=progress).save(path)
+    replace(decoder.predict(test, progress=progress), labels=test.labels).save(path)
     return path
 
 

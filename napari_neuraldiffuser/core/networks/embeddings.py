@@ -65,6 +65,8 @@ class Embeddings:
         0-based 73k ids for NSD.
     attrs : dict
         What they were made from: `feature_normalisation`, `model_digest`, ...
+    labels : list of str
+        Own scans' label of every row; empty where ids are what all call the stimuli.
     """
 
     z: np.ndarray
@@ -72,6 +74,7 @@ class Embeddings:
     g: dict[str, np.ndarray]
     stimulus_ids: np.ndarray
     attrs: dict[str, Any] = field(default_factory=dict)
+    labels: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         n = len(self.stimulus_ids)
@@ -96,14 +99,17 @@ class Embeddings:
         """Rows of `stimulus_ids`, in that order; EmbeddingError if one is missing."""
         rows = rows_of(self.stimulus_ids, stimulus_ids)
         g = {layer: values[rows] for layer, values in self.g.items()}
-        return Embeddings(self.z[rows], self.c[rows], g, self.stimulus_ids[rows], self.attrs)
+        labels = [self.labels[row] for row in rows] if self.labels else []
+        return Embeddings(self.z[rows], self.c[rows], g, self.stimulus_ids[rows], self.attrs, labels)
 
     def save(self, path: str | Path) -> None:
-        """Write z, c, g/<layer>, stimulus_id and the attributes to HDF5, atomically."""
+        """Write z, c, g/<layer>, stimulus_id, stimulus_label if any, and the attributes to HDF5, atomically."""
         with creating_hdf5(path) as file:
             for target in self:
                 file[dataset_name(target)] = self[target]
             file["stimulus_id"] = np.asarray(self.stimulus_ids, dtype=np.int64)
+            if self.labels:
+                file["stimulus_label"] = self.labels
             file.attrs.update(self.attrs)
 
     @classmethod
@@ -115,7 +121,7 @@ class Embeddings:
                 z, c = (file[t][...].astype(np.float32) for t in ("z", "c"))
             except (OSError, KeyError) as error:
                 raise EmbeddingError(f"{path} must be a whole embeddings file, got: {error}. Make it again.") from error
-            return cls(z, c, g, file.stimulus_ids, dict(file.attrs))
+            return cls(z, c, g, file.stimulus_ids, dict(file.attrs), file.labels())
 
 
 def rows_of(have: StimulusIds, wanted: StimulusIds) -> np.ndarray:
@@ -157,6 +163,10 @@ class TargetFile:
 
     def __len__(self) -> int:
         return len(self.stimulus_ids)
+
+    def labels(self) -> list[str]:
+        """Own scans' label of every row; none where the file has no labels."""
+        return list(self._file["stimulus_label"].asstr()[...]) if "stimulus_label" in self._file else []
 
     def close(self) -> None:
         self._file.close()

@@ -68,6 +68,11 @@ class Betas:
         return len(self.data)
 
     @property
+    def labels(self) -> list[str]:
+        """Own scans' label of every row; none for NSD."""
+        return [self.stimulus_names[k] for k in self.stimulus_ids] if self.stimulus_names else []
+
+    @property
     def n_voxels(self) -> int:
         return self.data.shape[1]
 

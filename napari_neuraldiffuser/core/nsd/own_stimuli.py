@@ -6,22 +6,17 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from napari_neuraldiffuser.core.base.contracts import SeenImages, StimulusIds
 from napari_neuraldiffuser.core.base.files import file_digest
-from napari_neuraldiffuser.core.base.pictures import picture_files, picture_size, read_picture
+from napari_neuraldiffuser.core.base.pictures import common_side, picture_files, picture_size, read_square
 from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError
-
-MAX_SIDE = 512
-"""Larger images are reduced: the networks see at most this, and a thousand photographs would fill the memory."""
 
 
 class OwnStimuli(SeenImages):
     """Images by index of their label: `stimuli[ids]` is uint8 (n, side, side, 3), `stimuli[id]` one of them.
 
-    All come out square and of one size: the centre square of each, reduced to the smallest of them (512 px at most).
-    They are read as `base.pictures` says.
+    All come out square and of one size, see `base.pictures.read_square`.
 
     Parameters
     ----------
@@ -54,8 +49,8 @@ class OwnStimuli(SeenImages):
         NSDError
             If an index has no label, or a label not exactly one file.
         """
-        candidates = [self._index.get(name, []) for name in self._labels(ids)]
-        absent = [name for name, files in zip(self._labels(ids), candidates, strict=True) if not files]
+        candidates = [self._index.get(name, []) for name in self.labels(ids)]
+        absent = [name for name, files in zip(self.labels(ids), candidates, strict=True) if not files]
         if absent:
             raise NSDError(
                 f"{self._folder} must hold an image <label>.png (.jpg ...) per stimulus of the trials table, "
@@ -73,7 +68,7 @@ class OwnStimuli(SeenImages):
     @cached_property
     def side(self) -> int:
         """Side of every image that comes out, px."""
-        return min([MAX_SIDE, *(side for size in self._sizes for side in size)])
+        return common_side(self._sizes)
 
     @property
     def notes(self) -> list[str]:
@@ -84,7 +79,7 @@ class OwnStimuli(SeenImages):
 
     def captions(self, stimulus_id: int) -> list[str]:
         """The captions of one image; an NSDError if the file or its captions are missing."""
-        (name,) = self._labels([stimulus_id])
+        (name,) = self.labels([stimulus_id])
         if not self._captions.get(name):
             raise NSDError(f"{self._captions_file} must have captions of stimulus {name}, got none. Add them.")
         return list(self._captions[name])
@@ -99,7 +94,8 @@ class OwnStimuli(SeenImages):
             digest.update(json.dumps(about).encode())
         return digest.hexdigest()
 
-    def _labels(self, ids: StimulusIds) -> list[str]:
+    def labels(self, ids: StimulusIds) -> list[str]:
+        """Label of each index; an NSDError for one that has none."""
         if not all(isinstance(one, (int, np.integer)) for one in ids):
             raise NSDError(f"stimulus ids must be whole numbers, got {list(ids)[:5]}.")
         outside = [one for one in ids if not 0 <= one < len(self.names)]
@@ -156,8 +152,3 @@ def read_label_captions(path: str | Path) -> dict[str, list[str]]:
             f"captions must be texts that are not empty, got others for {wrong[:5]} in {path}. Correct them."
         )
     return table
-
-
-def read_square(path: Path, side: int) -> np.ndarray:
-    """Centre square of a picture file as uint8 (side, side, 3); PictureError where `read_picture` refuses it."""
-    return np.asarray(ImageOps.fit(Image.fromarray(read_picture(path)), (side, side), Image.Resampling.LANCZOS))

@@ -10,6 +10,7 @@ ONE = "1"
 COLUMNS: dict[str, tuple[str, str]] = {
     # name -> description, unit
     "stim": ("0-based id of the stimulus: NSD's 73k id, or the index of own scans' label.", ""),
+    "stimulus": ("Own scans' label of the stimulus, as the trials table has it.", ""),
     "rep": ("Repeat, from 1: the same stimulus from other noise.", ""),
     "arm": ("unguided: diffusion alone; guided: with the pull toward the decoded features, from the same noise.", ""),
     "reason": ("Why there is no reconstruction, and what helps.", ""),

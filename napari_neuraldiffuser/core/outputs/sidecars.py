@@ -13,6 +13,7 @@ from typing import Any
 
 from napari_neuraldiffuser.core.base.files import json_object, write_json
 from napari_neuraldiffuser.core.base.names import KINDS, Derivatives, plain, sidecar
+from napari_neuraldiffuser.core.base.recipe import OWN_SPACE
 from napari_neuraldiffuser.core.outputs.anatomy import looks_stripped
 from napari_neuraldiffuser.core.outputs.columns import ONE, columns, first_line, row_of
 from napari_neuraldiffuser.core.outputs.description import generated_by, model_name, write_about, write_description
@@ -166,6 +167,8 @@ def _embeddings(places: Derivatives, facts: Facts) -> Content:
         "g/<layer>": f"{TARGET_TEXT['g']} Layers: {layers}.",
         "stimulus_id": "0-based id of the stimulus of each row: NSD's 73k id, or the index of own scans' label.",
     }
+    if places.space == OWN_SPACE:
+        datasets["stimulus_label"] = "Label of the stimulus of each row, as the trials table of own scans has it."
     return {
         "Description": "Embeddings decoded from the betas of the test stimuli, one row per stimulus.",
         "Datasets": datasets,

@@ -10,6 +10,7 @@ from qtpy.QtCore import QPointF, Qt
 from qtpy.QtGui import QPainter, QPaintEvent, QPen, QPolygonF
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QSizePolicy, QTableWidget, QTableWidgetItem, QWidget
 
+from napari_neuraldiffuser.core.base.names import SCORE_INDEX
 from napari_neuraldiffuser.core.params import EvaluationParams
 from napari_neuraldiffuser.widgets.run.record import Run
 from napari_neuraldiffuser.widgets.session.theme import ACCENT, colour_of
@@ -30,7 +31,7 @@ def spread(values: list[float]) -> str:
 
 def metric_names(rows: list[dict[str, Any]]) -> list[str]:
     """Columns that are scores, in their order."""
-    return list(dict.fromkeys(name for row in rows for name in row if name not in ("stim", "rep", "arm")))
+    return list(dict.fromkeys(name for row in rows for name in row if name not in SCORE_INDEX))
 
 
 def label(metric: str) -> str:

@@ -1,15 +1,12 @@
-"""Scores of arms: shapes, summary, pairing, folders of pictures."""
+"""Scores of arms: shapes, summary, differences between arms."""
 
 import json
 
 import numpy as np
 import pytest
-from PIL import Image
 from scipy.stats import pearsonr, sem
 
-from napari_neuraldiffuser.core.base.pictures import PictureError
 from napari_neuraldiffuser.core.evaluation import metrics
-from napari_neuraldiffuser.core.evaluation.folders import ImageFolderError, evaluate_folders
 from napari_neuraldiffuser.core.evaluation.metrics import MetricError
 from napari_neuraldiffuser.core.evaluation.scores import evaluate, scores_table, summarise
 from napari_neuraldiffuser.core.params import EvaluationParams
@@ -172,93 +169,3 @@ def test_arms_of_different_stimuli_are_not_paired(arms):
         summarise({})
     with pytest.raises(MetricError, match="one id per stimulus"):
         scores_table(arms, [1, 2])
-
-
-# ---- folders ----
-
-
-def save(folder, name, image):
-    folder.mkdir(exist_ok=True)
-    Image.fromarray(image).save(folder / name)
-
-
-@pytest.fixture
-def folders(tmp_path):
-    for k, image in enumerate(scenes()):
-        save(tmp_path / "seen", f"stim-{k + 10:05d}_seen.png", image)
-    return tmp_path / "recon", tmp_path / "seen"
-
-
-def test_our_own_names_are_read_by_their_entities(folders, arms):
-    recon, seen = folders
-    for arm, sd in (("unguided", 90), ("guided", 30)):
-        for k, repeats in enumerate(noisy(scenes(), 3, sd)):
-            for r, image in enumerate(repeats):
-                save(recon, f"sub-01_stim-{k + 10:05d}_rep-{r + 1}_desc-{arm}_recon.png", image)
-    result = evaluate_folders(recon, seen, encoder, SMALL)
-    assert result.stimuli == ["00010", "00011", "00012", "00013"] and not result.notes
-    for arm in arms:
-        assert np.allclose(result.arms[arm].values["pixcorr"], arms[arm].values["pixcorr"])
-    assert "paired" in result.summary() and len(result.table()) == 24
-
-
-@pytest.mark.parametrize("name", ["stim-{:05d}_seen.png", "{}.png", "img_{:04d}.jpg", "stim-{}_recon.bmp"])
-def test_other_tools_names_match_by_stem_or_number(folders, name):
-    recon, seen = folders
-    for k, image in enumerate(scenes()):
-        save(recon, name.format(k + 10), image)
-    result = evaluate_folders(recon, seen, None, SMALL)
-    assert list(result.arms) == ["recon"] and len(result.stimuli) == 4
-    assert result.arms["recon"].values["pixcorr"].min() > 0.9
-
-
-def test_second_number_is_the_repeat(folders):
-    recon, seen = folders
-    for k in range(4):
-        for r, image in enumerate(noisy(scenes(), 2, 20)[k]):
-            save(recon, f"{k + 10}_{r}.png", image)
-    assert evaluate_folders(recon, seen, None, SMALL).arms["recon"].values["ssim"].shape == (4, 2)
-
-
-def test_unmatched_files_are_noted(folders):
-    recon, seen = folders
-    save(recon, "10.png", scenes()[0])
-    save(recon, "99.png", scenes()[0])
-    result = evaluate_folders(recon, seen, None, SMALL)
-    assert result.stimuli == ["00010"] and "99.png" in result.notes[0]
-
-
-@pytest.mark.parametrize(
-    ("files", "message"),
-    [
-        ([], "recon_dir must be a folder with images"),
-        (["a.png", "b.png"], "got no match"),
-        (["10_1.png", "x10_1.png"], "one file per stimulus, repeat and arm"),
-        (["10_1.png", "10_2.png", "11_1.png"], "equally many"),
-    ],
-)
-def test_folders_that_cannot_be_matched(folders, files, message):
-    recon, seen = folders
-    for name in files:
-        save(recon, name, scenes()[0])
-    with pytest.raises(ImageFolderError, match=message):
-        evaluate_folders(recon, seen, None, SMALL)
-
-
-def test_unreadable_image_is_named(folders):
-    recon, seen = folders
-    save(recon, "10.png", scenes()[0])
-    (recon / "11.png").write_bytes((recon / "10.png").read_bytes()[:60])
-    with pytest.raises(PictureError, match=r"11\.png must be a whole picture"):
-        evaluate_folders(recon, seen, None, SMALL)
-
-
-def test_ambiguous_seen_and_odd_sizes_are_errors(folders):
-    recon, seen = folders
-    save(recon, "10.png", scenes()[0])
-    save(recon, "11.png", scenes(size=16)[0])
-    with pytest.raises(ImageFolderError, match="must have the size of"):
-        evaluate_folders(recon, seen, None, SMALL)
-    save(seen, "other_10.png", scenes()[0])
-    with pytest.raises(ImageFolderError, match="one image per stimulus"):
-        evaluate_folders(recon, seen, None, SMALL)

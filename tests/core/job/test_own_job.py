@@ -13,11 +13,19 @@ from PIL import Image
 from napari_neuraldiffuser import cli
 from napari_neuraldiffuser.core import nsd
 from napari_neuraldiffuser.core.base.recipe import Source
+from napari_neuraldiffuser.core.evaluation.folders import evaluate_folders
 from napari_neuraldiffuser.core.job.run import Job, prepare, run_subject
 from napari_neuraldiffuser.core.networks import embeddings
 from napari_neuraldiffuser.core.nsd.simulation import brain
 from napari_neuraldiffuser.core.outputs import validate as bids
-from napari_neuraldiffuser.core.params import TARGETS, BetasParams, DiffusionParams, Settings, SimulationParams
+from napari_neuraldiffuser.core.params import (
+    TARGETS,
+    BetasParams,
+    DiffusionParams,
+    EvaluationParams,
+    Settings,
+    SimulationParams,
+)
 from tests.support.nsd.own_files import export
 
 pytestmark = pytest.mark.slow
@@ -189,3 +197,22 @@ def test_families_of_an_nsd_subject_are_as_before(subject):
 def test_bad_input_is_one_line_and_status_2(source, model_dir, tmp_path, capsys, left_out, more, message):
     assert run(source.betas, tmp_path, model_dir, *files_of(source, *left_out), *more) == 2
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_results_say_which_label_a_number_stands_for(own_run, source):
+    """In the sidecar of the images, the table, the summary and the page; and `evaluate` gives the run's own scores."""
+    said = json.loads((own_run / "recon/sub-07_recon.json").read_text())["StimulusLabels"]
+    scores = pd.read_csv(own_run / "sub-07_desc-recon_scores.tsv", sep="\t", dtype={"stimulus": str})
+    summary = json.loads((own_run / "sub-07_desc-summary_scores.json").read_text())
+    decoded = embeddings.Embeddings.load(own_run / "sub-07_desc-ridge_embeddings.h5")
+    labels = nsd.open_source(source).stimuli.labels(decoded.stimulus_ids)
+    assert said == summary["stimuli"] == dict(zip((f"{k:05d}" for k in decoded.stimulus_ids), labels, strict=True))
+    assert decoded.labels == labels
+    assert {(f"{row.stim:05d}", row.stimulus) for row in scores.itertuples()} == set(said.items())
+    page = (own_run.parent / "sub-07.html").read_text()
+    assert all(f"<b>{label} ({k})</b>" in page for k, label in zip(decoded.stimulus_ids, labels, strict=True))
+    again = evaluate_folders(own_run / "recon", source.images, params=EvaluationParams(metrics=("pixcorr",)))
+    assert again.stimuli == labels
+    for arm in ("guided", "unguided"):
+        theirs = scores[scores.arm == arm].sort_values("stim").pixcorr
+        np.testing.assert_allclose(again.arms[arm].values["pixcorr"][:, 0], theirs, atol=1e-12)

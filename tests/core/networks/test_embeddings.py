@@ -87,6 +87,16 @@ def test_round_trip(tmp_path):
         assert {"z", "c", "g/g02", "stimulus_id"} <= {*file, *(f"g/{k}" for k in file["g"])}
 
 
+def test_labels_of_own_scans_go_with_their_rows(tmp_path):
+    z, labels = np.zeros((3, 4, 2, 2)), ["NA", "straße", "007"]
+    emb = Embeddings(z, z[..., 0], {}, np.array([0, 1, 2]), labels=labels)
+    emb.save(tmp_path / "e.h5")
+    back = Embeddings.load(tmp_path / "e.h5")
+    assert back.labels == labels and back.subset([2, 0]).labels == ["007", "NA"]
+    Embeddings(z, z[..., 0], {}, np.array([0, 1, 2])).save(tmp_path / "nsd.h5")
+    assert Embeddings.load(tmp_path / "nsd.h5").labels == []
+
+
 def test_subset_is_by_stimulus_id():
     z = np.arange(3.0).reshape(3, 1, 1, 1)
     emb = Embeddings(z, z[..., 0], {}, np.array([10, 20, 30]))

@@ -111,7 +111,7 @@ def test_they_are_not_scored_as_reconstructions(places, tmp_path):
     write_shown(places, [1, 2, 3], images, images)
     (tmp_path / "seen").mkdir()
     for stimulus, image in zip((1, 2, 3), images, strict=True):
-        Image.fromarray(image).save(tmp_path / f"seen/{stimulus:05d}.png")
+        Image.fromarray(image).save(tmp_path / f"seen/stim-{stimulus:05d}.png")
         for repeat in (1, 2):
             Image.fromarray(image).save(places.image(stimulus, repeat, "guided"))
     assert list(evaluate_folders(places.recon, tmp_path / "seen").arms) == ["guided"]

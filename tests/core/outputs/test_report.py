@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -104,6 +105,20 @@ def test_hostile_captions_are_escaped(page):
     text = page.read_text()
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert" in text
+
+
+def test_labels_of_own_scans_are_shown_and_escaped(data, tmp_path):
+    labels = ["faces/anna.png", "<img src=x onerror=alert(1)>", 'a "b" & c']
+    table = data.scores.assign(stimulus=[labels[[13, 5, 700].index(s)] for s in data.scores.stim])
+    own = replace(data, labels=labels, scores=table[["stim", "stimulus", *data.scores.columns[1:]]])
+    write_report(tmp_path / "own.html", own)
+    text = (tmp_path / "own.html").read_text()
+    assert "<b>faces/anna.png (13)</b>" in text and "a &#34;b&#34; &amp; c (700)" in text
+    assert "<img src=x" not in text and "&lt;img src=x" in text
+    assert "faces/anna.png</td>" in text  # in the table of every score
+    parser = Tags()
+    parser.feed(text)
+    assert not [attrs for tag, attrs in parser.tags if "onerror" in attrs]
 
 
 def test_provenance_is_there(page):

@@ -153,7 +153,7 @@ def test_a_family_keeps_its_name_without_its_sidecar(tree):
 def test_the_sidecar_of_failed_stimuli_goes_with_them(tree):
     out, places, facts = tree
     write_sidecars(places, facts)
-    write_failed(places.failed, [])
+    write_failed(places, [])
     write_sidecars(places, facts)
     assert not places.failed.with_suffix(".json").exists()
     assert bids.check(vouch_all(out)) == []

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from napari_neuraldiffuser.core.base.files import atomic_path
+from napari_neuraldiffuser.core.base.names import SCORE_INDEX
 from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.evaluation.metric import label, main_figures
 from napari_neuraldiffuser.core.outputs.report.parts import data_uri, heat_tables, paired_plot, png_uri, score_cells
@@ -38,6 +39,8 @@ class ReportData:
         Seen images; decoded starting points.
     recon : dict of arm to ndarray (n, repeats, H, W, 3) uint8
     captions : list of str or None
+    labels : list of str
+        Own scans' label of each stimulus; empty for NSD.
     contribution : DataFrame
         `contribution.ContributionMaps.table`.
     slices : dict of target to PNG bytes
@@ -66,6 +69,7 @@ class ReportData:
     command: str = ""
     notes: list[str] = field(default_factory=list)
     failed: list[int] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
 
 
 def write_report(path: str | Path, data: ReportData) -> None:
@@ -93,7 +97,7 @@ def write_template(name: str, values: dict[str, Any], path: str | Path) -> None:
 
 def page_values(data: ReportData) -> dict[str, Any]:
     """The template's variables."""
-    metrics = [c for c in data.scores.columns if c not in ("stim", "rep", "arm")]
+    metrics = [c for c in data.scores.columns if c not in SCORE_INDEX]
     definitions, main = data.summary["protocol"].get("metrics", {}), main_figures(metrics)
     summary_rows = [_card(data.summary, m) for m in metrics]
     kind = data.contribution["kind"].iloc[0] if "kind" in data.contribution else "product-measure"
@@ -157,6 +161,7 @@ def _gallery_row(data: ReportData, i: int, metrics: list[str]) -> dict[str, Any]
     ]
     return {
         "stim": stim,
+        "name": f"{data.labels[i]} ({stim})" if data.labels else str(stim),
         "caption": data.captions[i],
         "seen": data_uri(data.seen[i]),
         "start": data_uri(data.start[i]),
