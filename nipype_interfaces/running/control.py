@@ -24,9 +24,14 @@ TOLD_BY_US = ("[Node] Error on", "Storing result file without outputs")
 
 
 def watch(
-    engine: PluginBase, monitor: Callable[[pe.Node, str], None], begin: Callable[[networkx.DiGraph], None]
+    engine: PluginBase,
+    monitor: Callable[[pe.Node, str], None],
+    begin: Callable[[networkx.DiGraph], None],
+    explain: Callable[[pe.Node], None],
 ) -> None:
     """Let `engine` tell `monitor` of every node, after `begin` was given the graph that it runs.
+
+    `explain` is given each node that failed as soon as its crash report is written.
 
     The callback does not travel in plugin_args, because Nipype pickles those into every MapNode.
     """
@@ -38,7 +43,20 @@ def watch(
         begin(graph)
         run(graph, config, updatehash=updatehash)
 
-    engine.run, engine._status_callback = watched, monitor
+    def told(node: pe.Node, status: str) -> None:
+        monitor(node, status)
+        if status == "exception" and not hasattr(engine, "_report_crash"):  # Linear wrote the report before
+            explain(node)
+
+    def reported(node: pe.Node, result: Any = None) -> Any:
+        file = report(node, result=result)
+        explain(node)
+        return file
+
+    report = getattr(engine, "_report_crash", None)
+    if report is not None:
+        engine._report_crash = reported
+    engine.run, engine._status_callback = watched, told
 
 
 def prepare_workers(engine: PluginBase, log_file: str | Path) -> None:

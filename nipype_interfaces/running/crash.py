@@ -2,15 +2,17 @@
 
 import importlib
 import re
+import shutil
 import textwrap
 from ast import literal_eval
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.files import FULL, full_disk
 from nipype.utils.filemanip import loadpkl
 
 from nipype_interfaces.engines.labels import NodeLabel
@@ -24,9 +26,11 @@ SHOWN = 6
 WIDTH = 110
 
 HINTS = (
-    # pattern of the error -> what to do; the first that matches counts, so a full disk is not taken for a missing file
-    (r"No space left on device|Disk quota exceeded|Errno 28\b|Errno 122\b", "the disk is full: free space, or move "
-     "--work-dir to another disk."),
+    # pattern of the error -> what to do; the first that matches counts, so a library is not taken for a missing file
+    (r"failed to map segment|static TLS block", "a library does not fit into the memory that may be used: allow more "
+     "(`ulimit -v unlimited`, or ask the batch system for more)."),
+    (r"cannot open shared object file|undefined symbol|ImportError|ModuleNotFoundError|DLL load failed", "a library "
+     "is missing there, or does not fit the others: run `neuraldiffuser doctor` there, in the same environment."),
     (r"OutOfMemoryError|CUDA out of memory|CUBLAS_STATUS_ALLOC_FAILED", "the GPU's memory is full: give a smaller "
      "--batch-size, and see that nothing else uses the GPU."),
     (r"MemoryError|Unable to allocate|can't allocate memory|Cannot allocate memory|OUT_OF_MEMORY|OOM", "memory is "
@@ -86,7 +90,22 @@ class Failure:
         """What to do about it."""
         if self.explained:
             return self.message
+        if FULL.search(self.error):
+            return self._full()
         return next((hint for pattern, hint in HINTS if re.search(pattern, self.error, re.IGNORECASE)), UNKNOWN)
+
+    @property
+    def reason(self) -> str:
+        """What went wrong and what helps, in a line."""
+        return self.message if self.explained else f"{textwrap.shorten(self.error, WIDTH)}; {self.hint}"
+
+    def _full(self) -> str:
+        """Which disk is full: that of a file that the error names, else the fuller one of output and work folder."""
+        named = [Path(path) for path in re.findall(r"'([^']+)'", self.message)]
+        known = [self.inputs.get("out_dir"), self.file.parent.parent if self.file else Path.cwd()]
+        there = [path.parent for path in named if path.parent.is_dir()][-1:]
+        there = there or [Path(place) for place in known if isinstance(place, (str, Path)) and Path(place).is_dir()]
+        return full_disk(min(there or [Path.cwd()], key=lambda folder: shutil.disk_usage(folder).free))
 
     @property
     def stimuli(self) -> list[int]:
@@ -227,18 +246,46 @@ def _inputs(inputs: dict[str, Any]) -> str:
     return ", ".join(f"{name}={textwrap.shorten(str(value), 80)}" for name, value in sorted(known.items())) or "none"
 
 
-def collect(crash_dir: str | Path, root: str | Path, failed: Iterable[str], error: Exception | None) -> list[Failure]:
+def files(crash_dir: str | Path) -> list[Path]:
+    """List the crash files of a folder, the newest first."""
+    return sorted(Path(crash_dir).glob("crash-*.txt"), key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def reported(crash_dir: str | Path, root: str | Path, failed: Iterable[str], before: Collection[Path]) -> list[Failure]:
     """Collect the failures of the nodes in the folders `failed`, each from its newest crash file.
 
-    A node whose crash file could not be written, on a full disk for instance, is told of with `error`.
+    Parameters
+    ----------
+    crash_dir, root : path
+        Folder of the crash files, and of the workflow.
+    failed : iterable of str
+    before : collection of Path
+        Crash files of earlier runs.
     """
     wanted = {str(Path(folder).resolve()) for folder in failed}
     failures: dict[str, list[Failure]] = {}
-    for path in sorted(Path(crash_dir).glob("crash-*.txt"), key=lambda p: p.stat().st_mtime, reverse=True):
-        folder = _header(path.read_text(encoding="utf-8", errors="replace"), "Working directory")
-        if folder in wanted and folder not in failures:
-            failures[folder] = read_crash(path, root)
-    kind, message = last_error(str(error)) if error else ("", "no message")
-    for folder in wanted - set(failures):
-        failures[folder] = [Failure(NodeLabel.of(folder, root), message, kind)]
+    for path in files(crash_dir):
+        if path not in before:
+            folder = _header(path.read_text(encoding="utf-8", errors="replace"), "Working directory")
+            if folder in wanted and folder not in failures:
+                failures[folder] = read_crash(path, root)
     return [failure for folder in sorted(failures) for failure in failures[folder]]
+
+
+def collect(
+    crash_dir: str | Path,
+    root: str | Path,
+    failed: Iterable[str],
+    error: Exception | None,
+    before: Collection[Path] = (),
+) -> list[Failure]:
+    """Collect the failures of all nodes in the folders `failed`; the other arguments are those of `reported`.
+
+    A node whose crash file could not be written, on a full disk for instance, is told of with `error`.
+    """
+    failures: list[Failure] = []
+    kind, message = last_error(str(error)) if error else ("", "no message")
+    for folder in sorted({str(Path(folder).resolve()) for folder in failed}):
+        found = reported(crash_dir, root, [folder], before)
+        failures += found or [Failure(NodeLabel.of(folder, root), message, kind)]
+    return failures

@@ -1,14 +1,18 @@
 """What `neuraldiffuser run` does: jobs to a workflow, the workflow to files, and its end to an exit status."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.core.base.files import located
+from napari_neuraldiffuser.core.base.files import located, make_folder
+from napari_neuraldiffuser.core.base.lock import held, output_lock
+from napari_neuraldiffuser.core.job.check import check_job
 from napari_neuraldiffuser.core.job.spec import Job
+from napari_neuraldiffuser.core.networks.machine import check_gpu
 from napari_neuraldiffuser.core.nsd import open_source
 from napari_neuraldiffuser.core.nsd.describe import stimuli_used
 from napari_neuraldiffuser.core.nsd.selection import with_masks
@@ -17,6 +21,7 @@ from nipype.pipeline import engine as pe
 
 from nipype_interfaces import workflows
 from nipype_interfaces.engines import memory, resources
+from nipype_interfaces.engines.choice import LOCAL
 from nipype_interfaces.interfaces import GroupReport
 from nipype_interfaces.running import dry_run
 from nipype_interfaces.running.run import WorkflowEnd, configure, run
@@ -38,14 +43,42 @@ class How:
 def run_participants(jobs: Sequence[Job], cut: WorkflowParams, how: How) -> int:
     """Run the subjects of `jobs` and print the paths of what was written; returns the exit status."""
     jobs_there = [absolute(job) for job in jobs]
+    _check(jobs_there, how)
     wf = workflows.init_neuraldiffuser_wf(jobs_there, cut)
     if how.dry_run:
         return _show(wf, how, dict(_chunks(job, cut) for job in jobs_there))
-    end, failed = _run(wf, how), 0
+    with ExitStack() as locks:
+        for job in jobs:
+            locks.enter_context(held(*output_lock(job.out_dir, job.places.label)))
+        end = _run(wf, how)
+    failed = 0
     for job in jobs:
         if not end.failed_subjects & {job.places.label, ""}:
             failed += _print_results(job)
     return _exit_status(end) or (1 if failed else 0)
+
+
+def _check(jobs: Sequence[Job], how: How) -> None:
+    """Say all that is known to be wrong before a node runs; a batch system's GPUs are seen by its jobs only."""
+    make_folder(how.work_dir)
+    wrong: list[str] = []
+    for job in jobs:
+        with collected(wrong):
+            check_job(job)
+    if how.plugin in LOCAL and jobs[0].device != "cpu":  # torch takes its time
+        with collected(wrong):
+            check_gpu(jobs[0].device)
+    if wrong:
+        raise UserError("\nneuraldiffuser: ".join(dict.fromkeys(wrong)))
+
+
+@contextmanager
+def collected(messages: list[str]) -> Iterator[None]:
+    """Keep what the user can mend for later, so that all of it is said at once."""
+    try:
+        yield
+    except UserError as error:
+        messages.append(str(error))
 
 
 def run_group(out_dir: Path, labels: list[str], how: How) -> int:
@@ -61,7 +94,8 @@ def run_group(out_dir: Path, labels: list[str], how: How) -> int:
     wf.add_nodes([node])
     if how.dry_run:
         return _show(wf, how, {})
-    end = _run(wf, how)
+    with held(*output_lock(out_dir, "group")):
+        end = _run(wf, how)
     if end.graph is not None:
         (done,) = end.graph.nodes()
         outputs = done.result.outputs

@@ -186,6 +186,11 @@ class Monitor:
         text = f"{label.without_item}, {done} of {total} parts done, {len(group)} under way"
         return text + (f": {_said(records[0])}" if records else "") + group[0].countdown.left(share, 1.0, "parts", now)
 
+    def say(self, text: str) -> None:
+        """Write a line among those about nodes."""
+        with self._lock:
+            self._line(text)
+
     def _line(self, text: str) -> None:
         self._clear()
         self.stream.write(f"{self.done}/{self.total} nodes  {text}\n")

@@ -1,10 +1,6 @@
 """Runs a workflow as the command line does: progress on stderr, Nipype's log in a file, failures in a report."""
 
-import fcntl
-import logging
-import os
 import shutil
-import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import networkx
-from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import make_folder
+from napari_neuraldiffuser.core.base.lock import held
 from nipype.pipeline import engine as pe
 
 from nipype_interfaces.engines import choice
@@ -32,10 +28,6 @@ EXECUTION = {
     "check_version": "false",
     "use_relative_paths": "false",
 }
-
-
-class RunError(UserError):
-    """A workflow cannot be run now."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +120,16 @@ def run(
             # `overwrite` would not do: a MapNode whose items other processes ran runs them all once more
             shutil.rmtree(node.output_dir(), ignore_errors=True)
 
-    control.watch(engine, monitor, begin)
+    before, said = set(crash.files(work / "crash")), set[tuple[str, str]]()
+
+    def explain(node: pe.Node) -> None:
+        for failure in crash.reported(work / "crash", root, [node.output_dir()], before):
+            told = (failure.label.without_item, failure.error)
+            if told not in said:
+                monitor.say(f"{failure.label}: {failure.reason}")
+            said.add(told)
+
+    control.watch(engine, monitor, begin, explain)
     control.prepare_workers(engine, log)
     with locked(wf):
         try:
@@ -137,7 +138,7 @@ def run(
         except Exception as error:
             if not monitor.failed:
                 raise
-            failures = crash.collect(work / "crash", root, monitor.failed, error)
+            failures = crash.collect(work / "crash", root, monitor.failed, error, before)
             return WorkflowEnd(failures, monitor.summary(), None, error)
         except BaseException:
             control.stop(engine)
@@ -151,31 +152,11 @@ def locked(wf: pe.Workflow) -> Iterator[None]:
 
     Raises
     ------
-    RunError
+    BusyError
         If one of them is being run already.
     """
     root = make_folder(Path(wf.base_dir) / wf.name)
     with ExitStack() as stack:
         for part in sorted({name.split(".")[0] for name in wf.list_node_names()}):
-            stack.enter_context(_lock(root / f"{part}.lock"))
-        yield
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold a lock that ends with its holder, however that ends."""
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = path.read_text(encoding="utf-8") or "another process"
-            raise RunError(
-                f"{path.parent / path.stem} must be run by one process at a time, and {holder} does. Wait for its end, "
-                "or give another --work-dir."
-            ) from error
-        except OSError:  # a disk without locks
-            logging.getLogger("nipype.workflow").warning("%s cannot be locked: start no second run of it", path)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+            stack.enter_context(held(root / f"{part}.lock", str(root / part), "give another --work-dir"))
         yield

@@ -1,9 +1,11 @@
 """Writing files so that a killed run leaves nothing half-written, and knowing what a file was made from."""
 
+import errno
 import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +16,10 @@ from napari_neuraldiffuser.core.base.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+FULL = re.compile(r"No space left on device|Disk quota exceeded|\b[Ee]rrno(?: = | )(?:28|122)\b")
+"""What errors say of a full disk or quota; those of HDF5 have no number of their own."""
 
 
 class Place(property):
@@ -37,7 +43,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     Raises
     ------
     OutputError
-        If the folder cannot be created or written.
+        If the folder cannot be created or written, or its disk is full.
     """
     path = Path(path)
     make_folder(path.parent)
@@ -49,6 +55,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         # mkstemp makes the file private; derivatives are shared like any other file
         temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
+    except OSError as error:
+        if is_full(error) and not isinstance(error, UserError):
+            raise OutputError(f"{path.name} cannot be written: {full_disk(path.parent)}") from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -67,6 +77,8 @@ def make_folder(folder: str | Path) -> Path:
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except OSError as error:
+        if is_full(error):
+            raise OutputError(f"{folder} cannot be written: {full_disk(folder)}") from error
         raise OutputError(
             f"{folder} must be a folder that can be written, got: {error.strerror or error}. "
             "Choose another output folder or change its permissions."
@@ -100,6 +112,22 @@ def file_trouble(path: str | Path) -> str:
     if WEB_PAGE.match(start):
         return "a web page in its place. Log in where it comes from and download the file itself."
     return next((told for mark, told in POINTERS.items() if start.startswith(mark)), "")
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that a disk or a quota is full."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or FULL.search(str(error)) is not None
+
+
+def full_disk(place: str | Path) -> str:
+    """A sentence about the full disk that a file or folder lies on, and what helps."""
+    path = Path(place).absolute()
+    there = next(one for one in (path, *path.parents) if one.exists())
+    free = shutil.disk_usage(there).free
+    return (
+        f"the disk of {place} is full ({free:,} bytes free, or a quota is used up). Free space there, or choose a "
+        "folder on another disk."
+    )
 
 
 def located(path: str | Path) -> str:

@@ -7,10 +7,12 @@ import numpy as np
 
 from napari_neuraldiffuser.core import nsd
 from napari_neuraldiffuser.core.base.files import make_folder
+from napari_neuraldiffuser.core.base.lock import held, output_lock
 from napari_neuraldiffuser.core.base.names import Derivatives, names_of, remove_stale
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.registry import TARGETS
 from napari_neuraldiffuser.core.job import stages
+from napari_neuraldiffuser.core.job.check import check_job
 from napari_neuraldiffuser.core.job.images import ImageJob, reconstruct_arms, write_failed
 from napari_neuraldiffuser.core.job.inputs import Inputs
 from napari_neuraldiffuser.core.job.made_from import Origin
@@ -61,9 +63,14 @@ def run_subject(job: Job, progress: Progress = lambda done, total, what: None) -
     Raises
     ------
     UserError
-        On bad input; the message names the file and the remedy.
+        On bad input, or while another process writes this subject; the message names the remedy.
     """
-    make_folder(job.out_dir)
+    check_job(job)
+    with held(*output_lock(job.out_dir, job.places.label)):
+        return _run(job, progress)
+
+
+def _run(job: Job, progress: Progress) -> JobResult:
     run = prepare(job, progress)
     decoder = fit(run)
     complete.reopen(run.places)

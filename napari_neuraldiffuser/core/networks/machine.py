@@ -45,6 +45,15 @@ def check_device(name: str) -> None:
         raise UserError(f"device must be one of {known}, got {name!r}. Choose another.")
 
 
+def check_gpu(name: str) -> None:
+    """Raise UserError for a name that torch does not know, or a GPU where torch sees none."""
+    import torch
+
+    check_device(name)
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"device must be available, got {name!r}: torch sees no CUDA GPU. Use --device cpu.")
+
+
 def free_memory() -> None:
     """Collect what nothing refers to, and return a GPU's cached blocks."""
     import torch

@@ -44,7 +44,8 @@ def check(out_dir: str | Path) -> list[str]:
 
 def _files(out_dir: Path) -> Iterator[Path]:
     for path in out_dir.rglob("*"):
-        if path.is_file() and path.relative_to(out_dir).parts[0] not in NO_RESULTS:
+        top = path.relative_to(out_dir).parts[0]
+        if path.is_file() and top not in NO_RESULTS and not (top.startswith(".") and top.endswith(".lock")):
             yield path
 
 

@@ -1,6 +1,8 @@
 """Crash files of Nipype told in a few lines, whatever engine wrote them."""
 
 import os
+import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -59,7 +61,7 @@ def test_items_of_a_mapnode_are_told_with_their_stimuli(tmp_path, plugin):
     text = outcome.report()
     assert "sub-01 recon, parts 2, 3 (stimuli 3, 4, 5)\n" in text
     assert "sub-01 recon, part 4 (stimuli 6, 7)\n" in text
-    assert "hint    the disk is full: free space, or move --work-dir" in text
+    assert f"hint    the disk of {tmp_path} is full (" in text
 
 
 HEADER = "Node: wf.fit\nWorking directory: {folder}\n\nNode inputs:\n\n"
@@ -103,8 +105,24 @@ def test_a_failure_without_a_crash_file_is_told_with_what_the_engine_said(tmp_pa
     error = RuntimeError(f"{BEGIN}OSError: [Errno 28] No space left on device")
     (failure,) = crash.collect(tmp_path / "crash", tmp_path / "wf", [str(tmp_path / "wf" / "fit")], error)
     assert str(failure.label) == "fit"
-    assert failure.hint.startswith("the disk is full")
+    assert re.match(r"the disk of .* is full \([\d,]+ bytes free", failure.hint)
     assert "no crash report could be written" in crash.report([failure])
+
+
+def test_the_fuller_disk_is_named(tmp_path, monkeypatch):
+    work, out = tmp_path / "work", tmp_path / "out"
+    for folder in (work / "crash", out):
+        folder.mkdir(parents=True)
+    free = {str(work): 7, str(out): 5}
+    monkeypatch.setattr(crash.shutil, "disk_usage", lambda path: SimpleNamespace(free=free.get(str(path), 1000)))
+
+    def hint(message, **inputs):
+        return Failure(NodeLabel("", "n", None, "n"), message, "OSError", inputs, work / "crash" / "c.txt").hint
+
+    full = "[Errno 28] No space left on device"
+    assert hint(full).startswith(f"the disk of {work} is full (7 bytes free")
+    assert hint(full, out_dir=str(out)).startswith(f"the disk of {out} is full (5 bytes free")
+    assert hint(f"{full}: '{work}/x.h5'", out_dir=str(out)).startswith(f"the disk of {work} is full (7 bytes free")
 
 
 def test_the_newest_crash_file_of_a_node_counts(tmp_path):
@@ -116,6 +134,9 @@ def test_the_newest_crash_file_of_a_node_counts(tmp_path):
         os.utime(path, (k, k))
     (failure,) = crash.collect(tmp_path, tmp_path / "wf", [str(folder)], None)
     assert failure.error == "NewError: New"
+    # those of earlier runs do not: the node fails in another way now, and nothing could be written of it
+    (failure,) = crash.collect(tmp_path, tmp_path / "wf", [str(folder)], OSError("full"), crash.files(tmp_path))
+    assert failure.message == "full" and failure.file is None
 
 
 @pytest.mark.parametrize(
@@ -127,8 +148,15 @@ def test_the_newest_crash_file_of_a_node_counts(tmp_path):
         ("AssertionError: Torch not compiled with CUDA enabled", "CUDA does not work there"),
         ("FileNotFoundError: [Errno 2] No such file or directory: '/x'", "a file is missing"),
         ("PermissionError: [Errno 13] Permission denied: '/x'", "a file or folder must not be read"),
-        ("OSError: [Errno 28] No space left on device", "the disk is full"),
-        ("OSError: [Errno 122] Disk quota exceeded", "the disk is full"),
+        ("OSError: [Errno 28] No space left on device", "the disk of "),
+        ("OSError: [Errno 122] Disk quota exceeded", "the disk of "),
+        ("OSError: Unable to synchronously write data (file write failed: errno = 28, error message", "the disk of "),
+        (
+            "ImportError: libtorch_cpu.so: cannot open shared object file: No such file or directory",
+            "a library is miss",
+        ),
+        ("ImportError: libmkl.so: failed to map segment from shared object", "a library does not fit into the memory"),
+        ("ModuleNotFoundError: No module named 'h5py'", "a library is missing"),
         ("concurrent.futures.process.BrokenProcessPool: A process was terminated abruptly", "the process was killed"),
         ("job 12 ended with state TIMEOUT", "the batch system's time limit"),
         ("job 12 ended with state OUT_OF_MEMORY", "memory is full"),

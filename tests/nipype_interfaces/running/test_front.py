@@ -1,10 +1,14 @@
-"""The group level's exit status and what it says of subjects that are left out."""
+"""What the command line says before and after a workflow runs, and with which exit status."""
+
+import dataclasses
 
 import pytest
 
 from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.lock import BusyError, held, output_lock
 from nipype_interfaces.running import front
 from tests.support.output_tree import vouch_all, write_subject
+from tests.support.workflows.small import CUT
 
 
 @pytest.fixture
@@ -44,5 +48,52 @@ def test_none_that_is_complete_is_bad_input(out):
     for k in (1, 2):
         (out / f"sub-{k:02d}/sub-{k:02d}_complete.json").unlink()
     with pytest.raises(UserError, match="sub-01: has no .* sub-02: has no "):
+        group(out)
+    assert not list(out.glob("group*"))
+
+
+def with_roi(job, roi):
+    return dataclasses.replace(job, settings=dataclasses.replace(job.settings, betas=job.settings.betas.but(roi=roi)))
+
+
+@pytest.mark.parametrize("plugin", ["Linear", "MultiProc", "SLURM"])
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_what_is_known_is_said_before_any_node_runs(job, tmp_path, plugin, dry_run):
+    how = front.How(tmp_path / "work", plugin, dry_run=dry_run)
+    jobs = [with_roi(job, "V9"), dataclasses.replace(with_roi(job, "gone.nii.gz"), subject="subj01")]
+    with pytest.raises(UserError, match=r"roi must be made of .*\nneuraldiffuser: ROI mask must be an existing"):
+        front.run_participants(jobs, CUT, how)
+    assert not [path for path in (tmp_path / "work").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("where", ["out", "work"])
+def test_folders_that_cannot_be_written(job, tmp_path, where):
+    (tmp_path / "file").write_text("")
+    work = tmp_path / ("file/work" if where == "work" else "work")
+    out = tmp_path / ("file/out" if where == "out" else "out")
+    jobs = [dataclasses.replace(job, out_dir=out, work_dir=work)]
+    with pytest.raises(UserError, match="must be a folder that can be written"):
+        front.run_participants(jobs, CUT, front.How(work))
+
+
+def test_a_gpu_that_is_not_there_is_told_where_the_nodes_run_here(job, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    jobs = [dataclasses.replace(job, device="cuda")]
+    for plugin in ("Linear", "MultiProc"):
+        with pytest.raises(UserError, match="torch sees no CUDA GPU"):
+            front.run_participants(jobs, CUT, front.How(tmp_path / "work", plugin))
+    assert front.run_participants(jobs, CUT, front.How(tmp_path / "work", "SLURM", dry_run=True)) == 0
+
+
+def test_a_second_run_into_one_output_folder_is_refused_from_another_work_folder_too(job, tmp_path):
+    with held(*output_lock(job.out_dir, "sub-01")):
+        with pytest.raises(BusyError, match=r"sub-01 in .*out must be written by one process .* another OUT_DIR"):
+            front.run_participants([job], CUT, front.How(tmp_path / "elsewhere"))
+    assert not (tmp_path / "elsewhere/neuraldiffuser_wf").exists()
+
+
+def test_two_group_levels_do_not_mix_their_files(out):
+    with held(*output_lock(out, "group")), pytest.raises(BusyError, match="group in "):
         group(out)
     assert not list(out.glob("group*"))

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from nipype.pipeline import engine as pe
 
+from napari_neuraldiffuser.core.base.lock import BusyError
 from nipype_interfaces.engines.choice import EngineError
 from nipype_interfaces.running import dry_run
-from nipype_interfaces.running.run import RunError, configure, locked, run
+from nipype_interfaces.running.run import configure, locked, run
 from tests.support import ROOT
 from tests.support.workflows.small_workflows import counts, fails, map_node, node, ok, workflow
 
@@ -73,6 +74,26 @@ def test_a_failure_leaves_the_others_and_a_rerun_does_the_rest(tmp_path, plugin,
     outcome = run(made("mended"), plugin, arguments)
     assert outcome.failures == [] and outcome.summary.startswith("4 nodes: 3 run, 1 cached; ")
     assert lines(tmp_path) == ["mended", "other"]
+
+
+@pytest.mark.parametrize("plugin", ["Linear", pytest.param("MultiProc", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("x", "reason"),
+    [
+        ("user", "sub-01 fit: x must be 1, got user. Give 1."),
+        ("disk", "sub-01 fit: OSError: [Errno 28] No space left on device; the disk of "),
+        ("library", "sub-01 fit: ValueError: first line second line; nothing that a usual remedy is known for"),
+    ],
+)
+def test_the_reason_is_told_when_a_node_fails_and_not_at_the_end(tmp_path, plugin, x, reason, capsys):
+    folder = str(tmp_path)
+    wf = workflow(tmp_path, node(fails, "fit", x=x), node(ok, "between", x=1), node(counts, "last", folder=folder))
+    subject = wf.get_node("sub_01_wf")
+    subject.connect(subject.get_node("between"), "out", subject.get_node("last"), "x")
+    run(wf, plugin, {"n_procs": 1} if plugin == "MultiProc" else {})
+    said = capsys.readouterr().err
+    assert said.count(reason) == 1
+    assert said.index(reason) < said.index("sub-01 last: done")
 
 
 @pytest.fixture
@@ -291,7 +312,7 @@ def test_a_second_run_of_the_same_subject_is_refused_and_one_of_another_is_not(t
     subject.add_nodes([node(ok, "one", x=1)])
     other.add_nodes([subject])
     with locked(first):
-        with pytest.raises(RunError, match=rf"sub_01_wf must be .* process {os.getpid()} on .* --work-dir"):
+        with pytest.raises(BusyError, match=rf"sub_01_wf must be .* process {os.getpid()} on .* --work-dir"):
             run(again)
         assert run(other).failures == []
     assert run(again).failures == []

@@ -1,0 +1,46 @@
+"""What is known to be wrong with a job before anything is computed: files, names and options, in seconds."""
+
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.files import make_folder
+from napari_neuraldiffuser.core.job.spec import Job
+from napari_neuraldiffuser.core.nsd import open_source
+from napari_neuraldiffuser.core.nsd.describe import stimuli_used
+from napari_neuraldiffuser.core.params import Settings
+
+FEWEST = 2
+"""Test stimuli: scores compare one with another."""
+
+
+def check_job(job: Job) -> None:
+    """Look at all that a job needs, without its betas and without torch.
+
+    Raises
+    ------
+    UserError
+        For the first thing that is wrong: folders that cannot be written, options that contradict each other, scans,
+        masks and regions that are not there or do not fit.
+    """
+    for folder in (job.out_dir, job.work):
+        make_folder(folder)
+    check_settings(job.settings)
+    betas = job.settings.betas
+    subject = open_source(job.scans, betas)
+    test = stimuli_used(subject, betas)[1][: job.n_stimuli]
+    if len(test) < FEWEST:
+        raise UserError(
+            f"{subject.name} must have at least {FEWEST} test stimuli, as scores compare them, got {len(test)} in "
+            f"sessions {betas.sessions}. Choose more sessions, or mark more stimuli as test."
+        )
+    subject.voxels(betas.roi)
+    subject.mapped_families()
+    subject.stimuli  # noqa: B018  opens the files of images and captions
+
+
+def check_settings(settings: Settings) -> None:
+    """Raise UserError for parameters of different stages that contradict each other."""
+    features, guidance = settings.features.layers, settings.guidance.layers
+    if missing := [layer for layer in guidance if layer not in features]:
+        raise UserError(
+            f"layers of the guidance must be among those that are decoded ({', '.join(features)}), got "
+            f"{', '.join(missing)} too. Decode them, or leave them out of the guidance."
+        )
