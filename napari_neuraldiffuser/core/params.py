@@ -4,104 +4,16 @@ The napari controls, the Nipype traits and the command-line options are generate
 written here, so a default stands in this file and nowhere else.  Standard library only.
 """
 
-import math
-from collections.abc import Collection, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
-from typing import Any, Self, TypeVar
+from dataclasses import dataclass, fields
+from typing import Any
 
 from napari_neuraldiffuser.core.base import registry
-from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.fields import ParamError as ParamError
+from napari_neuraldiffuser.core.base.fields import Params as Params
+from napari_neuraldiffuser.core.base.fields import default_of as default_of
+from napari_neuraldiffuser.core.base.fields import param as param
 
 LAYERS, TARGETS, SPACES = registry.LAYERS, registry.TARGETS, registry.SPACES
-KINDS = {float: "a number", int: "a whole number", bool: "true or false", str: "text", tuple: "a list"}
-
-
-class ParamError(UserError):
-    """A parameter is outside what its field allows; the message names it, the rule and the value."""
-
-
-Value = TypeVar("Value")
-
-
-def param(
-    default: Value,
-    help: str,
-    *,
-    unit: str = "",
-    low: float | None = None,
-    high: float | None = None,
-    choices: Collection[str] | None = None,
-) -> Value:
-    """A dataclass field that carries its help text, unit, inclusive limits and choices as metadata."""
-    meta = {"help": help, "unit": unit, "low": low, "high": high, "choices": choices}
-    return field(default=default, metadata=meta)
-
-
-@dataclass(frozen=True)
-class Params:
-    """Base of the parameter classes: checks every field when an object is made."""
-
-    def __post_init__(self) -> None:
-        for f in fields(self):
-            _check_type(f"{type(self).__name__}.{f.name}", getattr(self, f.name), f.default)
-            _check(f"{type(self).__name__}.{f.name}", getattr(self, f.name), f.metadata)
-
-    def but(self, **changes: Any) -> Self:
-        """A copy with `changes`, checked again."""
-        return replace(self, **changes)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON (tuples become lists)."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The object that `to_dict` described; an unknown name is an error, not silently dropped."""
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ParamError(f"{cls.__name__} must have fields among {sorted(known)}, got {unknown}.")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-
-
-def _check_type(name: str, value: Any, default: Any) -> None:
-    """A value must be of its default's kind; an int serves where a float is the default."""
-    pairs = (
-        [(v, default[0]) for v in value]
-        if isinstance(default, tuple) and isinstance(value, tuple)
-        else [(value, default)]
-    )
-    for item, sample in pairs:
-        kinds = (int, float) if isinstance(sample, float) else type(sample)
-        if not isinstance(item, kinds) or isinstance(item, bool) != isinstance(sample, bool):
-            raise ParamError(f"{name} must be {KINDS[type(sample)]}, got {item!r}.")
-
-
-def _check(name: str, value: Any, meta: Mapping[str, Any]) -> None:
-    for item in value if isinstance(value, tuple) else (value,):
-        if meta.get("choices") is not None and item not in meta["choices"]:
-            raise ParamError(f"{name} must be one of {list(meta['choices'])}, got {item!r}.")
-        if isinstance(item, float) and not math.isfinite(item):
-            raise ParamError(f"{name} must be a finite number, got {item}.")
-        _check_limits(name, item, meta)
-    if isinstance(value, tuple) and meta.get("choices") is not None and (not value or len(set(value)) != len(value)):
-        raise ParamError(f"{name} must be distinct and not empty, got {value}.")
-
-
-def _check_limits(name: str, item: Any, meta: Mapping[str, Any]) -> None:
-    low, high = meta.get("low"), meta.get("high")
-    if low is not None and item < low:
-        raise ParamError(f"{name} must be at least {low}, got {item}.")
-    if high is not None and item > high:
-        raise ParamError(f"{name} must be at most {high}, got {item}.")
-
-
-def default_of(cls: type, name: str) -> Any:
-    """Default of one field, for front ends that build their controls from the class."""
-    for f in fields(cls):
-        if f.name == name and f.default is not MISSING:
-            return f.default
-    raise ParamError(f"{cls.__name__} must have a field with a default, got {name!r}.")
 
 
 @dataclass(frozen=True)
@@ -116,6 +28,25 @@ class SimulationParams(Params):
     train_repeats: int = param(2, "How often each training image is shown.", low=1, high=3)
     image_size: int = param(128, "Side of the stored stimuli (NSD's own are 425).", unit="px", low=32, high=425)
     noise: float = param(1.0, "Trial noise, relative to each voxel's nominal level.", low=0.0, high=100.0)
+
+
+@dataclass(frozen=True)
+class BoldSimulationParams(SimulationParams):
+    """What the simulated BOLD looks like: a small experiment, preprocessed as by fMRIPrep."""
+
+    n_sessions: int = param(3, "Scan sessions.", low=1, high=40)
+    n_test: int = param(40, "Test images, each shown three times.", unit="images", low=1, high=1000)
+    n_runs: int = param(6, "Runs of a session.", unit="runs", low=1, high=50)
+    n_trials: int = param(60, "Trials of a run.", unit="trials", low=2, high=500)
+    tr: float = param(1.6, "Time between volumes.", unit="s", low=0.2, high=10.0)
+    trial_spacing: float = param(4.0, "Time from one trial to the next.", unit="s", low=1.0, high=60.0)
+    trial_duration: float = param(3.0, "Time that an image is shown.", unit="s", low=0.1, high=60.0)
+    tsnr: float = param(80.0, "Mean over standard deviation of the thermal and autocorrelated noise.", low=1.0)
+    autocorrelation: float = param(0.3, "Correlation of the noise from one volume to the next.", low=0.0, high=0.95)
+    motion: float = param(0.3, "Size of head motion; its effect on the signal grows with it.", unit="mm", low=0.0)
+    hrf_delay: float = param(
+        0.5, "How much later than the usual model the response peaks, on average.", unit="s", low=-3.0, high=3.0
+    )
 
 
 @dataclass(frozen=True)
@@ -135,6 +66,65 @@ class BetasParams(Params):
     )
     zscore: bool = param(True, "Z-score every voxel within each session.")
     average_repeats: bool = param(True, "Average the repeats of an image.")
+
+
+@dataclass(frozen=True)
+class BoldParams(Params):
+    """From a scanner's BOLD to single-trial betas."""
+
+    estimator: str = param(
+        "lss",
+        "lss: one model per trial, all other trials together; lsa: one model with a regressor per trial; glmsingle: "
+        "GLMsingle's library of haemodynamic responses, denoising and ridge, where it is installed.",
+        choices=registry.ESTIMATORS,
+    )
+    hrf_model: str = param(
+        "spm",
+        "Haemodynamic response of a trial; with a derivative a response may come earlier or later.",
+        choices=("spm", "spm + derivative", "glover", "glover + derivative"),
+    )
+    drift: str = param("cosine", "Slow drift in the model of a run.", choices=("cosine", "polynomial", "none"))
+    high_pass: float = param(1 / 128, "Cosines below this frequency are drift.", unit="Hz", low=0.0, high=0.1)
+    drift_order: int = param(3, "Order of a polynomial drift.", low=1, high=10)
+    confounds: tuple[str, ...] = param(
+        ("motion", "compcor"),
+        "Columns of the confounds table in the model: motion (six), motion24 (with derivatives and squares), compcor, "
+        "tissue (csf and white_matter), global (global_signal), or none.",
+        choices=("motion", "motion24", "compcor", "tissue", "global", "none"),
+    )
+    n_compcor: int = param(5, "Components of compcor that are used, the first ones.", low=1, high=100)
+    confound_columns: str = param(
+        "", "More columns of the confounds table, separated by commas; * stands for any letters."
+    )
+    fd_threshold: float = param(
+        0.5, "Volumes with a larger framewise displacement are left out of the fit; 0 keeps all.", unit="mm", low=0.0
+    )
+    smoothing_fwhm: float = param(0.0, "Spatial smoothing of the BOLD; 0 for none.", unit="mm", low=0.0, high=20.0)
+    scale: str = param(
+        "percent", "percent: signal change relative to each voxel's mean; none: as stored.", choices=("percent", "none")
+    )
+    stimulus_column: str = param("", "Column of the events that names what was seen; empty: stim_file, else stimulus.")
+    trial_types: str = param(
+        "", "Values of trial_type that are trials, separated by commas; empty: all with a stimulus."
+    )
+    other_types: str = param("", "Values of trial_type that are modelled but get no betas, separated by commas.")
+    test_rule: str = param(
+        "auto",
+        "Which stimuli are held out: those of the test column (column), those shown more often than the others "
+        "(repeats), the first of both that says something (auto), or none.",
+        choices=("auto", "column", "repeats", "none"),
+    )
+    test_column: str = param("test", "Column of the events with 1 for held-out stimuli and 0 for others.")
+    tr: float = param(0.0, "Time between volumes; 0: as the files say.", unit="s", low=0.0, high=60.0)
+    chunk_voxels: int = param(20000, "Voxels that are fitted at once.", unit="voxels", low=1)
+    n_jobs: int = param(1, "Runs that are fitted at once, each with its volumes in memory.", unit="runs", low=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if "none" in self.confounds and len(self.confounds) > 1:
+            raise ParamError(f"BoldParams.confounds must be none or a list without it, got {self.confounds}.")
+        if {"motion", "motion24"} <= set(self.confounds):
+            raise ParamError("BoldParams.confounds must have motion or motion24, got both. motion24 has all of motion.")
 
 
 @dataclass(frozen=True)

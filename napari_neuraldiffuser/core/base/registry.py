@@ -69,6 +69,16 @@ CORE = "napari_neuraldiffuser.core"
 DECODERS = Registry("decoder", {"ridge": f"{CORE}.decoding.ridge:RidgeDecoder"})
 """Classes with the methods of `decoding.Decoder`."""
 
+ESTIMATORS = Registry(
+    "estimator",
+    {
+        "lss": f"{CORE}.bold.linear:LSS",
+        "lsa": f"{CORE}.bold.linear:LSA",
+        "glmsingle": f"{CORE}.bold.single:GLMSINGLE",
+    },
+)
+"""`bold.linear.Estimator` records: from BOLD to single-trial betas."""
+
 GUIDANCE_RULES = Registry("guidance rule", {"noise": f"{CORE}.diffusion.guidance:noise_rule"})
 """Functions `rule(prediction, pull, step, params) -> Prediction`: where the gradient enters a step."""
 

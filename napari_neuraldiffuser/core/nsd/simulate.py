@@ -9,7 +9,7 @@ Receptive fields are finer than a real 4 mm voxel's, the signed luminance part i
 approximate: the subject exercises the software, it is no model of anybody's brain.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,18 +162,41 @@ def make_subject(
     layout: Layout, params: SimulationParams, design: experiment.Experiment, report: Progress
 ) -> SimulatedSubject:
     """Draw a subject's brain and compute its noise-free responses to the images of the stimulus file that it sees."""
-    number = layout.number
+    stimuli = Stimuli(layout)
+    return respond(layout.number, design.shown(layout.number), lambda ids: stimuli[ids], params, report)
+
+
+def respond(
+    number: int,
+    shown: np.ndarray,
+    images_of: Callable[[np.ndarray], np.ndarray],
+    params: SimulationParams,
+    report: Progress,
+) -> SimulatedSubject:
+    """Draw the brain of subject `number` and compute its noise-free responses.
+
+    Parameters
+    ----------
+    number : int
+        1 for subj01.
+    shown : (n_trials,) int
+        0-based 73k id of every trial.
+    images_of : callable
+        images_of(ids) -> uint8 (n, H, W, 3).
+    params : SimulationParams
+    report : callable
+    """
     head = brain.make_brain(params.grid, np.random.default_rng([params.seed, 2, number]))
     rng = np.random.default_rng([params.seed, 3, number])
     people = responses.make_population(head, rng)
-    ids, image_of = np.unique(design.shown(number), return_inverse=True)
-    shown = [scene_of(params.seed, one) for one in ids.tolist()]
-    stimuli = Stimuli(layout)
-    images = np.concatenate([features.shrink(stimuli[part]) for part in np.array_split(ids, -(-len(ids) // 64))])
+    ids, image_of = np.unique(shown, return_inverse=True)
+    scenes_shown = [scene_of(params.seed, one) for one in ids.tolist()]
+    parts = np.array_split(ids, -(-len(ids) // 64))
+    images = np.concatenate([features.shrink(images_of(part)) for part in parts])
     report(1, 3, "responses")
     low = responses.low_level_signal(people, features.opponent_maps(images), features.energy_maps(images), rng)
     report(2, 3, "responses")
-    table, names = features.content_table(shown)
+    table, names = features.content_table(scenes_shown)
     signal = responses.mix(people, low, responses.content_signal(people, table, names, rng))
     report(3, 3, "responses")
     level = np.full(len(head.voxels), noise.QUIET_LEVEL * params.noise, dtype=np.float32)

@@ -1,0 +1,83 @@
+"""Reading the volumes of a run at the voxels of a mask."""
+
+from collections.abc import Iterator
+
+import nibabel as nib
+import numpy as np
+
+from napari_neuraldiffuser.core.base.progress import Progress
+from napari_neuraldiffuser.core.bold.design import RunDesign
+from napari_neuraldiffuser.core.bold.runs import BoldError, open_run
+from napari_neuraldiffuser.core.nsd.sessions import iterate_nifti
+from napari_neuraldiffuser.core.nsd.volumes import READ_ERRORS, unreadable
+from napari_neuraldiffuser.core.params import BoldParams
+
+SMOOTHED_AT_ONCE = 32
+"""Volumes in memory while they are smoothed."""
+
+
+def read_run(design: RunDesign, voxels: np.ndarray, params: BoldParams, progress: Progress) -> np.ndarray:
+    """Fitted volumes of a run, (n_fitted, n_voxels) float32 as stored; NaN and infinite values stay.
+
+    Raises
+    ------
+    NSDError
+        If the file is truncated.
+    BoldError
+        If the data have no mean, and percent signal change has no meaning.
+    """
+    image = open_run(design.run)
+    rows = np.cumsum(design.keep) - 1
+    data = np.empty((int(design.keep.sum()), len(voxels)), dtype=np.float32)
+    try:
+        for block, values in _blocks(image, voxels, params.smoothing_fwhm):
+            kept = design.keep[block]
+            data[rows[block][kept]] = values[kept]
+            progress(block.stop, len(rows), f"volumes of {design.run.name} read")
+    except READ_ERRORS as error:
+        raise unreadable(design.run.bold, f"BOLD of {design.run.name}", error) from error
+    return data
+
+
+def _blocks(
+    image: nib.spatialimages.SpatialImage, voxels: np.ndarray, fwhm: float
+) -> Iterator[tuple[slice, np.ndarray]]:
+    if not fwhm:
+        yield from iterate_nifti(image, voxels)
+        return
+    from nilearn.image import smooth_img
+
+    x, y, z = voxels.T
+    for start in range(0, image.shape[3], SMOOTHED_AT_ONCE):
+        block = slice(start, min(start + SMOOTHED_AT_ONCE, image.shape[3]))
+        part = nib.Nifti1Image(np.asarray(image.dataobj[..., block], dtype=np.float32), image.affine)
+        yield block, smooth_img(part, fwhm).get_fdata(dtype=np.float32)[x, y, z].T
+
+
+def usable_voxels(data: np.ndarray, design: RunDesign, params: BoldParams) -> np.ndarray:
+    """Voxels with a signal, (n_voxels,) bool: finite, not constant and, for percent signal change, of positive mean.
+
+    The others are set to 0 in `data`.
+    """
+    mean, low, high = (reduce(data, axis=0) for reduce in (np.mean, np.min, np.max))
+    varies = np.isfinite(mean) & (high > low)
+    usable = varies & (mean > 0) if params.scale == "percent" else varies
+    if params.scale == "percent" and varies.any() and usable.sum() < varies.sum() / 2:
+        raise BoldError(
+            f"BOLD of {design.run.name} must have its mean for percent signal change, got a mean of 0 or less in "
+            f"{int(varies.sum() - usable.sum())} of {int(varies.sum())} voxels of {design.run.bold}. Take data that "
+            "were not standardised, or choose --scale none."
+        )
+    if not usable.any():
+        raise BoldError(f"BOLD of {design.run.name} must vary inside the mask, got none in {design.run.bold}.")
+    data[:, ~usable] = 0
+    return usable
+
+
+def temporal_snr(data: np.ndarray, design: RunDesign) -> np.ndarray:
+    """(n_voxels,) float32 mean over standard deviation of what drift and confounds leave."""
+    basis = design.basis.astype(np.float32)
+    mean = data.mean(axis=0)
+    left = ((data - mean) ** 2).sum(axis=0) - ((basis.T @ (data - mean)) ** 2).sum(axis=0)
+    spread = np.sqrt(np.maximum(left, 0) / max(1, len(data) - basis.shape[1]))
+    return np.where(spread > 0, mean / np.where(spread > 0, spread, 1), 0).astype(np.float32)

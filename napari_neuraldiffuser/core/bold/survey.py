@@ -1,0 +1,259 @@
+"""What the runs of a subject are, before any volume is read: their grid, mask, designs and held-out stimuli."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from napari_neuraldiffuser.core.base.files import array_digest, file_versions, fingerprint
+from napari_neuraldiffuser.core.base.recipe import ALGORITHM_VERSION
+from napari_neuraldiffuser.core.base.registry import ESTIMATORS
+from napari_neuraldiffuser.core.bold.confounds import read_confounds
+from napari_neuraldiffuser.core.bold.design import RunDesign, make_design
+from napari_neuraldiffuser.core.bold.events import read_events
+from napari_neuraldiffuser.core.bold.linear import Estimator
+from napari_neuraldiffuser.core.bold.runs import BoldError, Run, grid_of, open_run, timing
+from napari_neuraldiffuser.core.nsd.betas import mask_voxels
+from napari_neuraldiffuser.core.nsd.volumes import AFFINE_TOLERANCE_MM, Grid, read_volume
+from napari_neuraldiffuser.core.params import BoldParams
+
+HOW_TEST = "Choose --test-rule column or repeats, or --test-rule none and mark them in the table of trials."
+
+
+@dataclass
+class Survey:
+    """Everything but the volumes.
+
+    Attributes
+    ----------
+    designs : list of RunDesign
+        In the order of the runs.
+    mask : (X, Y, Z) bool
+        Voxels inside the mask of every run.
+    affine : (4, 4) float
+    params : BoldParams
+    test_rule : str
+        How held-out stimuli were found: column, repeats or none.
+    notes : list of str
+    """
+
+    designs: list[RunDesign]
+    mask: np.ndarray
+    affine: np.ndarray
+    params: BoldParams
+    test_rule: str
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def voxels(self) -> np.ndarray:
+        """(n_voxels, 3) positions in the mask."""
+        return mask_voxels(self.mask)
+
+    @property
+    def estimator(self) -> Estimator:
+        """The one that the parameters name."""
+        return ESTIMATORS[self.params.estimator]
+
+    @property
+    def groups(self) -> list[list[int]]:
+        """Runs that are fitted together: one by one, or those of a session."""
+        if not self.estimator.by_session:
+            return [[k] for k in range(len(self.designs))]
+        sessions = [design.run.session for design in self.designs]
+        return [[k for k, one in enumerate(sessions) if one == name] for name in dict.fromkeys(sessions)]
+
+    def name(self, group: int) -> str:
+        """Name of a group for files and messages."""
+        runs = [self.designs[k].run for k in self.groups[group]]
+        return f"ses-{runs[0].session}" + (f"_run-{runs[0].run}" if not self.estimator.by_session else "")
+
+    def made_from(self, group: int) -> dict[str, Any]:
+        """What decides the betas of a group."""
+        runs = [self.designs[k].run for k in self.groups[group]]
+        params = self.params.to_dict()
+        params.pop("n_jobs")
+        return {
+            "version": ALGORITHM_VERSION,
+            "files": file_versions(file for run in runs for file in run.files),
+            "runs": [run.to_dict() for run in runs],
+            "mask": array_digest(self.mask),
+            "params": params,
+        }
+
+    @property
+    def stamp(self) -> str:
+        """Digest of names, sizes and times of all files, and of the choices."""
+        return fingerprint([self.made_from(k) for k in range(len(self.groups))])
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """A row per volume of the betas: what `core.nsd.user` reads, with onset, duration and design row beside."""
+        parts = [_trial_rows(design) for design in self.designs]
+        table = pd.concat(parts, ignore_index=True)
+        table.insert(0, "trial", np.arange(len(table)))
+        return table
+
+    @property
+    def dropped(self) -> pd.DataFrame:
+        """Trials without betas: session, run, row of the events table, onset, stimulus, reason."""
+        rows = [
+            {"session": one.run.session, "run": one.run.run, **dropped}
+            for one in self.designs
+            for dropped in one.dropped
+        ]
+        return pd.DataFrame(rows, columns=["session", "run", "row", "onset", "stimulus", "reason"])
+
+
+def _trial_rows(design: RunDesign) -> pd.DataFrame:
+    trials = design.trials
+    return pd.DataFrame(
+        {
+            "stimulus": trials["stimulus"],
+            "session": design.run.session,
+            "run": design.run.run,
+            "test": trials["test"].astype(int),
+            "onset": trials["onset"],
+            "duration": trials["duration"],
+        }
+    )
+
+
+def survey(runs: Sequence[Run], params: BoldParams) -> Survey:
+    """Read headers, masks and tables of all runs, and check that they fit each other.
+
+    Raises
+    ------
+    BoldError
+        For what is missing, contradicts itself or cannot be estimated.
+    """
+    if not runs:
+        raise BoldError("runs must be given, got none. Give a BIDS folder or a table of runs.")
+    designs, grids = [], []
+    counts: Counter[str] = Counter()
+    for run in runs:
+        image = open_run(run)
+        when = timing(run, image, params.tr)
+        grids.append(grid_of(image))
+        _check_same(grids[0], grids[-1], runs[0], run)
+        events = read_events(run, params, when.start + when.n * when.tr)
+        counts.update(events.trials["stimulus"])
+        counts.update(one["stimulus"] for one in events.dropped)
+        designs.append(make_design(run, when, events, read_confounds(run, params, when.n), params))
+    _check_labels(counts)
+    rule = mark_test(designs, counts, params.test_rule)
+    _check_sessions(designs)
+    found = Survey(designs, _joint_mask(runs, grids[0]), np.asarray(grids[0][1]), params, rule)
+    found.notes = [note for design in designs for note in design.notes] + _notes(found)
+    if params.estimator == "glmsingle":
+        from napari_neuraldiffuser.core.bold.single import need_glmsingle
+
+        need_glmsingle()
+    return found
+
+
+def _check_same(first: Grid, grid: Grid, former: Run, run: Run) -> None:
+    close = grid[0] == first[0] and np.allclose(grid[1], first[1], atol=AFFINE_TOLERANCE_MM)
+    if not close:
+        what = f"shape {first[0]} and {grid[0]}" if grid[0] != first[0] else "different affines"
+        raise BoldError(
+            f"BOLD of all runs must be on one grid, got {what} in {Path(former.bold).name} and "
+            f"{Path(run.bold).name}. Take files of one space and resolution, or resample them."
+        )
+
+
+def _joint_mask(runs: Sequence[Run], grid: Grid) -> np.ndarray:
+    """Voxels inside every mask."""
+    inside = np.ones(grid[0], dtype=bool)
+    for path in dict.fromkeys(run.mask for run in runs):
+        values, affine = read_volume(path, "mask")
+        if values.shape != grid[0] or not np.allclose(affine, grid[1], atol=AFFINE_TOLERANCE_MM):
+            raise BoldError(
+                f"mask must be on the grid of the BOLD {grid[0]}, got shape {values.shape} or another affine in "
+                f"{path}. Take the mask of the same space, or resample it."
+            )
+        # header scaling leaves 0 and 1 with a rounding error
+        inside &= np.nan_to_num(values) > 1e-3
+    if not inside.any():
+        raise BoldError(f"masks of the runs must have voxels in common, got none in {len(runs)} runs. Check the masks.")
+    return inside
+
+
+def _check_labels(counts: Counter[str]) -> None:
+    """Labels that differ by case or suffix only are two names of one picture, or cannot both be files."""
+    seen: dict[str, str] = {}
+    for label in counts:
+        short = label.rsplit(".", 1)[0].casefold() if "." in label.rsplit("/", 1)[-1] else label.casefold()
+        if short in seen:
+            raise BoldError(
+                f"stimuli must have distinct labels, got {seen[short]!r} and {label!r}. Write one picture in one way "
+                "in all events tables."
+            )
+        seen[short] = label
+
+
+def mark_test(designs: Sequence[RunDesign], counts: Counter[str], rule: str) -> str:
+    """Give every trial its `test`, True or False, and return the rule that was used.
+
+    Parameters
+    ----------
+    designs : sequence of RunDesign
+    counts : Counter
+        How often each stimulus was shown, trials without betas included.
+    rule : str
+        `BoldParams.test_rule`.
+    """
+    told: dict[str, bool] = {}
+    for design in designs:
+        for label, flag in zip(design.trials["stimulus"], design.trials["test"], strict=True):
+            if flag is not None and told.setdefault(label, flag) != flag:
+                raise BoldError(
+                    f"a stimulus must be held out everywhere or nowhere, got {label!r} as both, last in "
+                    f"{design.run.events}. Correct the column."
+                )
+    by_column = any(told.values()) and set(counts) <= set(told)
+    if rule == "column" and not by_column:
+        raise BoldError("the test column must mark some stimuli with 1 and say 0 or 1 of all, got another. " + HOW_TEST)
+    most, least = max(counts.values()), min(counts.values())
+    if by_column and rule in ("auto", "column"):
+        test, used = {label for label, flag in told.items() if flag}, "column"
+    elif rule == "none":
+        test, used = set(), "none"
+    elif most > least:
+        test, used = {label for label, n in counts.items() if n == most}, "repeats"
+    else:
+        raise BoldError(
+            f"some stimuli must be shown more often than the others to be held out, got all {len(counts)} shown "
+            f"{most} times. {HOW_TEST}"
+        )
+    if used != "none" and len(test) == len(counts):
+        raise BoldError(f"stimuli must be left for training, got all {len(counts)} held out. {HOW_TEST}")
+    for design in designs:
+        design.trials["test"] = design.trials["stimulus"].isin(test)
+    return used
+
+
+def _check_sessions(designs: Sequence[RunDesign]) -> None:
+    trials: Counter[str] = Counter()
+    for design in designs:
+        trials[design.run.session] += len(design.trials)
+    small = [name for name, n in trials.items() if n < 2]
+    if small:
+        raise BoldError(
+            f"sessions must have two usable trials at least, got fewer in {', '.join(small)}. Leave it out."
+        )
+
+
+def _notes(found: Survey) -> list[str]:
+    notes, dropped = [], found.dropped
+    if len(dropped):
+        notes.append(f"{len(dropped)} of {len(dropped) + len(found.trials)} trials have no betas, see the list")
+    rates = sorted({round(design.timing.tr, 4) for design in found.designs})
+    if len(rates) > 1:
+        notes.append(f"repetition times differ between runs: {', '.join(f'{one:g} s' for one in rates)}")
+    if found.test_rule == "none":
+        notes.append("no stimulus is held out: the table of trials has no 1 in column test")
+    return notes
