@@ -1,4 +1,4 @@
-"""The command line: `neuraldiffuser demo | simulate | run | evaluate | doctor`.
+"""The command line: `neuraldiffuser demo | simulate | betas | run | evaluate | doctor`.
 
 Exit status: 0 done; 1 some stimuli or nodes failed, or the doctor found a problem; 2 bad input or usage; 130
 interrupted.  Progress goes to stderr, stdout has the paths of what was written.
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_neuraldiffuser import __version__
+from napari_neuraldiffuser.cli_betas import add_betas, add_bold_simulation, check_scanner_options, simulate_bold
 from napari_neuraldiffuser.cli_options import add_params, given
 from napari_neuraldiffuser.cli_progress import ConsoleProgress
 from napari_neuraldiffuser.cli_run import OWN_FILES as OWN_FILES
@@ -53,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_simulate(commands)
+    add_betas(commands)
     add_run(commands)
     _add_evaluate(commands)
     _add_doctor(commands)
@@ -70,6 +72,7 @@ def _add_simulate(commands: Commands) -> None:
     parser.add_argument("nsd_dir", type=Path)
     parser.add_argument("--subjects", type=int, dest="n_subjects", default=argparse.SUPPRESS, help="how many subjects")
     add_params(parser, SimulationParams, SIMULATION_OPTIONS[1:])
+    add_bold_simulation(parser)
 
 
 def _add_evaluate(commands: Commands) -> None:
@@ -117,6 +120,9 @@ def demo(args: argparse.Namespace) -> int:
 
 def simulate(args: argparse.Namespace) -> int:
     """Write simulated subjects."""
+    if args.bold:
+        return simulate_bold(args, SIMULATION_OPTIONS)
+    check_scanner_options(args)
     from napari_neuraldiffuser.core.nsd import simulate as simulation
 
     params = SimulationParams(**given(args, SimulationParams, SIMULATION_OPTIONS))

@@ -73,9 +73,10 @@ class BoldParams(Params):
     """From a scanner's BOLD to single-trial betas."""
 
     estimator: str = param(
-        "lss",
-        "lss: one model per trial, all other trials together; lsa: one model with a regressor per trial; glmsingle: "
-        "GLMsingle's library of haemodynamic responses, denoising and ridge, where it is installed.",
+        "lsa",
+        "lsa: one model with a regressor per trial; lss: a model per trial with all other trials in one regressor, "
+        "steadier where scanner noise is far above the differences between trials; glmsingle: a library of responses, "
+        "denoising and ridge, where GLMsingle is installed.",
         choices=registry.ESTIMATORS,
     )
     hrf_model: str = param(
