@@ -155,7 +155,7 @@ def _event_roots(root: Path, folder: Path, events_dir: str | Path) -> list[Path]
 def inherited(path: Path, roots: Iterable[Path], suffix: str) -> list[Path]:
     """Files of a suffix that apply to a BOLD file by BIDS's inheritance, the most specific first."""
     wanted = {key: value for key, value in entities(path.name).items() if key not in DERIVED}
-    levels = ("", f"sub-{wanted['sub']}")
+    levels: tuple[str, ...] = ("", f"sub-{wanted['sub']}")
     levels += tuple(f"sub-{wanted['sub']}/ses-{wanted['ses']}" for _ in range("ses" in wanted))
     levels += (f"{levels[-1]}/func",)
     found = []
@@ -241,7 +241,9 @@ def runs_of_table(path: str | Path, mask: str = "") -> list[Run]:
 
 def _row_run(row: dict[str, str], number: int, base: Path, mask: str, path: str | Path) -> Run:
     given = {name: value for name, value in row.items() if not pd.isna(value)}
-    files = {name: str(base / given[name]) for name in ("bold", "events", "confounds", "mask") if name in given}
+    files: dict[str, str] = {
+        name: str(base / given[name]) for name in ("bold", "events", "confounds", "mask") if name in given
+    }
     if mask:
         files["mask"] = mask
     missing = next((name for name in ("bold", "events", "mask") if name not in files), None)
@@ -252,5 +254,5 @@ def _row_run(row: dict[str, str], number: int, base: Path, mask: str, path: str 
         raise BoldError(
             f"table of runs must name existing files, got {absent} {files[absent]} in row {number} of {path}."
         )
-    labels = {name: given[name] for name in ("session", "run", "task") if name in given}
-    return Run(**files, **({"run": str(number)} | labels))
+    labels: dict[str, str] = {name: given[name] for name in ("session", "run", "task") if name in given}
+    return Run.from_dict({**files, "run": str(number), **labels})

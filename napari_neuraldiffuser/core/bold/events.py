@@ -29,12 +29,15 @@ class Events:
     dropped : list of dict
         row, onset, stimulus and reason of trials without betas.
     notes : list of str
+    n_left : int
+        Events that are no trials: they name no stimulus, or are of another type.
     """
 
     trials: pd.DataFrame
     others: pd.DataFrame
     dropped: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    n_left: int = 0
 
 
 def read_events(run: Run, params: BoldParams, end: float) -> Events:
@@ -117,11 +120,10 @@ def _usable(trials: pd.DataFrame, others: pd.DataFrame, run: Run, end: float, n_
         if reason
     ]
     kept = trials[reasons == ""].sort_values("onset", kind="stable").reset_index(drop=True)
-    notes = [f"{n_left} events of {run.name} name no stimulus or are no trials: they get no betas"] if n_left else []
-    notes += _durations(kept, run)
+    notes = _durations(kept, run)
     _check_onsets(kept, run)
     kept["duration"], others = kept["duration"].fillna(0.0), others.assign(duration=others["duration"].fillna(0.0))
-    return Events(kept.drop(columns="trial_type"), others[["onset", "duration", "trial_type"]], dropped, notes)
+    return Events(kept.drop(columns="trial_type"), others[["onset", "duration", "trial_type"]], dropped, notes, n_left)
 
 
 def _durations(trials: pd.DataFrame, run: Run) -> list[str]:

@@ -8,8 +8,8 @@ import numpy as np
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.bold.design import RunDesign
 from napari_neuraldiffuser.core.bold.runs import BoldError, open_run
-from napari_neuraldiffuser.core.nsd.sessions import iterate_nifti
-from napari_neuraldiffuser.core.nsd.volumes import READ_ERRORS, unreadable
+from napari_neuraldiffuser.core.nsd.reading.sessions import iterate_nifti
+from napari_neuraldiffuser.core.nsd.reading.volumes import READ_ERRORS, unreadable
 from napari_neuraldiffuser.core.params import BoldParams
 
 SMOOTHED_AT_ONCE = 32

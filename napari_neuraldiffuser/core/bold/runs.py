@@ -10,10 +10,12 @@ import numpy as np
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.names import stem
-from napari_neuraldiffuser.core.nsd.volumes import Grid, open_volume
+from napari_neuraldiffuser.core.nsd.reading.volumes import open_volume
 
 TR_TOLERANCE = 1e-3
 """Seconds by which two statements of the repetition time may differ: headers are float32."""
+Grid = tuple[tuple[int, ...], np.ndarray]
+"""Shape (X, Y, Z), and 4x4 voxel to mm."""
 SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 
 

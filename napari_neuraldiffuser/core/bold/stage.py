@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import h5py
 import numpy as np
 
-from napari_neuraldiffuser.core.base.files import atomic_path, make_folder
+from napari_neuraldiffuser.core.base.files import fingerprint, make_folder
+from napari_neuraldiffuser.core.base.hdf5 import creating_hdf5, reading_hdf5
 from napari_neuraldiffuser.core.base.names import bids_label
 from napari_neuraldiffuser.core.base.progress import Progress, silent
 from napari_neuraldiffuser.core.bold.read import read_run, temporal_snr, usable_voxels
@@ -92,8 +92,6 @@ def make_betas(
 
 
 def _unfinished(found: Survey, parts: Sequence[Path], records: Records) -> list[int]:
-    from napari_neuraldiffuser.core.base.files import fingerprint
-
     return [
         group
         for group, part in enumerate(parts)
@@ -115,8 +113,8 @@ def _fit_all(found: Survey, parts: Sequence[Path], todo: list[int], records: Rec
         report(finished, len(parts), "runs fitted")
 
 
-def _record(found: Survey, group: int, part: Path, records: Records, report: Progress = silent) -> None:
-    records.make(part.stem, found.made_from(group), [part], lambda: estimate(found, group, part, report))
+def _record(found: Survey, group: int, part: Path, records: Records, report: Progress = silent) -> bool:
+    return records.make(part.stem, found.made_from(group), [part], lambda: estimate(found, group, part, report))
 
 
 def estimate(found: Survey, group: int, path: Path, progress: Progress | None = None) -> Path:
@@ -135,7 +133,7 @@ def estimate(found: Survey, group: int, path: Path, progress: Progress | None = 
     usable = [usable_voxels(values, design, params) for values, design in zip(data, designs, strict=True)]
     tsnr = [temporal_snr(values, design) for values, design in zip(data, designs, strict=True)]
     betas = found.estimator.fit(designs, data, params, report)
-    with atomic_path(path) as temporary, h5py.File(temporary, "w", track_order=False) as file:
+    with creating_hdf5(path) as file:
         for name, values in (("usable", usable), ("tsnr", tsnr)):
             file.create_dataset(name, data=np.stack(values), track_times=False)
         file.create_dataset("betas", data=np.concatenate(betas), track_times=False)
@@ -155,7 +153,7 @@ def join(
     report = progress or silent
     usable, tsnr = (np.concatenate(_read(found, parts, name)) for name in ("usable", "tsnr"))
     mask, notes = _final_mask(found, usable)
-    inside = usable.all(axis=0)
+    inside = np.all(usable, axis=0)
     trials, dropped = found.trials, found.dropped
     write_mask(files.mask, mask, found.affine)
     write_table(files.trials, trials)
@@ -178,7 +176,7 @@ def _read(found: Survey, parts: Sequence[Path], name: str) -> list[np.ndarray]:
     """(1, n_voxels) of every run."""
     rows = []
     for group, place in _run_order(found):
-        with h5py.File(parts[group]) as file:
+        with reading_hdf5(parts[group], "betas of a run") as file:
             rows.append(file[name][place : place + 1])
     return rows
 
@@ -204,7 +202,7 @@ def _volumes(
     done = 0
     for run, (group, place) in enumerate(_run_order(found)):
         before = sum(len(found.designs[k].trials) for k in found.groups[group][:place])
-        with h5py.File(parts[group]) as file:
+        with reading_hdf5(parts[group], "betas of a run") as file:
             for row in range(before, before + len(found.designs[run].trials)):
                 yield file["betas"][row][inside]
         done += len(found.designs[run].trials)

@@ -16,9 +16,9 @@ from napari_neuraldiffuser.core.bold.confounds import read_confounds
 from napari_neuraldiffuser.core.bold.design import RunDesign, make_design
 from napari_neuraldiffuser.core.bold.events import read_events
 from napari_neuraldiffuser.core.bold.linear import Estimator
-from napari_neuraldiffuser.core.bold.runs import BoldError, Run, grid_of, open_run, timing
+from napari_neuraldiffuser.core.bold.runs import BoldError, Grid, Run, grid_of, open_run, timing
 from napari_neuraldiffuser.core.nsd.betas import mask_voxels
-from napari_neuraldiffuser.core.nsd.volumes import AFFINE_TOLERANCE_MM, Grid, read_volume
+from napari_neuraldiffuser.core.nsd.reading.volumes import AFFINE_TOLERANCE_MM, read_volume
 from napari_neuraldiffuser.core.params import BoldParams
 
 HOW_TEST = "Choose --test-rule column or repeats, or --test-rule none and mark them in the table of trials."
@@ -134,12 +134,14 @@ def survey(runs: Sequence[Run], params: BoldParams) -> Survey:
         raise BoldError("runs must be given, got none. Give a BIDS folder or a table of runs.")
     designs, grids = [], []
     counts: Counter[str] = Counter()
+    n_left = 0
     for run in runs:
         image = open_run(run)
         when = timing(run, image, params.tr)
         grids.append(grid_of(image))
         _check_same(grids[0], grids[-1], runs[0], run)
         events = read_events(run, params, when.start + when.n * when.tr)
+        n_left += events.n_left
         counts.update(events.trials["stimulus"])
         counts.update(one["stimulus"] for one in events.dropped)
         designs.append(make_design(run, when, events, read_confounds(run, params, when.n), params))
@@ -147,7 +149,7 @@ def survey(runs: Sequence[Run], params: BoldParams) -> Survey:
     rule = mark_test(designs, counts, params.test_rule)
     _check_sessions(designs)
     found = Survey(designs, _joint_mask(runs, grids[0]), np.asarray(grids[0][1]), params, rule)
-    found.notes = [note for design in designs for note in design.notes] + _notes(found)
+    found.notes = [note for design in designs for note in design.notes] + _notes(found, n_left)
     if params.estimator == "glmsingle":
         from napari_neuraldiffuser.core.bold.single import need_glmsingle
 
@@ -247,8 +249,10 @@ def _check_sessions(designs: Sequence[RunDesign]) -> None:
         )
 
 
-def _notes(found: Survey) -> list[str]:
+def _notes(found: Survey, n_left: int) -> list[str]:
     notes, dropped = [], found.dropped
+    if n_left:
+        notes.append(f"{n_left} events name no stimulus or are no trials: they get no betas")
     if len(dropped):
         notes.append(f"{len(dropped)} of {len(dropped) + len(found.trials)} trials have no betas, see the list")
     rates = sorted({round(design.timing.tr, 4) for design in found.designs})

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from napari_neuraldiffuser.core.nsd.design import N_STIMULI
-from napari_neuraldiffuser.core.nsd.volumes import NSDError
+from napari_neuraldiffuser.core.nsd.reading.design import N_STIMULI
+from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError
 from napari_neuraldiffuser.core.params import BoldSimulationParams
 
 LEAD_IN, TAIL = 8.0, 16.0
