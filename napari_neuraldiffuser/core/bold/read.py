@@ -8,8 +8,9 @@ import numpy as np
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.bold.design import RunDesign
 from napari_neuraldiffuser.core.bold.runs import BoldError, open_run
+from napari_neuraldiffuser.core.nsd.reading.images import DAMAGED
 from napari_neuraldiffuser.core.nsd.reading.sessions import iterate_nifti
-from napari_neuraldiffuser.core.nsd.reading.volumes import READ_ERRORS, unreadable
+from napari_neuraldiffuser.core.nsd.reading.volumes import unreadable
 from napari_neuraldiffuser.core.params import BoldParams
 
 SMOOTHED_AT_ONCE = 32
@@ -34,7 +35,7 @@ def read_run(design: RunDesign, voxels: np.ndarray, params: BoldParams, progress
             kept = design.keep[block]
             data[rows[block][kept]] = values[kept]
             progress(block.stop, len(rows), f"volumes of {design.run.name} read")
-    except READ_ERRORS as error:
+    except DAMAGED as error:
         raise unreadable(design.run.bold, f"BOLD of {design.run.name}", error) from error
     return data
 

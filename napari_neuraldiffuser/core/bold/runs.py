@@ -93,13 +93,14 @@ def open_run(run: Run) -> nib.spatialimages.SpatialImage:
     Raises
     ------
     BoldError
-        If it has no fourth axis with volumes.
+        If it has one volume only.
+    NSDError
+        If it cannot be read, or is no series of volumes.
     """
-    image = open_volume(run.bold, "BOLD", keep_file_open=True)
-    if len(image.shape) != 4 or image.shape[3] < 2:
+    image = open_volume(run.bold, f"BOLD of {run.name}", 4, keep_file_open=True)
+    if image.shape[3] < 2:
         raise BoldError(
-            f"BOLD of {run.name} must be a 4-D image (x, y, z, volume) of two volumes at least, got shape "
-            f"{image.shape} in {run.bold}. Give the preprocessed series, not its reference or mean."
+            f"BOLD of {run.name} must have two volumes at least, got shape {image.shape} in {run.bold}. Give the preprocessed series, not its reference or mean."
         )
     return image
 

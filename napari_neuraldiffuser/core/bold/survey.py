@@ -18,7 +18,7 @@ from napari_neuraldiffuser.core.bold.events import read_events
 from napari_neuraldiffuser.core.bold.linear import Estimator
 from napari_neuraldiffuser.core.bold.runs import BoldError, Grid, Run, grid_of, open_run, timing
 from napari_neuraldiffuser.core.nsd.betas import mask_voxels
-from napari_neuraldiffuser.core.nsd.reading.volumes import AFFINE_TOLERANCE_MM, read_volume
+from napari_neuraldiffuser.core.nsd.reading.volumes import AFFINE_TOLERANCE_MM, read_inside
 from napari_neuraldiffuser.core.params import BoldParams
 
 HOW_TEST = "Choose --test-rule column or repeats, or --test-rule none and mark them in the table of trials."
@@ -171,14 +171,13 @@ def _joint_mask(runs: Sequence[Run], grid: Grid) -> np.ndarray:
     """Voxels inside every mask."""
     inside = np.ones(grid[0], dtype=bool)
     for path in dict.fromkeys(run.mask for run in runs):
-        values, affine = read_volume(path, "mask")
+        values, affine = read_inside(path, "mask")
         if values.shape != grid[0] or not np.allclose(affine, grid[1], atol=AFFINE_TOLERANCE_MM):
             raise BoldError(
                 f"mask must be on the grid of the BOLD {grid[0]}, got shape {values.shape} or another affine in "
                 f"{path}. Take the mask of the same space, or resample it."
             )
-        # header scaling leaves 0 and 1 with a rounding error
-        inside &= np.nan_to_num(values) > 1e-3
+        inside &= values
     if not inside.any():
         raise BoldError(f"masks of the runs must have voxels in common, got none in {len(runs)} runs. Check the masks.")
     return inside
