@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.names import stem
-from napari_neuraldiffuser.core.nsd.reading.volumes import open_volume
+from napari_neuraldiffuser.core.nsd.reading.volumes import open_image, open_volume
 
 TR_TOLERANCE = 1e-3
 """Seconds by which two statements of the repetition time may differ: headers are float32."""
@@ -100,7 +100,8 @@ def open_run(run: Run) -> nib.spatialimages.SpatialImage:
     image = open_volume(run.bold, f"BOLD of {run.name}", 4, keep_file_open=True)
     if image.shape[3] < 2:
         raise BoldError(
-            f"BOLD of {run.name} must have two volumes at least, got shape {image.shape} in {run.bold}. Give the preprocessed series, not its reference or mean."
+            f"BOLD of {run.name} must have two volumes at least, got shape {image.shape} in {run.bold}. Give the "
+            "preprocessed series, not its reference or mean."
         )
     return image
 
@@ -121,7 +122,8 @@ def timing(run: Run, image: nib.spatialimages.SpatialImage, tr: float = 0.0) -> 
         If no file says the repetition time, or two say different ones.
     """
     about = metadata(run)
-    stated, header = _seconds(about, "RepetitionTime", run), header_tr(image)
+    # the header as it is on disk: an image in millimetres has lost the unit of time
+    stated, header = _seconds(about, "RepetitionTime", run), header_tr(open_image(run.bold, "BOLD"))
     if not tr and stated and header and abs(stated - header) > TR_TOLERANCE:
         raise BoldError(
             f"repetition time of {run.name} must be one, got {stated:g} s in its JSON and {header:g} s in the header "
@@ -140,9 +142,9 @@ def header_tr(image: nib.spatialimages.SpatialImage) -> float:
     """Repetition time by the NIfTI header, s; 0 where it says none (nibabel writes 1 without a unit for none)."""
     zooms = image.header.get_zooms()
     unit = image.header.get_xyzt_units()[1] if hasattr(image.header, "get_xyzt_units") else "unknown"
-    if len(zooms) < 4 or not np.isfinite(zooms[3]) or zooms[3] <= 0:
-        return 0.0
-    return float(zooms[3]) * SECONDS[unit] if unit in SECONDS else 0.0
+    # series come as (x, y, z, 1, n), too
+    step = zooms[4] if len(zooms) > 4 and image.shape[3] == 1 else zooms[3] if len(zooms) > 3 else 0.0
+    return float(step) * SECONDS[unit] if unit in SECONDS and np.isfinite(step) and step > 0 else 0.0
 
 
 def metadata(run: Run) -> dict[str, Any]:
