@@ -17,10 +17,11 @@ import numpy as np
 
 from napari_neuraldiffuser.cli_progress import ConsoleProgress
 from napari_neuraldiffuser.core import decoding, evaluation, nsd, reconstruct
+from napari_neuraldiffuser.core.evaluation.metric import main_figures
+from napari_neuraldiffuser.core.job.scores import score as score_images
 from napari_neuraldiffuser.core.networks import embeddings, models
 from napari_neuraldiffuser.core.params import DecodingParams, EvaluationParams, preset
 
-COLUMNS = ("pixcorr", "ssim", "edges", "twoway_demo", "repeat_pixcorr", "repeat_edges")
 GRID = ("guidance_scale", "guidance_strength", "cfg_scale", "strength", "n_steps", "align")
 
 
@@ -32,11 +33,10 @@ def main() -> None:
     seen = nsd.Subject(args.nsd_dir, args.subject).stimuli[held_out.stimulus_ids]
     decoder = decoding.RidgeDecoder().fit(fit_on, targets, progress=ConsoleProgress())
     baselines: dict = {}
-    print("\t".join([*GRID, *(f"{c} (difference, SE, worse)" for c in COLUMNS)]), flush=True)
-    for values in itertools.product(*(getattr(args, name) for name in GRID)):
+    for k, values in enumerate(itertools.product(*(getattr(args, name) for name in GRID))):
         row = dict(zip(GRID, values, strict=True))
         scores = both_arms(row, decoder.predict(held_out, align=row["align"]), models_in, seen, baselines, args.repeats)
-        print_row(row, evaluation.summarise(scores))
+        print_row(row, evaluation.summarise(scores), header=k == 0)
 
 
 def parse() -> argparse.Namespace:
@@ -83,12 +83,14 @@ def both_arms(row, decoded, models_in, seen, baselines, repeats):
 def score(decoded, models_in, diffusion, guidance, seen):
     """Scores by the protocol that the test set is scored by."""
     images = reconstruct(decoded, models_in, diffusion, guidance).images
-    return evaluation.evaluate(images, seen, models_in.image_features, EvaluationParams())
+    return score_images(images, seen, models_in, EvaluationParams(), ConsoleProgress())
 
 
-def print_row(row, summary) -> None:
-    cells = [str(v) for v in row.values()]
-    for c in COLUMNS:
+def print_row(row, summary, header) -> None:
+    cells, columns = [str(v) for v in row.values()], main_figures(list(summary["paired"]))
+    if header:
+        print("\t".join([*GRID, *(f"{c} (difference, SE, worse)" for c in columns)]), flush=True)
+    for c in columns:
         d = summary["paired"][c]
         means = [summary["arms"][arm][c]["mean"] for arm in ("unguided", "guided")]
         cells.append(f"{means[0]:.3f}>{means[1]:.3f} ({d['mean']:+.3f}, {d['se']:.3f}, {d['worse']:.0%})")

@@ -1,5 +1,6 @@
 """What a metric is: its names for tables and pages, its definition, and what it is computed from."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,6 +9,9 @@ import numpy as np
 
 from napari_neuraldiffuser.core.base.registry import METRICS
 from napari_neuraldiffuser.core.evaluation import metrics
+
+CUSTOM = "custom"
+"""Name of an encoder that has none."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Metric:
         left out where there is no encoder.
     column : str
         Name with {encoder} in it of the columns of a metric of features that has one for every encoder; others have
-        one column, of their name in the registry, and features of the first encoder.
+        one column, of their name in the registry, and features of the first encoder.  See `encoder_word`.
     chance : float or None
         What guessing scores.
     card : int
@@ -88,6 +92,14 @@ class Stimulus:
         return metrics.with_first_and_between(metrics.correlations(self.edges, self.edges))
 
 
+def encoder_word(name: str) -> str:
+    """An encoder's name in that of a column: small letters and digits, and _ for anything else.
+
+    `openai/clip-vit-base-patch32` is `openai_clip_vit_base_patch32`: tables and pages take no other letters.
+    """
+    return re.sub("[^0-9a-z]+", "_", name.lower()).strip("_") or CUSTOM
+
+
 def of_column(column: str) -> tuple[Metric | None, str]:
     """The metric that a column of scores is of (None if it is not registered), and the encoder in its name."""
     if column in METRICS:
@@ -104,13 +116,13 @@ def label(column: str) -> str:
     metric, encoder = of_column(column)
     if metric is None:
         return column
-    return metric.label if encoder in ("", "demo") else f"{metric.label} ({encoder})"
+    return f"{metric.label} ({encoder})" if encoder else metric.label
 
 
 def definition(column: str, size: int) -> str:
     """Definition of a column of scores, for images compared at `size` px."""
     metric, encoder = of_column(column)
-    return metric.text(size, encoder or "image") if metric else column
+    return metric.text(size, encoder or "that was used") if metric else column
 
 
 def main_figures(columns: Sequence[str]) -> list[str]:

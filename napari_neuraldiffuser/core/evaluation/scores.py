@@ -11,7 +11,7 @@ from napari_neuraldiffuser.core.base.progress import Progress, silent
 from napari_neuraldiffuser.core.base.registry import METRICS
 from napari_neuraldiffuser.core.evaluation import metrics
 from napari_neuraldiffuser.core.evaluation.chance import levels, mismatch, mixed, mixed_repeats, unknown
-from napari_neuraldiffuser.core.evaluation.metric import Metric, Stimulus
+from napari_neuraldiffuser.core.evaluation.metric import CUSTOM, Metric, Stimulus, encoder_word
 from napari_neuraldiffuser.core.evaluation.metrics import MetricError
 from napari_neuraldiffuser.core.params import EvaluationParams
 
@@ -69,8 +69,8 @@ def evaluate(
     seen : uint8 array (n, H', W', 3)
         Seen images, in the same order; their size may differ.
     encoder : callable or mapping of name to callable, optional
-        uint8 images (m, H, W, 3) -> features (m, d), for two-way identification and feature agreement.  A
-        bare callable is called "demo".  Feature agreement between repeats uses the first.
+        uint8 images (m, H, W, 3) -> features (m, d), for two-way identification and feature agreement, by the name
+        of the network.  A bare callable is called "custom".  Feature agreement between repeats uses the first.
     params : EvaluationParams
     progress : callable, optional
         Called as progress(done, total, what).
@@ -130,13 +130,18 @@ def _checked(images: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def _named(encoder: Encoder | Mapping[str, Encoder] | None) -> dict[str, Encoder]:
     if encoder is None:
         return {}
-    return dict(encoder) if isinstance(encoder, Mapping) else {"demo": encoder}
+    named = dict(encoder) if isinstance(encoder, Mapping) else {CUSTOM: encoder}
+    words = {encoder_word(name): name for name in named}
+    if len(words) < len(named):
+        raise MetricError(f"encoders must differ in letters and digits of their names, got {list(named)}. Rename one.")
+    return named
 
 
 def _of_encoder(chosen: Mapping[str, Metric], encoder: str, first: bool) -> dict[str, Metric]:
     """Column -> metric of one encoder's features; what has one column for all is of the first."""
     of_features = {name: metric for name, metric in chosen.items() if metric.of == "features"}
-    return {m.column.format(encoder=encoder) or name: m for name, m in of_features.items() if first or m.column}
+    word = encoder_word(encoder)
+    return {m.column.format(encoder=word) or name: m for name, m in of_features.items() if first or m.column}
 
 
 def _feature_scores(columns: Mapping[str, Metric], recon: np.ndarray, seen: np.ndarray) -> dict[str, np.ndarray]:
@@ -186,7 +191,7 @@ def _definitions(chosen: Mapping[str, Metric], encoders: Mapping[str, Encoder], 
     first = next(iter(encoders), "")
     texts = {name: m.text(size, first) for name, m in here.items() if not m.column}
     several = [metric for metric in here.values() if metric.column]
-    return texts | {m.column.format(encoder=e): m.text(size, e) for e in encoders for m in several}
+    return texts | {m.column.format(encoder=encoder_word(e)): m.text(size, e) for e in encoders for m in several}
 
 
 def _protocol(

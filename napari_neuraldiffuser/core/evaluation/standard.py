@@ -42,8 +42,8 @@ REPEAT_EDGES = Metric(
 )
 TWOWAY_FEATURES = Metric(
     "Two-way identification",
-    "Two-way identification with {encoder} encoder features: r = corr(seen_i, recon_j); for each j the share "
-    "of i != j with r_ij < r_jj; chance {chance}.",
+    "Two-way identification with features of the image encoder {encoder}: r = corr(seen_i, recon_j); for each j the "
+    "share of i != j with r_ij < r_jj; chance {chance}.",
     metrics.two_way_repeats,
     of="features",
     column="twoway_{encoder}",
@@ -52,7 +52,7 @@ TWOWAY_FEATURES = Metric(
 )
 REPEAT_FEATURES = Metric(
     "Repeats: features",
-    "Mean correlation of {encoder} encoder features between the repeats of a stimulus.",
+    "Mean correlation of features of the image encoder {encoder} between the repeats of a stimulus.",
     lambda features, seen: metrics.repeat_agreement(features),
     of="features",
 )

@@ -11,6 +11,7 @@ from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.job.images import read_arm
 from napari_neuraldiffuser.core.networks.models import Models
+from napari_neuraldiffuser.core.outputs.description import model_name
 from napari_neuraldiffuser.core.params import EvaluationParams, Settings
 
 
@@ -59,5 +60,9 @@ def score_arms(
 def score(
     images: np.ndarray, seen: np.ndarray, models: Models, params: EvaluationParams, progress: Progress
 ) -> evaluation.Scores:
-    """Scores of one arm's images (n, repeats, H, W, 3) uint8 against the seen ones (n, H, W, 3) uint8."""
-    return evaluation.evaluate(images, seen, models.image_features, params, progress)
+    """Scores of one arm's images (n, repeats, H, W, 3) uint8 against the seen ones (n, H, W, 3) uint8.
+
+    The encoder has the name of what holds it: of the guide, else of the models; "demo" is the bundled one.
+    """
+    encoder = {model_name(models.guide or models.name): models.image_features}
+    return evaluation.evaluate(images, seen, encoder, params, progress)

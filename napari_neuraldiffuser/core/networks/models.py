@@ -48,6 +48,8 @@ class Models:
     tokenizer : transformers tokenizer
     name, digest : str
         Folder or hub id, and the SHA-256 over every weight and configuration file.
+    guide : str
+        Folder or hub id of the guide network, where it is not that of the models.
     """
 
     vae: VAE
@@ -58,6 +60,7 @@ class Models:
     image_encoder: ImageEncoder
     name: str = "in memory"
     digest: str = ""
+    guide: str = ""
 
     def __post_init__(self) -> None:
         for part in (self.vae, self.unet, self.text_encoder, self.image_encoder):
@@ -229,4 +232,5 @@ def load(
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ModelError(f"device must be available, got {device!r}: torch sees no CUDA GPU. Use --device cpu.")
     parts = open_parts(path, guide)
-    return Models(**parts, name=str(path), digest=folder_digest(model_source(path), guide)).to(device, dtype)
+    digest = folder_digest(model_source(path), guide)
+    return Models(**parts, name=str(path), digest=digest, guide=str(guide or "")).to(device, dtype)

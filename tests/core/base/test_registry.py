@@ -131,9 +131,9 @@ def test_a_metric_is_scored_named_and_defined():
 
 
 def test_columns_of_encoders_have_the_names_of_their_metric():
-    assert label("twoway_demo") == "Two-way identification"
+    assert label("twoway_demo") == "Two-way identification (demo)"
     assert label("twoway_clip") == "Two-way identification (clip)"
-    assert "clip encoder features" in definition("twoway_clip", 425)
+    assert "features of the image encoder clip:" in definition("twoway_clip", 425)
     assert main_figures(["twoway_demo", "twoway_edges", "edges"]) == ["edges", "twoway_demo"]
 
 

@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import pearsonr, sem
 
 from napari_neuraldiffuser.core.evaluation import metrics
+from napari_neuraldiffuser.core.evaluation.metric import label
 from napari_neuraldiffuser.core.evaluation.metrics import MetricError
 from napari_neuraldiffuser.core.evaluation.scores import evaluate, scores_table, summarise
 from napari_neuraldiffuser.core.params import EvaluationParams
@@ -41,7 +42,7 @@ def arms():
 
 def test_every_value_is_per_stimulus_and_repeat(arms):
     values = arms["guided"].values
-    assert {"pixcorr", "ssim", "edges", "twoway_demo", "repeat_pixcorr", "repeat_edges"} <= set(values)
+    assert {"pixcorr", "ssim", "edges", "twoway_custom", "repeat_pixcorr", "repeat_edges"} <= set(values)
     assert all(v.shape == (4, 3) and np.isfinite(v).all() for v in values.values())
     assert arms["guided"].sd_maps.shape == (4, 24, 24)
     assert arms["guided"].sd_maps.mean() < arms["unguided"].sd_maps.mean()
@@ -105,7 +106,7 @@ def test_worse_counts_stimuli_not_repeats():
 def test_one_stimulus_one_repeat_gives_nulls_and_counts():
     seen = scenes(1)
     summary = summarise({"guided": evaluate(noisy(seen, 1, 10), seen, encoder, SMALL)})
-    assert summary["arms"]["guided"]["twoway_demo"] == {"mean": None, "se": None, "n": 0, "chance": None}
+    assert summary["arms"]["guided"]["twoway_custom"] == {"mean": None, "se": None, "n": 0, "chance": None}
     assert summary["arms"]["guided"]["pixcorr"]["se"] is None
     assert summary["protocol"]["undefined"]["guided"]["repeat_edges"] == 1
     assert summary["paired"] == {}
@@ -169,3 +170,35 @@ def test_arms_of_different_stimuli_are_not_paired(arms):
         summarise({})
     with pytest.raises(MetricError, match="one id per stimulus"):
         scores_table(arms, [1, 2])
+
+
+# ---- names of encoders ----
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("demo", "demo"),
+        ("openai/clip-vit-base-patch32", "openai_clip_vit_base_patch32"),
+        ("SD 1.4 (fp16)", "sd_1_4_fp16"),
+        ("--", "custom"),
+        ("Größe", "gr_e"),
+    ],
+)
+def test_scores_have_the_name_of_the_encoder_that_made_the_features(name, word):
+    seen = scenes()
+    scores = evaluate(noisy(seen, 2, 20), seen, {name: encoder}, SMALL)
+    column = f"twoway_{word}"
+    assert column in scores.values and scores.chance[column] == 0.5
+    assert f"image encoder {name}:" in scores.protocol["metrics"][column]
+    assert f"image encoder {name} " in scores.protocol["metrics"]["repeat_features"]
+    assert label(column) == f"Two-way identification ({word})"
+
+
+def test_encoders_have_a_column_each_or_are_refused():
+    seen = scenes()
+    two = {"CLIP-B": encoder, "dino": lambda images: encoder(images)[:, ::3]}
+    scores = evaluate(noisy(seen, 2, 20), seen, two, SMALL)
+    assert {"twoway_clip_b", "twoway_dino"} <= set(scores.values)
+    with pytest.raises(MetricError, match="differ in letters and digits"):
+        evaluate(noisy(seen, 2, 20), seen, {"CLIP-B": encoder, "clip b": encoder}, SMALL)

@@ -14,6 +14,7 @@ from napari_neuraldiffuser import cli
 from napari_neuraldiffuser.core import nsd
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.evaluation.folders import evaluate_folders
+from napari_neuraldiffuser.core.evaluation.metric import encoder_word
 from napari_neuraldiffuser.core.job.run import Job, prepare, run_subject
 from napari_neuraldiffuser.core.networks import embeddings
 from napari_neuraldiffuser.core.nsd.simulation import brain
@@ -216,3 +217,11 @@ def test_results_say_which_label_a_number_stands_for(own_run, source):
     for arm in ("guided", "unguided"):
         theirs = scores[scores.arm == arm].sort_values("stim").pixcorr
         np.testing.assert_allclose(again.arms[arm].values["pixcorr"][:, 0], theirs, atol=1e-12)
+
+
+def test_scores_and_page_name_the_models_that_made_the_features(own_run, model_dir):
+    summary = (own_run / "sub-07_desc-summary_scores.json").read_text()
+    assert f"twoway_{encoder_word(Path(model_dir).name)}" in json.loads(summary)["arms"]["guided"]
+    for text in (summary, (own_run.parent / "sub-07.html").read_text()):
+        assert f"image encoder {Path(model_dir).name}" in text
+        assert "twoway_demo" not in text and "demo encoder" not in text

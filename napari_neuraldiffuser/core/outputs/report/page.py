@@ -10,10 +10,13 @@ import pandas as pd
 from napari_neuraldiffuser.core.base.files import atomic_path
 from napari_neuraldiffuser.core.base.names import SCORE_INDEX
 from napari_neuraldiffuser.core.base.recipe import ARMS
-from napari_neuraldiffuser.core.evaluation.metric import label, main_figures
+from napari_neuraldiffuser.core.base.registry import METRICS
+from napari_neuraldiffuser.core.evaluation.metric import label, main_figures, of_column
 from napari_neuraldiffuser.core.outputs.report.parts import data_uri, heat_tables, paired_plot, png_uri, score_cells
 
 TEMPLATES = Path(__file__).parent / "templates"
+UNDER_IMAGES = ("pixcorr", "ssim", "twoway_features")
+"""Metrics whose scores stand under a stimulus's images."""
 SHARE_TEXT = {
     "product-measure": "Share of the explained variance (R², against the training mean) of each target that each "
     "region's voxels carried, by the product measure of the exact additive split of the linear prediction. The rows of "
@@ -173,7 +176,8 @@ def _gallery_row(data: ReportData, i: int, metrics: list[str]) -> dict[str, Any]
 def _score_text(means: pd.Series | None) -> str:
     if means is None:
         return ""
-    return ", ".join(f"{label(m)} {means[m]:.2f}" for m in ("pixcorr", "ssim", "twoway_demo") if m in means)
+    shown = [METRICS[name] for name in UNDER_IMAGES if name in METRICS]
+    return ", ".join(f"{label(m)} {means[m]:.2f}" for m in means.index if of_column(m)[0] in shown)
 
 
 def _sort_keys(means: dict[str, pd.Series], metrics: list[str]) -> dict[str, str]:
