@@ -43,7 +43,11 @@ class AnatomicalView:
     """
 
     def __init__(self, viewer: "napari.Viewer", convention: str) -> None:
+        from napari.utils.events import EmitterGroup, Event
+
         self._viewer = weakref.ref(viewer)
+        self.events = EmitterGroup(source=self, changed=Event)
+        """`changed`: convention, order of the axes or letters."""
         self.convention = convention
         for event in (viewer.dims.events.order, viewer.dims.events.ndisplay, viewer.dims.events.ndim):
             event.connect(self.apply)
@@ -84,15 +88,20 @@ class AnatomicalView:
             letters = {}
         else:
             viewer.scene.camera.orientation2d = (self._direction(axes[0], "up"), self._direction(axes[1], "right"))
-            letters = self._letters(axes)
+            letters = self.letters(axes)
         _write(viewer, letters)
+        self.events.changed()
 
     def _direction(self, axis: str, towards: str) -> str:
         """Where the high end of an axis is; only left and right ever change places."""
-        mirrored = axis == "R" and self.convention == "radiological"
-        return OPPOSITE[towards] if mirrored else towards
+        return OPPOSITE[towards] if self.mirrors(axis) else towards
 
-    def _letters(self, axes: str) -> dict[str, str]:
+    def mirrors(self, axis: str) -> bool:
+        """Whether the high end of an axis, "S", "A" or "R", is on the left."""
+        return axis == "R" and self.convention == "radiological"
+
+    def letters(self, axes: str) -> dict[str, str]:
+        """Edge ("left", "right", "up", "down") to what lies there, for an axis that points up and one to the right."""
         letters = {}
         for axis, towards in zip(axes, ("up", "right"), strict=True):
             if axis in ENDS:
@@ -260,12 +269,20 @@ def ask_place(viewer: "napari.Viewer") -> None:
         go_to(viewer, parse_place(text))
 
 
+def toggle_linked(viewer: "napari.Viewer") -> None:
+    """Open or hide the three linked planes."""
+    from napari_neuraldiffuser.widgets.views.linked import toggle
+
+    toggle(viewer)
+
+
 COMMANDS = {
     "axial": axial,
     "coronal": coronal,
     "sagittal": sagittal,
     "convention": toggle_convention,
     "place": ask_place,
+    "linked": toggle_linked,
 }
 
 

@@ -1,15 +1,15 @@
 """A click on the brain: which voxel it is, in which regions, and what it adds to every target."""
 
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_neuraldiffuser.widgets.files.layer_info import OWN, keeping_active, own_layer
 from napari_neuraldiffuser.widgets.maps.subject_maps import Family, SubjectMaps, Volume
+from napari_neuraldiffuser.widgets.views.clicks import Clicks
 
 if TYPE_CHECKING:
     import napari
@@ -71,42 +71,13 @@ def _table(shares: dict[str, float], target: str) -> str:
     return "<table>" + "".join(f"<tr>{''.join(line)}</tr>" for line in lines) + "</table>"
 
 
-class Probe:
-    """Listens to clicks on the canvas, whichever layer is active, and marks the voxel with a cross.
-
-    Parameters
-    ----------
-    viewer : napari.Viewer
-    clicked : callable
-        Gets the place (R, A, S) in mm, or None where the view cannot say one.
-    """
-
-    def __init__(self, viewer: "napari.Viewer", clicked: Callable[[np.ndarray | None], None]) -> None:
-        self.viewer, self.clicked = viewer, clicked
-        self.enabled = True
-        viewer.mouse_drag_callbacks.append(self._on_press)
+class Probe(Clicks):
+    """Listens to clicks on the canvas and marks the voxel with a cross."""
 
     @property
     def layer(self) -> "napari.layers.Layer | None":
         """The cross, whoever made it; None where there is none."""
         return own_layer(self.viewer, LAYER_NAME)
-
-    def close(self) -> None:
-        """Stop listening."""
-        if self._on_press in self.viewer.mouse_drag_callbacks:
-            self.viewer.mouse_drag_callbacks.remove(self._on_press)
-
-    def _on_press(self, viewer: Any, event: Any) -> Iterator[None]:
-        """A press that is released where it was is a click; with a move between it is the camera's."""
-        if not self.enabled or event.button != 1 or len(event.modifiers):
-            return
-        position, ndisplay = tuple(event.position), len(event.dims_displayed)
-        yield
-        while event.type == "mouse_move":
-            if not np.allclose(event.position, position):
-                return
-            yield
-        self.clicked(place_of(position) if ndisplay == 2 else None)
 
     def mark(self, volume: Volume, place: npt.ArrayLike) -> None:
         """Put the cross on the voxel of a place, on the volume's grid: else napari would step through finer slices."""
@@ -125,8 +96,3 @@ class Probe:
         """Take the cross away."""
         if self.layer is not None:
             self.viewer.layers.remove(self.layer)
-
-
-def place_of(position: Sequence[float]) -> np.ndarray | None:
-    """(R, A, S) in mm of a world position ([volume,] S, A, R); None where only pictures are shown."""
-    return np.array(position[-3:], dtype=float)[::-1] if len(position) >= 3 else None

@@ -19,6 +19,7 @@ from napari_neuraldiffuser.widgets.maps.source import LATE, MapAge, MapSource, S
 from napari_neuraldiffuser.widgets.maps.subject_maps import Family, SubjectMaps, plain, target_name
 from napari_neuraldiffuser.widgets.session.controls import StageControls, add, form
 from napari_neuraldiffuser.widgets.session.panel import Panel
+from napari_neuraldiffuser.widgets.views.clicks import weakly
 
 MARK_AFTER = 60
 """Milliseconds without another slice after which the regions in view are marked."""
@@ -73,7 +74,7 @@ class ContributionPanel(Panel):
 
     def _follow(self) -> None:
         """Listen to session and viewer, and to the viewer no longer once the panel is gone."""
-        self.probe = Probe(self.viewer, partial(_call, WeakMethod(self.clicked)))
+        self.probe = Probe(self.viewer, weakly(self.clicked))
         self.listen.toggled.connect(lambda on: setattr(self.probe, "enabled", on))
         self._mark_timer = QTimer(self, singleShot=True, interval=MARK_AFTER, timeout=self.mark_slice)
         self._redraw_timer = QTimer(self, singleShot=True, interval=0, timeout=self._draw_outlines)
@@ -263,12 +264,6 @@ class ContributionPanel(Panel):
         self.look.restore(values)
         self.regions.restore(values)
         self.listen.setChecked(bool(values.get("listen", True)))
-
-
-def _call(method: WeakMethod, *args: Any) -> None:
-    """Call a method if its object lives: the viewer must not keep a panel alive."""
-    if (alive := method()) is not None:
-        alive(*args)
 
 
 def _let_go(probe: Probe, emitters: tuple[Any, ...], slot: WeakMethod, *_: Any) -> None:

@@ -33,6 +33,7 @@ KEYS = {
     "sagittal": Key("Ctrl+3", "sagittal slices"),
     "convention": Key("Ctrl+4", "neurological or radiological view"),
     "place": Key("Ctrl+J", "go to a place in mm"),
+    "linked": Key("Ctrl+5", "linked axial, coronal and sagittal views"),
     "run": Key("Ctrl+Return", "run the page that is seen"),
     "cancel": Key("Shift+Esc", "cancel what runs"),
     "previous": Key("Ctrl+PgUp", "previous stimulus"),

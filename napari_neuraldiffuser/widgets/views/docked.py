@@ -61,7 +61,12 @@ def find_or_dock(viewer: "napari.Viewer", cls: type[Made], name: str, area: str)
 
 def set_shown(widget: QWidget, shown: bool) -> None:
     """Show or hide a widget with the dock around it."""
+    (dock_of(widget) or widget).setVisible(shown)
+
+
+def dock_of(widget: QWidget) -> QDockWidget | None:
+    """The dock around a widget."""
     parent = widget.parent()
     while parent is not None and not isinstance(parent, QDockWidget):
         parent = parent.parent()
-    (parent or widget).setVisible(shown)
+    return parent

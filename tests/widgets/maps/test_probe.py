@@ -9,8 +9,9 @@ from nibabel.affines import apply_affine
 
 from napari_neuraldiffuser.widgets.files import outputs
 from napari_neuraldiffuser.widgets.maps import subject_maps as maps
-from napari_neuraldiffuser.widgets.maps.probe import LAYER_NAME, Probe, describe, look_up, place_of
+from napari_neuraldiffuser.widgets.maps.probe import LAYER_NAME, Probe, describe, look_up
 from napari_neuraldiffuser.widgets.pages.contribution import IN_3D, ContributionPanel
+from napari_neuraldiffuser.widgets.views.clicks import place_of
 from tests.support.window.output_folder import AFFINE, PEAK, PLACES, SHAPE, write_output
 from tests.support.window.viewers import dock
 

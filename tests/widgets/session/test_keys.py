@@ -82,7 +82,7 @@ def test_tips_manifest_and_manual_name_the_keys_of_the_table(dock):
     commands = yaml.safe_load((ROOT / "napari.yaml").read_text(encoding="utf-8"))["contributions"]["commands"]
     titles = {one["id"].rpartition(".")[2]: one.get("short_title", "") for one in commands}
     ids = {"axial": "axial", "coronal": "coronal", "sagittal": "sagittal"}
-    for name, command in (ids | {"convention": "toggle_convention", "place": "go_to"}).items():
+    for name, command in (ids | {"convention": "toggle_convention", "place": "go_to", "linked": "linked"}).items():
         assert titles[command].endswith(f"({KEYS[name].sequence})"), name
     for name, key in KEYS.items():
         assert f"| {key.sequence} | {key.action} |" in manual, name
