@@ -132,7 +132,7 @@ class Study:
                 "the report must fit its own decoder, got data with a loaded one. Press Fit anew on the Decode page, "
                 "or reconstruct with the loaded decoder on the Reconstruct page."
             )
-        return report(recipe, Path(args["out_dir"]), args.get("n_stimuli"), events)
+        return report(self._decoding(), recipe, Path(args["out_dir"]), args.get("n_stimuli"), events)
 
     def simulate(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
         """Write simulated subjects in NSD's formats."""

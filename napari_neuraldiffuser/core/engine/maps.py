@@ -10,7 +10,7 @@ from napari_neuraldiffuser.core.base.recipe import Recipe
 from napari_neuraldiffuser.core.engine.cache import keep_newest_folders
 from napari_neuraldiffuser.core.engine.decoder import Decoding
 from napari_neuraldiffuser.core.job import stages
-from napari_neuraldiffuser.core.job.run import run_subject
+from napari_neuraldiffuser.core.job.run import Given, run_subject
 from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.outputs.anatomy import write_anatomy
 
@@ -41,9 +41,11 @@ def contribution(decoding: Decoding, recipe: Recipe, events: Events) -> dict[str
     return {"folder": str(places.folder), **read_json(folder / DONE)}
 
 
-def report(recipe: Recipe, out_dir: Path, n_stimuli: int | None, events: Events) -> dict[str, Any]:
-    """Every stage of one subject and its page; stages that are complete are not run again."""
+def report(decoding: Decoding, recipe: Recipe, out_dir: Path, n_stimuli: int | None, events: Events) -> dict[str, Any]:
+    """Every stage of one subject and its page, with the decoder that is fitted; what is complete is not run again."""
     job = Job.of(recipe, out_dir, n_stimuli or None)
-    result = run_subject(job, events.told)
+    inputs, models = decoding.warm.inputs(recipe, events), decoding.warm.models(recipe, events)
+    given = Given(inputs, models, lambda: decoding.decoder(recipe, inputs, models, events))
+    result = run_subject(job, events.told, given)
     page, summary = str(result.page), read_json(result.summary)
     return {"page": page, "summary": summary, "failed": result.failed, "out_dir": str(out_dir)}

@@ -10,7 +10,8 @@ from napari_neuraldiffuser.core.evaluation.metric import of_column
 
 LEAST, ERRORS = 5, 2
 CLEAR = f"at least {LEAST} stimuli and more than {ERRORS} standard errors from 0"
-"""When a difference is set in bold, everywhere: an error over two or three stimuli is itself hardly known."""
+"""When a difference is set in bold, everywhere: an error over two or three stimuli is itself hardly known.  Of a group
+it is over subjects."""
 
 Rows = Sequence[Mapping[str, Any]]
 """Rows of `scores_table`: "stim", "rep", "arm" and a column per metric; what has no value may be absent or NaN."""

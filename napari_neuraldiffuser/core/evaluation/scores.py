@@ -255,7 +255,7 @@ def _paired(arms: Mapping[str, Scores]) -> dict[str, dict[str, float | None]]:
 
 def _difference(d: np.ndarray) -> dict[str, float | None]:
     summary = _summary(d)
-    return {"mean": summary["mean"], "se": summary["se"], "worse": float((d < 0).mean()) if d.size else None}
+    return {**summary, "worse": float((d < 0).mean()) if d.size else None}
 
 
 def _summary(values: np.ndarray) -> dict[str, float | int | None]:

@@ -1,12 +1,14 @@
 """The whole job for one subject in one process: NSD files in; images, scores, contribution maps and a page out."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from shutil import copyfile
 
 import numpy as np
 
 from napari_neuraldiffuser.core import nsd
-from napari_neuraldiffuser.core.base.files import make_folder
+from napari_neuraldiffuser.core.base.files import atomic_path, make_folder
 from napari_neuraldiffuser.core.base.lock import held, output_lock
 from napari_neuraldiffuser.core.base.names import Derivatives, names_of, remove_stale
 from napari_neuraldiffuser.core.base.progress import Progress
@@ -38,6 +40,24 @@ class JobResult:
 
 
 @dataclass(frozen=True)
+class Given:
+    """What a front end has ready already, so that it is neither read nor fitted again.
+
+    Attributes
+    ----------
+    inputs : Inputs
+        Of the job's source and settings.
+    models : Models
+    decoder : callable
+        Gives the file of the decoder of both, fitted where that was not done yet.
+    """
+
+    inputs: Inputs
+    models: model_folder.Models
+    decoder: Callable[[], Path]
+
+
+@dataclass(frozen=True)
 class Run:
     """What the stages of one job have in common."""
 
@@ -47,6 +67,7 @@ class Run:
     models: model_folder.Models
     records: Records
     origin: Origin
+    given: Given | None = None
 
     @property
     def places(self) -> Derivatives:
@@ -57,8 +78,15 @@ class Run:
         return self.job.work / f"{self.places.label}_{name}.h5"
 
 
-def run_subject(job: Job, progress: Progress = lambda done, total, what: None) -> JobResult:
+def run_subject(job: Job, progress: Progress = lambda done, total, what: None, given: Given | None = None) -> JobResult:
     """Run every stage of one subject that is not complete already.
+
+    Parameters
+    ----------
+    job : Job
+    progress : callable
+    given : Given, optional
+        Betas, models and decoder that are there already; all are read and fitted where None.
 
     Raises
     ------
@@ -67,11 +95,11 @@ def run_subject(job: Job, progress: Progress = lambda done, total, what: None) -
     """
     check_job(job)
     with held(*output_lock(job.out_dir, job.places.label)):
-        return _run(job, progress)
+        return _run(job, progress, given)
 
 
-def _run(job: Job, progress: Progress) -> JobResult:
-    run = prepare(job, progress)
+def _run(job: Job, progress: Progress, given: Given | None) -> JobResult:
+    run = prepare(job, progress, given)
     decoder = fit(run)
     complete.reopen(run.places)
     decoded = decode(run, decoder)
@@ -88,19 +116,26 @@ def _run(job: Job, progress: Progress) -> JobResult:
     return JobResult(run.places.page, run.places.summary, failed)
 
 
-def prepare(job: Job, progress: Progress) -> Run:
+def prepare(job: Job, progress: Progress, given: Given | None = None) -> Run:
     """Open the models, read the betas, choose the test stimuli."""
-    models = model_folder.load(job.models, job.guide, job.device)
-    subject = nsd.open_source(job.scans, job.settings.betas)
+    models = model_folder.load(job.models, job.guide, job.device) if given is None else given.models
     progress(0, 1, "reading betas")
-    betas = subject.betas()
-    inputs = Inputs.of(subject, betas, subject.stimuli.fingerprint(np.unique(betas.stimulus_ids))).first_test(
-        job.n_stimuli
-    )
+    inputs = (_read(job) if given is None else _fingerprinted(given.inputs)).first_test(job.n_stimuli)
     progress(1, 1, "reading betas")
     records = Records(make_folder(job.work / "stages"), job.resume)
     origin = Origin(inputs.digest, inputs.stimuli, models.digest)
-    return Run(job, progress, inputs, models, records, origin)
+    return Run(job, progress, inputs, models, records, origin, given)
+
+
+def _read(job: Job) -> Inputs:
+    subject = nsd.open_source(job.scans, job.settings.betas)
+    return _fingerprinted(Inputs.of(subject, subject.betas()))
+
+
+def _fingerprinted(inputs: Inputs) -> Inputs:
+    """The inputs with the stimuli's own fingerprint, which a plain run keeps."""
+    ids = np.union1d(inputs.train.stimulus_ids, inputs.test.stimulus_ids)
+    return replace(inputs, stimuli=inputs.subject.stimuli.fingerprint(ids))
 
 
 def _targets(run: Run, which: str, betas: nsd.Betas) -> Path:
@@ -111,12 +146,16 @@ def _targets(run: Run, which: str, betas: nsd.Betas) -> Path:
 
 
 def fit(run: Run) -> Path:
-    """Target embeddings of the training images, then the decoder."""
+    """Target embeddings of the training images, then the decoder; or the one that is there already."""
     settings, train = run.job.settings, run.inputs.train
-    targets, path = _targets(run, "train", train), run.work_file(f"desc-{settings.decoding.decoder}_decoder")
+    path = run.work_file(f"desc-{settings.decoding.decoder}_decoder")
 
     def work() -> None:
-        stages.fit(train, targets, path, settings.decoding, run.progress)
+        if run.given is not None:
+            with atomic_path(path) as temporary:
+                copyfile(run.given.decoder(), temporary)
+        else:
+            stages.fit(train, _targets(run, "train", train), path, settings.decoding, run.progress)
 
     run.records.make("decoder", run.origin.decoder(settings), [path], work)
     return path

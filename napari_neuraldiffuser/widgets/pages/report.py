@@ -8,33 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from qtpy import QtWidgets
-from qtpy.QtCore import Qt, QUrl
+from qtpy.QtCore import QStandardPaths, Qt, QUrl
 from qtpy.QtGui import QDesktopServices
 
 from napari_neuraldiffuser.core.base.names import KINDS
 from napari_neuraldiffuser.core.base.progress import Progress
-from napari_neuraldiffuser.core.base.recipe import ARMS
-from napari_neuraldiffuser.widgets.files.layer_info import LayerData
+from napari_neuraldiffuser.core.base.recipe import ARMS, Recipe, Source
+from napari_neuraldiffuser.widgets.files.layer_info import OWN, LayerData, own_layers
+from napari_neuraldiffuser.widgets.run.score_table import FlatTable, TableRow
 from napari_neuraldiffuser.widgets.session.controls import Fold, Notice, StageControls, add, button, form, side_by_side
 from napari_neuraldiffuser.widgets.session.panel import Panel
-from napari_neuraldiffuser.widgets.session.state import cache_folder
+from napari_neuraldiffuser.widgets.session.theme import FAINT
 from napari_neuraldiffuser.widgets.session.worker import ThreadTask
 
+SHOWN = "report"
+"""Mark of the layers that "Show in viewer" adds."""
 WRITTEN = [["summary"], ["scores"], ["embeddings"], ["image"], ["map"], ["shares"], ["anatomy", "regions"], ["failed"]]
 """What is listed of a subject's files beside its page."""
-
-
-@dataclass(frozen=True)
-class ScoreRow:
-    """One score: its name, its definition, and mean ± se of both arms and of their paired difference."""
-
-    name: str
-    definition: str
-    unguided: str
-    guided: str
-    difference: str
-    clear: bool
-    """Whether the difference is more than two standard errors from 0."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +35,7 @@ class FinishedReport:
     folder: Path
     written: list[tuple[str, list[Path]]]
     """Kinds of files and those that are there."""
-    scores: list[ScoreRow]
+    scores: list[TableRow]
     failed: list[int]
     """Stimuli that were left out."""
 
@@ -60,20 +50,24 @@ def read_finished(result: dict[str, Any], progress: Progress | None = None) -> F
     return FinishedReport(page, folder, written, score_rows(result["summary"]), [int(s) for s in result["failed"]])
 
 
-def score_rows(summary: dict[str, Any]) -> list[ScoreRow]:
-    """Rows of `evaluation.summarise`, in its order."""
-    from napari_neuraldiffuser.core.evaluation.metric import label  # imports pandas
-
+def score_rows(summary: dict[str, Any]) -> list[TableRow]:
+    """Rows of `evaluation.summarise`, in its order, for `COLUMNS`."""
     arms = {arm: summary.get("arms", {}).get(arm, {}) for arm in ARMS}
-    paired, definitions = summary.get("paired", {}), summary.get("protocol", {}).get("metrics", {})
-    rows = []
-    for metric in dict.fromkeys([*arms["unguided"], *arms["guided"]]):
-        difference = paired.get(metric, {})
-        unguided, guided = (mean_se(arms[arm].get(metric, {})) for arm in arms)
-        clear = abs(difference.get("mean") or 0.0) > 2 * (difference.get("se") or float("inf"))
-        definition = definitions.get(metric, metric)
-        rows.append(ScoreRow(label(metric), definition, unguided, guided, mean_se(difference, "+"), clear))
-    return rows
+    definitions = summary.get("protocol", {}).get("metrics", {})
+    metrics = dict.fromkeys([*arms["unguided"], *arms["guided"]])
+    named = {metric: {arm: arms[arm].get(metric, {}) for arm in ARMS} for metric in metrics}
+    return [_row(metric, values, summary, definitions.get(metric, metric)) for metric, values in named.items()]
+
+
+def _row(metric: str, arms: dict[str, dict[str, Any]], summary: dict[str, Any], definition: str) -> TableRow:
+    from napari_neuraldiffuser.core.evaluation.differences import CLEAR, Difference  # imports pandas
+    from napari_neuraldiffuser.core.evaluation.metric import label
+
+    difference = Difference.of_summary(summary.get("paired", {}).get(metric, {}))
+    told = [f"{arm}: {mean_se(values)}, n = {values.get('n', 0)}" for arm, values in arms.items()]
+    tip = "\n".join([f"{label(metric)}. {definition}", *told, f"difference: {difference}; bold: {CLEAR}"])
+    texts = [mean_se({"mean": values.get("mean")}) for values in arms.values()]
+    return TableRow(label(metric), tip, (*texts, str(difference)), (2,) if difference.clear else ())
 
 
 def mean_se(values: dict[str, Any], sign: str = "") -> str:
@@ -93,14 +87,17 @@ def read_layers(folder: Path, label: str, progress: Progress | None = None) -> l
     return output_layers(subjects.get(label) or next(iter(subjects.values())))
 
 
-COLUMNS = ("Score", "Unguided", "Guided", "Difference")
+COLUMNS = {
+    "Unguided": "Mean over stimuli",
+    "Guided": "Mean over stimuli",
+    "Difference": "Guided minus unguided: mean ± standard error over n stimuli, paired by stimulus",
+}
 LEAST, MOST = 2, 10_000
 """Test stimuli: scores compare stimuli, so that one alone has none."""
 ABOUT = (
     "Decodes the test stimuli, reconstructs both arms, scores them, maps contributions and writes one page. "
     "Run continues where it stopped; the settings are those of the other panels."
 )
-ROW_HEIGHT = 22
 
 
 class ReportPanel(Panel):
@@ -112,9 +109,12 @@ class ReportPanel(Panel):
     def build(self) -> None:
         """Output folder and number of stimuli above, results below."""
         self.finished: FinishedReport | None = None
-        self.folder = QtWidgets.QLineEdit(str(cache_folder() / "output"))
+        self.chosen = False
+        self.folder = QtWidgets.QLineEdit(str(proposed_folder(self.session.recipe.source)))
         self.folder.setToolTip("Folder of sub-XX.html and sub-XX; it is made if it is not there")
+        self.folder.textEdited.connect(self._typed)
         self.folder.textChanged.connect(self.changed)
+        self.where = Notice(FAINT)
         browse = button("Browse…", "Choose the output folder", self._browse)
         self.all = QtWidgets.QCheckBox("all", checked=True, toolTip="Reconstruct and score every test stimulus")
         self.n_stimuli = QtWidgets.QSpinBox(minimum=LEAST, maximum=MOST, value=10, enabled=False)
@@ -129,17 +129,19 @@ class ReportPanel(Panel):
         self.metrics.changed.connect(self.revalidate)
         scores = Fold("Scores", "Which scores are computed")
         scores.addWidget(self.metrics)
-        add(self.body, QtWidgets.QLabel(ABOUT, wordWrap=True), rows, scores)
+        add(self.body, QtWidgets.QLabel(ABOUT, wordWrap=True), rows, self.where, scores)
         self._build_results()
         self.run_tip = "Every stage that is not complete in the output folder already"
-        self.session.recipe_changed.connect(self.revalidate)
+        self.session.recipe_changed.connect(self._recipe_changed)
+        self.session.decoded_changed.connect(self.revalidate)
         self.session.described_changed.connect(self._described)
         self._described(self.session.described)
 
     def _build_results(self) -> None:
         """Below the message line; hidden until there are results."""
         self.results = QtWidgets.QWidget(visible=False)
-        self.scores = ScoreSummary()
+        self.scores = FlatTable(COLUMNS)
+        self.scores.give_room(2)
         self.written = QtWidgets.QLabel("", wordWrap=True)
         self.written.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.failed = Notice("")
@@ -158,7 +160,24 @@ class ReportPanel(Panel):
     def _browse(self) -> None:
         chosen = QtWidgets.QFileDialog.getExistingDirectory(self, "Output folder", self.folder.text())
         if chosen:
+            self.chosen = True
             self.folder.setText(chosen)
+
+    def _typed(self, text: str) -> None:
+        """A folder of the user's own stays; without one, that of the data is proposed."""
+        self.chosen = bool(text.strip())
+
+    def _recipe_changed(self, recipe: Recipe) -> None:
+        if not self.chosen:
+            self.folder.setText(str(proposed_folder(recipe.source)))
+        self.revalidate()
+
+    def revalidate(self, *_: Any) -> None:
+        """Say where the page will be, and from which decoder."""
+        super().revalidate()
+        fitted = "the decoder of the Decode page is taken" if self.session.decoded else "the decoder is fitted first"
+        ready = self.out_dir is not None and self.session.recipe.source.given
+        self.where.show_text(f"The page will be in {self.out_dir}; {fitted}." if ready else "")
 
     def _described(self, described: dict[str, Any] | None) -> None:
         """Offer as many stimuli as the data have."""
@@ -238,56 +257,44 @@ class ReportPanel(Panel):
             self.say(f"No program opens {path}. Open it by hand.")
 
     def show_layers(self) -> None:
-        """Read the results in a thread and add them as layers."""
+        """Read the results in a thread and add them as layers, in place of those shown before."""
         self.say("reading the results")
         self._look_at(partial(read_layers, self.finished.folder, self.finished.page.stem), self._add_layers)
 
     def _add_layers(self, layers: list[Any]) -> None:
         from napari_neuraldiffuser.widgets.files.layers import add_layers
 
-        add_layers(self.viewer, layers)
+        for layer in own_layers(self.viewer, SHOWN):
+            self.viewer.layers.remove(layer)
+        for layer in add_layers(self.viewer, layers):
+            layer.metadata[OWN] = SHOWN
         self.say("")
 
     # memory
 
     def state(self) -> dict[str, Any]:
         """Give the folder and the number of stimuli."""
-        return {"folder": self.folder.text(), "all": self.all.isChecked(), "n_stimuli": self.n_stimuli.value()}
+        return {
+            "folder": self.folder.text() if self.chosen else "",
+            "all": self.all.isChecked(),
+            "n_stimuli": self.n_stimuli.value(),
+        }
 
     def restore(self, values: dict[str, Any]) -> None:
         """Show what `state` gave."""
-        self.folder.setText(str(values.get("folder") or cache_folder() / "output"))
+        self.chosen = isinstance(values.get("folder"), str) and bool(values["folder"].strip())
+        folder = values["folder"] if self.chosen else proposed_folder(self.session.recipe.source)
+        self.folder.setText(str(folder))
         self.all.setChecked(bool(values.get("all", True)))
         n = values.get("n_stimuli")
         self.n_stimuli.setValue(n if isinstance(n, int) and LEAST <= n <= MOST else 10)
 
 
-class ScoreSummary(QtWidgets.QTableWidget):
-    """Scores of both arms and their paired difference ± standard error; the errors of the arms are in the tooltips."""
-
-    def __init__(self) -> None:
-        super().__init__(0, len(COLUMNS))
-        self.setHorizontalHeaderLabels(COLUMNS)
-        self.setEditTriggers(QtWidgets.QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.setToolTip("Means over stimuli, paired difference ± standard error. Bold: more than two of them from 0.")
-        self.verticalHeader().setVisible(False)
-        self.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
-        self.horizontalHeader().setSectionResizeMode(QtWidgets.QHeaderView.ResizeMode.ResizeToContents)
-        self.horizontalHeader().setSectionResizeMode(0, QtWidgets.QHeaderView.ResizeMode.Stretch)
-
-    def show_rows(self, rows: list[ScoreRow]) -> None:
-        """Show other scores."""
-        self.setRowCount(len(rows))
-        for i, score in enumerate(rows):
-            for j, text in enumerate((score.name, score.unguided, score.guided, score.difference)):
-                short = text if j in (0, len(COLUMNS) - 1) else text.split(" ± ")[0]  # the window is narrow
-                item = QtWidgets.QTableWidgetItem(short)
-                item.setToolTip(score.definition if j == 0 else f"{COLUMNS[j]}: {text}")
-                font = item.font()
-                font.setBold(j == len(COLUMNS) - 1 and score.clear)
-                item.setFont(font)
-                self.setItem(i, j, item)
-        self.setFixedHeight(len(rows) * ROW_HEIGHT + self.horizontalHeader().sizeHint().height() + 4)
+def proposed_folder(source: Source) -> Path:
+    """Where a user looks for results: below the documents, by the name of the data's folder."""
+    documents = QStandardPaths.writableLocation(QStandardPaths.StandardLocation.DocumentsLocation)
+    data = Path(source.betas).parent if source.own else Path(source.nsd_dir)
+    return Path(documents or Path.home()) / "NeuralDiffuser" / (data.name or "output")
 
 
 def folder_problems(folder: Path | None) -> list[str]:

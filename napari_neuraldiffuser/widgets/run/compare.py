@@ -47,8 +47,7 @@ class Comparison(QtWidgets.QWidget):
         self.use = button("Use", tip, lambda: self.taken.emit(self.other))
         self.words = Notice("")
         self.table = FlatTable(COLUMNS)
-        for k in range(2):  # the difference needs the room
-            self.table.horizontalHeader().setSectionResizeMode(k, QtWidgets.QHeaderView.ResizeMode.ResizeToContents)
+        self.table.give_room(2)
         stacked(self, side_by_side(QtWidgets.QLabel("Run B"), self.box, self.use, wide=1), self.words)
         self.fill(None)
 

@@ -99,6 +99,12 @@ class FlatTable(QTableWidget):
             bars(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setVisible(False)
 
+    def give_room(self, column: int) -> None:
+        """Let one column have the room that the texts of the others leave."""
+        for k in range(self.columnCount()):
+            if k != column:
+                self.horizontalHeader().setSectionResizeMode(k, QHeaderView.ResizeMode.ResizeToContents)
+
     def show_rows(self, rows: Sequence[TableRow]) -> None:
         """Show other rows; none, and the table is hidden."""
         self.setRowCount(len(rows))

@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ import torch
 
 from napari_neuraldiffuser.core import nsd
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.core.base.recipe import Source
+from napari_neuraldiffuser.core.base.recipe import ARMS, Source
 from napari_neuraldiffuser.core.engine.calls import Study
 from napari_neuraldiffuser.core.job import images, stages
+from napari_neuraldiffuser.core.job.run import Job, run_subject
 from napari_neuraldiffuser.core.params import TARGETS, ParamError
 from tests.support.study_cases import Log, call
 
@@ -184,7 +186,21 @@ def test_report_runs_the_job(given, ready, tmp_path):
     assert found["failed"] == []
     assert set(found["summary"]["arms"]) == {"guided", "unguided"}
     assert open(found["page"]).read().startswith("<!")
-    assert {"reading betas", "page"} <= {t["what"] for t in log.of("told")}
+    told = {t["what"] for t in log.of("told")}
+    assert {"reading betas", "page"} <= told
+    assert not [what for what in told if what.startswith("fitting")], "the decoder of the cache is taken"
+    kept, copied = next((ready.cache / "decoders").glob("*.h5")), next(Path(tmp_path / "out").rglob("*_decoder.h5"))
+    assert kept.read_bytes() == copied.read_bytes()
+
+
+@pytest.mark.slow
+def test_report_goes_on_where_the_command_line_stopped(given, ready, tmp_path):
+    """Both say that the same files are made from the same."""
+    job = Job.of(given.but(arms=ARMS, stimulus_ids=()), tmp_path / "out", 2)
+    run_subject(job)
+    log = Log()
+    call(ready, "report", given, log, out_dir=str(tmp_path / "out"), n_stimuli=2)
+    assert not [t for t in log.of("told") if " step " in t["what"]]
 
 
 def test_devices_name_the_cpu_always(tmp_path):

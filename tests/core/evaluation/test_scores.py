@@ -78,7 +78,7 @@ def test_summary_has_the_documented_shape(arms):
     assert {"n_test_images", "repeats", "resolution", "metrics", "undefined"} <= set(summary["protocol"])
     for arm in ("unguided", "guided"):
         assert all(set(entry) == {"mean", "se", "n", "chance"} for entry in summary["arms"][arm].values())
-    assert all(set(entry) == {"mean", "se", "worse"} for entry in summary["paired"].values())
+    assert all(set(entry) == {"mean", "se", "n", "worse"} for entry in summary["paired"].values())
     assert set(summary["protocol"]["metrics"]) == set(summary["arms"]["guided"])
     json.dumps(summary, allow_nan=False)
 

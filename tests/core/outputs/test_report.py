@@ -1,3 +1,4 @@
+import copy
 import json
 import re
 import shutil
@@ -99,6 +100,17 @@ def test_figures_on_the_page_are_those_of_the_summary(page, data):
         paired = data.summary["paired"][metric]
         assert f"{paired['mean']:+.3f}" in text
         assert f"{data.summary['arms']['guided'][metric]['mean']:.3f}" in text
+
+
+def test_differences_have_n_and_are_bold_only_where_they_are_clear(page, data, tmp_path):
+    text = page.read_text()
+    assert "(n = 3)" in text
+    assert "at least 5 stimuli and more than 2 standard errors from 0" in text
+    assert not re.search(r"<b>[+-]\d", text), "three stimuli are too few, however large the difference"
+    told = copy.deepcopy(data.summary)
+    told["paired"]["pixcorr"] |= {"mean": 0.3, "se": 0.01, "n": 9}
+    write_report(tmp_path / "many.html", replace(data, summary=told))
+    assert "<b>+0.300 ± 0.010 (n = 9)</b>" in (tmp_path / "many.html").read_text()
 
 
 def test_hostile_captions_are_escaped(page):

@@ -1,6 +1,7 @@
 """The report panel: what it asks the engine for, what it shows at the end, and what it says before and after."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -8,8 +9,14 @@ from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.progress import Cancelled
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.widgets.pages import report as panels
-from napari_neuraldiffuser.widgets.pages.report import ReportPanel, folder_problems, mean_se, read_finished, score_rows
-from napari_neuraldiffuser.widgets.session.state import cache_folder
+from napari_neuraldiffuser.widgets.pages.report import (
+    ReportPanel,
+    folder_problems,
+    mean_se,
+    proposed_folder,
+    read_finished,
+    score_rows,
+)
 from tests.support.window.output_folder import write_output
 from tests.support.window.viewers import dock
 
@@ -19,7 +26,7 @@ SUMMARY = {
         "unguided": {"pixcorr": {"mean": 0.5, "se": 0.02, "n": 4}, "ssim": {"mean": 0.7, "se": None, "n": 4}},
         "guided": {"pixcorr": {"mean": 0.54, "se": 0.03, "n": 4}, "ssim": {"mean": None, "se": None, "n": 0}},
     },
-    "paired": {"pixcorr": {"mean": 0.04, "se": 0.01, "worse": 0.25}},
+    "paired": {"pixcorr": {"mean": 0.04, "se": 0.01, "n": 8, "worse": 0.25}},
 }
 
 
@@ -28,6 +35,7 @@ def panel(viewer, session, qtbot, tmp_path):
     made = ReportPanel(viewer)
     dock(viewer, made, qtbot)
     made.folder.setText(str(tmp_path / "out"))
+    made.chosen = True
     return made
 
 
@@ -52,13 +60,29 @@ def finish(panel, result, qtbot):
 
 
 def cells(panel, row):
-    return [panel.scores.item(row, j).text() for j in range(4)]
+    return [panel.scores.verticalHeaderItem(row).text(), *(panel.scores.item(row, j).text() for j in range(3))]
 
 
-def test_default_folder_is_below_the_cache(viewer, session, qtbot):
+def test_the_proposed_folder_is_one_the_user_finds(viewer, session, qtbot):
     made = ReportPanel(viewer, session)
     qtbot.addWidget(made)
-    assert made.folder.text() == str(cache_folder() / "output")
+    session.choose(Source(nsd_dir="/data/my study"))
+    assert made.folder.text() == str(proposed_folder(session.recipe.source))
+    assert made.folder.text().endswith("NeuralDiffuser/my study")
+    assert Path(made.folder.text()).is_relative_to(Path.home())
+    assert made.folder.text() in made.where.text()
+    session.choose(Source(betas="/scans/pilot/betas.nii.gz"))
+    assert made.folder.text().endswith("NeuralDiffuser/pilot")
+    made.folder.setText("/elsewhere")
+    made.folder.textEdited.emit("/elsewhere")
+    session.choose(Source(nsd_dir="/data/other"))
+    assert made.folder.text() == "/elsewhere", "a folder of the user's own stays"
+
+
+def test_the_page_says_which_decoder_it_will_have(ready, session):
+    assert "is fitted first" in ready.where.text()
+    session.set_decoded({"test_ids": [1, 2]})
+    assert "the decoder of the Decode page is taken" in ready.where.text()
 
 
 def test_what_is_missing_is_said_before_the_run(panel, session, tmp_path):
@@ -118,12 +142,12 @@ def test_results_are_shown(ready, session, result, qtbot):
     assert not ready.results.isVisibleTo(ready)
     finish(ready, result, qtbot)
     assert ready.results.isVisibleTo(ready)
-    assert cells(ready, 0) == ["PixCorr", "0.500", "0.540", "+0.040 ± 0.010"]
-    assert ready.scores.item(0, 1).toolTip() == "Unguided: 0.500 ± 0.020"
-    assert ready.scores.item(0, 0).toolTip() == "Pearson correlation."
-    assert ready.scores.item(0, 3).font().bold()
+    assert cells(ready, 0) == ["PixCorr", "0.500", "0.540", "+0.040 ± 0.010 (n = 8)"]
+    assert "unguided: 0.500 ± 0.020, n = 4" in ready.scores.item(0, 1).toolTip()
+    assert "Pearson correlation." in ready.scores.item(0, 0).toolTip()
+    assert ready.scores.item(0, 2).font().bold()
     assert cells(ready, 1) == ["SSIM", "0.700", "n/a", "n/a"]
-    assert not ready.scores.item(1, 3).font().bold()
+    assert not ready.scores.item(1, 2).font().bold()
     text = ready.written.text()
     assert "page: sub-01.html" in text
     assert "contribution maps (2): sub-01" in text
@@ -180,6 +204,11 @@ def test_results_as_layers(ready, viewer, result, qtbot):
     assert len(viewer.layers) == 0  # read in a thread
     qtbot.waitUntil(lambda: "contribution g02" in viewer.layers)
     assert "ROI prf-visualrois" in viewer.layers
+    shown = list(viewer.layers)
+    ready.show_layers()
+    qtbot.waitUntil(lambda: ready.message.text() == "")
+    assert not set(map(id, shown)) & set(map(id, viewer.layers)), "others in their place"
+    assert [layer.name for layer in viewer.layers] == [layer.name for layer in shown]
 
 
 def test_controls_are_remembered(ready, viewer, session, tmp_path, qtbot):
@@ -191,7 +220,7 @@ def test_controls_are_remembered(ready, viewer, session, tmp_path, qtbot):
     assert again.folder.text() == str(tmp_path / "out")
     assert (again.all.isChecked(), again.n_stimuli.value()) == (False, 7)
     again.restore({"folder": None, "n_stimuli": "many"})
-    assert again.folder.text() == str(cache_folder() / "output")
+    assert again.folder.text() == str(proposed_folder(session.recipe.source))
 
 
 def test_scores_of_a_summary():
@@ -199,6 +228,12 @@ def test_scores_of_a_summary():
     assert mean_se({"mean": 0.1234, "se": 0.01}, "+") == "+0.123 ± 0.010"
     assert [row.name for row in score_rows(SUMMARY)] == ["PixCorr", "SSIM"]
     assert score_rows({}) == []
+
+
+@pytest.mark.parametrize("n, bold", [(2, ()), (4, ()), (5, (2,)), (None, ())])
+def test_no_difference_is_bold_over_few_stimuli(n, bold):
+    paired = {"pixcorr": {"mean": 0.04, "se": 0.001, "n": n, "worse": 0.0}}
+    assert score_rows({**SUMMARY, "paired": paired})[0].bold == bold
 
 
 def test_outcome_lists_what_is_there(result):

@@ -13,6 +13,7 @@ import pandas as pd
 from napari_neuraldiffuser.core.base.files import file_digest
 from napari_neuraldiffuser.core.base.pictures import PictureError, read_picture
 from napari_neuraldiffuser.core.base.recipe import ARMS
+from napari_neuraldiffuser.core.evaluation.differences import CLEAR, Difference
 from napari_neuraldiffuser.core.evaluation.metric import label, main_figures
 from napari_neuraldiffuser.core.outputs.group.inputs import KIND, SubjectResult
 from napari_neuraldiffuser.core.outputs.report.page import SHARE_TEXT, number, write_template
@@ -85,6 +86,7 @@ def page_values(data: GroupData) -> dict[str, Any]:
         "heats": _heats(data.shares),
         "share_text": SHARE_TEXT.get(kind, ""),
         "definitions": definitions,
+        "clear": CLEAR.replace("stimuli", "subjects"),
         "differing": [{"name": name, "values": _odd(values)} for name, values in data.differing.items()],
         "same": _same(data) | {"made by": data.versions},
         "wall": wall(data.subjects),
@@ -107,8 +109,7 @@ def _summary_row(summary: dict[str, Any], metric: str) -> dict[str, Any]:
         "unguided": number(arms["unguided"].get("mean")),
         "guided": number(arms["guided"].get("mean")),
         "spreads": {arm: _spread(values.get("se")) for arm, values in arms.items()},
-        "difference": paired.get("mean"),
-        "spread": _spread(paired.get("se")),
+        "difference": Difference.of_summary(paired, "subjects") if paired.get("mean") is not None else None,
         "n": paired.get("n"),
         "n_worse": paired.get("n_worse"),
     }

@@ -11,6 +11,7 @@ from napari_neuraldiffuser.core.base.files import atomic_path
 from napari_neuraldiffuser.core.base.names import SCORE_INDEX
 from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.base.registry import METRICS
+from napari_neuraldiffuser.core.evaluation.differences import CLEAR, Difference
 from napari_neuraldiffuser.core.evaluation.metric import label, main_figures, of_column
 from napari_neuraldiffuser.core.outputs.report.parts import data_uri, heat_tables, paired_plot, png_uri, score_cells
 
@@ -121,6 +122,7 @@ def page_values(data: ReportData) -> dict[str, Any]:
         "slices": {target: png_uri(png) for target, png in data.slices.items()},
         "accuracy": list(data.accuracy.items()),
         "definitions": definitions,
+        "clear": CLEAR,
         "parameters": data.parameters,
     }
 
@@ -129,18 +131,15 @@ def _card(summary: dict[str, Any], metric: str) -> dict[str, Any]:
     """One score of both arms and their paired difference."""
     arms = {arm: values.get(metric, {}) for arm, values in summary["arms"].items()}
     paired = summary["paired"].get(metric, {})
-    difference, se = paired.get("mean"), paired.get("se")
-    text = "" if difference is None else f"{difference:+.3f}" + ("" if se is None else f" ± {se:.3f}")
     return {
         "metric": metric,
         "name": label(metric),
         "unguided": number(arms.get("unguided", {}).get("mean")),
         "guided": number(arms.get("guided", {}).get("mean")),
         "spread": {arm: _spread(arms.get(arm, {}).get("se")) for arm in ARMS},
-        "difference": difference,
-        "se": se,
+        "chance": {arm: number(arms.get(arm, {}).get("chance")) for arm in ARMS},
+        "difference": Difference.of_summary(paired) if paired.get("mean") is not None else None,
         "worse": paired.get("worse"),
-        "text": text,
     }
 
 
