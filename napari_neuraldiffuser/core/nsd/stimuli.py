@@ -12,6 +12,7 @@ import pandas as pd
 
 from napari_neuraldiffuser.core.base.contracts import SeenImages, StimulusIds
 from napari_neuraldiffuser.core.base.hdf5 import dataset_of, reading_hdf5
+from napari_neuraldiffuser.core.base.tables import read_table, whole_column
 from napari_neuraldiffuser.core.nsd.layout import Layout
 from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError
 
@@ -57,10 +58,10 @@ class Stimuli(SeenImages):
 
     @cached_property
     def _coco_ids(self) -> pd.Series:
-        path = self._layout.stim_info
-        if not path.is_file():
-            raise NSDError(f"{path} must exist to look up captions, got none. Download nsd_stim_info_merged.csv.")
-        return pd.read_csv(path, usecols=["nsdId", "cocoId"]).set_index("nsdId")["cocoId"]
+        path, columns = self._layout.stim_info, ("nsdId", "cocoId")
+        table = read_table(path, columns, error=NSDError, wide=True)
+        nsd, coco = (whole_column(table, name, path, NSDError) for name in columns)
+        return pd.Series(coco, index=nsd)
 
     @cached_property
     def _captions(self) -> dict[int, list[str]]:

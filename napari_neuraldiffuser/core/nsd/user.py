@@ -9,6 +9,7 @@ import pandas as pd
 
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import OWN_SPACE
+from napari_neuraldiffuser.core.base.tables import read_table, text_column, whole_column
 from napari_neuraldiffuser.core.nsd.assemble import Session, assemble
 from napari_neuraldiffuser.core.nsd.betas import Betas, mask_voxels
 from napari_neuraldiffuser.core.nsd.reading.images import place_note
@@ -23,6 +24,7 @@ from napari_neuraldiffuser.core.nsd.selection import chosen_sessions, listed
 from napari_neuraldiffuser.core.params import BetasParams
 
 COLUMNS = ("trial", "stimulus", "session")
+TEST_COLUMNS = ("test", "shared")
 
 
 def user_betas(
@@ -41,9 +43,9 @@ def user_betas(
     mask : path
         3-D image on the same grid; voxels above 0 are used.
     trials_tsv : path
-        Tab-separated: `trial` (0-based volume), `stimulus` (any label), `session`, optional `repeat` (not
-        needed: counted from the order) and optional `test` or `shared` (0/1, true/false) that marks test
-        images. Volumes without a row are left out.
+        Separated by tabs or commas: `trial` (0-based volume), `stimulus` (any label), `session`, optional `repeat`
+        (not needed: counted from the order) and optional `test` or `shared` (0/1, true/false) that marks test
+        images. Volumes without a row are left out; `n/a` and empty cells are missing.
     params : BetasParams, optional
         `sessions`, `zscore` and `average_repeats` are used.
 
@@ -106,44 +108,34 @@ def _chosen_trials(table: pd.DataFrame, sessions: str) -> tuple[pd.DataFrame, li
 
 def read_user_trials(path: str | Path, n_volumes: int) -> tuple[pd.DataFrame, list[str]]:
     """Trials table ordered by session and trial, with `stimulus_id` and `shared`, and the stimulus labels."""
-    try:
-        table = pd.read_csv(path, sep="\t", dtype={"stimulus": str, "session": str})
-    except (OSError, ValueError) as error:
-        raise NSDError(f"trials must be a tab-separated table, got {path} ({error}).") from error
-    missing = [name for name in COLUMNS if name not in table.columns]
-    if missing or not len(table):
-        raise NSDError(f"trials must have the columns {list(COLUMNS)} and rows, got {list(table.columns)} in {path}.")
+    table = read_table(path, COLUMNS, TEST_COLUMNS, NSDError)
+    table["trial"] = whole_column(table, "trial", path, NSDError)
     _check_volumes(table["trial"], n_volumes, path)
-    if table["stimulus"].isna().any():
-        raise NSDError(f"trials must name a stimulus in every row, got an empty one in {path}.")
+    for column in ("stimulus", "session"):
+        table[column] = text_column(table, column, path, NSDError)
     names = sorted(table["stimulus"].unique())
     table["stimulus_id"] = table["stimulus"].map({name: k for k, name in enumerate(names)}).astype(np.int64)
     table["shared"] = _test_column(table, path)
-    _check_sessions(table, path)
+    small = table.groupby("session").size()
+    if small.min() < 2:
+        raise NSDError(f"trials must have at least two trials in every session, got {small.to_dict()} in {path}.")
     return table.sort_values(["session", "trial"], kind="stable").reset_index(drop=True), names
 
 
 def _check_volumes(trial: pd.Series, n_volumes: int, path: str | Path) -> None:
-    whole = pd.api.types.is_integer_dtype(trial)
-    if not whole or trial.min() < 0 or trial.max() >= n_volumes or trial.duplicated().any():
+    if trial.min() < 0 or trial.max() >= n_volumes or trial.duplicated().any():
         raise NSDError(
             f"trials must name each volume 0 ... {n_volumes - 1} at most once in column trial, "
             f"got {trial.min()} ... {trial.max()} ({int(trial.duplicated().sum())} doubled) in {path}."
         )
 
 
-def _check_sessions(table: pd.DataFrame, path: str | Path) -> None:
-    small = table.groupby("session", dropna=False).size()
-    if table["session"].isna().any() or small.min() < 2:
-        raise NSDError(f"trials must have at least two trials in every session, got {small.to_dict()} in {path}.")
-
-
 def _test_column(table: pd.DataFrame, path: str | Path) -> np.ndarray:
-    """(n,) bool from the optional column `test` or `shared`; all False without one."""
-    name = next((one for one in ("test", "shared") if one in table.columns), None)
+    """(n,) bool from the optional column `test` or `shared`; a missing cell and a missing column are no test image."""
+    name = next((one for one in TEST_COLUMNS if one in table.columns), None)
     if name is None:
         return np.zeros(len(table), dtype=bool)
-    words = table[name].astype(str).str.strip().str.lower().replace({"1.0": "1", "0.0": "0"})
+    words = table[name].fillna("0").str.lower().replace({"1.0": "1", "0.0": "0"})
     if not words.isin(["0", "1", "true", "false"]).all():
         raise NSDError(f"column {name} must hold 0/1 or true/false, got {sorted(words.unique())[:5]} in {path}.")
     return words.isin(["1", "true"]).to_numpy()

@@ -102,7 +102,11 @@ def test_volumes_without_a_row_are_left_out_with_a_note(functional):
         ([(0, "a", 1), (0, "b", 1)], "trial\tstimulus\tsession", "1 doubled"),
         ([(0, "a", 1), (1, "b", 2)], "trial\tstimulus\tsession", "at least two trials in every session"),
         ([(0, "a", 1, "maybe"), (1, "b", 1, "0")], "trial\tstimulus\tsession\ttest", "0/1 or true/false"),
-        ([(0, "a", 1), (1, "", 1)], "trial\tstimulus\tsession", "name a stimulus in every row"),
+        (
+            [(0, "a", 1), (1, "", 1)],
+            "trial\tstimulus\tsession",
+            "in column stimulus, got a missing one in row 2",
+        ),
     ],
 )
 def test_bad_tables(functional, rows, header, match):
@@ -120,7 +124,7 @@ def test_bad_images(functional, tmp_path):
         nsd.user_betas(mask, mask, trials)
     with pytest.raises(nsd.NSDError, match="none.nii must be an image file, got no such file"):
         nsd.user_betas(tmp_path / "none.nii", mask, trials)
-    with pytest.raises(nsd.NSDError, match="trials must be a tab-separated table"):
+    with pytest.raises(nsd.NSDError, match="none.tsv must be a table, got no such file"):
         nsd.user_betas(path, mask, tmp_path / "none.tsv")
     empty = nib.Nifti1Image(np.zeros((17, 21, 3), np.uint8), nib.load(path).affine)
     nib.save(empty, tmp_path / "empty.nii")

@@ -9,6 +9,7 @@ import scipy.io
 
 from napari_neuraldiffuser.core.base.files import file_trouble
 from napari_neuraldiffuser.core.base.hdf5 import dataset_of, reading_hdf5
+from napari_neuraldiffuser.core.base.tables import read_table, whole_column
 from napari_neuraldiffuser.core.nsd.layout import Layout
 from napari_neuraldiffuser.core.nsd.reading.images import DAMAGED
 from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError, unreadable
@@ -18,6 +19,7 @@ N_SHARED = 1000
 N_STIMULI = 73000
 SESSIONS_RUN = (40, 40, 32, 30, 40, 32, 40, 30)
 """Sessions that NSD's subjects 1-8 completed (NSD data manual)."""
+RESPONSES = ("SESSION", "RUN", "TRIAL", "73KID")
 DESIGN = ("masterordering", "subjectim")
 
 
@@ -100,10 +102,8 @@ def _sessions_run(layout: Layout) -> tuple[int, pd.DataFrame | None]:
     """Sessions the subject was scanned in: from the responses where they are there, else NSD's own counts."""
     if not layout.responses.is_file():
         return SESSIONS_RUN[layout.number - 1], None
-    responses = pd.read_csv(layout.responses, sep="\t")
-    missing = {"SESSION", "RUN", "TRIAL", "73KID"} - set(responses.columns)
-    if missing:
-        raise NSDError(f"{layout.responses} must have SESSION, RUN, TRIAL, 73KID, got no {sorted(missing)}.")
+    texts = read_table(layout.responses, RESPONSES, error=NSDError, wide=True)
+    responses = pd.DataFrame({name: whole_column(texts, name, layout.responses, NSDError) for name in RESPONSES})
     return int(responses["SESSION"].max()), responses
 
 

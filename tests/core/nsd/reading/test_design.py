@@ -56,3 +56,20 @@ def test_a_design_of_other_numbers_is_refused(tree, version):
         path.write_bytes(content[:kept])
         with pytest.raises(nsd.NSDError, match=f"nsd_expdesign.mat must be .*, got .*({told})"):
             _ = nsd.Subject(tree.root, "subj02").trials
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("", "be a table, got an empty file"),
+        ("SUBJECT\tSESSION\tRUN\tTRIAL\t73KID\n", "have rows below its header"),
+        ("SUBJECT\tSESSION\tRUN\tTRIAL\n2\t1\t1\t1\n", "have the columns SESSION, RUN, TRIAL, 73KID, got no 73KID"),
+        ("SESSION\tRUN\tTRIAL\t73KID\n1\t1\t1\tn/a\n", "have whole numbers in column 73KID, got a missing one in row 1"),
+    ],
+)
+def test_responses_that_are_none(tree, content, told):
+    path = tree.root / "nsddata/ppdata/subj02/behav/responses.tsv"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    with pytest.raises(nsd.NSDError, match=f"responses.tsv must {told}"):
+        _ = nsd.Subject(tree.root, "subj02").trials
