@@ -40,14 +40,17 @@ class PictureError(UserError):
 
 def picture_files(folder: str | Path) -> list[Path]:
     """The picture files of a folder and its sub-folders, linked ones too, sorted; hidden files are none."""
-    found, visited = [], set()
+    found: list[Path] = []
+    above: dict[str, tuple[str, ...]] = {os.fspath(folder): (os.path.realpath(folder),)}
     for where, below, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(where)
-        # a link to a folder above would be followed for ever
-        below[:] = [] if real in visited else [name for name in below if not name.startswith(".")]
-        if real not in visited:
-            found += [Path(where, name) for name in names if name.lower().endswith(SUFFIXES) and name[0] != "."]
-        visited.add(real)
+        found += [Path(where, name) for name in names if name.lower().endswith(SUFFIXES) and name[0] != "."]
+        for name in list(below):
+            inside = os.path.join(where, name)
+            # a link to a folder above would be followed for ever
+            if name[0] == "." or os.path.realpath(inside) in above[where]:
+                below.remove(name)
+            else:
+                above[inside] = (*above[where], os.path.realpath(inside))
     return sorted(found)
 
 

@@ -88,7 +88,11 @@ def region_sizes(rois: Rois) -> dict[str, int]:
     """Number of voxels of every region by name; a region may have none."""
     numbers, counts = np.unique(rois.labels, return_counts=True)
     sizes = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
-    return {name: int(sizes.get(label, 0)) for label, name in rois.names.items() if label > 0}
+    regions: dict[str, int] = {}
+    for label, name in rois.names.items():
+        if label > 0:
+            regions[name] = regions.get(name, 0) + int(sizes.get(label, 0))
+    return regions
 
 
 def thumbnails(source: Source, ids: Sequence[int], size: int, events: Events) -> dict[str, Any]:

@@ -9,13 +9,15 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
+from napari_neuraldiffuser.core.base.pictures import picture_files
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.nsd.betas import Betas
 from napari_neuraldiffuser.core.nsd.brain_source import BrainSource
 from napari_neuraldiffuser.core.nsd.own_stimuli import OwnStimuli
+from napari_neuraldiffuser.core.nsd.reading import label_tables
 from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError, check_grid, open_volume, read_labels
-from napari_neuraldiffuser.core.nsd.rois import Rois, label_names, parse_label_table
+from napari_neuraldiffuser.core.nsd.rois import Rois, label_names
 from napari_neuraldiffuser.core.nsd.user import assemble_betas, open_betas, read_mask, read_user_trials
 from napari_neuraldiffuser.core.params import BetasParams, default_of
 
@@ -108,7 +110,8 @@ class OwnScans(BrainSource):
             path = self._families[name]
             labels, affine = read_labels(path)
             check_grid(f"ROI {name}", (labels.shape, affine), (self.shape, self.affine), path)
-            return Rois(name, labels, label_names(name, labels, _label_table(path)), affine)
+            table = label_tables.beside(path, NIFTI.sub("", path.name), np.unique(labels).tolist())
+            return Rois(name, labels, label_names(name, labels, table), affine)
         if name not in (MASK, NIFTI.sub("", Path(self.source.mask).name)):
             raise NSDError(f"roi must be one of {self.roi_names()}, got {name!r}.")
         inside = read_mask(self.source.mask, open_betas(self.source.betas))
@@ -125,7 +128,7 @@ class OwnScans(BrainSource):
 
     def stimulus_files(self) -> list[Path]:
         """Captions, trials and pictures; labels may lie in folders of their own."""
-        pictures = sorted(p for p in Path(self.source.images).rglob("*") if p.is_file()) if self.source.images else []
+        pictures = picture_files(self.source.images) if self.source.images else []
         tables = [Path(file) for file in (self.source.captions, self.source.trials) if file]
         return [*tables, *pictures]
 
@@ -175,25 +178,3 @@ def _check_files(source: Source) -> None:
     for name, path in given:
         if path and not Path(path).exists():
             raise NSDError(f"own scans must have existing files, got {name} {path}. Choose it again, or leave it out.")
-
-
-def _label_table(path: Path) -> dict[int, str]:
-    """Names of the labels from the table beside a volume: BIDS's .tsv (index, name) or FreeSurfer's .ctab."""
-    stem = NIFTI.sub("", path.name)
-    for suffix, read in ((".tsv", read_dseg_table), (".ctab", parse_label_table), (".mgz.ctab", parse_label_table)):
-        table = path.with_name(stem + suffix)
-        if table.is_file():
-            return read(table)
-    return {}
-
-
-def read_dseg_table(path: str | Path) -> dict[int, str]:
-    """Name of each label of a BIDS dseg table; an NSDError if it has no whole numbers `index` and texts `name`."""
-    try:
-        table = pd.read_csv(path, sep="\t", dtype={"index": "int64", "name": str})
-        return {int(index): name.strip() for index, name in zip(table["index"], table["name"], strict=True)}
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise NSDError(
-            f"{path} must be a tab-separated table with whole numbers 'index' and texts 'name', got "
-            f"{type(error).__name__}: {error}. Correct it, or remove it to number the regions."
-        ) from error

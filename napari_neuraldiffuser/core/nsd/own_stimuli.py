@@ -10,6 +10,7 @@ import numpy as np
 from napari_neuraldiffuser.core.base.contracts import SeenImages, StimulusIds
 from napari_neuraldiffuser.core.base.files import file_digest
 from napari_neuraldiffuser.core.base.pictures import common_side, picture_files, picture_size, read_square
+from napari_neuraldiffuser.core.nsd.reading.captions import ByLabel, read_label_captions
 from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError
 
 
@@ -49,13 +50,13 @@ class OwnStimuli(SeenImages):
         NSDError
             If an index has no label, or a label not exactly one file.
         """
-        candidates = [self._index.get(name, []) for name in self.labels(ids)]
+        candidates = [self._index.get(name) for name in self.labels(ids)]
         absent = [name for name, files in zip(self.labels(ids), candidates, strict=True) if not files]
         if absent:
             raise NSDError(
                 f"{self._folder} must hold an image <label>.png (.jpg ...) per stimulus of the trials table, "
                 f"got none for {len(absent)}: {', '.join(absent[:5])}. There are: "
-                f"{', '.join([*self._index][:3]) or 'no images'} ... Name the files by the labels."
+                f"{', '.join(self._index.labels()[:3]) or 'no images'} ... Name the files by the labels."
             )
         double = next((files for files in candidates if len(files) > 1), None)
         if double:
@@ -80,9 +81,15 @@ class OwnStimuli(SeenImages):
     def captions(self, stimulus_id: int) -> list[str]:
         """The captions of one image; an NSDError if the file or its captions are missing."""
         (name,) = self.labels([stimulus_id])
-        if not self._captions.get(name):
-            raise NSDError(f"{self._captions_file} must have captions of stimulus {name}, got none. Add them.")
-        return list(self._captions[name])
+        entries = self._captions.get(name)
+        if len(entries) != 1 or not entries[0]:
+            got = f"{len(entries)} entries" if entries else "none"
+            there = ", ".join(self._captions.labels()[:3]) or "no captions"
+            raise NSDError(
+                f"{self._captions_file} must have captions of stimulus {name}, once, got {got}. There are: {there} ... "
+                "Name the captions by the labels."
+            )
+        return list(entries[0])
 
     def fingerprint(self, ids: StimulusIds) -> str:
         """Digest of the labels, images and captions of some indices: an index alone does not say what was seen."""
@@ -106,7 +113,7 @@ class OwnStimuli(SeenImages):
         return [self.names[one] for one in ids]
 
     @cached_property
-    def _index(self) -> dict[str, list[Path]]:
+    def _index(self) -> ByLabel:
         """Image files by their path below the folder, with and without suffix."""
         folder = Path(self._folder)
         if not self._folder or not folder.is_dir():
@@ -114,41 +121,21 @@ class OwnStimuli(SeenImages):
                 f"images must be a folder with one image per stimulus label, got {self._folder or 'none'}. "
                 "Choose the folder of the images that were shown."
             )
-        index: dict[str, list[Path]] = {}
+        index = ByLabel()
         for path in picture_files(folder):
-            inside = path.relative_to(folder)
-            for name in (inside.as_posix(), inside.with_suffix("").as_posix()):
-                index.setdefault(name, []).append(path)
+            index.add(path.relative_to(folder).as_posix(), path)
         return index
 
     @cached_property
     def _sizes(self) -> list[tuple[int, int]]:
         """(width, height) of every label's image, from the headers."""
-        return [picture_size(path) for name in self.names for path in self._index.get(name, [])[:1]]
+        return [picture_size(path) for name in self.names for path in self._index.get(name)[:1]]
 
     @cached_property
-    def _captions(self) -> dict[str, list[str]]:
+    def _captions(self) -> ByLabel:
         if not self._captions_file:
             raise NSDError(
                 "captions must be given to encode what the images show, got none. "
                 'Write a JSON such as {"<label>": ["a dog on a lawn"]} and choose it.'
             )
         return read_label_captions(self._captions_file)
-
-
-def read_label_captions(path: str | Path) -> dict[str, list[str]]:
-    """Captions of each label, from `{"label": "caption"}` or `{"label": ["caption", ...]}`."""
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        table = {name: [texts] if isinstance(texts, str) else list(texts) for name, texts in content.items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise NSDError(
-            f"captions must be a JSON of stimulus label to captions, got {path} ({type(error).__name__}: {error}). "
-            'Write {"<label>": ["a dog on a lawn"]}.'
-        ) from error
-    wrong = [name for name, texts in table.items() if not all(isinstance(text, str) and text.strip() for text in texts)]
-    if wrong:
-        raise NSDError(
-            f"captions must be texts that are not empty, got others for {wrong[:5]} in {path}. Correct them."
-        )
-    return table

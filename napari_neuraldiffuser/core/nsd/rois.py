@@ -1,12 +1,12 @@
 """ROI volumes and their label tables."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from napari_neuraldiffuser.core.base.contracts import Responses
 from napari_neuraldiffuser.core.nsd.layout import Layout
+from napari_neuraldiffuser.core.nsd.reading.label_tables import parse_label_table
 from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError, check_grid, read_labels
 
 
@@ -44,7 +44,11 @@ class Rois:
         check_grid(f"ROI {self.name}", (self.labels.shape, self.affine), (betas.shape, betas.affine))
         x, y, z = betas.voxels.T
         here = self.labels[x, y, z]
-        return {name: here == label for label, name in self.names.items() if label > 0}
+        labels: dict[str, list[int]] = {}
+        for label, name in self.names.items():
+            if label > 0:
+                labels.setdefault(name, []).append(label)
+        return {name: np.isin(here, several) for name, several in labels.items()}
 
 
 def available(layout: Layout) -> list[str]:
@@ -88,23 +92,3 @@ def label_names(name: str, labels: np.ndarray, table: dict[int, str]) -> dict[in
     fallback = (lambda k: name) if len(present) == 1 else (lambda k: f"{name}-{k}")
     names = {k: v for k, v in table.items() if k > 0}
     return dict(sorted(({k: fallback(k) for k in present if k not in names} | names).items()))
-
-
-def parse_label_table(path: str | Path) -> dict[int, str]:
-    """`NAME.mgz.ctab`: a number and a name per line, split by spaces and stray tabs, colours ignored.
-
-    Raises
-    ------
-    NSDError
-        If a line does not start with a number.
-    """
-    table = {}
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
-        words = line.split()
-        if not words or words[0].startswith("#"):
-            continue
-        if len(words) < 2 or not words[0].isdigit():
-            raise NSDError(f"label table lines must be '<number> <name>', got {line!r} in {path}.")
-        colour = len(words) == 6 and all(word.isdigit() for word in words[2:])
-        table[int(words[0])] = words[1] if colour else " ".join(words[1:])
-    return table

@@ -1,10 +1,8 @@
 """Stimulus images and their captions, opened when first used."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -14,6 +12,7 @@ from napari_neuraldiffuser.core.base.contracts import SeenImages, StimulusIds
 from napari_neuraldiffuser.core.base.hdf5 import dataset_of, reading_hdf5
 from napari_neuraldiffuser.core.base.tables import read_table, whole_column
 from napari_neuraldiffuser.core.nsd.layout import Layout
+from napari_neuraldiffuser.core.nsd.reading.captions import read_coco_captions
 from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError
 
 
@@ -71,7 +70,7 @@ class Stimuli(SeenImages):
                 f"{path} must hold the captions, got none. Write a JSON of COCO id to list of captions there "
                 "(or COCO's captions_*.json merged into one)."
             )
-        return read_captions(path)
+        return read_coco_captions(path)
 
     def captions(self, stimulus_id: int) -> list[str]:
         """The captions of one image.
@@ -92,19 +91,3 @@ class Stimuli(SeenImages):
         if not self._captions.get(coco_id):
             raise NSDError(f"{self._layout.captions} must have captions of COCO image {coco_id}, got none.")
         return list(self._captions[coco_id])
-
-
-def read_captions(path: str | Path) -> dict[int, list[str]]:
-    """Captions of each COCO id, from `{"id": ["...", ...]}` or from COCO's own annotation format."""
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        if "annotations" not in content:
-            return {int(k): [v] if isinstance(v, str) else list(v) for k, v in content.items()}
-        table: dict[int, list[str]] = {}
-        for one in content["annotations"]:
-            table.setdefault(int(one["image_id"]), []).append(one["caption"])
-        return table
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise NSDError(
-            f"captions must be a JSON of COCO id to captions, got {path} ({type(error).__name__}: {error})."
-        ) from error

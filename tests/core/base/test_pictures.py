@@ -169,4 +169,7 @@ def test_files_of_a_folder_and_what_is_linked_into_it(tmp_path):
     (elsewhere / "back").symlink_to(folder)
     found = [path.relative_to(folder).as_posix() for path in picture_files(folder)]
     assert found == ["linked/w.tif", "sub/y.jpeg", "x.PNG"]
+    (folder / "again").symlink_to(elsewhere)
+    found = [path.relative_to(folder).as_posix() for path in picture_files(folder)]
+    assert found == ["again/w.tif", "linked/w.tif", "sub/y.jpeg", "x.PNG"]  # each by the name that one may call it
     assert picture_files(tmp_path / "nowhere") == []

@@ -111,12 +111,14 @@ def test_captions(pictures, tmp_path):
 
     assert captions({names[0]: "a red ball"}) == ["a red ball"]
     assert captions({names[0]: ["a", "b"]}) == ["a", "b"]
-    with pytest.raises(nsd.NSDError, match=f"must have captions of stimulus {names[0]}, got none"):
+    with pytest.raises(nsd.NSDError, match=f"must have captions of stimulus {names[0]}, once, got none.*{names[1]}"):
         captions({names[1]: "a"})
-    for bad in ("[1]", "{", {names[0]: 3}):
-        with pytest.raises(nsd.NSDError, match="captions must be a JSON of stimulus label to captions"):
+    for bad in ("[1]", "{"):
+        with pytest.raises(nsd.NSDError, match="captions.json must be a JSON of stimulus label to captions"):
             captions(bad)
-    with pytest.raises(nsd.NSDError, match="texts that are not empty"):
+    with pytest.raises(nsd.NSDError, match="texts and not empty, got 3 for picture_0"):
+        captions({names[0]: 3})
+    with pytest.raises(nsd.NSDError, match="texts and not empty, got ' ' for picture_0"):
         captions({names[0]: ["a", " "]})
 
 

@@ -53,7 +53,7 @@ def test_missing_files_are_named(tree, stimuli):
     with pytest.raises(nsd.NSDError, match="captions.json must hold the captions"):
         stimuli[0].captions(3)
     stimuli[2].write_text("[1, 2]")
-    with pytest.raises(nsd.NSDError, match="JSON of COCO id"):
+    with pytest.raises(nsd.NSDError, match="captions.json must be a JSON .*got an entry 1 that names no image"):
         stimuli[0].captions(3)
     subject = nsd.Subject(tree.root, "subj02")
     subject.layout.stimuli.unlink()

@@ -64,7 +64,10 @@ def test_a_design_of_other_numbers_is_refused(tree, version):
         ("", "be a table, got an empty file"),
         ("SUBJECT\tSESSION\tRUN\tTRIAL\t73KID\n", "have rows below its header"),
         ("SUBJECT\tSESSION\tRUN\tTRIAL\n2\t1\t1\t1\n", "have the columns SESSION, RUN, TRIAL, 73KID, got no 73KID"),
-        ("SESSION\tRUN\tTRIAL\t73KID\n1\t1\t1\tn/a\n", "have whole numbers in column 73KID, got a missing one in row 1"),
+        (
+            "SESSION\tRUN\tTRIAL\t73KID\n1\t1\t1\tn/a\n",
+            "have whole numbers in column 73KID, got a missing one in row 1",
+        ),
     ],
 )
 def test_responses_that_are_none(tree, content, told):
