@@ -119,6 +119,11 @@ def _usable(trials: pd.DataFrame, others: pd.DataFrame, run: Run, end: float, n_
         )
         if reason
     ]
+    if reasons.ne("").all():
+        raise BoldError(
+            f"events of {run.name} must have trials in its {end:g} s, got none: row {dropped[0]['row']} of "
+            f"{run.events} has {dropped[0]['reason']}. Check that times are in seconds from the first volume."
+        )
     kept = trials[reasons == ""].sort_values("onset", kind="stable").reset_index(drop=True)
     notes = _durations(kept, run)
     _check_onsets(kept, run)

@@ -63,10 +63,12 @@ def usable_voxels(data: np.ndarray, design: RunDesign, params: BoldParams) -> np
     mean, low, high = (reduce(data, axis=0) for reduce in (np.mean, np.min, np.max))
     varies = np.isfinite(mean) & (high > low)
     usable = varies & (mean > 0) if params.scale == "percent" else varies
-    if params.scale == "percent" and varies.any() and usable.sum() < varies.sum() / 2:
+    # without its mean a signal is around 0, and half of the voxels are above it by chance
+    low_mean = int((mean[varies] <= data[:, varies].std(axis=0)).sum())
+    if params.scale == "percent" and low_mean > varies.sum() / 2:
         raise BoldError(
-            f"BOLD of {design.run.name} must have its mean for percent signal change, got a mean of 0 or less in "
-            f"{int(varies.sum() - usable.sum())} of {int(varies.sum())} voxels of {design.run.bold}. Take data that "
+            f"BOLD of {design.run.name} must have its mean for percent signal change, got one below the spread in "
+            f"{low_mean} of {int(varies.sum())} voxels of {design.run.bold}. Take data that "
             "were not standardised, or choose --scale none."
         )
     if not usable.any():
