@@ -1,30 +1,49 @@
 """File > Open Sample: the simulated subject, written on first use, and a finished result, shipped with the package."""
 
 import json
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from qtpy.compat import isalive
 from qtpy.QtCore import QEventLoop, QObject
-from qtpy.QtWidgets import QWidget
+from qtpy.QtWidgets import QLabel, QProgressBar, QWidget
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.progress import Cancelled
 from napari_neuraldiffuser.core.params import SimulationParams
 from napari_neuraldiffuser.widgets.files.folders import read_nsd, read_output
 from napari_neuraldiffuser.widgets.files.layer_info import LayerData
-from napari_neuraldiffuser.widgets.session.activity import ActivityBar
-from napari_neuraldiffuser.widgets.session.engine import Engine, Task
+from napari_neuraldiffuser.widgets.session.activity import ActivityBar, StageText
+from napari_neuraldiffuser.widgets.session.controls import button, stacked
+from napari_neuraldiffuser.widgets.session.engine import STARTING, Engine, Task
+from napari_neuraldiffuser.widgets.session.keys import window_of
 from napari_neuraldiffuser.widgets.session.session import WindowWatch
 from napari_neuraldiffuser.widgets.session.state import cache_folder
+from napari_neuraldiffuser.widgets.session.theme import Follower
+
+if TYPE_CHECKING:
+    import napari
 
 SIMULATION = SimulationParams()
 TRUTH = "nsddata/ppdata/subj01/simulation_truth.json"
 """Written last: a subject without it is incomplete."""
+WRITING = (
+    "The simulated subject is written to the cache folder, once, which takes a minute or two; then it opens. "
+    "Everything else can be used meanwhile."
+)
+LEAST_HEIGHT = 150
+"""Pixels, below another dock."""
+CANCELLED = "The simulated subject was cancelled and is incomplete. Open the sample again to write it."
 
 
 class SampleError(UserError):
     """A sample was not made."""
+
+
+class SampleCancelled(SampleError):
+    """The user did not want to wait for it."""
 
 
 def result_folder() -> Path:
@@ -60,22 +79,62 @@ def is_written(folder: Path, params: SimulationParams) -> bool:
         return False
 
 
+class SimulationPanel(QWidget):
+    """A bar, what is being done, and Cancel, in a dock of the window for as long as the subject is written.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    cancel : callable
+        Called by the button.
+    """
+
+    def __init__(self, viewer: "napari.Viewer", cancel: Callable[[], object]) -> None:
+        super().__init__()
+        self.viewer = viewer
+        self.message, self.bar = QLabel("", wordWrap=True), QProgressBar(maximum=0)
+        self.stage = StageText(self)
+        self.stage.said.connect(self.message.setText)
+        self.cancel = button("Cancel", "Ends at once; what is incomplete is written again the next time", cancel)
+        stacked(self, QLabel(WRITING, wordWrap=True), self.bar, self.message, self.cancel).addStretch(1)
+        self.setMinimumHeight(LEAST_HEIGHT)
+        Follower(self, viewer)
+        viewer.window.add_dock_widget(self, name="Simulated subject", area="right").raise_()
+        self.stage.start(STARTING)
+
+    def tell(self, done: int, total: int, what: str) -> None:
+        """Show progress."""
+        self.bar.setMaximum(total)
+        self.bar.setValue(done)
+        self.stage.tell(done, total, what)
+
+    def close_dock(self) -> None:
+        """Take the dock away."""
+        if isalive(self):  # the window may be closed, and this with it
+            self.stage.stop()
+            self.viewer.window.remove_dock_widget(self)
+            self.deleteLater()
+
+
 class Simulation(QObject):
     """Writes the simulated subject in a process of its own, while the window stays alive.
 
     Parameters
     ----------
     engine : Engine
-    window : QWidget, optional
-        Closing it ends the writing, as does the cross at the bar in napari's activity dock.
+    viewer : napari.Viewer, optional
+        Its window shows a panel meanwhile.  Closing the window ends the writing, as does Cancel, or the cross at the
+        bar in napari's activity dock.
     """
 
     running: "Simulation | None" = None
 
-    def __init__(self, engine: Engine, window: QWidget | None = None) -> None:
+    def __init__(self, engine: Engine, viewer: "napari.Viewer | None" = None) -> None:
         super().__init__()
-        self.engine = engine
+        self.engine, self.viewer = engine, viewer
+        window = window_of(viewer) if viewer is not None else None
         self.watch = WindowWatch(window) if window is not None else None
+        self.panel: SimulationPanel | None = None
         self.loop, self.activity = QEventLoop(), ActivityBar(self.cancel)
         self.result: dict[str, Any] | Exception | None = None
         self.task: Task | None = None
@@ -85,16 +144,24 @@ class Simulation(QObject):
         Simulation.running = self
         if self.watch is not None:
             self.watch.closed.connect(lambda: self._end(Cancelled()))
+            self.panel = SimulationPanel(self.viewer, self.cancel)
         try:
             self.task = self.engine.call("simulate", {"folder": str(folder), "params": params.to_dict()})
-            self.task.told.connect(self.activity.tell)
+            self.task.told.connect(self._tell)
             self.task.ended.connect(self._end)
             self.loop.exec()
         finally:
             Simulation.running = self.watch = None
             self.activity.close()
+            if self.panel is not None:
+                self.panel.close_dock()
             self.engine.stop()
         return self.result
+
+    def _tell(self, done: int, total: int, what: str) -> None:
+        if self.panel is not None and isalive(self.panel):
+            self.panel.tell(done, total, what)
+        self.activity.tell(done, total, what)
 
     def cancel(self) -> None:
         """End at once: a subject without its last file is written again."""
@@ -108,33 +175,23 @@ class Simulation(QObject):
 
 
 def simulate(folder: Path, params: SimulationParams, engine: Engine | None = None) -> None:
-    """Write the simulated subject with progress in the activity dock; the window stays alive meanwhile.
+    """Write the simulated subject with progress in a panel of the window, which stays alive meanwhile.
 
     Raises
     ------
+    SampleCancelled
+        If the user cancelled it.
     SampleError
-        If it was cancelled or is under way already.
+        If it is under way already.
     UserError
         If the folder cannot be written.
     """
-    if Simulation.running is not None:
-        raise SampleError("The simulated subject is being written already. Wait for its bar in the activity dock.")
-    result = Simulation(engine or Engine(cache_folder() / "samples"), _show_dock()).run(folder, params)
-    if result is None or isinstance(result, Cancelled):  # None: the application ends
-        raise SampleError("The simulated subject was cancelled and is incomplete. Open the sample again to write it.")
-    if isinstance(result, Exception):
-        raise result
-
-
-def _show_dock() -> QWidget | None:
-    """Open the activity dock of the current window, where there is one, and return the window."""
     from napari import current_viewer
 
-    viewer = current_viewer()
-    if viewer is None:
-        return None
-    window = viewer.window._qt_window
-    dock = getattr(window, "_activity_dialog", None)
-    if dock is not None:
-        dock.show()
-    return window
+    if Simulation.running is not None:
+        raise SampleError("The simulated subject is being written already. Wait for its bar, or press Cancel below it.")
+    result = Simulation(engine or Engine(cache_folder() / "samples"), current_viewer()).run(folder, params)
+    if result is None or isinstance(result, Cancelled):  # None: the application ends
+        raise SampleCancelled(CANCELLED)
+    if isinstance(result, Exception):
+        raise result

@@ -4,14 +4,16 @@ import json
 
 import pytest
 from napari.utils.progress import progress
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import QEvent, QTimer
+from qtpy.QtWidgets import QApplication
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.nsd import simulate
 from napari_neuraldiffuser.core.params import SimulationParams
 from napari_neuraldiffuser.widgets import samples
+from napari_neuraldiffuser.widgets.session.activity import ActivityBar
 from napari_neuraldiffuser.widgets.session.engine import Engine, EngineError
-from napari_neuraldiffuser.widgets.session.panel import ActivityBar
+from napari_neuraldiffuser.widgets.session.keys import window_of
 
 PLUGIN = "napari-neuraldiffuser"
 SMALL = SimulationParams(n_sessions=1, n_test=8, train_repeats=3, image_size=32)
@@ -112,7 +114,7 @@ def test_progress_is_a_bar_in_the_activity_dock(viewer, engine, tmp_path, news):
     seen = []
     news.append(lambda done, total: seen.append((done, [(bar.n, bar.total) for bar in bars()])))
     samples.simulate(tmp_path / "x-done", SMALL, engine)
-    assert sorted(done for done, _ in seen) == [1, 2, 3]
+    assert sorted(done for done, _ in seen if done) == [1, 2, 3]
     assert [bar for _, shown in seen for bar in shown]
     assert {total for _, shown in seen for _, total in shown} == {100}
     assert max(n for _, shown in seen for n, _ in shown) > 0
@@ -138,7 +140,7 @@ def test_cancel_at_the_bar_ends_the_process(viewer, engine, tmp_path, news):
 
 @pytest.mark.window
 def test_closing_the_window_ends_it(viewer, engine, tmp_path, news):
-    simulation = samples.Simulation(engine, viewer.window._qt_window)
+    simulation = samples.Simulation(engine, viewer)
 
     def close(done, total):
         news.clear()
@@ -148,6 +150,35 @@ def test_closing_the_window_ends_it(viewer, engine, tmp_path, news):
     news.append(close)
     result = simulation.run(tmp_path / "x-slow", SMALL)
     assert isinstance(result, samples.Cancelled)
+
+
+@pytest.mark.window
+@pytest.mark.parametrize("mode", ["done", "slow", "error", "crash"])
+def test_a_panel_says_how_far_it_is_and_is_gone_at_the_end(viewer, engine, tmp_path, news, mode):
+    """Also where there was nothing in the window before; Cancel ends the process at once."""
+    seen = []
+
+    def look(done, total):
+        window = window_of(viewer)
+        for panel in window.findChildren(samples.SimulationPanel):
+            if panel.isVisibleTo(window):
+                seen.append((panel.bar.value(), panel.bar.maximum(), panel.message.text()))
+            if mode == "slow" and done == 3:
+                panel.cancel.click()
+
+    news.append(look)
+    try:
+        samples.simulate(tmp_path / f"x-{mode}", SMALL, engine)
+    except (samples.SampleCancelled, UserError, EngineError) as error:
+        assert mode != "done"
+        assert isinstance(error, samples.SampleCancelled) == (mode == "slow")
+    assert max(seen)[:2] == (3, 100)
+    assert "images drawn (3 of 100" in max(seen)[2]
+    assert engine.process is None
+    QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    assert not window_of(viewer).findChildren(samples.SimulationPanel)
+    news.clear()
+    assert "Simulated subject" not in viewer.window.dock_widgets
 
 
 def test_a_second_request_is_refused_while_one_is_under_way(viewer, engine, tmp_path, news):

@@ -5,6 +5,7 @@ imported by the calls that compute.
 """
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from napari_neuraldiffuser.core.params import SimulationParams
 
 CACHED = ("betas", "targets", "decoders", "decoded", "arms", "contributions", "runs")
 """Folders below the cache that `clear` empties."""
+NETWORKED = ("decode", "save_decoder", "load_decoder", "reconstruct", "strip", "contribution", "report", "devices")
+"""Calls that import torch and the network libraries, the first of which takes seconds, on a busy machine a minute."""
 NO_MEMORY = ("out of memory", "can't allocate memory", "unable to allocate")
 
 
@@ -32,10 +35,7 @@ class Study:
         Betas, targets, decoders, decoded embeddings, arms, contribution maps and runs.
     """
 
-    CALLS = (
-        *("describe", "voxels", "thumbnails", "decode", "save_decoder", "load_decoder", "reconstruct"),
-        *("strip", "contribution", "report", "simulate", "devices", "cache_size", "clear"),
-    )
+    CALLS = ("describe", "voxels", "thumbnails", "simulate", "cache_size", "clear", *NETWORKED)
 
     def __init__(self, cache: Path) -> None:
         self.cache = Path(cache)
@@ -58,6 +58,8 @@ class Study:
         """
         if name not in self.CALLS:
             raise UserError(f"call must be one of {', '.join(self.CALLS)}, got {name!r}.")
+        if name in NETWORKED and "torch" not in sys.modules:
+            events.told(0, 0, "loading PyTorch and the network libraries")
         try:
             return getattr(self, name)(args, events)
         except (MemoryError, RuntimeError) as error:

@@ -132,7 +132,7 @@ class ReconstructPanel(Panel):
     def _told(self, done: int, total: int, what: str) -> None:
         super()._told(done, total, what)
         if ", step " in what and self.task is not None and not self.task.cancelling:
-            self.say(f"{what}{self.countdown.left(done, total, what)}")
+            self.say(f"{what}{self.stage.countdown.left(done, total, what)}")
 
     def _event(self, name: str, payload: dict[str, Any]) -> None:
         run = self.current

@@ -1,7 +1,12 @@
-"""A bar in napari's activity dock."""
+"""What is said of a task under way: a bar in napari's activity dock, and a line of text that never stands still."""
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_neuraldiffuser.core.base.progress import Countdown, duration
 
 if TYPE_CHECKING:
     from napari.utils import progress
@@ -57,3 +62,45 @@ def _new_bar(total: int, stage: str, cancel: Callable[[], None] | None) -> "prog
             cancel()
 
     return Bar(total=total, desc=stage)
+
+
+class StageText(QObject):
+    """Says how far a task is and how long it will take; of a stage of unknown length, how long it has taken.
+
+    Parameters
+    ----------
+    parent : QObject
+        Whose end is the end of this.
+    """
+
+    said = Signal(str)
+
+    def __init__(self, parent: QObject) -> None:
+        super().__init__(parent)
+        self.countdown = Countdown()
+        self._waits, self._since = "", 0.0
+        self._clock = QTimer(self, interval=1000, timeout=self._tick)
+
+    def start(self, what: str) -> None:
+        """Another task begins with a stage of unknown length."""
+        self.countdown = Countdown()
+        self._waits = ""
+        self.tell(0, 0, what)
+
+    def tell(self, done: int, total: int, what: str) -> None:
+        """Take news of the task, as `base.progress.Progress` has them; a total of 0 is unknown."""
+        if total:
+            self.stop()
+            self.said.emit(f"{what} ({done} of {total}{self.countdown.left(done, total, what)})")
+        elif what != self._waits:
+            self._waits, self._since = what, time.monotonic()
+            self._clock.start()
+            self.said.emit(what)
+
+    def _tick(self) -> None:
+        self.said.emit(f"{self._waits}, {duration(time.monotonic() - self._since)}")
+
+    def stop(self) -> None:
+        """Say no more until there is news."""
+        self._clock.stop()
+        self._waits = ""

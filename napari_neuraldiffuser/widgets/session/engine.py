@@ -11,10 +11,11 @@ import sys
 import threading
 import weakref
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.progress import Cancelled
@@ -24,6 +25,7 @@ SERVER = ("-P", "-m", "napari_neuraldiffuser.core.engine.server")
 """-P: a file of the user's folder that is called like a module must not be taken for it."""
 LOG_LINES = 12
 KILLED = -9
+STARTING = "starting the computing process"
 
 
 Result = dict[str, Any] | Exception
@@ -132,6 +134,7 @@ class Engine(QObject):
         self.tasks: dict[int, Task] = {}
         self.requests: dict[int, dict[str, Any]] = {}
         self._last = 0
+        self._ready = False
         self._arrived.connect(self._receive)
         atexit.register(_stop, weakref.ref(self))
 
@@ -147,12 +150,16 @@ class Engine(QObject):
         task = self.tasks[self._last] = Task(self._last, self)
         self.requests[task.number] = {"id": task.number, "call": name, "args": args}
         self.send(self.requests[task.number])
+        if not self._ready:
+            # once who asked listens
+            QTimer.singleShot(0, partial(self._tell_starting, task))
         return task
 
     def start(self) -> None:
         """Start the child unless it runs: costs milliseconds here, seconds there."""
         if self.process is not None:
             return
+        self._ready = False
         self.cache.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, *self.command, str(self.cache)]
         # threads that sleep while they wait: on a busy machine spinning ones hold each other up
@@ -222,12 +229,20 @@ class Engine(QObject):
         if message is None:
             self._bury(process.returncode)
             return
+        self._ready = True
         task = self.tasks.get(message.pop("id", 0))
         if task is None:
             return
         if message["event"] == "result":
             self._forget(task)
+        elif message["event"] == "told":
+            for waiting in [other for number, other in self.tasks.items() if number > task.number]:
+                waiting.told.emit(0, 0, message["what"])  # what it waits for
         task.receive(message)
+
+    def _tell_starting(self, task: Task) -> None:
+        if task.running and not self._ready:
+            task.told.emit(0, 0, STARTING)
 
     def _bury(self, code: int) -> None:
         """The child has ended unasked: so have its calls."""

@@ -7,9 +7,9 @@ from qtpy.QtCore import QTimer
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QApplication, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
-from napari_neuraldiffuser.core.base.progress import Cancelled, Countdown
+from napari_neuraldiffuser.core.base.progress import Cancelled
 from napari_neuraldiffuser.widgets.session import keys
-from napari_neuraldiffuser.widgets.session.activity import ActivityBar
+from napari_neuraldiffuser.widgets.session.activity import ActivityBar, StageText
 from napari_neuraldiffuser.widgets.session.controls import Notice, add, side_by_side
 from napari_neuraldiffuser.widgets.session.engine import Task, error_text
 from napari_neuraldiffuser.widgets.session.keys import with_key
@@ -52,7 +52,8 @@ class Panel(QWidget):
         self.task: Task | ThreadTask | None = None
         self.activity = activity = ActivityBar()
         self.destroyed.connect(lambda: activity.close())
-        self.countdown = Countdown()
+        self.stage = StageText(self)
+        self.stage.said.connect(self.say)
         self._remember = QTimer(self, singleShot=True, interval=REMEMBER_AFTER, timeout=self._store)
         self.body = QVBoxLayout()
         self._build_frame()
@@ -149,7 +150,6 @@ class Panel(QWidget):
         event: Callable[[str, dict[str, Any]], None] | None = None,
     ) -> Task:
         """Start a call that the user waits for; `done` gets its result, `event` what it shows in between."""
-        self.say("starting")
         task = self.session.call(call, args)
         if event is not None:
             task.event.connect(event)
@@ -158,8 +158,8 @@ class Panel(QWidget):
 
     def watch(self, task: Task | ThreadTask, done: Callable[[Any], None] | None = None) -> None:
         """Show the progress of a task until it ends; `done` gets its result."""
-        self.countdown = Countdown()
         self._done, self.task = done, task
+        self.stage.start("starting")
         task.told.connect(self._told)
         task.ended.connect(self._ended)
         self.bar.setRange(0, 0)
@@ -169,6 +169,7 @@ class Panel(QWidget):
     def stop(self) -> None:
         """Ask the call to stop; the second time end it at once."""
         if self.task is not None:
+            self.stage.stop()
             self.say("stopping after this step; Cancel again ends it at once")
             self.task.cancel()
 
@@ -176,14 +177,14 @@ class Panel(QWidget):
         self.bar.setRange(0, total)
         self.bar.setValue(done)
         if self.task is not None and not self.task.cancelling:
-            pace = self.countdown.left(done, total, what)
-            self.say(f"{what} ({done} of {total}{pace})" if total else what)
+            self.stage.tell(done, total, what)
         self.activity.tell(done, total, what.split(",")[0])
         if self.task is None:
             self.activity.close()  # the end was among the events that a new bar processes
 
     def _ended(self, result: Any) -> None:
         self.task = None
+        self.stage.stop()
         self.activity.close()
         self.bar.setVisible(False)
         self.say("")

@@ -12,6 +12,7 @@ from superqt.utils import signals_blocked
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import located
 from napari_neuraldiffuser.core.base.recipe import Source
+from napari_neuraldiffuser.widgets.samples import SampleCancelled
 from napari_neuraldiffuser.widgets.session.controls import Notice, button, form, side_by_side, stacked
 from napari_neuraldiffuser.widgets.session.engine import EngineError
 from napari_neuraldiffuser.widgets.session.path_field import FILE, FILES, FOLDER, NIFTI, PathField, RecentBox
@@ -222,7 +223,7 @@ def description_text(described: dict[str, Any]) -> str:
 
 
 SAMPLE = "simulated_subject"
-OPENING = "opening the simulated subject; the first time it is written, see the activity dock"
+OPENING = "opening the simulated subject"
 
 
 class SampleButton(QPushButton):
@@ -247,8 +248,11 @@ class SampleButton(QPushButton):
         self.setEnabled(False)
         self.said.emit(OPENING)
         failure: Exception | None = None
+        told = ""
         try:
             self._viewer().open_sample(PLUGIN, SAMPLE)
+        except SampleCancelled as cancelled:
+            told = str(cancelled)
         except (KeyError, UserError, EngineError, OSError) as error:
             failure = error
         finally:
@@ -259,6 +263,6 @@ class SampleButton(QPushButton):
         if not alive:
             return
         if failure is None:
-            self.said.emit("")
+            self.said.emit(told)
         else:
             self.failed.emit(failure)

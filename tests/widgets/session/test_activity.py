@@ -1,6 +1,9 @@
 """napari's activity dock."""
 
-from napari_neuraldiffuser.widgets.session.panel import ActivityBar
+from qtpy.QtCore import QObject
+
+from napari_neuraldiffuser.widgets.session import activity as activity_module
+from napari_neuraldiffuser.widgets.session.activity import ActivityBar, StageText
 
 
 def test_news_during_the_making_of_a_bar_do_not_recurse(monkeypatch):
@@ -24,3 +27,22 @@ def test_news_during_the_making_of_a_bar_do_not_recurse(monkeypatch):
     activity.tell(1, 4, "stage")
     assert len(made) == 1
     assert activity.bar.n == 1
+
+
+def test_a_stage_of_unknown_length_says_how_long_it_has_taken(qtbot, monkeypatch):
+    """A line that does not move looks like one of a program that hangs."""
+    now = [100.0]
+    monkeypatch.setattr(activity_module.time, "monotonic", lambda: now[0])
+    parent = QObject()
+    stage, said = StageText(parent), []
+    stage.said.connect(said.append)
+    stage.start("starting")
+    now[0] += 3
+    stage._clock.timeout.emit()
+    stage.tell(0, 0, "opening the models")
+    now[0] += 50
+    stage._clock.timeout.emit()
+    stage.tell(1, 4, "images, step 1")
+    assert said[:2] == ["starting", "starting, 3 s"]
+    assert said[2:] == ["opening the models", "opening the models, 50 s", "images, step 1 (1 of 4)"]
+    assert not stage._clock.isActive()

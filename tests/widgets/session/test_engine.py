@@ -9,7 +9,7 @@ import pytest
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.progress import Cancelled
-from napari_neuraldiffuser.widgets.session.engine import Engine, EngineError, result_of
+from napari_neuraldiffuser.widgets.session.engine import STARTING, Engine, EngineError, result_of
 from tests.support import ROOT
 from tests.support.window.viewers import settle
 
@@ -78,7 +78,7 @@ def test_a_call_tells_shows_and_ends(engine, qtbot):
     task.told.connect(lambda *news: told.append(news))
     task.event.connect(lambda name, payload: shown.append((name, payload["x"])))
     assert end_of(qtbot, task) == {"got": {"x": [1, 2]}}
-    assert told == [(1, 2, "half, of it")]
+    assert told == [(0, 0, STARTING), (1, 2, "half, of it")]
     assert shown == [("shown", [1, 2])]
     assert not engine.tasks
 
@@ -166,3 +166,20 @@ def test_something_else_in_the_pipe_ends_the_process(engine, qtbot):
 
 def test_arrays_of_a_result_arrive():
     assert result_of({"ok": "done", "images": np.ones(2)})["images"].tolist() == [1, 1]
+
+
+def test_who_waits_hears_what_the_engine_does(engine, qtbot):
+    """The process is started by the first call, and a quiet call is before the user's."""
+    first, second = engine.call("echo", {"x": [0]}), engine.call("echo", {"x": [1]})
+    heard = {first: [], second: []}
+    for task, told in heard.items():
+        task.told.connect(lambda *news, told=told: told.append(news))
+    assert end_of(qtbot, second) == {"got": {"x": [1]}}
+    assert heard[first] == [(0, 0, STARTING), (1, 2, "half, of it")]
+    # what the call before it tells, without its numbers, then its own
+    assert heard[second] == [(0, 0, STARTING), (0, 0, "half, of it"), (1, 2, "half, of it")]
+    third = engine.call("echo", {"x": [1]})
+    told = []
+    third.told.connect(lambda *news: told.append(news))
+    end_of(qtbot, third)
+    assert told == [(1, 2, "half, of it")], "it runs already"
