@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-from contextlib import suppress
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -95,12 +94,16 @@ def _examine(place: ModelFolder) -> tuple[dict[str, Part], dict[str, str]]:
         except ModelError as error:
             problems[name] = str(error)
     problems = dict(fit_problems({name: part.config for name, part in found.items()}, found)) | problems
-    with suppress(ImportError, OSError, RuntimeError):
-        # a torch that is absent or broken is a problem of its own, and files and configurations still tell
+    try:
         from napari_neuraldiffuser.core.networks.opening import weight_problems
 
         problems = dict(weight_problems(found)) | problems
-    return found, {name: problems[name] for name in PARTS if name in problems}
+    except (ImportError, OSError, RuntimeError) as error:
+        # a broken torch or diffusers: files and configurations still tell
+        problems["weights"] = (
+            f"Weights must be compared with their configurations, and torch or diffusers fail: {error}."
+        )
+    return found, {name: problems[name] for name in (*PARTS, "weights") if name in problems}
 
 
 def as_text(report: dict[str, Any]) -> str:
