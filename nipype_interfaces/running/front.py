@@ -24,6 +24,7 @@ from nipype_interfaces.engines import memory, resources
 from nipype_interfaces.engines.choice import LOCAL
 from nipype_interfaces.interfaces import GroupReport
 from nipype_interfaces.running import dry_run
+from nipype_interfaces.running.model_check import compare_weights
 from nipype_interfaces.running.run import WorkflowEnd, configure, run
 from nipype_interfaces.workflows.nodes import whole_batches
 
@@ -65,6 +66,10 @@ def _check(jobs: Sequence[Job], how: How) -> None:
     for job in jobs:
         with collected(wrong):
             check_job(job)
+    if not wrong and not how.dry_run:
+        for models, guide in {(job.models, job.guide or None) for job in jobs}:
+            with collected(wrong):
+                compare_weights(models, guide, how.work_dir, apart=how.plugin != "Linear")
     if how.plugin in LOCAL and jobs[0].device != "cpu":  # torch takes its time
         with collected(wrong):
             check_gpu(jobs[0].device)

@@ -3,6 +3,7 @@
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import make_folder
 from napari_neuraldiffuser.core.job.spec import Job
+from napari_neuraldiffuser.core.networks.folder import check_folder
 from napari_neuraldiffuser.core.nsd import open_source
 from napari_neuraldiffuser.core.nsd.describe import stimuli_used
 from napari_neuraldiffuser.core.params import Settings
@@ -17,12 +18,13 @@ def check_job(job: Job) -> None:
     Raises
     ------
     UserError
-        For the first thing that is wrong: folders that cannot be written, options that contradict each other, scans,
-        masks and regions that are not there or do not fit.
+        For the first thing that is wrong: folders that cannot be written, options that contradict each other, models,
+        scans, masks and regions that are not there or do not fit.
     """
     for folder in (job.out_dir, job.work):
         make_folder(folder)
     check_settings(job.settings)
+    check_folder(job.models, job.guide)
     betas = job.settings.betas
     subject = open_source(job.scans, betas)
     test = stimuli_used(subject, betas)[1][: job.n_stimuli]

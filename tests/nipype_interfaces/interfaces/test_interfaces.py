@@ -4,6 +4,7 @@ import doctest
 import importlib
 import os
 import pkgutil
+import shutil
 from pathlib import Path
 
 import pytest
@@ -180,8 +181,6 @@ def test_the_sink_refuses_files_of_nobody(tmp_path, monkeypatch):
 
 
 def test_models_are_told_by_their_weights(recipe, tmp_path, monkeypatch):
-    import shutil
-
     from napari_neuraldiffuser.core.networks.models import load
 
     monkeypatch.chdir(tmp_path)
@@ -194,3 +193,13 @@ def test_models_are_told_by_their_weights(recipe, tmp_path, monkeypatch):
     config.write_text(config.read_text() + " ")
     os.utime(config, (1, 1))
     assert interfaces.CheckModels(models=str(models)).run().outputs.model_digest != digest
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+def test_models_that_lack_something_are_refused(recipe, tmp_path, monkeypatch, part):
+    monkeypatch.chdir(tmp_path)
+    folder = shutil.copytree(recipe.models, tmp_path / "models")
+    for path in (folder / part).glob("*.safetensors"):
+        path.write_text("")
+    with pytest.raises(UserError, match=f"Model part {part} .* an empty file"):
+        interfaces.CheckModels(models=str(folder)).run()

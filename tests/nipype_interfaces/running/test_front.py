@@ -1,12 +1,16 @@
 """What the command line says before and after a workflow runs, and with which exit status."""
 
 import dataclasses
+import os
+import shutil
 
 import pytest
+from safetensors.torch import load_file, save_file
 
+from napari_neuraldiffuser import cli
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.lock import BusyError, held, output_lock
-from nipype_interfaces.running import front
+from nipype_interfaces.running import front, model_check
 from tests.support.output_tree import vouch_all, write_subject
 from tests.support.workflows.small import CUT
 
@@ -97,3 +101,49 @@ def test_two_group_levels_do_not_mix_their_files(out):
     with held(*output_lock(out, "group")), pytest.raises(BusyError, match="group in "):
         group(out)
     assert not list(out.glob("group*"))
+
+
+@pytest.fixture
+def lacking(model_dir, tmp_path):
+    """A model folder whose guide has no projection."""
+    folder = shutil.copytree(model_dir, tmp_path / "models")
+    path = folder / "image_encoder" / "model.safetensors"
+    state = load_file(path)
+    del state["visual_projection.weight"]
+    save_file(state, path, metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("plugin", ["Linear", "MultiProc", "SLURM"])
+def test_weights_are_compared_before_any_node_runs(job, lacking, tmp_path, plugin):
+    with pytest.raises(UserError, match="Model part image_encoder .*1 missing .visual_projection.weight"):
+        front.run_participants(
+            [dataclasses.replace(job, models=str(lacking))], CUT, front.How(tmp_path / "work", plugin)
+        )
+    assert not [path for path in (tmp_path / "work").rglob("*") if path.is_file()]
+
+
+def test_weights_are_compared_once_for_files_as_they_are(model_dir, tmp_path, monkeypatch):
+    folder, compared = shutil.copytree(model_dir, tmp_path / "models"), []
+    monkeypatch.setattr(model_check, "_compare", lambda *models: compared.append(models))
+    for _ in range(2):
+        model_check.compare_weights(str(folder), None, tmp_path / "work", apart=False)
+    assert compared == [(str(folder), None)]
+    os.utime(folder / "unet" / "config.json", (1, 1))
+    model_check.compare_weights(str(folder), None, tmp_path / "work", apart=False)
+    assert len(compared) == 2
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"], ["--nprocs", "2"]])
+@pytest.mark.parametrize("what", ["typo", "hub id", "pointer", "guide"])
+def test_files_of_models_are_looked_at_first_of_all(model_dir, tmp_path, hub_cache, capsys, what, options):
+    folder = shutil.copytree(model_dir, tmp_path / "models")
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    typed = {"typo": f"{tmp_path}/modles", "hub id": "owner/not-fetched", "pointer": str(folder), "guide": "demo"}
+    models, guide = typed[what], ["--guide", "owner/clip"] if what == "guide" else []
+    argv = ["run", str(tmp_path / "nsd"), str(tmp_path / "out"), "participant", "--models", models, *guide, *options]
+    assert cli.main(argv) == 2
+    said = capsys.readouterr().err.strip()
+    expected = {"typo": f"Did you mean {folder}?", "hub id": "hf download owner/not-fetched", "pointer": "git lfs pull"}
+    assert expected.get(what, "hf download owner/clip") in said and "\n" not in said
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
