@@ -1,6 +1,6 @@
 """Makes one row per image of the sessions: z-scores, averages, and counts the voxels that cannot be used."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,9 @@ from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.nsd.betas import Betas
 from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError
 from napari_neuraldiffuser.core.params import BetasParams
+
+SOME = 10
+"""Voxels that are looked at first, and that must vary before a trial of zeros is one without betas."""
 
 Session = tuple[np.ndarray, np.ndarray | None]
 """Betas (trials, n_voxels) float32 of a session, and which voxels are valid in it, (n_voxels,) bool."""
@@ -27,6 +30,13 @@ class Assembler:
     n_voxels : int
     zscore, average : bool
         As in BetasParams.
+
+    Attributes
+    ----------
+    missing : list of int
+        Places of the trials that came without betas, see `trials_without_betas`; they are left out.
+    done : int
+        Trials that came.
     """
 
     def __init__(self, stimulus_ids: np.ndarray, n_voxels: int, *, zscore: bool = True, average: bool = True) -> None:
@@ -37,34 +47,44 @@ class Assembler:
             self.ids, self._row = np.asarray(stimulus_ids), np.arange(len(stimulus_ids))
         self.data = np.zeros((len(self.ids), n_voxels), dtype=np.float32)
         self.repeats = np.zeros(len(self.ids), dtype=np.int64)
-        self._done = 0
+        self.missing: list[int] = []
+        self.done = 0
         self._bad = {reason: np.zeros(n_voxels, dtype=bool) for reason in ("invalid", "nan", "constant")}
 
-    def add(self, session: np.ndarray, valid: np.ndarray | None = None) -> None:
+    def add(self, session: np.ndarray, valid: np.ndarray | None = None, name: str = "") -> None:
         """Add one session (method.md eq. 2, 3), (trials, n_voxels) float32, which is overwritten; `valid`
-        (n_voxels,) marks usable voxels."""
-        if valid is not None:
-            self._bad["invalid"] |= ~valid
+        (n_voxels,) marks usable voxels.  NSDError, with the session's name, if most trials have no betas."""
+        rows = self._row[self.done : self.done + len(session)]
         mean = session.mean(axis=0, dtype=np.float64)
-        self._bad["nan"] |= ~np.isfinite(mean)
+        gone = trials_without_betas(session, mean)
+        if gone.any():
+            _check_enough(gone, name)
+            self.missing += (self.done + np.flatnonzero(gone)).tolist()
+            session, rows = session[~gone], rows[~gone]
+            mean = session.mean(axis=0, dtype=np.float64)
+        self.done += len(gone)
         # exact equality, not a standard deviation that rounding makes tiny but not zero
-        self._bad["constant"] |= (session == session[0]).all(axis=0)
+        constant = (session == session[0]).all(axis=0) & (len(session) > 1)
+        if constant.all():
+            raise NSDError(
+                f"mask must have voxels with a signal in every session, got {len(constant)} voxels that have one value "
+                f"in all trials of session {name}. Choose another mask, or leave the session out."
+            )
+        self._bad["invalid"] |= False if valid is None else ~valid
+        self._bad["nan"] |= ~np.isfinite(mean)
+        self._bad["constant"] |= constant
         if self.zscore:
-            session -= mean.astype(np.float32)
-            # the float32 mean is off by up to its last bit, which matters where the mean is far above the spread
-            session -= session.mean(axis=0, dtype=np.float64).astype(np.float32)
-            spread = np.sqrt(np.einsum("tv,tv->v", session, session, dtype=np.float64) / len(session))
-            usable = np.isfinite(spread) & (spread > 0)
-            session /= np.where(usable, spread, 1.0).astype(np.float32)
-        rows = self._row[self._done : self._done + len(session)]
+            _zscore(session, mean)
         for row, trial in zip(rows, session, strict=True):
             self.data[row] += trial
             self.repeats[row] += 1
-        self._done += len(session)
 
     def finish(self) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
         """Return the averages (rows, kept voxels) float32, which voxels were kept (n_voxels,), and how many were
-        dropped for which reason, each voxel counted for its first."""
+        dropped for which reason, each voxel counted for its first.  Rows of which every trial was missing are gone."""
+        filled = self.repeats > 0
+        if not filled.all():
+            self.data, self.ids, self.repeats = self.data[filled], self.ids[filled], self.repeats[filled]
         self.data /= np.maximum(self.repeats, 1)[:, None].astype(np.float32)
         gone = np.zeros(self.data.shape[1], dtype=bool)
         dropped = {}
@@ -73,8 +93,66 @@ class Assembler:
                 dropped[reason] = int((bad & ~gone).sum())
             gone |= bad
         if gone.all():
-            raise NSDError(f"mask must have voxels with a signal in every session, got none (dropped: {dropped}).")
+            why = ", ".join(f"{n} {reason}" for reason, n in dropped.items())
+            raise NSDError(
+                f"mask must have voxels with a signal in every session, got none of {len(gone)} (dropped: {why} in at "
+                "least one session). Choose another mask, or leave sessions out."
+            )
         return _compact(self.data, ~gone), ~gone, dropped
+
+
+def _zscore(session: np.ndarray, mean: np.ndarray) -> None:
+    """Each voxel of a session (trials, n_voxels) with mean 0 and deviation 1, in its own memory."""
+    with np.errstate(invalid="ignore"):  # voxels with an infinite value are dropped in the end
+        session -= mean.astype(np.float32)
+        # the float32 mean is off by up to its last bit, which matters where the mean is far above the spread
+        session -= session.mean(axis=0, dtype=np.float64).astype(np.float32)
+        spread = np.sqrt(np.einsum("tv,tv->v", session, session, dtype=np.float64) / len(session))
+        usable = np.isfinite(spread) & (spread > 0)
+        session /= np.where(usable, spread, 1.0).astype(np.float32)
+
+
+def trials_without_betas(session: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Which trials of a session (trials, n_voxels) have no betas, (trials,) bool.
+
+    Programs write NaN, or 0 in every voxel, for trials that they cannot estimate.  A trial counts as such if most of
+    the voxels that have numbers in other trials have none in it, or if all are 0.
+
+    Parameters
+    ----------
+    session : (trials, n_voxels)
+    mean : (n_voxels,)
+        Over trials: where it is finite, nothing is looked for.
+    """
+    gone = _blank(session)
+    if np.isfinite(mean).all():
+        return gone
+    finite = np.isfinite(session)
+    alive = finite.any(axis=0)
+    if not alive.any():
+        return np.ones(len(session), dtype=bool)
+    return gone | (finite[:, alive].mean(axis=1) < 0.5)
+
+
+def _blank(session: np.ndarray) -> np.ndarray:
+    """Which trials are 0 in every voxel, among voxels enough of which vary."""
+    blank = ~session[:, :SOME].any(axis=1)
+    if blank.any():
+        blank[blank] = ~session[blank].any(axis=1)
+    # a single voxel may be 0 by chance
+    if blank.any() and np.count_nonzero((session[~blank] != 0).any(axis=0)) < SOME:
+        blank[:] = False
+    return blank
+
+
+def _check_enough(gone: np.ndarray, name: str) -> None:
+    """Raise NSDError if a session has betas in less than half of its trials, or in one."""
+    n = int(gone.sum())
+    if n > len(gone) / 2 or len(gone) - n < 2:
+        raise NSDError(
+            f"session {name} must have betas in most of its trials, got none (NaN or 0) in {n} of {len(gone)}. "
+            "Leave the session out, or estimate its betas again."
+        )
 
 
 def _compact(data: np.ndarray, keep: np.ndarray) -> np.ndarray:
@@ -103,12 +181,43 @@ def assemble(
     average = params.average_repeats
     assembler = Assembler(trials["stimulus_id"].to_numpy(), len(voxels), zscore=params.zscore, average=average)
     for number, read in enumerate(readers, 1):
-        assembler.add(*read())
+        assembler.add(*read(), name=str(trials["session"].iloc[assembler.done]))
         if progress is not None:
             progress(number, len(readers), "sessions read")
     data, kept, dropped = assembler.finish()
-    shared = shared_rows(trials, assembler.ids, average)
+    about["notes"] = [*about.get("notes", []), *missing_notes(trials, assembler.missing, about.get("stimulus_names"))]
+    shared = shared_rows(trials.drop(index=trials.index[assembler.missing]), assembler.ids, average)
     return Betas(data, assembler.ids, shared, assembler.repeats, voxels[kept], dropped=dropped, **about)
+
+
+def missing_notes(trials: pd.DataFrame, missing: Sequence[int], names: Sequence[str] | None = None) -> list[str]:
+    """What the page says of trials without betas, and of the stimuli that have no other.
+
+    Raises
+    ------
+    NSDError
+        If a test image has no other: it could not be decoded.
+    """
+    if not missing:
+        return []
+    gone, kept = trials.iloc[list(missing)], trials.drop(index=trials.index[list(missing)])
+    where = few(gone["trial"])
+    notes = [f"trials without betas (NaN or 0) left out: {len(gone)} ({where})"]
+    lost = gone[~gone["stimulus_id"].isin(kept["stimulus_id"])].drop_duplicates("stimulus_id")
+    labels = [names[one] if names else str(one) for one in lost["stimulus_id"]]
+    tests = [label for label, test in zip(labels, lost["shared"], strict=True) if test]
+    if tests:
+        raise NSDError(
+            f"test images must have a trial with betas, got none (NaN or 0) for {few(tests)} (trials {where}). "
+            "Take these trials out of the trials table, or estimate their betas again."
+        )
+    return [*notes, f"stimuli without any other trial left out: {len(labels)} ({few(labels)})"] if labels else notes
+
+
+def few(items: Iterable[Any], most: int = 10) -> str:
+    """The first items, and whether there are more."""
+    listed = list(map(str, items))
+    return ", ".join(listed[:most]) + (" ..." if len(listed) > most else "")
 
 
 def shared_rows(trials: pd.DataFrame, ids: np.ndarray, average: bool) -> np.ndarray:

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pandas as pd
 
 from napari_neuraldiffuser.core.base.files import file_trouble
 from napari_neuraldiffuser.core.base.hdf5 import dataset_of, reading_hdf5
-from napari_neuraldiffuser.core.nsd.assemble import Assembler
+from napari_neuraldiffuser.core.nsd.assemble import Assembler, missing_notes
 from napari_neuraldiffuser.core.nsd.betas import Betas
 from napari_neuraldiffuser.core.nsd.reading.images import DAMAGED
 from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError, unreadable
@@ -69,10 +70,13 @@ def _assemble(dataset: h5py.Dataset, behaviour: np.ndarray, average: bool) -> Be
         )
     assembler = Assembler(rows[:, STIMULUS], dataset.shape[1], zscore=False, average=average)
     for start in range(0, len(rows), BLOCK_TRIALS):
-        assembler.add(dataset[rows[start : start + BLOCK_TRIALS, TRIAL]].astype(np.float32))
+        block = rows[start : start + BLOCK_TRIALS, TRIAL]
+        assembler.add(dataset[block].astype(np.float32), name=f"of trials {block[0]} ... {block[-1]}")
     data, _, dropped = assembler.finish()
     tests = np.unique(rows[rows[:, SHARED] == 1, STIMULUS])
+    trials = pd.DataFrame({"trial": rows[:, TRIAL], "stimulus_id": rows[:, STIMULUS], "shared": rows[:, SHARED] == 1})
     notes = [f"{int((~present).sum())} missing trials (-1) left out"] if not present.all() else []
+    notes += missing_notes(trials, assembler.missing)
     return Betas(
         data,
         assembler.ids,
