@@ -5,6 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 from napari_neuraldiffuser.core import params
+from napari_neuraldiffuser.core.base.fields import stage_of
 from napari_neuraldiffuser.core.params import Params, Settings
 
 STAGES: dict[str, tuple[type[Params], tuple[str, ...]]] = {
@@ -30,7 +31,7 @@ STAGES: dict[str, tuple[type[Params], tuple[str, ...]]] = {
 
 def add_params(parser: argparse.ArgumentParser, cls: type[Params], names: tuple[str, ...]) -> None:
     """One option per field; an option that is not given stays absent from the namespace."""
-    group = parser.add_argument_group(cls.__name__, (cls.__doc__ or "").strip())
+    group = parser.add_argument_group(f"{stage_of(cls)} parameters", (cls.__doc__ or "").strip())
     for f in fields(cls):
         if f.name in names:
             group.add_argument("--" + f.name.replace("_", "-"), **_options(f))

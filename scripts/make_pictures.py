@@ -83,6 +83,7 @@ class Window:
         self.viewer = napari.Viewer()
         self.viewer.window.resize(1600, 1240)
         _, self.dock = self.viewer.window.add_plugin_dock_widget("napari-neuraldiffuser", "NeuralDiffuser")
+        self.dock.tour.end()
         self.panels = self.dock.panels
         self.session = self.panels["Data"].session
 

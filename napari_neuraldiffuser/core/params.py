@@ -12,6 +12,7 @@ from napari_neuraldiffuser.core.base.fields import ParamError as ParamError
 from napari_neuraldiffuser.core.base.fields import Params as Params
 from napari_neuraldiffuser.core.base.fields import default_of as default_of
 from napari_neuraldiffuser.core.base.fields import param as param
+from napari_neuraldiffuser.core.base.presets import PRESETS as PRESETS
 
 LAYERS, TARGETS, SPACES = registry.LAYERS, registry.TARGETS, registry.SPACES
 
@@ -55,17 +56,18 @@ class BetasParams(Params):
 
     roi: str = param(
         "nsdgeneral",
-        "Voxels that are used: a family, a region or a mask file, joined by ' + ', ' & ' and ' - ' (without).",
+        "Voxels that are used: a family, a region or a mask file, joined by ' + ', ' & ' and ' - ' (without). Early "
+        "areas alone give layout and colour, higher ones alone what the scene is about; nsdgeneral has both.",
     )
     space: str = param(SPACES[0], "Volume space of the betas.", choices=SPACES)
-    sessions: str = param("all", "Sessions that are read: all, or numbers and ranges such as 1-4,7.")
+    sessions: str = param("all", "Sessions that are read: all, or ranges such as 1-4,7. Fewer decode worse.")
     version: str = param(
         "betas_fithrf_GLMdenoise_RR",
         "NSD beta version.",
         choices=("betas_assumehrf", "betas_fithrf", "betas_fithrf_GLMdenoise_RR"),
     )
-    zscore: bool = param(True, "Z-score every voxel within each session.")
-    average_repeats: bool = param(True, "Average the repeats of an image.")
+    zscore: bool = param(True, "Z-score every voxel within each session; off only for betas that are z-scored already.")
+    average_repeats: bool = param(True, "Average the repeats of an image: less noise; off decodes single trials.")
 
 
 @dataclass(frozen=True)
@@ -123,9 +125,9 @@ class BoldParams(Params):
     def __post_init__(self) -> None:
         super().__post_init__()
         if "none" in self.confounds and len(self.confounds) > 1:
-            raise ParamError(f"BoldParams.confounds must be none or a list without it, got {self.confounds}.")
+            raise ParamError(f"confounds must be none or a list without it, got {self.confounds}.")
         if {"motion", "motion24"} <= set(self.confounds):
-            raise ParamError("BoldParams.confounds must have motion or motion24, got both. motion24 has all of motion.")
+            raise ParamError("confounds must have motion or motion24, got both. motion24 has all of motion.")
 
 
 @dataclass(frozen=True)
@@ -147,13 +149,18 @@ class DecodingParams(Params):
 
     decoder: str = param("ridge", "Kind of decoder that is fitted.", choices=registry.DECODERS)
     alphas: tuple[float, ...] = param(
-        tuple(10.0**k for k in range(0, 8)), "Ridge penalties tried, for voxels of unit variance.", low=1e-12
+        tuple(10.0**k for k in range(0, 8)),
+        "Ridge penalties tried, for voxels of unit variance; the one that predicts left-out images best is taken. A "
+        "small one follows the noise, a large one decodes the average picture. Take more where the best is the first "
+        "or last.",
+        low=1e-12,
     )
     cv_targets: int = param(1024, "Target columns per group that the cross-validation scores.", low=1)
     align: str = param(
         "train",
-        "Match mean and spread of the decoded z to the training targets (train), to the test set's own "
-        "statistics as the published code does (test), or not at all (none).",
+        "Match mean and spread of the decoded z to the training targets (train), to the test set's own statistics as "
+        "the published code does (test), or not at all (none). Without it the decoded z has little contrast and the "
+        "picture comes out flat; train is right for new scans.",
         choices=("none", "train", "test"),
     )
     seed: int = param(0, "Seed of the choice of scored target columns.", low=0)
@@ -163,18 +170,58 @@ class DecodingParams(Params):
 class DiffusionParams(Params):
     """The image-to-image DDIM run (method.md eq. 14-21, 29)."""
 
-    n_steps: int = param(50, "DDIM steps of the full schedule.", unit="steps", low=1, high=1000)
-    strength: float = param(0.75, "Share of the schedule that is run from the noised z.", low=0.0, high=1.0)
-    cfg_scale: float = param(7.5, "Classifier-free guidance scale s.", low=0.0)
-    sag_scale: float = param(0.0, "Self-attention guidance scale (published code: 0.75).", low=0.0)
+    n_steps: int = param(
+        50,
+        "DDIM steps of the full schedule. More give finer pictures and take longer in proportion: 20 to look around, "
+        "50 for results, above 100 hardly anything changes.",
+        unit="steps",
+        low=1,
+        high=1000,
+    )
+    strength: float = param(
+        0.75,
+        "Share of the schedule that is run from the noised z. Low stays close to the blurred picture that z shows, "
+        "high invents more from c; 0.6 to 0.85 are usual, 1 forgets z.",
+        low=0.0,
+        high=1.0,
+    )
+    cfg_scale: float = param(
+        7.5,
+        "Classifier-free guidance scale s: how strictly the picture follows the decoded text c. 1 follows it loosely, "
+        "3 to 8 are usual, above 12 colours glare and layout is lost.",
+        low=0.0,
+    )
+    sag_scale: float = param(
+        0.0,
+        "Self-attention guidance scale: sharpens what the model attends to, at half as much time again. 0 is off, the "
+        "published code has 0.75, above 1 edges are overdrawn.",
+        low=0.0,
+    )
     start_noise: str = param(
         "executed",
-        "Noise level of the start: of the first executed timestep, or the published int(executed / n_steps * 1000).",
+        "Noise level of the start: of the first executed timestep, or the published int(executed / n_steps * 1000), "
+        "which is a little more noise than the first step takes away. Change it only to repeat published figures.",
         choices=("executed", "published"),
     )
-    repeats: int = param(5, "Reconstructions per stimulus, each from its own noise.", low=1)
-    seed: int = param(0, "Noise depends on (seed, stimulus, repeat) only.", low=0)
-    batch_size: int = param(10, "Most images denoised at once; whole stimuli are kept together.", unit="images", low=1)
+    repeats: int = param(
+        5,
+        "Reconstructions per stimulus, each from its own noise: what they share was decoded, what differs was "
+        "invented. 1 to look around, 3 to 5 for scores.",
+        low=1,
+    )
+    seed: int = param(
+        0,
+        "Which noise the pictures start from; it depends on (seed, stimulus, repeat) only. Another seed gives other "
+        "details and no better picture; keep it when parameters are compared.",
+        low=0,
+    )
+    batch_size: int = param(
+        10,
+        "Most images denoised at once; whole stimuli are kept together. It changes memory and time, not the picture: "
+        "lower it when memory does not suffice.",
+        unit="images",
+        low=1,
+    )
 
     @property
     def executed_steps(self) -> int:
@@ -195,22 +242,43 @@ class DiffusionParams(Params):
 class GuidanceParams(Params):
     """The pull toward the decoded guidance features g (method.md eq. 22-28)."""
 
-    guidance_scale: float = param(300000.0, "Weight kappa of the feature gradient; 0 turns guidance off.", low=0.0)
-    guidance_strength: float = param(0.2, "Share eta of the executed steps that are guided.", low=0.0, high=1.0)
-    layers: tuple[str, ...] = param(LAYERS, "Guidance layers whose features are compared.", choices=LAYERS)
+    guidance_scale: float = param(
+        300000.0,
+        "Weight kappa of the feature gradient: how hard the picture is pulled toward the decoded edges, textures and "
+        "parts g. 0 turns guidance off; too little changes nothing, too much burns the picture out. Sensible: about "
+        "300000 with normalise none and Stable Diffusion 1.4, 1 to 15 with rms.",
+        low=0.0,
+    )
+    guidance_strength: float = param(
+        0.2,
+        "Share eta of the executed steps that are guided, from the first on. Early steps settle layout, so 0.2 already "
+        "moves shapes; to 0.7 details follow too, and every guided step takes several times as long.",
+        low=0.0,
+        high=1.0,
+    )
+    layers: tuple[str, ...] = param(
+        LAYERS,
+        "Guidance layers whose features are compared: early ones (g02) pull edges and colours, late ones (g12) parts "
+        "and kinds of things. Usually all.",
+        choices=LAYERS,
+    )
     layer_weights: tuple[float, ...] = param(
-        (1.5, 1.2, 1.0, 1.0, 1.0, 1.0), "Weight a_l of each layer, in the order of layers.", low=0.0
+        (1.5, 1.2, 1.0, 1.0, 1.0, 1.0),
+        "Weight a_l of each layer, in the order of layers: more on early layers for layout, more on late ones for "
+        "content. 0.5 to 2 are sensible.",
+        low=0.0,
     )
     x0_estimate: str = param(
         "exact",
-        "Clean latent from the noise prediction: exact, or the published (1 - abar) for its root.",
+        "Clean latent from the noise prediction: exact, or the published (1 - abar) for its root, for its figures.",
         choices=("exact", "published"),
     )
-    x0_blend: bool = param(True, "Decode a blend of the clean estimate and the noisy latent (published).")
+    x0_blend: bool = param(True, "Decode a blend of the clean estimate and the noisy latent (published). Usually on.")
     normalise: str = param(
         "none",
-        "none: the gradient is multiplied by guidance_scale; rms: scaled so that its rms is guidance_scale times "
-        "that of the conditional minus unconditional noise prediction.",
+        "none: the gradient is multiplied by guidance_scale; rms: scaled so that its rms is guidance_scale times that "
+        "of the conditional minus unconditional noise prediction. rms is for any models, and kappa is then 1 to 15; "
+        "none needs a kappa found for these models.",
         choices=("none", "rms"),
     )
     rule: str = param(
@@ -221,7 +289,7 @@ class GuidanceParams(Params):
         super().__post_init__()
         if len(self.layer_weights) != len(self.layers):
             raise ParamError(
-                f"GuidanceParams.layer_weights must have one weight per layer ({len(self.layers)}), "
+                f"layer_weights must have one weight per layer ({len(self.layers)}), "
                 f"got {len(self.layer_weights)}. Give both layers and layer_weights."
             )
 
@@ -235,7 +303,12 @@ class ContributionParams(Params):
         "How the prediction is attributed: additive is the exact additive split over voxels.",
         choices=registry.ATTRIBUTION_METHODS,
     )
-    bootstrap: int = param(200, "Bootstrap samples of stimuli for the standard error.", unit="samples", low=2)
+    bootstrap: int = param(
+        200,
+        "Bootstrap samples of stimuli for the standard error: 200 are enough to read it, 1000 for print.",
+        unit="samples",
+        low=2,
+    )
     seed: int = param(0, "Seed of the bootstrap.", low=0)
 
 
@@ -248,7 +321,7 @@ class EvaluationParams(Params):
         "Scores that are computed; those of features where there is an image encoder.",
         choices=registry.METRICS,
     )
-    size: int = param(425, "Side at which PixCorr and SSIM compare images.", unit="px", low=16)
+    size: int = param(425, "Side at which PixCorr and SSIM compare images; papers have 425.", unit="px", low=16)
     batch_size: int = param(32, "Images encoded at once for two-way identification.", unit="images", low=1)
 
 
@@ -306,25 +379,6 @@ def settings_from_dict(values: dict[str, dict[str, Any]]) -> Settings:
     if unknown:
         raise ParamError(f"Settings must have stages among {sorted(stages)}, got {unknown}.")
     return Settings(**{name: stages[name].from_dict(params) for name, params in values.items()})
-
-
-PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    # the equations of the paper, with the exact clean estimate
-    "neuraldiffuser": {"diffusion": {}, "guidance": {}},
-    # what the public code computes
-    "published": {
-        "diffusion": {"sag_scale": 0.75, "start_noise": "published"},
-        "guidance": {"x0_estimate": "published"},
-    },
-    # for the bundled models, chosen on training stimuli (docs/demo.md)
-    "demo": {
-        "diffusion": {"repeats": 3, "batch_size": 12, "n_steps": 24, "cfg_scale": 3.0},
-        "guidance": {"normalise": "rms", "guidance_scale": 5.0, "guidance_strength": 0.67},
-    },
-    # no pull: the baseline arm
-    "none": {"diffusion": {}, "guidance": {"guidance_scale": 0.0}},
-}
-"""Named settings: what each changes of the defaults above."""
 
 
 def preset(name: str, diffusion: DiffusionParams | None = None) -> tuple[DiffusionParams, GuidanceParams]:

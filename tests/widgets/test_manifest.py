@@ -27,7 +27,17 @@ def test_commands_are_in_napari_menus(viewer):
     assert any("Simulated subject" in text for text in samples)
 
 
-WIDGETS = ("NeuralDiffuser", "Data", "Decode", "Reconstruct", "Contribution", "Report", "Pictures", "Linked views")
+WIDGETS = (
+    "NeuralDiffuser",
+    "Data",
+    "Decode",
+    "Reconstruct",
+    "Contribution",
+    "Report",
+    "Pictures",
+    "Linked views",
+    "Tour",
+)
 
 
 @pytest.mark.parametrize("name", WIDGETS)

@@ -46,7 +46,7 @@ def additive(
     """
     if not isinstance(decoder, LinearDecoder):
         raise maps.ContributionError(
-            f"decoder must be linear for the additive split, got {type(decoder).__name__}. Choose another method."
+            "decoder must be linear for the additive split, got one that is not. Choose another method."
         )
     x = decoder.centre(betas)
     similarity = decoder.similarity(x)

@@ -37,8 +37,8 @@ class Params:
 
     def __post_init__(self) -> None:
         for f in fields(self):
-            _check_type(f"{type(self).__name__}.{f.name}", getattr(self, f.name), f.default)
-            _check(f"{type(self).__name__}.{f.name}", getattr(self, f.name), f.metadata)
+            _check_type(f.name, getattr(self, f.name), f.default)
+            _check(f.name, getattr(self, f.name), f.metadata)
 
     def but(self, **changes: Any) -> Self:
         """A copy with `changes`, checked again."""
@@ -54,8 +54,13 @@ class Params:
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise ParamError(f"{cls.__name__} must have fields among {sorted(known)}, got {unknown}.")
+            raise ParamError(f"{stage_of(cls)} parameters must be among {sorted(known)}, got {unknown}.")
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def stage_of(cls: type) -> str:
+    """ "guidance" of `GuidanceParams`: what messages and help call a class of parameters."""
+    return cls.__name__.removesuffix("Params").lower()
 
 
 def _check_type(name: str, value: Any, default: Any) -> None:
@@ -95,4 +100,4 @@ def default_of(cls: type, name: str) -> Any:
     for f in fields(cls):
         if f.name == name and f.default is not MISSING:
             return f.default
-    raise ParamError(f"{cls.__name__} must have a field with a default, got {name!r}.")
+    raise ParamError(f"{stage_of(cls)} parameters must have one with a default, got {name!r}.")

@@ -129,7 +129,7 @@ class Recipe:
         made["arms"] = tuple(values.get("arms", cls().arms))
         unknown = sorted(set(made["arms"]) - set(ARMS))
         if unknown:
-            raise ParamError(f"Recipe.arms must be among {list(ARMS)}, got {unknown}.")
+            raise ParamError(f"arms must be among {list(ARMS)}, got {unknown}.")
         return cls(**made)
 
 
@@ -159,11 +159,11 @@ def differences(former: Recipe, recipe: Recipe) -> str:
 
 def _check_names(cls: type, values: dict[str, Any]) -> None:
     if not isinstance(values, dict):
-        raise ParamError(f"{cls.__name__} must be a dict of its fields, got {values!r}.")
+        raise ParamError(f"{cls.__name__.lower()} must be a dict of its fields, got {values!r}.")
     known = {f.name for f in fields(cls)}
     unknown = sorted(set(values) - known)
     if unknown:
-        raise ParamError(f"{cls.__name__} must have fields among {sorted(known)}, got {unknown}.")
+        raise ParamError(f"{cls.__name__.lower()} must have fields among {sorted(known)}, got {unknown}.")
     for f in fields(cls):
         if isinstance(f.default, str) and not isinstance(values.get(f.name, ""), str):
-            raise ParamError(f"{cls.__name__}.{f.name} must be text, got {values[f.name]!r}.")
+            raise ParamError(f"{f.name} must be text, got {values[f.name]!r}.")

@@ -163,7 +163,7 @@ def _read_object(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise BoldError(f"{path} must be a JSON of the BOLD's metadata, got: {error}. Correct it.") from error
     if not isinstance(content, dict):
-        raise BoldError(f"{path} must be a JSON object, got {type(content).__name__}. Correct it.")
+        raise BoldError(f"{path} must be a JSON object, got another value. Correct it.")
     return content
 
 

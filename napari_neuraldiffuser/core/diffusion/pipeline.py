@@ -204,5 +204,5 @@ def check_fit(decoded: Embeddings, models: Models, diffusion: DiffusionParams, g
         if missing:
             raise EmbeddingError(
                 f"decoded must have the guidance layers {list(layers)}, missing: {', '.join(missing)}. "
-                "Decode them or leave them out of GuidanceParams.layers."
+                "Decode them or leave them out of the guidance layers."
             )

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError, said
 from napari_neuraldiffuser.core.base.files import make_folder
 from napari_neuraldiffuser.core.base.progress import Events
 from napari_neuraldiffuser.core.base.recipe import Recipe, Source
@@ -188,7 +188,7 @@ def memory_message(args: dict[str, Any], error: BaseException) -> str:
     recipe = Recipe.from_dict(args["recipe"])
     diffusion, guidance = recipe.settings.diffusion, recipe.settings.guidance
     images = diffusion.stimuli_per_batch * diffusion.repeats
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    first = said(error)
     return (
         f"{recipe.device} must have memory for {images} images at once (repeats {diffusion.repeats}, batch_size "
         f"{diffusion.batch_size}, {len(guidance.layers)} guidance layers) of models {recipe.models}, got: {first} "

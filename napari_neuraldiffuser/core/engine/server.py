@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError, said
 from napari_neuraldiffuser.core.base.progress import Cancelled, Events
 from napari_neuraldiffuser.core.engine import wire
 
@@ -127,7 +127,7 @@ def outcome(call: Call, request: dict[str, Any], events: Events) -> dict[str, An
         return {"ok": "user_error", "message": str(error)}
     except Exception as error:
         traceback.print_exc()
-        message = f"{type(error).__name__}: {error}"
+        message = f"The program met an error of its own: {said(error).rstrip('.')}. The details are for a bug report."
         return {"ok": "bug", "message": message, "traceback": traceback.format_exc()}
 
 

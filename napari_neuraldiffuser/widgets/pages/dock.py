@@ -9,7 +9,8 @@ from napari_neuraldiffuser.widgets.pages.data import DataPanel
 from napari_neuraldiffuser.widgets.pages.decode import DecodePanel
 from napari_neuraldiffuser.widgets.pages.reconstruct import ReconstructPanel
 from napari_neuraldiffuser.widgets.pages.report import ReportPanel
-from napari_neuraldiffuser.widgets.session.controls import stacked
+from napari_neuraldiffuser.widgets.pages.tour import Tour, seen
+from napari_neuraldiffuser.widgets.session.controls import button, stacked
 from napari_neuraldiffuser.widgets.session.session import Session
 from napari_neuraldiffuser.widgets.session.theme import Follower
 
@@ -39,7 +40,13 @@ class NeuralDiffuser(QWidget):
             page.setWidget(panel)
             self.tabs.addTab(page, title)
         Follower(self.tabs.tabBar(), viewer)
-        stacked(self, self.tabs)
+        self.tour = Tour(viewer)
+        self.tour.turned.connect(self.show_page)
+        self.tour.setVisible(not seen())
+        about = button("?", "Opens the tour: what z, c, g, κ and η are, in five steps", self.tour.begin)
+        about.setFixedWidth(28)
+        self.tabs.setCornerWidget(about)
+        stacked(self, self.tour, self.tabs)
         self.setMinimumWidth(452)  # three repeats side by side
 
     def show_page(self, title: str) -> None:

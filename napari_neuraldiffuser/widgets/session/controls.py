@@ -1,6 +1,7 @@
 """What forms are made of: controls generated from the params dataclasses, which alone have defaults, limits and help; a
 line of penalties, a group that folds, and a notice."""
 
+import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import Field, fields
 from typing import Any, TypeAlias
@@ -18,6 +19,9 @@ from napari_neuraldiffuser.widgets.session.session import Session
 from napari_neuraldiffuser.widgets.session.theme import ERROR, set_tone
 
 Part: TypeAlias = QtWidgets.QWidget | QtWidgets.QLayout
+Role = QtWidgets.QFormLayout.ItemRole
+TIP_WIDTH = 80
+"""Letters of a line of a tooltip."""
 
 
 def side_by_side(*parts: Part, wide: int | None = None) -> QtWidgets.QHBoxLayout:
@@ -54,6 +58,40 @@ def form(parent: QtWidgets.QWidget | None, *rows: tuple[str, Part] | Part) -> Qt
     for one in rows:
         layout.addRow(*one) if isinstance(one, tuple) else layout.addRow(one)
     return layout
+
+
+def tip(text: str) -> str:
+    """A text for a tooltip: Qt breaks no line of a plain one."""
+    return "\n".join(textwrap.fill(line, TIP_WIDTH) for line in text.splitlines())
+
+
+def explain_labels(parent: QtWidgets.QWidget) -> None:
+    """Give every label beside a control, that has no tooltip of its own, the one of its control."""
+    for layout in parent.findChildren(QtWidgets.QLayout):
+        parts = [item.widget() for item in map(layout.itemAt, range(layout.count())) if item is not None]
+        if isinstance(layout, QtWidgets.QFormLayout):
+            rows = range(layout.rowCount())
+            pairs = [(_part(layout, row, Role.LabelRole), _part(layout, row, Role.FieldRole)) for row in rows]
+        else:
+            pairs = list(zip(parts, parts[1:], strict=False))
+        for label, control in pairs:
+            if isinstance(label, QtWidgets.QLabel) and label.text() and not label.toolTip() and control is not None:
+                label.setToolTip(_tip_of(control))
+
+
+def _part(layout: QtWidgets.QFormLayout, row: int, role: Any) -> QtWidgets.QWidget | None:
+    """The widget in a row, or the first one of a layout there."""
+    item = layout.itemAt(row, role)
+    if item is None:
+        return None
+    inner = item.layout()
+    return item.widget() or (inner.itemAt(0).widget() if inner is not None and inner.count() else None)
+
+
+def _tip_of(control: QtWidgets.QWidget) -> str:
+    """The tooltip of a control, or of the first of what it is made of."""
+    inner = (child.toolTip() for child in control.findChildren(QtWidgets.QWidget))
+    return control.toolTip() or next(filter(None, inner), "")
 
 
 def button(text: str, tip: str, clicked: Callable[..., object]) -> QtWidgets.QPushButton:
@@ -99,6 +137,7 @@ class ParamControls(QtWidgets.QWidget):
         self.controls = {name: LayerControls() if name == "layers" else control(known[name]) for name in offered}
         texts = {name: name.replace("_", " ").capitalize() for name in offered} | (labels or {})
         form(self, *((texts[name], widget) for name, widget in self.controls.items()))
+        explain_labels(self)
         for widget in self.controls.values():
             on_change(widget, self.changed.emit)
 
@@ -164,9 +203,9 @@ class LayerControls(QtWidgets.QWidget):
         grid = QtWidgets.QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         for i, layer in enumerate(known["layers"].metadata["choices"]):
-            tick = QtWidgets.QCheckBox(layer, toolTip=f"Compare layer {layer}. {known['layers'].metadata['help']}")
+            tick = QtWidgets.QCheckBox(layer, toolTip=tip(f"Compare layer {layer}. {known['layers'].metadata['help']}"))
             weight = QtWidgets.QDoubleSpinBox(decimals=2, singleStep=0.1, maximum=100.0)
-            weight.setToolTip(known["layer_weights"].metadata["help"])
+            weight.setToolTip(tip(known["layer_weights"].metadata["help"]))
             self.rows[layer] = (tick, weight)
             grid.addWidget(tick, i // 2, 2 * (i % 2))
             grid.addWidget(weight, i // 2, 2 * (i % 2) + 1)
@@ -195,11 +234,11 @@ class Ticks(QtWidgets.QWidget):
 
     changed = Signal()
 
-    def __init__(self, choices: Iterable[str], tip: str) -> None:
+    def __init__(self, choices: Iterable[str], told: str) -> None:
         super().__init__()
         grid = QtWidgets.QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
-        self.ticks = {choice: QtWidgets.QCheckBox(choice, toolTip=tip) for choice in choices}
+        self.ticks = {choice: QtWidgets.QCheckBox(choice, toolTip=told) for choice in choices}
         for i, tick in enumerate(self.ticks.values()):
             grid.addWidget(tick, i // 2, i % 2)
             tick.toggled.connect(self.changed.emit)
@@ -218,7 +257,7 @@ def control(f: Field) -> QtWidgets.QWidget:
     """The control of one field."""
     meta = f.metadata
     if meta["choices"] and isinstance(f.default, tuple):
-        widget: QtWidgets.QWidget = Ticks(meta["choices"], meta["help"])
+        widget: QtWidgets.QWidget = Ticks(meta["choices"], tip(meta["help"]))
     elif meta["choices"]:
         widget = QtWidgets.QComboBox()
         widget.addItems(list(meta["choices"]))
@@ -230,7 +269,7 @@ def control(f: Field) -> QtWidgets.QWidget:
         widget = QtWidgets.QLineEdit()
     default: Any = f.default
     set_value(widget, default)
-    widget.setToolTip(meta["help"])
+    widget.setToolTip(tip(meta["help"]))
     return widget
 
 

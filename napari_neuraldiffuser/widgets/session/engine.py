@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError, said
 from napari_neuraldiffuser.core.base.progress import Cancelled
 from napari_neuraldiffuser.core.engine import wire
 
@@ -44,7 +44,7 @@ def error_text(error: Exception) -> str:
     """What to tell the user of the end of a call; nothing of one that the user cancelled."""
     if isinstance(error, Cancelled):
         return ""
-    return str(error) if isinstance(error, (UserError, EngineError)) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, (UserError, EngineError)) else said(error)
 
 
 class EngineClient(Protocol):

@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QApplication, QLabel, QProgressBar, QPushButton, QVBo
 from napari_neuraldiffuser.core.base.progress import Cancelled
 from napari_neuraldiffuser.widgets.session import keys
 from napari_neuraldiffuser.widgets.session.activity import ActivityBar, StageText
-from napari_neuraldiffuser.widgets.session.controls import Notice, add, side_by_side
+from napari_neuraldiffuser.widgets.session.controls import Notice, add, explain_labels, side_by_side
 from napari_neuraldiffuser.widgets.session.engine import Task, error_text
 from napari_neuraldiffuser.widgets.session.keys import with_key
 from napari_neuraldiffuser.widgets.session.session import Session
@@ -60,6 +60,7 @@ class Panel(QWidget):
         Follower(self, viewer)
         keys.bind(viewer, {"run": press_run_seen, "cancel": stop_running})
         self.build()
+        explain_labels(self)
         stored = remembered(self.name)
         if stored:
             self._restore(stored)

@@ -45,7 +45,7 @@ def test_limits_are_inclusive_and_held(cls, field):
         if limit is None:
             continue
         beyond = type(single(field.default) or 0)(limit + math.copysign(1, outwards))
-        with pytest.raises(ParamError, match=rf"{cls.__name__}\.{field.name} must be at"):
+        with pytest.raises(ParamError, match=rf"^{field.name} must be at"):
             cls(**{field.name: like_default(field, beyond)})
         at_limit = like_default(field, type(single(field.default) or 0)(limit))
         assert getattr(cls(**{field.name: at_limit}), field.name) == at_limit
@@ -91,7 +91,7 @@ def test_params_are_frozen_and_but_checks():
     "changes", [{"layers": ("g02", "g02")}, {"layers": ()}, {"layers": ("g02",)}, {"layer_weights": (1.0,)}]
 )
 def test_layers_and_weights_belong_together(changes):
-    with pytest.raises(ParamError, match=r"GuidanceParams\.layer"):
+    with pytest.raises(ParamError, match="^layer"):
         GuidanceParams(**changes)
 
 

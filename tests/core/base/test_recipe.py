@@ -27,15 +27,15 @@ def test_what_is_left_out_has_its_default():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"kappa": 1}, "Recipe must have fields among"),
-        ({"source": {"folder": "x"}}, "Source must have fields among"),
+        ({"kappa": 1}, "recipe must have fields among"),
+        ({"source": {"folder": "x"}}, "source must have fields among"),
         ({"settings": {"magic": {}}}, "Settings must have stages among"),
         ({"settings": {"guidance": {"guidance_scale": -1.0}}}, "must be at least 0"),
-        ({"arms": ["guided", "misguided"]}, "Recipe.arms must be among"),
+        ({"arms": ["guided", "misguided"]}, "arms must be among"),
         ({"settings": []}, "must have a dict for every stage"),
         ({"settings": {"guidance": {"layers": 5}}}, "layers must be a list"),
-        ({"source": {"nsd_dir": 5}}, "Source.nsd_dir must be text"),
-        ({"models": 7}, "Recipe.models must be text"),
+        ({"source": {"nsd_dir": 5}}, "nsd_dir must be text"),
+        ({"models": 7}, "models must be text"),
     ],
 )
 def test_what_cannot_be_is_named(values, message):

@@ -4,6 +4,7 @@ from contextlib import ExitStack
 from dataclasses import fields
 
 import pytest
+from qtpy.QtWidgets import QLabel
 
 from napari_neuraldiffuser.core.params import (
     ContributionParams,
@@ -16,7 +17,7 @@ from napari_neuraldiffuser.widgets.pages.contribution import ContributionPanel
 from napari_neuraldiffuser.widgets.pages.decode import DecodePanel
 from napari_neuraldiffuser.widgets.pages.reconstruct import ReconstructPanel
 from napari_neuraldiffuser.widgets.pages.report import ReportPanel
-from napari_neuraldiffuser.widgets.session.controls import LayerControls, ParamControls
+from napari_neuraldiffuser.widgets.session.controls import LayerControls, ParamControls, tip
 from tests.support.toys import TOYS, registered
 
 GUIDANCE = ("guidance_scale", "guidance_strength", "layers", "x0_estimate", "x0_blend", "normalise")
@@ -76,9 +77,28 @@ def test_every_control_says_what_it_is(qtbot):
     names = tuple(f.name for f in fields(DiffusionParams))
     made = ParamControls(DiffusionParams, names)
     qtbot.addWidget(made)
-    known = {f.name: f.metadata["help"] for f in fields(DiffusionParams)}
+    known = {f.name: tip(f.metadata["help"]) for f in fields(DiffusionParams)}
     assert {name: widget.toolTip() for name, widget in made.controls.items()} == known
     assert made.params(DiffusionParams()) == DiffusionParams()
+
+
+def test_every_label_says_what_its_control_does(viewer, session, qtbot):
+    made = ReconstructPanel(viewer, session)
+    qtbot.addWidget(made)
+    for controls in made.findChildren(ParamControls):
+        for name, widget in controls.controls.items():
+            label = controls.layout().labelForField(widget)
+            told = next(f.metadata["help"] for f in fields(controls.cls) if f.name == name)
+            assert " ".join(told.split()) in " ".join(label.toolTip().split()), name
+    labels = [label for label in made.findChildren(QLabel) if label.text() in ("Preset", "Device", "Run A", "Run B")]
+    assert len(labels) == 4
+    assert all(label.toolTip() for label in labels)
+
+
+def test_no_line_of_a_tooltip_is_longer_than_a_line():
+    for cls in (DiffusionParams, GuidanceParams, DecodingParams):
+        for f in fields(cls):
+            assert max(map(len, tip(f.metadata["help"]).splitlines())) <= 80
 
 
 @pytest.mark.parametrize(

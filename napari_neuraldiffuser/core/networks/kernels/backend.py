@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError, said
 from napari_neuraldiffuser.core.networks.kernels import extension_file
 
 if TYPE_CHECKING:
@@ -205,9 +205,9 @@ def _load_once() -> _Loaded:
         return _Loaded(module, "", dict(module.build_info()))
     except Exception as error:  # whatever a foreign binary raises: the reference still computes
         known = isinstance(error, extension_file.NotLoadable)
-        said = str(error) if known else f"{type(error).__name__}: {error}"
+        words = str(error) if known else said(error)
         remedy = f"To compile them for this environment, in the source folder: {extension_file.INSTALL_AGAIN}"
-        why = f"The compiled kernels cannot be used: {said.rstrip('.')}. {remedy}"
+        why = f"The compiled kernels cannot be used: {words.rstrip('.')}. {remedy}"
         _announce(why)
         return _Loaded(None, why)
 

@@ -37,7 +37,7 @@ def not_a_volume(image: Any) -> str:
     if isinstance(image, nib.Cifti2Image):
         return "values on surfaces and in parts of the volume (CIFTI). Choose a volume (wb_command -cifti-separate)."
     if not isinstance(image, SpatialImage):
-        return f"a file of another kind ({type(image).__name__}). Choose a volume."
+        return "a file of another kind. Choose a volume."
     kind = image.get_data_dtype().kind
     if kind not in "biuf":
         what, instead = ("complex numbers", "the magnitude") if kind == "c" else ("colours (RGB)", "one channel")
