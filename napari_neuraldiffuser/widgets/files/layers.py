@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 
 from napari_neuraldiffuser.core.nsd.rois import Rois
-from napari_neuraldiffuser.core.outputs.report.slices import POSITIVE
+from napari_neuraldiffuser.core.outputs.report.slices import POSITIVE, region_colours
 from napari_neuraldiffuser.widgets.files.layer_info import LayerData, about, kind_of
 from napari_neuraldiffuser.widgets.files.reader import read_volume, volume_layer
 from napari_neuraldiffuser.widgets.files.view import AnatomicalView, finish
@@ -16,6 +16,8 @@ from napari_neuraldiffuser.widgets.session.state import KEY
 if TYPE_CHECKING:
     import napari
 
+DIMMED = 1.3
+"""Upper contrast limit of an anatomy over its brightest voxels."""
 SHOWN_FAMILY = "prf-visualrois"
 THRESHOLD = 0.1
 """Share of a map's largest contribution below which it is transparent at first."""
@@ -25,7 +27,15 @@ def anatomy_layer(path: Path, told: dict[str, Any]) -> LayerData:
     """A T1 in grey; `told` is what the panels hear of it (see `about.about`)."""
     data, keywords, _ = read_volume(path)
     keywords["metadata"][KEY] = told
-    return data, {**keywords, "name": "anatomy", "colormap": "gray"}, "image"
+    return data, {**keywords, **anatomy_look(data)}, "image"
+
+
+def anatomy_look(data: np.ndarray) -> dict[str, Any]:
+    """Grey, with white matter darker than white: what is drawn over it must be seen."""
+    some = np.asarray(data[..., ::2, ::2, ::2], dtype=np.float32)
+    top = DIMMED * float(np.nanquantile(some, 0.995)) if some.size else 0.0
+    look = {"contrast_limits": (min(float(np.nanmin(some)), 0.0), top)} if np.isfinite(top) and top > 0 else {}
+    return {"name": "anatomy", "colormap": "gray", **look}
 
 
 def roi_layer(rois: Rois, visible: bool, told: dict[str, Any] | None = None) -> LayerData:
@@ -41,7 +51,16 @@ def roi_layer(rois: Rois, visible: bool, told: dict[str, Any] | None = None) -> 
 def _regions_look(family: str, names: dict[int, str], visible: bool) -> dict[str, Any]:
     numbers = [k for k in names if k > 0]
     features = {"index": [0, *numbers], "roi": ["", *(names[k] for k in numbers)]}
-    return {"name": f"ROI {family}", "features": features, "opacity": 0.9, "visible": visible}
+    look = {"opacity": 0.9, "visible": visible, "colormap": region_colormap(names)}
+    return {"name": f"ROI {family}", "features": features, **look}
+
+
+def region_colormap(names: dict[int, str]) -> "napari.utils.colormaps.DirectLabelColormap":
+    """Colours of regions that no contribution has; grey for labels without a name."""
+    from napari.utils.colormaps import DirectLabelColormap
+
+    colours: dict[int | None, str] = {None: "gray", 0: "transparent", **region_colours(names)}
+    return DirectLabelColormap(color_dict=colours)
 
 
 def regions_layer(path: Path, names: dict[int, str], told: dict[str, Any], visible: bool) -> LayerData:
@@ -62,13 +81,18 @@ def contribution_layer(path: Path, target: str, output: str | Path = "") -> Laye
     return data, {**keywords, "name": f"contribution {target}", **look}, "image"
 
 
+def rgba(colours: tuple[str, ...]) -> np.ndarray:
+    """Colours such as "#ff8a80" as (n, 4), 0 ... 1."""
+    from napari.utils.colormaps.standardize_color import transform_color
+
+    return np.concatenate([transform_color(colour) for colour in colours])
+
+
 def transparent_below() -> "napari.utils.Colormap":
     """The page's colours for positive shares; values below the lower contrast limit are transparent."""
     from napari.utils.colormaps import Colormap
-    from napari.utils.colormaps.standardize_color import transform_color
 
-    colours = np.concatenate([transform_color(colour) for colour in POSITIVE])
-    return Colormap(colours, name="red above threshold", low_color=(0, 0, 0, 0))
+    return Colormap(rgba(POSITIVE), name="red above threshold", low_color=(0, 0, 0, 0))
 
 
 def add_layers(viewer: "napari.Viewer", layers: list[LayerData]) -> list[Any]:
@@ -90,5 +114,5 @@ def add_anatomy(viewer: "napari.Viewer", anatomy: LayerData | None) -> None:
 
     if anatomy is not None and not any(kind_of(layer) == "anatomy" for layer in viewer.layers):
         data, keywords, _ = anatomy
-        keywords = {**keywords, "name": "anatomy", "colormap": "gray"}
+        keywords = {**keywords, **anatomy_look(data)}
         viewer.layers.insert(0, Layer.create(data, keywords, "image"))

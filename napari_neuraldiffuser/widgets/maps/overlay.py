@@ -6,24 +6,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QSlider, QSpinBox, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QSizePolicy, QSlider, QSpinBox, QWidget
 from superqt.utils import signals_blocked
 
+from napari_neuraldiffuser.core.outputs.report.slices import NEGATIVE, POSITIVE
 from napari_neuraldiffuser.widgets.files.layer_info import OWN, kind_of, own_layer
-from napari_neuraldiffuser.widgets.files.layers import transparent_below
+from napari_neuraldiffuser.widgets.files.layers import rgba, transparent_below
 from napari_neuraldiffuser.widgets.files.view import AnatomicalView
-from napari_neuraldiffuser.widgets.maps.subject_maps import SIGNS, Volume
+from napari_neuraldiffuser.widgets.maps.subject_maps import SIGNS, Volume, target_name
 from napari_neuraldiffuser.widgets.session.controls import form, side_by_side, stacked
 
 if TYPE_CHECKING:
     import napari
 
 LAYER_NAME = "contribution"
+TITLE = "share_title"
 USE = {OWN: "overlay"}
 LEAST = 0.005
 """Lowest threshold, as a fraction of the largest share: below it voxels without any share would be coloured."""
-BAND = (1, 2, 3, 4)
-"""Control points of the colormap of both signs that follow the threshold."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class Overlay:
         """Take the layer away."""
         if self.shown:
             self.viewer.layers.remove(self.layer)
+        title_bar(self.viewer, "")
 
     def show(self, volume: Volume, look: Look, metadata: dict[str, Any]) -> None:
         """Show a map that was measured; the slice that is looked at stays."""
@@ -73,6 +74,8 @@ class Overlay:
         else:
             self._make_layer(data, volume.placing, look)
         self.layer.metadata = {**metadata, **USE}
+        of = [target_name(target)] if (target := metadata.get("target")) else []
+        title_bar(self.viewer, "\n".join([*of, SHARE_UNIT]))
         self.apply(look)
 
     def _make_layer(self, data: np.ndarray, placing: dict[str, Any], look: Look) -> None:
@@ -120,6 +123,16 @@ class Overlay:
             self.layer.opacity = look.opacity
 
 
+def title_bar(viewer: "napari.Viewer", text: str) -> None:
+    """Write at the colour bar what it measures; nothing where there is no map."""
+    from napari.components.overlays import TextOverlay
+
+    if TITLE not in viewer.canvas.overlays:
+        viewer.canvas.overlays[TITLE] = TextOverlay(position="top_right", font_size=10)
+    viewer.canvas.overlays[TITLE].text = text
+    viewer.canvas.overlays[TITLE].visible = bool(text)
+
+
 def clipped(fraction: float) -> float:
     """A threshold that neither colours voxels without a share nor hides the largest one."""
     return float(np.clip(fraction, LEAST, 0.999))
@@ -140,8 +153,13 @@ def transparent_above() -> "napari.utils.Colormap":
     """A cold colormap for negative shares: those above the upper contrast limit are transparent."""
     from napari.utils.colormaps import Colormap
 
-    colors = [(0.75, 1, 1, 1), (0.2, 0.7, 1, 1), (0.1, 0.3, 0.9, 1), (0.1, 0.1, 0.4, 1)]
-    return Colormap(colors, name="blue below threshold", high_color=(0, 0, 0, 0))
+    return Colormap(rgba(NEGATIVE), name="blue below threshold", high_color=(0, 0, 0, 0))
+
+
+def both_controls(fraction: float) -> list[float]:
+    """Where the colours of both signs stand, 0 ... 1: a clear band of this half width in the middle."""
+    low, high = 0.5 - fraction / 2, 0.5 + fraction / 2
+    return [*np.linspace(0, low, len(NEGATIVE)), low, high, *np.linspace(high, 1, len(POSITIVE))]
 
 
 @cache
@@ -149,8 +167,8 @@ def _both_signs() -> "napari.utils.Colormap":
     from napari.utils.colormaps import Colormap
 
     clear = (0, 0, 0, 0)
-    colors = [(0.75, 1, 1, 1), (0.1, 0.2, 0.7, 1), clear, clear, (0.7, 0.1, 0.05, 1), (1, 0.95, 0.5, 1)]
-    controls = np.array([0, 0.45, 0.45, 0.55, 0.55, 1], dtype=np.float32)
+    colors = [*rgba(NEGATIVE), clear, clear, *rgba(POSITIVE)]
+    controls = np.array(both_controls(0.1), dtype=np.float32)
     return Colormap(colors, name="blue and red beyond threshold", controls=controls)
 
 
@@ -162,14 +180,16 @@ def both_signs(fraction: float) -> "napari.utils.Colormap":
     """
     colormap = _both_signs()
     controls = np.array(colormap.controls, dtype=np.float32)
-    controls[list(BAND)] = (0.5 - fraction / 2,) * 2 + (0.5 + fraction / 2,) * 2
+    controls[:] = both_controls(fraction)
     if not np.array_equal(controls, colormap.controls):
         colormap.controls = controls
     return colormap
 
 
+SHARE_UNIT = "share of R²"
+"""The one unit of bar, threshold, probe and table: fractions of the target's explained variance."""
 SIGN_TEXT = {"positive": "positive shares", "negative": "negative shares", "both": "both signs"}
-PERCENT, THOUSANDTHS = "% of the largest", "‰ share"
+PERCENT, SHARE = "% of the largest", SHARE_UNIT
 STEPS = 1000
 ALL = "all families"
 
@@ -194,8 +214,8 @@ class LookControls(QWidget):
         self.slider.setToolTip("Voxels whose share is closer to 0 than this are transparent")
         self.value = QDoubleSpinBox(keyboardTracking=False, toolTip="The same threshold as a number")
         self.unit = QComboBox()
-        self.unit.addItems([PERCENT, THOUSANDTHS])
-        tip = "What stays when another target is chosen: the percentage of its largest share, or the share itself (‰)"
+        self.unit.addItems([PERCENT, SHARE])
+        tip = "What stays when another target is chosen: the percentage of its largest share, or the share itself"
         self.unit.setToolTip(tip)
         self.opacity = QSlider(Qt.Orientation.Horizontal, minimum=5, maximum=100)
         self.opacity.setValue(round(100 * Look().opacity))
@@ -216,7 +236,7 @@ class LookControls(QWidget):
     def set_largest(self, largest: float) -> None:
         """Take the largest share of another map: the threshold stays in the unit that is chosen, without a signal."""
         self.largest = largest
-        if self.unit.currentText() == THOUSANDTHS and largest > 0:
+        if self.unit.currentText() == SHARE and largest > 0:
             self.fraction = min(self.share / largest, 1.0)
         else:
             self.share = self.fraction * largest
@@ -231,16 +251,16 @@ class LookControls(QWidget):
         if self.unit.currentText() == PERCENT:
             self._set_fraction(value / 100)
         elif self.largest > 0:
-            self._set_fraction(min(value / 1000 / self.largest, 1.0))
+            self._set_fraction(min(value / self.largest, 1.0))
 
     def _show_threshold(self) -> None:
         percent = self.unit.currentText() == PERCENT
         with signals_blocked(self.slider), signals_blocked(self.value):
             self.slider.setValue(round(self.fraction * STEPS))
-            self.value.setDecimals(1 if percent else 4)
-            self.value.setRange(0, 100 if percent else max(1000 * self.largest, 0.0001))
-            self.value.setSingleStep(1 if percent else max(10 * self.largest, 0.0001))
-            self.value.setValue(100 * self.fraction if percent else 1000 * self.fraction * self.largest)
+            self.value.setDecimals(1 if percent else 6)
+            self.value.setRange(0, 100 if percent else max(self.largest, 1e-6))
+            self.value.setSingleStep(1 if percent else max(self.largest / 100, 1e-6))
+            self.value.setValue(100 * self.fraction if percent else self.fraction * self.largest)
 
     def state(self) -> dict[str, Any]:
         """Give JSON values that `restore` takes."""
@@ -265,13 +285,16 @@ class RegionControls(QWidget):
         super().__init__()
         self.family = QComboBox()
         self.family.addItem(ALL)
+        self.family.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.family.setToolTip("Family of regions in the table and as outlines")
         self.outlined = QCheckBox("Outlines", checked=True)
+        self.named = QCheckBox("Names", checked=True, toolTip="Write the regions' names on the map")
         self.outlined.setToolTip("Draw the outlines of this family's regions over the map")
         self.width = QSpinBox(minimum=1, maximum=10, maximumWidth=80, toolTip="Width of the outlines in voxels")
-        stacked(self, side_by_side(self.family, self.outlined, self.width, wide=0))
+        stacked(self, side_by_side(self.family, self.outlined, self.width, self.named, wide=0))
         self.family.currentTextChanged.connect(lambda _: self.changed.emit())
-        self.outlined.toggled.connect(lambda _: self.changed.emit())
+        for tick in (self.outlined, self.named):
+            tick.toggled.connect(lambda _: self.changed.emit())
         self.width.valueChanged.connect(lambda _: self.changed.emit())
 
     @property
@@ -289,11 +312,13 @@ class RegionControls(QWidget):
 
     def state(self) -> dict[str, Any]:
         """Give JSON values that `restore` takes."""
-        return {"outlined": self.outlined.isChecked(), "width": self.width.value()}
+        ticks = {"outlined": self.outlined.isChecked(), "named": self.named.isChecked()}
+        return {**ticks, "width": self.width.value()}
 
     def restore(self, values: dict[str, Any]) -> None:
         """Show what `state` gave; takes anything."""
         self.outlined.setChecked(bool(values.get("outlined", True)))
+        self.named.setChecked(bool(values.get("named", True)))
         self.width.setValue(int(number(values.get("width"), 1)))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_neuraldiffuser.widgets.files.layer_info import OWN, keeping_active, own_layer
+from napari_neuraldiffuser.widgets.maps.overlay import SHARE_UNIT
 from napari_neuraldiffuser.widgets.maps.subject_maps import Family, SubjectMaps, Volume
 from napari_neuraldiffuser.widgets.views.clicks import Clicks
 
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
     import napari
 
 LAYER_NAME = "probe"
-SCALE = 1e3
-"""Shares of single voxels are shown in thousandths."""
+UNUSED = "The decoder does not use this voxel: it has no share, which is not a share of 0."
 PER_LINE = 4
 CROSS = 3.0
 """Voxels across."""
@@ -34,6 +34,11 @@ class VoxelFacts:
     """Family to region; only where the voxel is in one."""
     shares: dict[str, float]
     """Target to the voxel's share."""
+
+    @property
+    def used(self) -> bool:
+        """Whether the decoder uses the voxel: of one that it does not, no target has a share."""
+        return any(np.isfinite(share) and share != 0 for share in self.shares.values())
 
 
 def look_up(maps: SubjectMaps, target: str, families: dict[str, Family], place: npt.ArrayLike) -> VoxelFacts | None:
@@ -58,14 +63,16 @@ def describe(voxel: VoxelFacts | None, target: str, name: str) -> str:
     r, a, s = voxel.place
     regions = ", ".join(f"{roi} ({family})" for family, roi in voxel.regions.items()) or "no region"
     where = f"R {r:.1f}, A {a:.1f}, S {s:.1f} mm; voxel ({', '.join(map(str, voxel.index))}) of the file"
-    own = voxel.shares[target] * SCALE
-    lines = [f"<b>{escape(regions)}</b>", where, f"share in {escape(name)}: <b>{own:.3g}</b> ‰"]
+    if not voxel.used:
+        return "<br>".join([f"<b>{escape(regions)}</b>", where, UNUSED])
+    own = voxel.shares[target]
+    lines = [f"<b>{escape(regions)}</b>", where, f"{SHARE_UNIT} in {escape(name)}: <b>{own:.3g}</b>"]
     return "<br>".join(lines) + _table(voxel.shares, target)
 
 
 def _table(shares: dict[str, float], target: str) -> str:
-    """Shares of all targets in thousandths, four to a line."""
-    texts = {name: f"{escape(name)} {value * SCALE:.3g}" for name, value in shares.items()}
+    """Shares of all targets, four to a line."""
+    texts = {name: f"{escape(name)} {value:.3g}" for name, value in shares.items()}
     cells = [f"<td>{f'<b>{t}</b>' if name == target else t}&nbsp;&nbsp;</td>" for name, t in texts.items()]
     lines = [cells[i : i + PER_LINE] for i in range(0, len(cells), PER_LINE)]
     return "<table>" + "".join(f"<tr>{''.join(line)}</tr>" for line in lines) + "</table>"

@@ -5,16 +5,19 @@ from collections.abc import Sequence
 
 from qtpy import QtWidgets
 from qtpy.QtCore import QModelIndex, QRectF, Qt, Signal
-from qtpy.QtGui import QColor, QPainter
+from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
 from superqt.utils import signals_blocked
 
 from napari_neuraldiffuser.widgets.maps.subject_maps import Row
 
-COLUMNS = ("Region", "Share ± se", "Voxels")
+COLUMNS = ("Region", "Share of R² ± se", "Voxels")
 ROI, SHARE, VOXELS = range(3)
 FRACTION = Qt.ItemDataRole.UserRole
 POSITIVE, NEGATIVE = QColor(200, 90, 30, 150), QColor(40, 110, 220, 150)
-ROW_HEIGHT = 22
+ROW_HEIGHT, SWATCH = 22, 11
+"""Pixels."""
+UNUSED = "not used"
+"""Instead of a share where the decoder has no voxel of the region."""
 
 
 class ShareBar(QtWidgets.QStyledItemDelegate):
@@ -41,6 +44,8 @@ class RoiTable(QtWidgets.QTableWidget):
         super().__init__(0, len(COLUMNS))
         self.rows: list[Row] = []
         self.marked: set[tuple[str, str]] = set()
+        self.colours: dict[tuple[str, str], str] = {}
+        """(family, region) to the colour of its outline."""
         self.setHorizontalHeaderLabels(COLUMNS)
         self.setSelectionBehavior(QtWidgets.QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QtWidgets.QAbstractItemView.SelectionMode.SingleSelection)
@@ -82,14 +87,19 @@ class RoiTable(QtWidgets.QTableWidget):
         share = 0.0 if row.outside or math.isnan(row.share) else row.share
         error = "" if math.isnan(row.se) else f" ± {row.se:.4f}"
         share_text = "n/a" if math.isnan(row.share) else f"{row.share:.4f}{error}"
+        unused = bool(row.family) and row.n_voxels == 0
+        if unused:
+            share_text = UNUSED
         count = str(row.n_voxels) if row.family else ""
         for j, text in enumerate((row.roi, share_text, count)):
             item = QtWidgets.QTableWidgetItem(text)
             if j == VOXELS:
                 item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-            if row.outside or (row.family and row.n_voxels == 0):
+            if row.outside or unused:
                 item.setForeground(QColor(140, 140, 140))
             item.setToolTip(f"{row.roi} of {row.family}" if row.family else row.roi)
+            if j == ROI and (colour := self.colours.get((row.family, row.roi))):
+                item.setIcon(swatch(colour))
             self.setItem(i, j, item)
         self.item(i, SHARE).setData(FRACTION, (share / width, -low / width))
 
@@ -102,6 +112,16 @@ class RoiTable(QtWidgets.QTableWidget):
         if (selected := self.selected()) is not None:
             self.chosen.emit(*selected)
 
+    def select(self, regions: set[tuple[str, str]]) -> tuple[str, str] | None:
+        """Select the first row of one of these (family, region) without a signal; returns which, None for none."""
+        found = next((i for i, row in enumerate(self.rows) if (row.family, row.roi) in regions), None)
+        with signals_blocked(self):
+            self.clearSelection()
+            if found is not None:
+                self.selectRow(found)
+                self.scrollToItem(self.item(found, ROI))
+        return self.selected()
+
     def mark(self, in_view: set[tuple[str, str]]) -> None:
         """Set the rows of (family, region) in bold; those that stay as they are cost nothing."""
         for i, row in enumerate(self.rows):
@@ -112,6 +132,13 @@ class RoiTable(QtWidgets.QTableWidget):
                     font.setBold(bold)
                     self.item(i, j).setFont(font)
         self.marked = set(in_view)
+
+
+def swatch(colour: str) -> QIcon:
+    """A square of one colour."""
+    square = QPixmap(SWATCH, SWATCH)
+    square.fill(QColor(colour))
+    return QIcon(square)
 
 
 def scale(rows: Sequence[Row]) -> tuple[float, float]:

@@ -10,10 +10,12 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QLabel
 from superqt.utils import signals_blocked
 
 from napari_neuraldiffuser.core.base.recipe import Recipe
+from napari_neuraldiffuser.core.outputs.report.slices import region_colours
 from napari_neuraldiffuser.widgets.files.layers import add_anatomy
 from napari_neuraldiffuser.widgets.maps.outlines import Outlines, families_in
 from napari_neuraldiffuser.widgets.maps.overlay import LookControls, Overlay, RegionControls
-from napari_neuraldiffuser.widgets.maps.probe import Probe, describe, look_up
+from napari_neuraldiffuser.widgets.maps.probe import Probe, VoxelFacts, describe, look_up
+from napari_neuraldiffuser.widgets.maps.region_names import RegionNames
 from napari_neuraldiffuser.widgets.maps.roi_table import RoiTable
 from napari_neuraldiffuser.widgets.maps.source import LATE, MapAge, MapSource, SaveRow
 from napari_neuraldiffuser.widgets.maps.subject_maps import Family, SubjectMaps, plain, target_name
@@ -44,6 +46,7 @@ class ContributionPanel(Panel):
         self.maps: SubjectMaps | None = None
         self.families: dict[str, Family] = {}
         self.overlay, self.outlines = Overlay(self.viewer), Outlines(self.viewer)
+        self.names = RegionNames(self.viewer)
         self.source, self.look, self.regions, self.table = MapSource(), LookControls(), RegionControls(), RoiTable()
         self.target = QComboBox(toolTip="Decoded target whose prediction is split over the voxels")
         self.age = MapAge(self.session)
@@ -135,6 +138,7 @@ class ContributionPanel(Panel):
         """Show another subject's maps; target, threshold and slice stay where they can."""
         self.maps = maps
         self.outlines.clear()
+        self.names.remove()
         former = self.target.currentData()
         with signals_blocked(self.target):
             self.target.clear()
@@ -158,6 +162,11 @@ class ContributionPanel(Panel):
         full = {plain(name): name for name in listed}
         self.families = {full.get(plain(name), name): family for name, family in families.items()}
         self.regions.set_families(list(dict.fromkeys([*listed, *self.families])))
+        self.table.colours = {
+            (name, family.names[label]): colour
+            for name, family in self.families.items()
+            for label, colour in region_colours(family.names).items()
+        }
 
     # overlay and outlines
 
@@ -190,8 +199,12 @@ class ContributionPanel(Panel):
     def _draw_outlines(self) -> None:
         chosen = {name: f for name, f in self.families.items() if self.regions.chosen in ("", name)}
         self.outlines.show(chosen if self.regions.outlined.isChecked() else {}, self.regions.width.value())
+        self.names.show(chosen if self.regions.named.isChecked() else {}, self.outlines.plane)
+        self._outline_selected()
+
+    def _outline_selected(self) -> None:
         family, roi = self.table.selected() or ("", "")
-        self.outlines.select(self.families.get(family), roi, self.regions.width.value() + 1)
+        self.outlines.select(self.families.get(family), roi, self.regions.width.value())
 
     # table and slice
 
@@ -206,7 +219,7 @@ class ContributionPanel(Panel):
         known = self.families.get(family)
         sign = self.look.look().sign
         place = self.maps.peak(self.target.currentData(), known, roi, sign) if known else None
-        self.outlines.select(known, roi, self.regions.width.value() + 1)
+        self._outline_selected()
         if place is None:
             why = "has no voxel with a share" if known else "has no label volume in the output folder or the viewer"
             self.say(f"{roi} {why}.")
@@ -214,7 +227,7 @@ class ContributionPanel(Panel):
         self.say("")
         dims = self.viewer.dims
         dims.set_point(range(dims.ndim - 3, dims.ndim), place[::-1])
-        self.clicked(place)
+        self._describe(place)
 
     def _slice_changed(self, event: Any) -> None:
         if event.type != "point" and self.overlay.shown:
@@ -241,17 +254,25 @@ class ContributionPanel(Panel):
     # a voxel
 
     def clicked(self, place: np.ndarray | None) -> None:
-        """Say what is at a place (R, A, S) in mm and mark it."""
+        """Say what is at a place (R, A, S) in mm, mark it, and select the row of its region."""
+        voxel = self._describe(place)
+        if voxel is not None:
+            self.table.select(set(voxel.regions.items()))
+            self._outline_selected()
+
+    def _describe(self, place: np.ndarray | None) -> VoxelFacts | None:
+        """Say what is at a place and mark it; what that is, None where nothing is known of it."""
         target = self.target.currentData()
         if self.maps is None or target is None:
-            return
+            return None
         if place is None:
             self.voxel_text.setText(IN_3D)
-            return
+            return None
         voxel = look_up(self.maps, target, self.families, place)
         self.voxel_text.setText(describe(voxel, target, target_name(target)))
         if voxel is not None:
             self.probe.mark(self.maps.maps[target], voxel.place)
+        return voxel
 
     # memory
 

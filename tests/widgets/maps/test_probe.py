@@ -9,6 +9,7 @@ from nibabel.affines import apply_affine
 
 from napari_neuraldiffuser.widgets.files import outputs
 from napari_neuraldiffuser.widgets.maps import subject_maps as maps
+from napari_neuraldiffuser.widgets.maps.overlay import SHARE_UNIT
 from napari_neuraldiffuser.widgets.maps.probe import LAYER_NAME, Probe, describe, look_up
 from napari_neuraldiffuser.widgets.pages.contribution import IN_3D, ContributionPanel
 from napari_neuraldiffuser.widgets.views.clicks import place_of
@@ -81,7 +82,8 @@ def test_text_has_regions_shares_and_place(subject, affine):
     r, a, s = apply_affine(affine, PEAK)
     assert f"R {r:.1f}, A {a:.1f}, S {s:.1f} mm" in text
     assert "text &amp; &lt;b&gt;" in text
-    assert "g02 2e+03" in text  # thousandths
+    assert "g02 2" in text
+    assert f"{SHARE_UNIT} in text &amp; &lt;b&gt;: <b>1</b>" in text  # as the table and the bar have it
 
 
 # ---- the mouse --------------------------------------------------------------------------------------------------
@@ -154,7 +156,7 @@ def test_panel_says_what_was_clicked_and_marks_it(panel, viewer, order):
     assert "voxel (2, 3, 4)" in panel.voxel_text.text()
     cross = viewer.layers[LAYER_NAME]
     np.testing.assert_allclose(cross.data_to_world(cross.data[0])[::-1], apply_affine(AFFINE, PEAK))
-    assert viewer.dims.nsteps == steps  # the slider's steps stay as wide as voxels
+    assert viewer.dims.nsteps[order[0]] == steps[order[0]]  # the slider's steps stay as wide as voxels
     assert viewer.layers.selection.active.name != LAYER_NAME
     mouse.click((500.0, 500.0, 500.0))
     assert "Outside the contribution map" in panel.voxel_text.text()

@@ -17,7 +17,10 @@ OUTLINE_COLOURS = (
 )  # fmt: skip
 # bright where the share is large, dark near 0, so that both signs stand out from a grey brain
 POSITIVE = ("#4a0d12", "#a51e1e", "#e2571e", "#fbaa3c", "#fff3b0")
-NEGATIVE = ("#c9f4ff", "#4fb6e8", "#2a6fc9", "#22357f", "#12163f")
+NEGATIVE = ("#7fb0ff", "#3d7bff", "#1747ff", "#1426b8", "#0a0f50")
+REGION_COLOURS = ("#17b9a2", "#b9a2ff", "#d1ffff", "#a22ee8", "#467474")
+"""Of outlines.  From positive shares and from each other at least 20 (CIEDE2000) away, for colour-blind eyes too; from
+negative ones at least 15 for normal eyes.  More colours would be nearer to each other: names tell areas apart too."""
 
 
 if TYPE_CHECKING:
@@ -123,10 +126,22 @@ def _roi_masks(outlines: "Rois | Sequence[Rois] | None") -> list[tuple[str, np.n
             mask = np.asarray(family.labels) == label
             if label <= 0 or not mask.any():
                 continue
-            name = re.sub(r"^(V\d)[vd]$", r"\1", name)
+            name = area_of(name)
             joined = masks[name][0] | mask if name in masks and masks[name][0].shape == mask.shape else mask
             masks[name] = (joined, np.asarray(family.affine))
     return [(name, mask, affine) for name, (mask, affine) in masks.items()][: len(OUTLINE_COLOURS)]
+
+
+def area_of(roi: str) -> str:
+    """The area that a region is part of: V1d and V1v are one."""
+    return re.sub(r"^(V\d)[vd]$", r"\1", roi)
+
+
+def region_colours(names: dict[int, str]) -> dict[int, str]:
+    """Label to colour of a family's regions, the parts of one area alike; where there are many areas colours recur."""
+    areas = list(dict.fromkeys(area_of(roi) for label, roi in names.items() if label > 0))
+    known = {area: REGION_COLOURS[k % len(REGION_COLOURS)] for k, area in enumerate(areas)}
+    return {label: known[area_of(roi)] for label, roi in names.items() if label > 0}
 
 
 def _choose_planes(values: np.ndarray, affine: np.ndarray, per_axis: int) -> list[tuple[int, float]]:

@@ -86,7 +86,7 @@ def test_two_panels_share_their_layers(panel, viewer, session, qtbot):
     qtbot.addWidget(other)
     finish(other, qtbot)
     choose(panel, "g02")
-    assert sorted(layer.name for layer in viewer.layers) == ["contribution", "outlines prf-visualrois"]
+    assert sorted(layer.name for layer in viewer.layers) == ["contribution", "outlines prf-visualrois", "region names"]
     assert viewer.layers["contribution"].visible
     assert viewer.layers["contribution"].metadata["target"] == "g02"
 

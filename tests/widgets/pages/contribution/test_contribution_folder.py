@@ -21,7 +21,7 @@ def test_folder_is_read_in_a_thread_and_shown(empty, viewer, session, out_dir, q
     finish(empty, qtbot)
     assert empty.source.subject.currentText() == "sub-01"
     assert [empty.target.itemText(i) for i in range(2)] == ["c, text embedding", "g02, guidance layer 2"]
-    assert {"contribution", "outlines prf-visualrois"} == {layer.name for layer in viewer.layers}
+    assert {"contribution", "outlines prf-visualrois", "region names"} == {layer.name for layer in viewer.layers}
     assert viewer.layers["contribution"].metadata["target"] == "c"
 
 

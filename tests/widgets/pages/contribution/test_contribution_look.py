@@ -7,7 +7,7 @@ from nibabel.affines import apply_affine
 
 from napari_neuraldiffuser.widgets.maps import subject_maps as maps
 from napari_neuraldiffuser.widgets.maps.outlines import fine
-from napari_neuraldiffuser.widgets.maps.overlay import ALL, PERCENT, THOUSANDTHS
+from napari_neuraldiffuser.widgets.maps.overlay import ALL, PERCENT, SHARE
 from napari_neuraldiffuser.widgets.pages.contribution import ContributionPanel
 from tests.support.window.contribution_page import choose, finish, read
 from tests.support.window.output_folder import AFFINE, PEAK
@@ -38,8 +38,8 @@ def test_another_target_keeps_threshold_slice_and_layer(panel, viewer):
     assert layer.contrast_limits == pytest.approx([0.8, 2.0])
     assert viewer.dims.point[0] == 10.0
     # in units of the share, the share stays
-    panel.look.unit.setCurrentText(THOUSANDTHS)
-    assert panel.look.value.value() == pytest.approx(800)
+    panel.look.unit.setCurrentText(SHARE)
+    assert panel.look.value.value() == pytest.approx(0.8)
     choose(panel, "c")
     assert viewer.layers["contribution"].contrast_limits == pytest.approx([0.8, 1.0])
     panel.look.unit.setCurrentText(PERCENT)

@@ -1,12 +1,16 @@
 """The Contribution panel keeps table, slice and outlines together."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from nibabel.affines import apply_affine
 
 from napari_neuraldiffuser.widgets.maps import subject_maps as maps
 from napari_neuraldiffuser.widgets.maps.outlines import SELECTED
-from napari_neuraldiffuser.widgets.maps.overlay import ALL
+from napari_neuraldiffuser.widgets.maps.overlay import ALL, SHARE_UNIT, TITLE
+from napari_neuraldiffuser.widgets.maps.probe import UNUSED
+from napari_neuraldiffuser.widgets.maps.region_names import LAYER_NAME
 from napari_neuraldiffuser.widgets.maps.roi_table import FRACTION, SHARE
 from tests.support.window.contribution_page import PATIENCE, bold, choose, row_of, rows
 from tests.support.window.output_folder import AFFINE, LOWEST, PEAK, PLACES
@@ -35,11 +39,14 @@ def test_selecting_a_row_moves_to_the_peak_and_outlines_the_region(panel, viewer
     panel.table.selectRow(row_of(panel, "V1v"))
     np.testing.assert_allclose(viewer.dims.point, apply_affine(AFFINE, PEAK)[::-1])
     layer = viewer.layers[SELECTED]
-    drawn = apply_affine(layer.affine.affine_matrix, np.argwhere(layer.data))[:, ::-1]
-    found = np.unique(np.rint(apply_affine(np.linalg.inv(AFFINE), drawn)).astype(int), axis=0)
     expected = np.zeros((6, 7, 8), bool)
     expected[PLACES["V1v"]] = True
-    np.testing.assert_array_equal(found, np.argwhere(expected))
+    for label, inside_region in ((1, True), (2, False)):  # the white ring is the region's, the black one around it
+        drawn = apply_affine(layer.affine.affine_matrix, np.argwhere(layer.data == label))[:, ::-1]
+        found = np.rint(apply_affine(np.linalg.inv(AFFINE), drawn)).astype(int)
+        assert (expected[tuple(found.T)] == inside_region).all(), label
+    middle = np.rint(layer.world_to_data(apply_affine(AFFINE, (2, 3, 4))[::-1])).astype(int)
+    assert layer.data[tuple(middle)] == 0, "the voxels inside are free"
     assert "V1v (prf-visualrois)" in panel.voxel_text.text()
     panel.look.sign.setCurrentIndex(panel.look.sign.findData("negative"))
     panel.table.selectRow(row_of(panel, "V2v"))
@@ -47,6 +54,70 @@ def test_selecting_a_row_moves_to_the_peak_and_outlines_the_region(panel, viewer
     assert panel.table.selected() == ("prf-visualrois", "V2v")
     choose(panel, "g02")
     assert panel.table.selected() == ("prf-visualrois", "V2v")
+
+
+def test_clicking_a_voxel_selects_its_row_and_stays_in_the_slice(panel, viewer):
+    viewer.dims.set_point(range(3), (2.0, -10.0, -12.0))
+    before = viewer.dims.point
+    panel.clicked(apply_affine(AFFINE, (4, 5, 6)))
+    assert panel.table.selected() == ("prf-visualrois", "V2v")
+    assert viewer.layers[SELECTED].visible
+    assert viewer.dims.point == before
+    panel.clicked(apply_affine(AFFINE, (0, 0, 0)))  # in no region
+    assert panel.table.selected() is None
+    assert SELECTED not in viewer.layers
+
+
+def test_swatches_are_the_colours_of_the_outlines(panel, viewer):
+    outlines = viewer.layers["outlines prf-visualrois"]
+    for i, roi in enumerate(rows(panel)[:2]):
+        colour = panel.table.item(i, 0).icon().pixmap(11).toImage().pixelColor(5, 5).getRgbF()
+        label = int(outlines.features["index"][outlines.features["roi"] == roi].iloc[0])
+        np.testing.assert_allclose(colour, outlines.colormap.map(label).ravel(), atol=0.01)
+    assert panel.table.item(2, 0).icon().isNull()  # what is outside has no outline
+
+
+def test_what_the_decoder_does_not_use_is_not_a_share_of_0(panel):
+    row = panel.table.rows[0]
+    panel.table.fill([replace(row, n_voxels=0, share=0.0), replace(row, roi="V2v", share=0.0)])
+    texts = {roi: panel.table.item(i, SHARE).text() for i, roi in enumerate(rows(panel))}
+    assert texts == {"V1v": "not used", "V2v": "0.0000 ± 0.0100"}
+    for volume in panel.maps.maps.values():
+        volume.values[0, 0, 0] = 0
+    panel.clicked(apply_affine(AFFINE, (0, 0, 0)))
+    assert UNUSED in panel.voxel_text.text()
+    next(iter(panel.maps.maps.values())).values[0, 0, 0] = 1e-9
+    panel.clicked(apply_affine(AFFINE, (0, 0, 0)))
+    assert UNUSED not in panel.voxel_text.text()
+
+
+def test_names_stand_in_their_regions_in_every_plane(panel, viewer, qtbot):
+    panel.regions.family.setCurrentText(ALL)
+    for order in ((0, 1, 2), (1, 0, 2), (2, 0, 1)):
+        viewer.dims.order = order
+        qtbot.waitUntil(lambda: not panel._redraw_timer.isActive(), timeout=PATIENCE)
+        layer = viewer.layers[LAYER_NAME]
+        found = {}
+        for point, name in zip(layer.data, layer.text.string.array, strict=True):
+            index = np.rint(apply_affine(np.linalg.inv(AFFINE), layer.data_to_world(point)[::-1])).astype(int)
+            assert inside(index, PLACES[name]), (name, index)
+            found.setdefault(name, set()).add(int(index[2 - order[0]]))
+        for name, box in PLACES.items():  # in every slice that the region is in
+            across = box[2 - order[0]]
+            assert found[name] == set(range(across.start, across.stop)), (order, name)
+    panel.regions.named.setChecked(False)
+    assert LAYER_NAME not in viewer.layers
+
+
+def test_the_bar_says_what_it_measures(panel, viewer):
+    title = viewer.canvas.overlays[TITLE]
+    assert title.visible
+    assert title.text == f"{panel.target.currentText()}\n{SHARE_UNIT}"
+    choose(panel, "g02")
+    assert title.text.startswith("g02")
+    assert panel.table.horizontalHeaderItem(SHARE).text().lower().startswith(SHARE_UNIT.lower())
+    panel._take(None)
+    assert not title.visible
 
 
 def test_selecting_what_is_outside_or_has_no_volume(panel, viewer):
