@@ -39,6 +39,7 @@ class ContributionPanel(Panel):
     """
 
     name = "contribution"
+    title = "Contribution"
     run_text = "Compute contribution maps"
 
     def build(self) -> None:

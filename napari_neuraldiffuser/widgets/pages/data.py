@@ -18,7 +18,7 @@ from napari_neuraldiffuser.widgets.session.panel import Panel
 from napari_neuraldiffuser.widgets.session.path_field import dropped
 from napari_neuraldiffuser.widgets.session.state import KEY
 from napari_neuraldiffuser.widgets.session.worker import ThreadTask
-from napari_neuraldiffuser.widgets.source.form import SampleButton, SourceForm, description_text, source_text
+from napari_neuraldiffuser.widgets.source.form import SampleButton, SourceForm, description_text
 from napari_neuraldiffuser.widgets.source.mask import MaskBox
 from napari_neuraldiffuser.widgets.source.selection import RoiBox, SessionsLine, VoxelCount, absolute_masks
 
@@ -33,6 +33,7 @@ class DataPanel(Panel):
     """Data, voxels and sessions of the next run; Show adds anatomy and regions to the viewer."""
 
     name = "data"
+    title = "Data"
     run_text = "Show in viewer"
 
     def build(self) -> None:
@@ -67,6 +68,7 @@ class DataPanel(Panel):
         self.sample.failed.connect(self.fail)
         self.roi.changed.connect(lambda text: self._change_betas(roi=absolute_masks(text)))
         self.roi.judged.connect(self.changed)
+        self.count.judged.connect(self.changed)
         self.sessions.changed.connect(lambda text: self._change_betas(sessions=text))
         self.sessions.judged.connect(self.changed)
         self.mask.drawn.connect(self.roi.choose)
@@ -85,13 +87,16 @@ class DataPanel(Panel):
 
     def problems(self) -> list[str]:
         """What is missing or wrong; the details of ROI and sessions stand beside them."""
-        problem = self.form.problem()
-        kept = self.session.recipe.source
-        if problem and kept.given:
-            problem += f" Until then the other panels keep {source_text(kept)}."
-        mended = (("ROI", self.roi.problem, self.betas.roi), ("sessions", self.sessions.problem(), self.betas.sessions))
-        wrong = [f"The {name} must be mended above. Until then {kept} is used." for name, text, kept in mended if text]
-        return [text for text in (problem, self._problem) if text] + wrong
+        wrong = [f"The {name} must be mended above, for any page to run." for name, text in self._mended() if text]
+        return [text for text in (self.form.problem(), self._problem) if text] + wrong
+
+    def _mended(self) -> list[tuple[str, str]]:
+        return [("ROI", self.roi.problem or self.count.problem), ("sessions", self.sessions.problem())]
+
+    def wrong(self) -> str:
+        """What is shown in place of the data, voxels or sessions that the recipe still has."""
+        source = self.form.problem() if self.session.recipe.source.given else ""
+        return " ".join(filter(None, (source, self._problem, *(text for _, text in self._mended()))))
 
     def _source_chosen(self) -> None:
         if not self.form.problem():

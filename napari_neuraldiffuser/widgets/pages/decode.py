@@ -145,6 +145,7 @@ class DecodePanel(Panel):
     """Fits or loads the decoder of the session's data, and shows how well it predicts."""
 
     name = "decode"
+    title = "Decode"
     run_text = "Fit or load decoder"
 
     def build(self) -> None:
@@ -208,7 +209,11 @@ class DecodePanel(Panel):
                 "The data must have test stimuli to decode, got none. "
                 "Mark some in column test of the trials table, or add sessions with shared images."
             )
-        return problems + [text for text in (self.models.problem(), self.alphas.problem()) if text]
+        return problems + ([self.wrong()] if self.wrong() else [])
+
+    def wrong(self) -> str:
+        """What is wrong with models or penalties."""
+        return " ".join(filter(None, (self.models.problem(), self.alphas.problem())))
 
     def revalidate(self, *_: Any) -> None:
         """The buttons of files follow the Run button."""

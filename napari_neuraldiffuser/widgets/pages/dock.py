@@ -17,13 +17,7 @@ from napari_neuraldiffuser.widgets.session.theme import Follower
 if TYPE_CHECKING:
     import napari
 
-PANELS = {
-    "Data": DataPanel,
-    "Decode": DecodePanel,
-    "Reconstruct": ReconstructPanel,
-    "Contribution": ContributionPanel,
-    "Report": ReportPanel,
-}
+PANELS = {panel.title: panel for panel in (DataPanel, DecodePanel, ReconstructPanel, ContributionPanel, ReportPanel)}
 
 
 class NeuralDiffuser(QWidget):

@@ -39,6 +39,7 @@ class ModelsForm(QWidget):
         form(self, ("Models", models), ("Guide", guide), self.problem_label)
         self.models.taken.connect(self._taken)
         self.guide.textEdited.connect(lambda _: self.models.typing.start())
+        self.guide.editingFinished.connect(self.models.finish)
 
     @property
     def values(self) -> tuple[str, str]:

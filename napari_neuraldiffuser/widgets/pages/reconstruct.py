@@ -29,6 +29,7 @@ class ReconstructPanel(Panel):
     """Reconstructs chosen stimuli and shows the images while they come about."""
 
     name = "reconstruct"
+    title = "Reconstruct"
     run_text = "Run"
     form: ReconForm
 
@@ -91,7 +92,11 @@ class ReconstructPanel(Panel):
 
     def problems(self) -> list[str]:
         """Why Run cannot be pressed yet."""
-        return self.form.problems()
+        return [*self.form.problems(), *self.elsewhere()]
+
+    def wrong(self) -> str:
+        """What is wrong with the parameters."""
+        return self.form.error
 
     def showEvent(self, event: QShowEvent) -> None:
         """Ask for the devices when the panel is first seen."""

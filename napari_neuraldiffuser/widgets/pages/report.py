@@ -104,6 +104,7 @@ class ReportPanel(Panel):
     """Runs every stage for the recipe of the session and shows what came out."""
 
     name = "report"
+    title = "Report"
     run_text = "Run the whole job"
 
     def build(self) -> None:

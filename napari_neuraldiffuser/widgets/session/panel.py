@@ -1,6 +1,7 @@
 """The base of every panel: a run row, progress with time left, one place for messages, and a memory."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
@@ -41,6 +42,8 @@ class Panel(QWidget):
 
     name = "panel"
     """Under which `state` is stored."""
+    title = "Panel"
+    """Of the page, as its tab and messages have it."""
     run_text = "Run"
     run_tip = ""
     """What Run does."""
@@ -65,6 +68,8 @@ class Panel(QWidget):
         if stored:
             self._restore(stored)
         self.session.busy_changed.connect(self.revalidate)
+        self.session.wrong_changed.connect(self.revalidate)
+        self.destroyed.connect(partial(self.session.tell_wrong, id(self), self.title, ""))
         self.revalidate()
 
     # what a panel adds
@@ -78,6 +83,10 @@ class Panel(QWidget):
     def problems(self) -> list[str]:
         """Why it cannot run yet, each with its remedy; Run is enabled when there is none."""
         return []
+
+    def wrong(self) -> str:
+        """What the controls show that the recipe cannot hold, so that other pages do not run either; or nothing."""
+        return ""
 
     def state(self) -> dict[str, Any]:
         """JSON values to remember between sessions."""
@@ -115,11 +124,16 @@ class Panel(QWidget):
     def revalidate(self, *_: Any) -> None:
         """Say under the Run button why it cannot run, or enable it."""
         running = self.task is not None
-        problems = [] if running else self.problems()
+        self.session.tell_wrong(id(self), self.title, self.wrong())
+        problems = [] if running else list(dict.fromkeys([*self.problems(), *self.elsewhere()]))
         self.hint.show_text("\n".join(problems))
         self.run_button.setToolTip("\n".join(problems) or with_key(self.run_tip, "run"))
         self.run_button.setEnabled(not problems and not running and not self.session.busy)
         self.cancel.setEnabled(running)
+
+    def elsewhere(self) -> list[str]:
+        """What other pages show that cannot be used."""
+        return self.session.wrong_elsewhere(id(self))
 
     def changed(self, *_: Any) -> None:
         """Connect every control to this: validates, and stores the controls after a while."""
@@ -139,7 +153,8 @@ class Panel(QWidget):
     # running
 
     def press_run(self) -> None:
-        """Do what the Run button does, if it can be pressed."""
+        """Do what the Run button does, if it can be pressed with what is being typed."""
+        keys.finish_typing()
         if self.run_button.isEnabled():
             self.start()
 

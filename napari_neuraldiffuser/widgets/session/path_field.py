@@ -39,7 +39,14 @@ class RecentBox(QComboBox):
         self.setMinimumContentsLength(12)
         self.typing = QTimer(self, singleShot=True, interval=TYPING, timeout=self.taken)
         self.lineEdit().textEdited.connect(lambda _: self.typing.start())
+        self.lineEdit().editingFinished.connect(self.finish)
         self.activated.connect(lambda _: self.taken.emit())
+
+    def finish(self) -> None:
+        """Take what is being typed: who leaves the line has typed to the end."""
+        if self.typing.isActive():
+            self.typing.stop()
+            self.taken.emit()
 
     def recent(self) -> list[str]:
         """The list but for what is always there, the last used first."""
@@ -81,6 +88,7 @@ class PathField(QWidget):
         stacked(self, side_by_side(self.edit, self.browse, wide=0), self.problem_label)
         self._typing = QTimer(self, singleShot=True, interval=TYPING, timeout=self._taken)
         self.edit.textEdited.connect(lambda _: self._typing.start())
+        self.edit.editingFinished.connect(lambda: self._typing.isActive() and self._taken())
 
     @property
     def path(self) -> str:

@@ -75,6 +75,8 @@ class Session(QObject):
     """dict: the result of `reconstruct`."""
     output_changed = Signal(str)
     """Folder with contribution maps to show."""
+    wrong_changed = Signal()
+    """A page shows something else, or nothing any more, that cannot be used."""
     busy_changed = Signal(bool)
     """Whether a call is under way that a user waits for."""
 
@@ -87,6 +89,7 @@ class Session(QObject):
         self.decoded: dict[str, Any] | None = None
         self.output = ""
         self.task: Task | None = None
+        self._wrong: dict[int, tuple[str, str]] = {}
         self._window: WindowWatch | None = None
         self._timer = QTimer(self, singleShot=True, interval=SAVE_AFTER, timeout=self.save)
         viewer.layers.events.inserted.connect(self._layer_inserted)
@@ -163,6 +166,31 @@ class Session(QObject):
         """Have the contribution maps of a folder shown."""
         self.output = str(folder)
         self.output_changed.emit(self.output)
+
+    # what is shown but cannot be used
+
+    def tell_wrong(self, page: int, title: str, text: str) -> None:
+        """Take what a page shows that the recipe cannot hold: no page runs with what was there before it.
+
+        Parameters
+        ----------
+        page : int
+            The `id` of the panel.
+        title : str
+            Of the page.
+        text : str
+            A sentence, or nothing where all is well or the page is closed.
+        """
+        former = self._wrong.pop(page, None)
+        if text:
+            self._wrong[page] = title, text
+        if former != self._wrong.get(page):
+            self.wrong_changed.emit()
+
+    def wrong_elsewhere(self, page: int) -> list[str]:
+        """What the other pages show that cannot be used, each with the page where it is mended."""
+        others = dict.fromkeys(wrong for key, wrong in self._wrong.items() if key != page)
+        return [f"{text} (on the {title} page)" for title, text in others]
 
     # calls
 

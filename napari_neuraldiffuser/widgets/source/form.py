@@ -206,11 +206,6 @@ class SourceForm(QWidget):
         self.changed.emit()
 
 
-def source_text(source: Source) -> str:
-    """Name a subject and say where it is."""
-    return f"{source.subject} of {source.betas or source.nsd_dir}"
-
-
 def description_text(described: dict[str, Any]) -> str:
     """What a source holds, in a few lines."""
     sizes = " × ".join(f"{size:.3g}" for size in described["voxel_sizes_mm"])

@@ -60,11 +60,15 @@ class Regions(Selectable):
         return {self.keys[k] for k in np.flatnonzero(select(self, as_term(term)))}
 
 
-def check(expression: str, regions: Regions) -> None:
-    """Raise a UserError that says which term of an expression cannot be, and what could."""
+def check(expression: str, regions: Regions | None) -> None:
+    """Raise a UserError that says which term of an expression cannot be, and what could.
+
+    Where the regions are not known yet, the grammar and the masks are checked.
+    """
     for term in parse(expression):
         if not term.is_mask:
-            regions.named(term.name)
+            if regions is not None:
+                regions.named(term.name)
         elif not Path(term.name).expanduser().is_file():
             raise TermError(f"ROI mask must be an existing file, got {term.name}. Draw it again, or correct the path.")
 

@@ -13,6 +13,7 @@ from napari_neuraldiffuser.core.base.files import located
 from napari_neuraldiffuser.core.params import BetasParams, default_of
 from napari_neuraldiffuser.widgets.session.controls import Notice, add, form, problem_of, side_by_side
 from napari_neuraldiffuser.widgets.session.engine import Task, error_text
+from napari_neuraldiffuser.widgets.session.path_field import TYPING
 from napari_neuraldiffuser.widgets.session.session import Session
 from napari_neuraldiffuser.widgets.session.theme import ERROR, set_tone
 from napari_neuraldiffuser.widgets.source.roi_tree import RoiTree
@@ -53,8 +54,10 @@ class RoiBox(QGroupBox):
             )
         }
         self._build()
+        self._typing = QTimer(self, singleShot=True, interval=TYPING, timeout=self._typed)
         self.tree.changed.connect(self._ticked)
-        self.line.editingFinished.connect(lambda: self.choose(self.expression))
+        self.line.textEdited.connect(lambda _: self._typing.start())
+        self.line.editingFinished.connect(self._typed)
         self.quick["all"].clicked.connect(lambda: self.choose(self.default()))
         self.quick["early"].clicked.connect(lambda: self.choose(EARLY))
         self.quick["faces"].clicked.connect(self._without_faces)
@@ -120,6 +123,11 @@ class RoiBox(QGroupBox):
         if not self.problem:
             self.changed.emit(expression)
 
+    def _typed(self) -> None:
+        """Judge the line as it stands; one that is half written is no expression yet, and nothing runs with another."""
+        self._typing.stop()
+        self.choose(self.expression)
+
     def _ticked(self) -> None:
         from napari_neuraldiffuser.widgets.source.roi_terms import expression_of
 
@@ -144,8 +152,8 @@ class RoiBox(QGroupBox):
     def _problem_of(self, expression: str) -> str:
         if not expression:
             return "ROI must have a region to use, got none. Tick one, or write its name."
-        if self.regions is None:
-            return ""
+        if self.regions is None and expression == default_of(BetasParams, "roi"):
+            return ""  # pandas, which comes with the grammar, is not waited for
         from napari_neuraldiffuser.widgets.source.roi_terms import check
 
         return problem_of(check, expression, self.regions)
@@ -176,12 +184,21 @@ COUNT_AFTER = 300
 
 
 class VoxelCount(Notice):
-    """Counts again some time after `ask`; of several answers only the last counts."""
+    """Counts again some time after `ask`; of several answers only the last counts.
+
+    Attributes
+    ----------
+    problem : str
+        Why the expression selects nothing that can be used, as far as that is known.
+    """
+
+    judged = Signal()
 
     def __init__(self, session: Session) -> None:
         super().__init__("")
         self.setToolTip("Voxels that the expression selects; betas have fewer where a voxel has no signal")
         self.session = session
+        self.problem = ""
         self._task: Task | None = None
         self._asked: Any = None
         self._timer = QTimer(self, singleShot=True, interval=COUNT_AFTER, timeout=self._count)
@@ -220,6 +237,9 @@ class VoxelCount(Notice):
     def _say(self, text: str, error: bool = False) -> None:
         set_tone(self, ERROR if error else "")
         self.show_text(text)
+        former, self.problem = self.problem, text if error else ""
+        if former != self.problem:
+            self.judged.emit()
 
 
 class SessionsLine(QWidget):

@@ -18,7 +18,7 @@ def test_the_default_is_ticked(opened):
 def test_ticks_become_an_expression(opened, qtbot):
     tick(opened, qtbot, leaf(opened, "nsdgeneral", "nsdgeneral"), state=UNCHECKED)
     assert "must have a region" in opened.roi.error.text()
-    assert "Until then nsdgeneral is used" in opened.hint.text()
+    assert "The ROI must be mended above" in opened.hint.text()
     assert betas(opened).roi == "nsdgeneral", "kept until there is another"
     family = opened.roi.tree.topLevelItem(2)
     seen = []
