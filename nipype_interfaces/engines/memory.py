@@ -11,9 +11,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 from napari_neuraldiffuser.core.base.pictures import picture_size
+from napari_neuraldiffuser.core.bold.runs import Run, open_run
 from napari_neuraldiffuser.core.networks.digest import model_source
 from napari_neuraldiffuser.core.nsd.describe import trials_used
-from napari_neuraldiffuser.core.params import BetasParams, DecodingParams
+from napari_neuraldiffuser.core.nsd.reading.volumes import read_inside
+from napari_neuraldiffuser.core.params import BetasParams, BoldParams, DecodingParams
 from nipype.interfaces.base import BaseInterfaceInputSpec
 from nipype.pipeline import engine as pe
 from nipype.utils.ram_estimator import RamEstimator
@@ -159,6 +161,20 @@ def _fit(inputs: BaseInterfaceInputSpec) -> float:
     return fit_bytes(_sizes(inputs, inputs.targets, names), inputs.cv_targets)
 
 
+def bold_bytes(volumes: int, voxels: int, trials: int, params: BoldParams = BoldParams()) -> float:
+    """Fitting BOLD holds its volumes twice for a moment, the betas, and some voxels in float64."""
+    chunk = min(voxels, params.chunk_voxels)
+    return FLOAT * voxels * (2 * volumes + trials) + DOUBLE * chunk * (2 * volumes + trials) + 2 * BLOCK
+
+
+def _bold(inputs: BaseInterfaceInputSpec) -> float:
+    """The longest run, or all of a session where they are fitted together; a trial in every second volume at most."""
+    params, runs = params_of(inputs, BoldParams), [Run.from_dict(dict(run)) for run in inputs.runs]
+    volumes = [open_run(run).shape[3] for run in runs]
+    together = sum(volumes) if params.estimator == "glmsingle" else max(volumes)
+    return bold_bytes(together, int(read_inside(runs[0].mask)[0].sum()), together // 2, params)
+
+
 def _networks(inputs: BaseInterfaceInputSpec) -> float:
     """Networks take a multiple of the bytes of their weight files; those of Stable Diffusion 1.4 for a hub id."""
     folders = [Path(model_source(inputs.models)), *([Path(inputs.guide)] if inputs.guide else [])]
@@ -178,6 +194,7 @@ ESTIMATES: dict[str, tuple[Callable[[BaseInterfaceInputSpec], float], float]] = 
     # interface -> bytes from its inputs, and those for FULL, where the inputs are not known yet
     "LoadNSDBetas": (_load, load_bytes(FULL)),
     "PrepareBetas": (_load, load_bytes(FULL)),
+    "EstimateBetas": (_bold, bold_bytes(400, 250_000, 200)),
     "FitDecoder": (_fit, fit_bytes(FULL)),
     "Decode": (lambda inputs: decode_bytes(_sizes(inputs, inputs.decoder)), decode_bytes(FULL)),
     "ContributionMap": (lambda inputs: contribution_bytes(_sizes(inputs, inputs.decoder)), contribution_bytes(FULL)),
@@ -187,7 +204,7 @@ ESTIMATES: dict[str, tuple[Callable[[BaseInterfaceInputSpec], float], float]] = 
     "EvaluateReconstruction": (_images, NETWORKS * SD_WEIGHTS + FULL_IMAGES),
     "SubjectReport": (_images, NETWORKS * SD_WEIGHTS + FULL_IMAGES),
 }
-OTHERS = ("JoinDecoders",)
+OTHERS = ("JoinBetas", "JoinDecoders")
 OTHERS_GB = 4.0
 """Memory of each of these other nodes that compute."""
 NIPYPES_GB = 0.2
