@@ -136,7 +136,7 @@ def trials_without_betas(session: np.ndarray, mean: np.ndarray) -> np.ndarray:
 
 def _blank(session: np.ndarray) -> np.ndarray:
     """Which trials are 0 in every voxel, among voxels enough of which vary."""
-    blank = ~session[:, :SOME].any(axis=1)
+    blank = np.logical_not(session[:, :SOME].any(axis=1))
     if blank.any():
         blank[blank] = ~session[blank].any(axis=1)
     # a single voxel may be 0 by chance

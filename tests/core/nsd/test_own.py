@@ -74,6 +74,64 @@ def test_int16_with_a_slope_differs_by_rounding_only(subject, tmp_path):
     same_rows(own, tree, subject.trials["stimulus_id"])
 
 
+def again(path, folder, reshape=lambda values: values, dtype=None):
+    """The volume of a file saved again: with other axes, or in whole numbers with the scaling that nibabel chooses."""
+    image = nib.load(path)
+    values = reshape(np.asarray(image.dataobj))
+    header = nib.Nifti1Header()
+    header.set_data_dtype(dtype or values.dtype)
+    nib.save(
+        nib.Nifti1Image(values.astype(float) if dtype else values, image.affine, header), folder / path.split("/")[-1]
+    )
+    return str(folder / path.split("/")[-1])
+
+
+@pytest.mark.parametrize("extra", [(1, -1), (-1, 1)])
+def test_the_same_scans_in_other_clothes(source, scans, tmp_path, extra):
+    """Axes of one entry, and masks and labels that whole numbers with a header scaling hold."""
+    want = scans.betas()
+    dressed = replace(
+        source,
+        betas=again(source.betas, tmp_path, lambda v: v.reshape(*v.shape[:3], *extra)),
+        mask=again(source.mask, tmp_path, lambda v: (3.0 * v - 1)[..., None], np.int16),
+        anatomy=again(source.anatomy, tmp_path, lambda v: v[..., None, None]),
+        rois=(again(source.rois[0], tmp_path, lambda v: v[..., None], np.int16),),
+    )
+    table = source.rois[0].replace(".nii.gz", ".tsv")
+    (tmp_path / table.split("/")[-1]).write_text(open(table).read())
+    own = nsd.OwnScans(dressed)
+    np.testing.assert_array_equal(own.betas().data, want.data)
+    np.testing.assert_array_equal(own.rois(OWN_FAMILY).labels, scans.rois(OWN_FAMILY).labels)
+    assert own.rois(OWN_FAMILY).names == scans.rois(OWN_FAMILY).names
+    np.testing.assert_array_equal(own.anatomy().dataobj, scans.anatomy().dataobj)
+    for expression in ("V1", "mask & V1 + hV4", f"mask - {dressed.mask}"):
+        if "- " not in expression:
+            np.testing.assert_array_equal(own.voxels(expression), scans.voxels(expression))
+        else:
+            with pytest.raises(nsd.NSDError, match="empty mask"):
+                own.voxels(expression)
+
+
+def test_scans_without_a_place_are_read_with_a_note(source, tmp_path):
+    """The voxel sizes alone say where voxels are: the same for all files, and left and right are not known."""
+
+    def placed(path, codes):
+        image = nib.load(path)
+        image.set_sform(image.affine, codes)
+        image.set_qform(image.affine, 0)
+        nib.save(image, tmp_path / path.split("/")[-1])
+        return str(tmp_path / path.split("/")[-1])
+
+    bare = replace(source, betas=placed(source.betas, 0), mask=placed(source.mask, 0), rois=())
+    betas = nsd.OwnScans(bare).betas()
+    np.testing.assert_array_equal(betas.data, nsd.OwnScans(source).betas().data)
+    assert betas.notes == [
+        "betas.nii has neither sform nor qform: places come from the voxel sizes alone, left and right cannot be told"
+    ]
+    with pytest.raises(nsd.NSDError, match="mask must have the betas' affine"):
+        nsd.OwnScans(replace(bare, mask=source.mask)).betas()
+
+
 def test_regions_and_expressions_are_those_of_the_tree(subject, scans):
     assert scans.roi_names() == ["mask", OWN_FAMILY]
     ours, theirs = scans.rois(OWN_FAMILY), subject.rois(FAMILY)

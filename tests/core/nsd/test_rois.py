@@ -1,11 +1,12 @@
 """ROI volumes: merging of hemispheres, stored types, label tables."""
 
+import nibabel as nib
 import numpy as np
 import pytest
 
 from napari_neuraldiffuser.core import nsd
 from napari_neuraldiffuser.core.nsd.rois import parse_label_table
-from tests.support.nsd.tree import SHAPE, volume
+from tests.support.nsd.tree import AFFINE, SHAPE, volume
 
 
 def test_hemispheres_merge_and_float64_is_accepted(tree):
@@ -23,6 +24,18 @@ def test_hemispheres_merge_and_float64_is_accepted(tree):
     want[:6] = 0
     want[1, 2, 3], want[4, 2, 3], want[5, 5, 4] = 2, 1, 2
     np.testing.assert_array_equal(rois.labels, want)
+
+
+def test_hemispheres_that_nibabel_saved_again_with_a_scaling(tree):
+    left, right = -np.ones(SHAPE), np.where(np.indices(SHAPE)[0] > 3, np.indices(SHAPE)[1] % 4, -1.0)
+    left[:3] = 2
+    for side, values in (("lh", left), ("rh", right)):
+        header = nib.Nifti1Header()
+        header.set_data_dtype(np.int16)
+        nib.save(nib.Nifti1Image(values, AFFINE, header), tree.roi / f"{side}.streams.nii.gz")
+    stored = nib.load(tree.roi / "rh.streams.nii.gz").get_fdata()
+    assert (stored != np.rint(stored)).any()
+    np.testing.assert_array_equal(nsd.Subject(tree.root, "subj02").rois("streams").labels, np.maximum(left, right))
 
 
 def test_the_subjects_own_table_comes_first_and_of_masks_voxels(tree):

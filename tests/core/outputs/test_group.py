@@ -12,7 +12,7 @@ from skimage import io
 from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.outputs import validate as bids
 from napari_neuraldiffuser.core.outputs.group import inputs as group_inputs
-from napari_neuraldiffuser.core.outputs.group.inputs import differing, failed_notes, mixed, read_subjects
+from napari_neuraldiffuser.core.outputs.group.inputs import differing, failed_notes, mixed, read_subjects, read_table
 from napari_neuraldiffuser.core.outputs.group.page import GroupData, page_values, wall
 from napari_neuraldiffuser.core.outputs.group.write import (
     GroupError,
@@ -405,3 +405,10 @@ def test_eight_subjects_fit(tmp_path):
     result = write_group(vouch_all(tmp_path))
     assert result.notes == []
     assert len(scores_table(subjects(tmp_path))) == 8 * len(ARMS) * len(METRICS)
+
+
+def test_regions_named_like_missing_values_keep_their_names(tmp_path):
+    (tmp_path / "x.tsv").write_text("roi\tshare\nNA\t0.5\nnull\tn/a\nV1\t\n")
+    table = read_table(tmp_path / "x.tsv", ["roi"])
+    assert table["roi"].tolist() == ["NA", "null", "V1"]
+    assert table["share"].isna().tolist() == [False, True, True] and table["share"].dtype == float

@@ -22,6 +22,7 @@ PLAIN = {size.to_bytes(4, order) for size in (348, 540) for order in ("little", 
 """How NIfTI files begin: with the size of their header."""
 LARGEST_AXIS = 2**15 - 1
 """Of NIfTI-1 volumes: what is longer is a list of vertices."""
+MM = 2
 MILLIMETRES = {1: 1000.0, 3: 0.001}
 """In NIfTI's units of length that are others, metre and micron; unknown (0) is mm, as in NSD's own files."""
 PLACE_TOLERANCE_MM = 0.1
@@ -120,7 +121,7 @@ def in_one_shape(image: SpatialImage, series: bool, **options: Any) -> SpatialIm
     same: Any = type(image)(data, affine, image.header)
     same.file_map = image.file_map
     if affine is not image.affine:
-        same.header.set_xyzt_units("mm")
+        same.header["xyzt_units"] = int(same.header["xyzt_units"]) // 8 * 8 + MM  # the unit of time stays
     return same
 
 

@@ -140,7 +140,7 @@ def _usable(summary: dict[str, Any]) -> bool:
 def read_table(path: Path, needed: Sequence[str] = ()) -> pd.DataFrame | None:
     """A tab-separated table; None where it is not there, cannot be read or lacks a column."""
     try:
-        table = pd.read_csv(path, sep="\t", na_values="n/a")
+        table = pd.read_csv(path, sep="\t", na_values=["n/a", ""], keep_default_na=False)
     except (OSError, ValueError):  # pandas's own errors of malformed tables are ValueErrors
         return None
     return table if set(needed) <= set(table) else None
