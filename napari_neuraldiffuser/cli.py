@@ -102,6 +102,8 @@ def _run_jobs(jobs: Iterable["Job"]) -> int:
         progress.close()
         print(result.page)
         print(result.summary)
+        for note in result.notes:
+            print(f"neuraldiffuser: {note}", file=sys.stderr)
         if result.failed:
             failed += len(result.failed)
             print(job.places.failed)

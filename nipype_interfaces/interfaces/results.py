@@ -27,7 +27,7 @@ class ContributionMapInputSpec(base.SourceSpec, params_spec(params.ContributionP
 
 
 class ContributionMapOutputSpec(TraitedSpec):
-    maps = traits.List(File(exists=True), desc="One NIfTI per target: share of every voxel.")
+    maps = traits.List(File(exists=True), desc="One NIfTI per target that varies: share of every voxel.")
     table = File(exists=True, desc="TSV of ROI, target, share, standard error and number of voxels.")
 
 
@@ -37,7 +37,7 @@ class ContributionMap(base.CoreInterface):
     Raises
     ------
     ContributionError
-        If stimuli have no targets, or a target equals the training mean.
+        If stimuli have no targets.
 
     Examples
     --------
@@ -82,7 +82,7 @@ class EvaluateReconstruction(base.CoreInterface):
     Raises
     ------
     UserError
-        If there are fewer than 2 stimuli, as scores compare stimuli.
+        If there is no stimulus.
 
     Examples
     --------
@@ -115,7 +115,7 @@ class SubjectReportInputSpec(base.SourceSpec, base.ModelsSpec):
     n_stimuli = traits.Range(low=0, value=0, usedefault=True, desc="Test stimuli that were asked for; 0 for all.")
     scores = File(exists=True, mandatory=True, desc="Of EvaluateReconstruction.")
     summary = File(exists=True, mandatory=True, desc="Of EvaluateReconstruction.")
-    maps = InputMultiObject(File(exists=True), mandatory=True, desc="Of ContributionMap.")
+    maps = InputMultiObject(File(exists=True), desc="Of ContributionMap; none where no target varies.")
     table = File(exists=True, mandatory=True, desc="Of ContributionMap.")
     settings = traits.Dict(mandatory=True, desc="Settings.to_dict(): parameters of all stages, for the page.")
     command = traits.Str("", usedefault=True, nohash=True, desc="What the user typed, for the page.")
@@ -151,16 +151,17 @@ class SubjectReport(base.CoreInterface):
         counts = nsd.betas_facts(inputs.betas, inputs.n_stimuli or None)
         files = {name: Path(getattr(inputs, name)) for name in ("embeddings", "decoder", "scores", "summary", "table")}
         parts = PageParts(
-            **files, maps=[Path(path) for path in inputs.maps], settings=settings, stimulus_ids=inputs.stimulus_ids,
+            **files, maps=[Path(path) for path in base.given(inputs.maps, ())], settings=settings,
+            stimulus_ids=inputs.stimulus_ids,
             failed=list(base.given(inputs.failed, ())), counts=counts, notes=[*counts["notes"], *subject.stimuli.notes],
             command=inputs.command,
         )  # fmt: skip
         with base.opened_models(inputs) as models:
-            write_page(parts, subject, models, places, records, progress)
+            notes = write_page(parts, subject, models, places, records, progress)
         given = {Path(image).name for image in inputs.images}
         # sidecars are written once all files are in the output folder
         found = (p for p in places.folder.rglob("*") if p.is_file() and p.suffix != ".json" and p.name not in given)
-        return {"page": str(places.page), "files": sorted(map(str, found)), "notes": list(parts.notes)}
+        return {"page": str(places.page), "files": sorted(map(str, found)), "notes": notes}
 
 
 class GroupReportInputSpec(base.VersionedSpec):

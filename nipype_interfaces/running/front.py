@@ -16,6 +16,7 @@ from napari_neuraldiffuser.core.networks.machine import check_gpu
 from napari_neuraldiffuser.core.nsd import open_source
 from napari_neuraldiffuser.core.nsd.describe import stimuli_used
 from napari_neuraldiffuser.core.nsd.selection import with_masks
+from napari_neuraldiffuser.core.outputs.sidecars import notes_of
 from napari_neuraldiffuser.core.params import WorkflowParams
 from nipype.pipeline import engine as pe
 
@@ -147,6 +148,8 @@ def _chunks(job: Job, cut: WorkflowParams) -> tuple[str, int]:
 def _print_results(job: Job) -> int:
     """Print where a finished subject's results are; returns how many of its stimuli failed."""
     print(job.places.page, job.places.summary, sep="\n")
+    for note in notes_of(job.places):
+        print(f"neuraldiffuser: {job.places.label}: {note}", file=sys.stderr)
     if not (table := job.places.failed).is_file():
         return 0
     print(table)

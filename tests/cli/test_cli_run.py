@@ -90,7 +90,7 @@ def test_presets_are_those_of_the_core(name):
         (["--gpu-mem-gb", "nan"], "must be a finite number"),
         (["--use-plugin", "absent.yml"], "--use-plugin must be a YAML file"),
         (["--participant-label", "a/b"], "participant label must look like subj01"),
-        (["--n-stimuli", "1"], "--n-stimuli must be at least 2"),
+        (["--n-stimuli", "0"], "--n-stimuli must be at least 1"),
     ],
 )
 def test_bad_usage_is_one_line_before_anything_is_written(tmp_path, capsys, more, message):

@@ -21,7 +21,7 @@ from napari_neuraldiffuser.core.attribution import maps
 from napari_neuraldiffuser.core.base.contracts import RegionFamily, Responses
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.decoding.decoder import Decoder, LinearDecoder
-from napari_neuraldiffuser.core.decoding.targets import gather, match_rows
+from napari_neuraldiffuser.core.decoding.targets import gather, is_constant, match_rows
 from napari_neuraldiffuser.core.networks.embeddings import Targets
 from napari_neuraldiffuser.core.params import ContributionParams
 
@@ -41,8 +41,7 @@ def additive(
     Raises
     ------
     ContributionError
-        If the decoder is not linear, stimuli or targets are missing, ROIs of one family overlap, or a target or
-        prediction equals the training mean.
+        If the decoder is not linear, stimuli or targets are missing, or ROIs of one family overlap.
     """
     if not isinstance(decoder, LinearDecoder):
         raise maps.ContributionError(
@@ -98,16 +97,26 @@ def _split(
     groups: maps.RoiMasks,
     truth: _Truth | None,
 ) -> maps.Part:
-    """Voxel and ROI numerators x_iv W_v · q_i, with q = 2 y' - ŷ' (truth known) or ŷ' / ‖ŷ'‖² (not)."""
+    """Voxel and ROI numerators x_iv W_v · q_i, with q = 2 y' - ŷ' (truth known) or ŷ' / ‖ŷ'‖² (not).
+
+    Where nothing varies there is nothing to split, and the part is undefined; a row that is predicted to be the mean
+    counts nowhere.
+    """
     x, similarity = x_and_similarity
     predicted = decoder.deviations(name, similarity)
+    fit = decoder.accuracy[name]
     if truth is None:
-        energy = _positive(_energies(predicted), f"decoded {name}")
-        q, denominators, total = predicted / energy[:, None].astype(predicted.dtype), np.ones(len(x)), 1.0
+        energies = _energies(predicted)
+        if fit.constant or not energies.any():
+            return groups.undefined(x)
+        denominators, total = (energies > 0).astype(float), 1.0
+        q = predicted / np.where(energies > 0, energies, 1.0)[:, None].astype(predicted.dtype)
     else:
         y = truth.deviations(name, x.dtype)
         denominators = _energies(y)
-        whole = float(_positive(denominators.sum(keepdims=True), f"true {name}")[0])
+        whole = float(denominators.sum())
+        if is_constant(whole, fit.mean, len(y)):
+            return groups.undefined(x)
         q, total = 2 * y - predicted, 1.0 - float(_energies(y - predicted).sum()) / whole
     numerators = x * decoder.pull_back(name, q)  # (m, p)
     voxels = numerators.sum(0, dtype=np.float64) / denominators.sum()
@@ -117,12 +126,3 @@ def _split(
 def _energies(values: np.ndarray) -> np.ndarray:
     """‖row‖² of values (m, T), (m,) float64."""
     return np.einsum("ij,ij->i", values, values, dtype=np.float64)
-
-
-def _positive(energy: np.ndarray, what: str) -> np.ndarray:
-    if not (energy > 0).all():
-        raise maps.ContributionError(
-            f"{what} must differ from its training mean, got none in {int((energy <= 0).sum())} rows. "
-            "There is nothing to split; check the betas and the penalties tried."
-        )
-    return energy

@@ -34,10 +34,16 @@ class RoiMasks:
         # one ROI at a time: a float64 copy of all voxels would be the largest array of the whole computation
         return np.stack([values[:, mask].sum(1, dtype=np.float64) for mask in self.masks], axis=1)
 
+    def undefined(self, x: np.ndarray) -> "Part":
+        """The part of a target that has nothing to split, for betas x (m, p)."""
+        m, p = x.shape
+        return Part(np.full(p, np.nan), np.full((m, len(self.masks)), np.nan), np.ones(m), np.nan)
+
 
 @dataclass(frozen=True)
 class Part:
-    """One target: shares (p,), ROI numerators (m, rois), denominators (m,), and what the shares sum to."""
+    """One target: shares (p,), ROI numerators (m, rois), denominators (m,), and what the shares sum to; NaN where
+    there is nothing to split."""
 
     voxels: np.ndarray
     numerators: np.ndarray
@@ -61,14 +67,15 @@ class ContributionMaps:
         What the shares of a target sum to, computed from the prediction and not from the shares.
     table : pandas.DataFrame
         Columns roi, target, share, se, n_voxels, family, total, kind.  The rows of one family and target,
-        "outside <family>" among them, sum to the total.  An ROI without voxels has share 0.
+        "outside <family>" among them, sum to the total.  An ROI without voxels has share 0.  Share, se and total are
+        NaN for a target that does not vary.
     per_stimulus : dict of str to ndarray (m, rois)
         Numerators per stimulus and ROI in the order of `rois`; their sum over the sum of `denominators` is
         the share.
     denominators : dict of str to ndarray (m,)
     rois : list of (family, roi)
     volumes : dict of str to nibabel image
-        Shares in the betas' space, float32, 0 outside the mask.
+        Shares in the betas' space, float32, 0 outside the mask; none of a target that does not vary.
     stimulus_ids : ndarray (m,) int
     """
 
@@ -98,7 +105,7 @@ class ContributionMaps:
         return float(share[0]), float(se[0])
 
     def save(self, folder: str | Path, prefix: str) -> list[Path]:
-        """Write one NIfTI per target and one table, each atomically, and return their paths.
+        """Write one NIfTI per target that has shares and one table, each atomically, and return their paths.
 
         `<prefix>_space-<space>_target-<target>_contribution.nii.gz` and `<prefix>_contribution.tsv`.
         """
@@ -134,7 +141,7 @@ def collect(
         per_stimulus=numerators,
         denominators=denominators,
         rois=groups.names,
-        volumes={name: _volume(betas, part.voxels) for name, part in parts.items()},
+        volumes={name: _volume(betas, part.voxels) for name, part in parts.items() if np.isfinite(part.total)},
         stimulus_ids=np.array(betas.stimulus_ids),
         params=params,
     )

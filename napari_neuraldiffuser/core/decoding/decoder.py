@@ -41,8 +41,13 @@ class TargetFit:
     mean: np.ndarray
 
     @property
+    def constant(self) -> bool:
+        """Whether the training targets did not vary: there is no R², and the prediction is their mean."""
+        return not np.isfinite(self.r2).any()
+
+    @property
     def best_r2(self) -> float:
-        """Leave-one-stimulus-out R² at the chosen penalty."""
+        """Leave-one-stimulus-out R² at the chosen penalty; NaN of a constant target."""
         return self.r2[self.alphas.index(self.alpha)]
 
 

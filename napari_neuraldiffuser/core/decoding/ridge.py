@@ -13,7 +13,15 @@ from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.decoding import solver, store
 from napari_neuraldiffuser.core.decoding.decoder import DecodingError, TargetFit
 from napari_neuraldiffuser.core.decoding.geometry import Geometry, checked_data
-from napari_neuraldiffuser.core.decoding.targets import blocks, gather, match_rows, summary, target_names, target_shape
+from napari_neuraldiffuser.core.decoding.targets import (
+    blocks,
+    gather,
+    is_constant,
+    match_rows,
+    summary,
+    target_names,
+    target_shape,
+)
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings, TargetFile, Targets, dataset_name
 from napari_neuraldiffuser.core.params import DecodingParams
 
@@ -123,9 +131,12 @@ class RidgeDecoder:
         columns = np.sort(rng.choice(size, min(size, self.params.cv_targets), replace=False))
         mean, chosen = summary(self.targets, name, self.rows, self.x.dtype, columns)
         chosen -= chosen.mean(0, dtype=np.float64).astype(chosen.dtype)
-        r2 = solver.leave_out_r2(self.spectrum, chosen, leaves)
-        # a target without variance has no R²: any penalty predicts its mean
-        best = leaves[int(np.argmax(np.nan_to_num(r2, nan=-np.inf)))]
+        if is_constant(solver.energy(chosen), mean[columns], len(chosen)):
+            # it has no R², and what is left of its variance is rounding: the largest penalty predicts its mean
+            r2, best = np.full(len(leaves), np.nan), max(leaves, key=lambda left: left.alpha)
+        else:
+            r2 = solver.leave_out_r2(self.spectrum, chosen, leaves)
+            best = leaves[int(np.argmax(r2))]
         alphas = tuple(left.alpha for left in leaves)
         return TargetFit(best.alpha, alphas, tuple(float(value) for value in r2), shape, mean), best
 

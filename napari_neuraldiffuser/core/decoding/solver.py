@@ -158,13 +158,13 @@ def leave_out_residuals(spectrum: Spectrum, rotated: Rotated, left: LeaveOut) ->
 def leave_out_r2(spectrum: Spectrum, y: np.ndarray, leaves: list[LeaveOut]) -> np.ndarray:
     """R² per penalty, of left-out residuals, pooled over columns, for centred y (n, t) (method.md eq. 12)."""
     rotated = rotate(spectrum, y)
-    total = _energy(y)
+    total = energy(y)
     if total == 0:
         return np.full(len(leaves), np.nan)
-    return np.array([1.0 - _energy(leave_out_residuals(spectrum, rotated, left)) / total for left in leaves])
+    return np.array([1.0 - energy(leave_out_residuals(spectrum, rotated, left)) / total for left in leaves])
 
 
-def _energy(values: np.ndarray) -> float:
+def energy(values: np.ndarray) -> float:
     """Sum of squares, rows in the values' own dtype and their sum in float64."""
     return float(np.einsum("ij,ij->i", values, values).sum(dtype=np.float64))
 

@@ -11,6 +11,13 @@ from napari_neuraldiffuser.core.decoding.decoder import DecodingError
 from napari_neuraldiffuser.core.networks.embeddings import Targets
 
 BYTES_AT_ONCE = 64 * 2**20
+CONSTANT = 1e-3
+"""A target that varies by less than this share of its size is constant but for its half precision's rounding."""
+
+
+def is_constant(varying: float, mean: np.ndarray, n: int) -> bool:
+    """Whether `n` targets do not vary, by the energy of their deviations from `mean` (T,): nothing is to be learned."""
+    return varying <= CONSTANT**2 * n * float(np.square(mean, dtype=np.float64).sum())
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from napari_neuraldiffuser.core.outputs.anatomy import write_anatomy, write_show
 from napari_neuraldiffuser.core.outputs.description import versions
 from napari_neuraldiffuser.core.outputs.report.page import ReportData, write_report
 from napari_neuraldiffuser.core.outputs.report.slices import contribution_slices
+from napari_neuraldiffuser.core.outputs.undefined import undefined
 from napari_neuraldiffuser.core.params import Settings
 
 OUTLINED = "prf-visualrois"
@@ -85,20 +86,28 @@ def write_page(
     places: Derivatives,
     records: Records,
     progress: Progress,
-) -> None:
+) -> list[str]:
     """Write `places.page`, and anatomy, regions, seen images and slices beside the results.
 
     The images of both arms lie in `places.recon`.
+
+    Returns
+    -------
+    list of str
+        `parts.notes`, and what is not defined.
     """
     decoded = Embeddings.load(parts.embeddings).subset(parts.stimulus_ids)
     ids, stimuli = decoded.stimulus_ids, subject.stimuli
     seen, start = stimuli[ids], decode_start(decoded, models)
     notes = [*parts.notes, *write_anatomy(subject, places)]
     write_shown(places, ids, seen, start)
-    settings, volumes = parts.settings, parts.volumes()
+    settings, volumes, summary = parts.settings, parts.volumes(), read_json(parts.summary)
+    shares = pd.read_csv(parts.table, **EXACTLY)
+    accuracy = {target: fit.best_r2 for target, fit in decoding.read_accuracy(parts.decoder).items()}
+    without = undefined(summary, shares, accuracy)
     data = ReportData(
         subject=places.label,
-        summary=read_json(parts.summary),
+        summary=summary,
         scores=pd.read_csv(parts.scores, converters={"stimulus": str}, **EXACTLY),
         stimulus_ids=ids,
         seen=seen,
@@ -106,9 +115,10 @@ def write_page(
         recon={arm: read_arm(places, ids, settings.diffusion.repeats, arm) for arm in ARMS},
         labels=stimuli.labels(ids),
         captions=[next(iter(stimuli.captions(int(s))), None) for s in ids],
-        contribution=pd.read_csv(parts.table, **EXACTLY),
+        contribution=shares,
         slices=slice_pictures(volumes, subject, places, records, progress),
-        accuracy={target: fit.best_r2 for target, fit in decoding.read_accuracy(parts.decoder).items()},
+        accuracy=accuracy,
+        undefined=without,
         parameters={"run": _run_facts(subject, models, parts.counts), **settings.to_dict()},
         versions={**versions(), "kernel backend": backend_info()["backend"]},
         command=parts.command,
@@ -118,6 +128,7 @@ def write_page(
     progress(0, 1, "page")
     write_report(places.page, data)
     progress(1, 1, "page")
+    return [*parts.notes, *without]
 
 
 def _run_facts(subject: nsd.BrainSource, models: Models, counts: Mapping[str, float]) -> dict[str, Any]:

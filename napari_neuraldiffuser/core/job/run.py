@@ -1,7 +1,7 @@
 """The whole job for one subject in one process: NSD files in; images, scores, contribution maps and a page out."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shutil import copyfile
 
@@ -32,11 +32,12 @@ __all__ = ["Job", "JobResult", "run_subject"]
 
 @dataclass(frozen=True)
 class JobResult:
-    """What was written, and the stimuli that failed (empty when all is well)."""
+    """What was written, the stimuli that failed (empty when all is well), and what was left out or has no value."""
 
     page: Path
     summary: Path
     failed: list[int]
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -108,12 +109,12 @@ def _run(job: Job, progress: Progress, given: Given | None) -> JobResult:
     score_arms(run.places, run.inputs.subject.stimuli, run.models, whole, job.settings, progress)
     names = contribution(run, decoder, whole)
     write_failed(run.places, failed)
-    page(run, decoder, names, whole, failed)
+    notes = page(run, decoder, names, whole, failed)
     kept = names_of(run.places, names, decoded.stimulus_ids, job.settings.diffusion.repeats)
     remove_stale(run.places, kept)
-    write_sidecars(run.places, Facts.of(job, run.models.digest, run.inputs.notes))
+    write_sidecars(run.places, Facts.of(job, run.models.digest, notes))
     complete.vouch(run.places)
-    return JobResult(run.places.page, run.places.summary, failed)
+    return JobResult(run.places.page, run.places.summary, failed, notes)
 
 
 def prepare(job: Job, progress: Progress, given: Given | None = None) -> Run:
@@ -189,8 +190,8 @@ def contribution(run: Run, decoder: Path, stimulus_ids: list[int]) -> list[str]:
     return list(maps.volumes)
 
 
-def page(run: Run, decoder: Path, targets: list[str], stimulus_ids: list[int], failed: list[int]) -> None:
-    """`sub-01.html` from what the stages made."""
+def page(run: Run, decoder: Path, targets: list[str], stimulus_ids: list[int], failed: list[int]) -> list[str]:
+    """`sub-01.html` from what the stages made; returns its notes."""
     job, inputs, places = run.job, run.inputs, run.places
     parts = PageParts(
         embeddings=places.embeddings,
@@ -206,4 +207,4 @@ def page(run: Run, decoder: Path, targets: list[str], stimulus_ids: list[int], f
         notes=inputs.notes,
         command=job.command,
     )
-    write_page(parts, inputs.subject, run.models, places, run.records, run.progress)
+    return write_page(parts, inputs.subject, run.models, places, run.records, run.progress)

@@ -40,10 +40,10 @@ def score_arms(
     Raises
     ------
     UserError
-        If there are fewer than 2 stimuli.
+        If there is none.
     """
-    if len(stimulus_ids) < 2:
-        raise UserError(f"at least 2 stimuli must be reconstructed to be scored, got {len(stimulus_ids)}.")
+    if not len(stimulus_ids):
+        raise UserError("at least one stimulus must be reconstructed, got none. Lower guidance_scale or cfg_scale.")
     repeats, seen = settings.diffusion.repeats, stimuli[np.asarray(stimulus_ids)]
     arms = {
         arm: score(read_arm(places, stimulus_ids, repeats, arm), seen, models, settings.evaluation, progress)

@@ -49,8 +49,8 @@ class Job:
         if self.source is not None:
             object.__setattr__(self, "nsd_dir", Path(self.source.nsd_dir))
             object.__setattr__(self, "subject", self.source.subject)
-        if self.n_stimuli is not None and self.n_stimuli < 2:
-            raise UserError(f"--n-stimuli must be at least 2 (scores compare stimuli), got {self.n_stimuli}.")
+        if self.n_stimuli is not None and self.n_stimuli < 1:
+            raise UserError(f"--n-stimuli must be at least 1, got {self.n_stimuli}.")
 
     @classmethod
     def of(cls, recipe: Recipe, out_dir: Path, n_stimuli: int | None = None) -> "Job":

@@ -95,7 +95,7 @@ def contribution(
     Raises
     ------
     ContributionError
-        If stimuli have no targets, or a target equals the training mean.
+        If stimuli have no targets.
     """
     families = [subject.rois(name) for name in subject.mapped_families()]
     truth = embeddings.TargetFile(targets) if targets else None

@@ -42,7 +42,7 @@ class Facts:
     links : dict of str to str
         BIDS `DatasetLinks` of those URIs.
     notes : tuple of str
-        What was left out while betas were read.
+        What was left out while betas were read, and what has no value.
     """
 
     settings: dict[str, dict[str, Any]]
@@ -63,6 +63,11 @@ class Facts:
     def sources(self, *whats: str) -> list[str]:
         """Raw files of some kinds, in the order given, each once."""
         return list(dict.fromkeys(uri for what in whats for uri in self.raw.get(what, ())))
+
+
+def notes_of(places: Derivatives) -> list[str]:
+    """The notes of a finished subject, as its sidecars have them."""
+    return list((json_object(sidecar(places.embeddings)) or {}).get("Notes", ()))
 
 
 def without_folders(roi: str) -> str:

@@ -50,7 +50,7 @@ class DecodeResult(QtWidgets.QWidget):
         self.counts.setText(counts(decoded))
         self.table.setRowCount(len(decoded["accuracy"]))
         for i, (target, r2) in enumerate(decoded["accuracy"].items()):
-            for j, text in enumerate((target, f"{r2:.3f}", f"{decoded['alphas'][target]:g}")):
+            for j, text in enumerate((target, f"{r2:.3f}" if r2 == r2 else "n/a", f"{decoded['alphas'][target]:g}")):
                 item = QtWidgets.QTableWidgetItem(text)
                 item.setTextAlignment(Qt.AlignmentFlag.AlignCenter)
                 self.table.setItem(i, j, item)

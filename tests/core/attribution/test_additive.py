@@ -255,8 +255,6 @@ def test_targets_that_do_not_fit_are_refused():
     broken = problem.y_test.copy()
     broken[0, 9] = np.nan
     refused(make_targets(broken, ids), r"targets\['c'\] must be finite")
-    means = np.broadcast_to(problem.y.mean(0), problem.y_test.shape)
-    refused(make_targets(means, ids), "true z must differ from its training mean")
 
 
 def test_betas_that_do_not_fit_are_refused():
@@ -267,9 +265,68 @@ def test_betas_that_do_not_fit_are_refused():
         contribution.map(problem.decoder, make_betas(bad), problem.rois)
     with pytest.raises(DecodingError, match="25 voxels, got 24"):
         contribution.map(problem.decoder, make_betas(problem.test.data[:, :24]), problem.rois)
-    average = make_betas(problem.decoder.beta_mean[None])
-    with pytest.raises(ContributionError, match="decoded z must differ"):
-        contribution.map(problem.decoder, average, problem.rois)
+
+
+def assert_undefined(maps, name):
+    """No share, no error, no total and no map, whatever the region; also not for several regions together."""
+    rows = maps.table[maps.table.target == name]
+    assert len(rows) == 4 and rows[["share", "se", "total"]].isna().all(axis=None) and (rows.n_voxels > 0).all()
+    assert name not in maps.volumes and np.isnan(maps.totals[name]) and np.isnan(maps.voxel_shares[name]).all()
+    assert np.isnan(maps.combined(["V1v", "V1d"], name)).all()
+
+
+@pytest.mark.parametrize("rounding", [0.0, 2.0**-11])
+def test_true_targets_that_do_not_vary_have_no_share_and_the_others_are_as_before(rounding, tmp_path):
+    """They are the training mean in every test stimulus, but for the rounding of half precision."""
+    problem, before = Problem(), Problem().map()
+    y, noise = problem.y_test.copy(), np.random.default_rng(0).uniform(-1, 1, problem.y_test.shape)
+    y[:, COLUMNS["c"]] = (problem.y.mean(0) * (1 + rounding * noise))[:, COLUMNS["c"]]
+    problem.targets = make_targets(y, problem.test.stimulus_ids)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        maps = problem.map()
+    assert_undefined(maps, "c")
+    for name in ("z", "g02"):
+        np.testing.assert_array_equal(maps.voxel_shares[name], before.voxel_shares[name])
+    paths = maps.save(tmp_path, "sub-01")
+    assert [path.name.split("target-")[1][:3] for path in paths[:-1]] == ["z_c", "g02"]
+    text = paths[-1].read_text().splitlines()
+    assert [line for line in text if "\tc\t" in line][0].split("\t")[2:4] == ["n/a", "n/a"]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_training_targets_that_do_not_vary(known):
+    """Of the prediction, their mean, there is no share; of true test values that vary, it explains nothing."""
+    problem = Problem()
+    problem.y[:, COLUMNS["c"]] = problem.y[0, COLUMNS["c"]]
+    problem.decoder = RidgeDecoder(DecodingParams(align="train")).fit(problem.train, make_targets(problem.y))
+    assert problem.decoder.accuracy["c"].constant and not problem.decoder.accuracy["z"].constant
+    maps = problem.map(known)
+    if known:
+        np.testing.assert_allclose(maps.voxel_shares["c"], 0, atol=1e-9)
+        assert abs(maps.totals["c"]) < 1e-9 and "c" in maps.volumes
+    else:
+        assert_undefined(maps, "c")
+    assert np.isfinite(maps.totals["z"])
+
+
+def test_a_stimulus_that_is_predicted_to_be_the_mean_counts_nowhere():
+    problem = Problem()
+    whole = contribution.map(problem.decoder, problem.test, problem.rois)
+    rows = np.vstack([problem.test.data, problem.decoder.beta_mean])
+    more = contribution.map(problem.decoder, make_betas(rows), problem.rois)
+    for name in COLUMNS:
+        np.testing.assert_allclose(more.voxel_shares[name], whole.voxel_shares[name], rtol=1e-9)
+    alone = contribution.map(problem.decoder, make_betas(problem.decoder.beta_mean[None]), problem.rois)
+    for name in COLUMNS:
+        assert_undefined(alone, name)
+
+
+def test_one_stimulus_has_shares_without_an_error():
+    problem = Problem()
+    one = make_betas(problem.test.data[:1], problem.test.stimulus_ids[:1])
+    maps = contribution.map(problem.decoder, one, problem.rois, problem.targets)
+    assert maps.table.se.isna().all() and maps.table.share.notna().all() and set(maps.volumes) == set(COLUMNS)
 
 
 class FreeRois:

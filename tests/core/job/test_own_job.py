@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 import nibabel as nib
@@ -139,6 +140,43 @@ def test_without_label_volumes_the_table_says_mask_and_anatomy_may_lack(source, 
     table = pd.read_csv(tmp_path / "sub-07" / "sub-07_contribution.tsv", sep="\t")
     assert set(table.family) == {"mask"} and set(table.roi) == {"mask", "outside mask"}
     assert json.loads(result.summary.read_text())["protocol"]["n_test_images"] == 2
+
+
+@pytest.mark.parametrize("equal", ["captions", "words", "pictures", "one stimulus"])
+def test_a_target_that_does_not_vary_ends_no_run(source, model_dir, tmp_path, equal):
+    """All is computed that can be, and the page says what is not defined."""
+    captions, images, n = json.loads(Path(source.captions).read_text()), Path(source.images), 3
+    if equal == "captions":
+        captions = dict.fromkeys(captions, ["a photograph"])
+    if equal == "words":
+        captions = {name: [f"qwx{k}zzt"] for k, name in enumerate(captions)}
+    if equal == "pictures":
+        images = tmp_path / "images"
+        images.mkdir()
+        for path in Path(source.images).iterdir():
+            Image.new("RGB", (32, 32), (90, 90, 90)).save(images / path.name)
+    if equal == "one stimulus":
+        n = 1
+    (tmp_path / "captions.json").write_text(json.dumps(captions))
+    scans = replace(source, captions=str(tmp_path / "captions.json"), images=str(images))
+    settings = Settings(diffusion=DiffusionParams(repeats=2, n_steps=2, cfg_scale=2.0))
+    job = Job(Path(), tmp_path / "out", settings=settings, models=str(model_dir), n_stimuli=n, source=scans)
+    result = run_subject(job)
+    text, said = result.page.read_text(), " ".join(result.notes)
+    of_pictures = [target for target in TARGETS if target != "c"]
+    lacking = {"captions": ["c"], "words": ["c"], "pictures": of_pictures, "one stimulus": []}[equal]
+    table = pd.read_csv(job.places.contribution_table, sep="\t")
+    for target in TARGETS:
+        undefined = target in lacking
+        assert job.places.contribution(target).is_file() != undefined, target
+        assert table[table.target == target].share.isna().all() == undefined, target
+    for why, targets in groupby(sorted(lacking, key="c".__eq__), "c".__eq__):
+        words = f"{', '.join(targets)}: regions have no share and there is no map, as their test"
+        assert words in text and words in said, why
+    figures = json.loads(result.summary.read_text())["arms"]["guided"]
+    assert figures["ssim"]["n"] == n and (figures["pixcorr"]["n"] == 0) == (equal == "pictures")
+    assert (figures["twoway_edges"]["n"] == 0) == (equal in ("pictures", "one stimulus"))
+    assert bids.check(job.out_dir) == []
 
 
 def digest(job: Job) -> str:

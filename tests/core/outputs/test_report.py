@@ -3,6 +3,7 @@ import json
 import re
 import shutil
 import subprocess
+import warnings
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -117,6 +118,32 @@ def test_hostile_captions_are_escaped(page):
     text = page.read_text()
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert" in text
+
+
+def test_what_is_undefined_is_said_and_nothing_shows_nan(data, tmp_path):
+    """A target without shares, one stimulus without scores, a metric without any, in words and as n/a."""
+    table = data.scores.copy()
+    table.loc[table.stim == 5, "pixcorr"] = np.nan
+    table["edges"] = np.nan
+    share = data.contribution.copy()
+    share.loc[share.target == "c", ["share", "se"]] = np.nan
+    words = ["c: regions have no share & there is no map"]
+    lacking = replace(data, scores=table, contribution=share, accuracy={"z": 0.4, "c": np.nan}, undefined=words)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_report(tmp_path / "page.html", lacking)
+    text = re.sub('base64,[^"]*', "", (tmp_path / "page.html").read_text())
+    assert "c: regions have no share &amp; there is no map." in text
+    assert not re.search(r"\bnan\b", text, re.IGNORECASE) and text.count("n/a") > 6
+    assert "PixCorr n/a" in text
+
+
+@pytest.mark.parametrize("keep", [[13], []])
+def test_a_page_of_one_stimulus_or_without_a_score_in_both_arms(data, tmp_path, keep):
+    table = data.scores.copy()
+    table.loc[~table.stim.isin(keep), [c for c in table if c not in ("stim", "rep", "arm")]] = np.nan
+    write_report(tmp_path / "page.html", replace(data, scores=table))
+    assert ("guided against unguided" in (tmp_path / "page.html").read_text()) == bool(keep)
 
 
 def test_labels_of_own_scans_are_shown_and_escaped(data, tmp_path):

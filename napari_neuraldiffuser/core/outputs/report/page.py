@@ -45,6 +45,8 @@ class ReportData:
     captions : list of str or None
     labels : list of str
         Own scans' label of each stimulus; empty for NSD.
+    undefined : list of str
+        What has no value, and why.
     contribution : DataFrame
         `contribution.ContributionMaps.table`.
     slices : dict of target to PNG bytes
@@ -74,6 +76,7 @@ class ReportData:
     notes: list[str] = field(default_factory=list)
     failed: list[int] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
+    undefined: list[str] = field(default_factory=list)
 
 
 def write_report(path: str | Path, data: ReportData) -> None:
@@ -176,13 +179,14 @@ def _score_text(means: pd.Series | None) -> str:
     if means is None:
         return ""
     shown = [METRICS[name] for name in UNDER_IMAGES if name in METRICS]
-    return ", ".join(f"{label(m)} {means[m]:.2f}" for m in means.index if of_column(m)[0] in shown)
+    columns = [column for column in means.index if of_column(column)[0] in shown]
+    return ", ".join(f"{label(c)} {means[c]:.2f}" if np.isfinite(means[c]) else f"{label(c)} n/a" for c in columns)
 
 
 def _sort_keys(means: dict[str, pd.Series], metrics: list[str]) -> dict[str, str]:
     if "guided" not in means:
         return {}
-    keys = {m: f"{means['guided'][m]:.5f}" for m in metrics if np.isfinite(means["guided"][m])}
+    keys = {m: f"{means['guided'][m]:.5f}" for m in metrics}
     if "unguided" in means and "pixcorr" in metrics:
         keys["gain"] = f"{means['guided'].pixcorr - means['unguided'].pixcorr:.5f}"
-    return keys
+    return {name: value for name, value in keys.items() if value != "nan"}

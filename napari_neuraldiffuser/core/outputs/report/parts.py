@@ -30,17 +30,21 @@ def data_uri(image: np.ndarray, width: int = 128) -> str:
 
 
 def paired_plot(scores: pd.DataFrame, metrics: list[str], label: Callable[[str], str]) -> str | None:
-    """Guided against unguided score of every stimulus, one panel per metric; None where an arm is missing."""
+    """Guided against unguided score of every stimulus, one panel per metric; None without both scores of a stimulus."""
     if not {"guided", "unguided"} <= set(scores.arm):
+        return None
+    means = {m: scores.groupby(["stim", "arm"])[m].mean().unstack().dropna() for m in metrics}
+    metrics = [m for m in metrics if len(means[m])]
+    if not metrics:
         return None
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3.1 * len(metrics[:4]), 3.2), layout="constrained", dpi=110)
     for axis, metric in zip(np.atleast_1d(figure.subplots(1, len(metrics[:4]))), metrics, strict=False):
-        both = scores.groupby(["stim", "arm"])[metric].mean().unstack()
+        both = means[metric]
         axis.plot([0, 1], [0, 1], transform=axis.transAxes, color="0.7", lw=1)
         axis.scatter(both.unguided, both.guided, s=16, color="#1f6f8b", alpha=0.75, linewidths=0)
-        low, high = np.nanmin(both.to_numpy()), np.nanmax(both.to_numpy())
+        low, high = both.to_numpy().min(), both.to_numpy().max()
         pad = max(0.05 * (high - low), 0.02)  # scores that are all equal still get readable ticks
         axis.set(xlim=(low - pad, high + pad), ylim=(low - pad, high + pad), aspect="equal")
         axis.set(title=label(metric), xlabel="unguided", ylabel="guided")
@@ -68,7 +72,7 @@ def heat_tables(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     table = table if "family" in table else table.assign(family="regions")
     # the rest of the brain would drown the regions: it has no colour and does not set the scale
     regions = table[~table.roi.str.startswith("outside ")]
-    strongest = regions.groupby("target").share.apply(lambda s: float(np.nanmax(np.abs(s))))
+    strongest = regions.groupby("target").share.apply(lambda shares: float(shares.abs().max()))
     heats = {}
     for family, part in table.groupby("family", sort=False):
         targets = list(dict.fromkeys(part.target))
@@ -83,14 +87,14 @@ def _heat_row(roi: str, own: pd.DataFrame, targets: list[str], strongest: pd.Ser
     cells = []
     for target in targets:
         share, se = float(own.share[target]), float(own.se[target])
-        coloured = not roi.startswith("outside ") and strongest.get(target, 0) > 0
+        coloured = not roi.startswith("outside ") and strongest.get(target, 0) > 0 and np.isfinite(share)
         strength = abs(share) / strongest[target] if coloured else 0.0
         cells.append(
             {
-                "v": f"{share:.6f}",
-                "text": f"{share:.3f}",
-                "se": f"{se:.3f}",
-                "colour": _mix(LIGHT, FULL if share >= 0 else NEGATIVE, strength),
+                "v": f"{share:.6f}" if np.isfinite(share) else "",
+                "text": f"{share:.3f}" if np.isfinite(share) else "n/a",
+                "se": f"± {se:.3f}" if np.isfinite(se) else "",
+                "colour": _mix(LIGHT, NEGATIVE if share < 0 else FULL, strength),
                 "ink": "#fff" if strength > 0.55 else "#1c2430",
             }
         )

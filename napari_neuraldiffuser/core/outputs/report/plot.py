@@ -40,8 +40,10 @@ def accuracy_plot(accuracy: dict[str, float], curves: dict[str, dict[str, Any]])
 
 
 def _bars(axes: Any, accuracy: dict[str, float], colours: dict[str, str]) -> None:
-    shown = axes.bar(list(accuracy), list(accuracy.values()), color=[colours[name] for name in accuracy], width=0.7)
-    axes.bar_label(shown, fmt="%.2f", padding=2, color=INK, fontsize=8)
+    heights = [r2 if np.isfinite(r2) else 0.0 for r2 in accuracy.values()]
+    shown = axes.bar(list(accuracy), heights, color=[colours[name] for name in accuracy], width=0.7)
+    texts = [f"{r2:.2f}" if np.isfinite(r2) else "n/a" for r2 in accuracy.values()]
+    axes.bar_label(shown, texts, padding=2, color=INK, fontsize=8)
     axes.margins(y=0.2)
     axes.axhline(0, color=INK, linewidth=0.6)
     _dress(axes, "cross-validated R² of every target")
