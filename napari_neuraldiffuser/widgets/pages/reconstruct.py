@@ -30,6 +30,7 @@ class ReconstructPanel(Panel):
 
     name = "reconstruct"
     title = "Reconstruct"
+    preferred = ("preview_every", "preset")
     run_text = "Run"
     form: ReconForm
 

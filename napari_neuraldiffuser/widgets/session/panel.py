@@ -45,6 +45,8 @@ class Panel(QWidget):
     title = "Panel"
     """Of the page, as its tab and messages have it."""
     run_text = "Run"
+    preferred: tuple[str, ...] = ()
+    """Preferences that `state` has, by the same name; the recipe's are the session's."""
     run_tip = ""
     """What Run does."""
 
@@ -67,6 +69,8 @@ class Panel(QWidget):
         stored = remembered(self.name)
         if stored:
             self._restore(stored)
+        self._take_preferred(self.session.preferred)
+        self.session.preferences_changed.connect(self._take_preferred)
         self.session.busy_changed.connect(self.revalidate)
         self.session.wrong_changed.connect(self.revalidate)
         self.destroyed.connect(partial(self.session.tell_wrong, id(self), self.title, ""))
@@ -146,6 +150,15 @@ class Panel(QWidget):
             self.restore(stored)
         except (TypeError, ValueError, OverflowError, AttributeError, KeyError):
             self.reset()
+
+    def _take_preferred(self, changed: dict[str, Any]) -> None:
+        """A preference wins over what was remembered before it changed, and is remembered from now on."""
+        own = {name: changed[name] for name in self.preferred if name in changed}
+        if own:
+            self.restore({**self.state(), **own})
+            self._store()
+            for name in own:
+                self.session.preferred.pop(name, None)
 
     def _store(self) -> None:
         remember(self.name, self.state())

@@ -1,9 +1,11 @@
 """What the panels of one viewer share: the engine, the recipe, and what was opened, decoded and reconstructed."""
 
+from collections.abc import Container
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qtpy.compat import isalive
 from qtpy.QtCore import QEvent, QObject, QTimer, Signal
 from qtpy.QtWidgets import QWidget
 
@@ -75,6 +77,8 @@ class Session(QObject):
     """dict: the result of `reconstruct`."""
     output_changed = Signal(str)
     """Folder with contribution maps to show."""
+    preferences_changed = Signal(object)
+    """dict: preferences that the user changed, by name."""
     wrong_changed = Signal()
     """A page shows something else, or nothing any more, that cannot be used."""
     busy_changed = Signal(bool)
@@ -92,6 +96,12 @@ class Session(QObject):
         self._wrong: dict[int, tuple[str, str]] = {}
         self._window: WindowWatch | None = None
         self._timer = QTimer(self, singleShot=True, interval=SAVE_AFTER, timeout=self.save)
+        self.preferred: dict[str, Any] = {}
+        self._typing = QTimer(self, singleShot=True, interval=SAVE_AFTER, timeout=self.take_preferences)
+        page = state.preferences_page()
+        if page is not None:
+            page.events.connect(self._preference_typed)
+        self.take_preferences()
         viewer.layers.events.inserted.connect(self._layer_inserted)
 
     @classmethod
@@ -121,6 +131,26 @@ class Session(QObject):
     def save(self) -> None:
         """Remember the recipe for the next session."""
         state.remember("recipe", self.recipe.to_dict())
+
+    # preferences
+
+    def _preference_typed(self, event: Any) -> None:
+        if isalive(self):  # napari's page outlives windows
+            self._typing.start()
+
+    def take_preferences(self) -> None:
+        """Have preferences that changed since they were last taken up replace what is remembered.
+
+        `preferred` keeps those that no panel has taken from there.
+        """
+        changed = state.changed_preferences()
+        if not changed:
+            return
+        self.preferred |= changed
+        self._take(preferred_recipe(self.recipe, changed))
+        self.save()
+        state.take_preferences()
+        self.preferences_changed.emit(changed)
 
     # what the next run computes
 
@@ -237,6 +267,19 @@ def first_recipe() -> Recipe:
     except (ParamError, TypeError, ValueError, AttributeError, KeyError):
         pass  # of another version: begin anew
     return default_recipe()
+
+
+def preferred_recipe(recipe: Recipe, changed: Container[str]) -> Recipe:
+    """A recipe with what the Preferences say, as far as it `changed`."""
+    wishes = default_recipe()
+    fields = {name: getattr(wishes, name) for name in ("models", "guide", "device") if name in changed}
+    if "preset" in changed:
+        recipe = recipe.with_stage("diffusion", wishes.settings.diffusion)
+        recipe = recipe.with_stage("guidance", wishes.settings.guidance)
+    elif "n_steps" in changed:
+        n_steps = wishes.settings.diffusion.n_steps
+        recipe = recipe.with_stage("diffusion", recipe.settings.diffusion.but(n_steps=n_steps))
+    return recipe.but(**fields)
 
 
 def default_recipe() -> Recipe:

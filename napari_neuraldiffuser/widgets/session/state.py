@@ -26,6 +26,10 @@ DEFAULTS = {
 """Of the Preferences page, where it cannot be asked; napari.yaml has the same (a test compares them)."""
 
 
+TAKEN = "preferences"
+"""Under which the preferences that were taken up last are remembered."""
+
+
 class PresetError(UserError):
     """A preset cannot be stored or deleted."""
 
@@ -36,15 +40,31 @@ def config_folder() -> Path:
     return Path(parent) / PLUGIN
 
 
-def preferences() -> dict[str, Any]:
-    """napari's Preferences page of this plugin: device, models, guide, preset, preview_every, cache_folder, ..."""
+def preferences_page() -> Any:
+    """napari's Preferences page of this plugin; None where it is not installed as one, but used from a script."""
     from napari.settings import get_plugin_settings
 
     try:
-        page = get_plugin_settings(PLUGIN).general
+        return get_plugin_settings(PLUGIN).general
     except (KeyError, AttributeError):
-        return dict(DEFAULTS)  # not installed as a plugin: used from a script
+        return None
+
+
+def preferences() -> dict[str, Any]:
+    """What that page says: device, models, guide, preset, preview_every, cache_folder, ..."""
+    page = preferences_page()
     return {name: getattr(page, name, default) for name, default in DEFAULTS.items()}
+
+
+def changed_preferences() -> dict[str, Any]:
+    """Preferences that are others than when they were last taken up: these win over what panels remember."""
+    taken = DEFAULTS | remembered(TAKEN)
+    return {name: value for name, value in preferences().items() if taken[name] != value}
+
+
+def take_preferences() -> None:
+    """From now on the present preferences are taken up."""
+    remember(TAKEN, preferences())
 
 
 def _read(name: str) -> dict[str, Any]:

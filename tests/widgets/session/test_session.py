@@ -6,8 +6,11 @@ import pytest
 from napari_neuraldiffuser.core.base.recipe import Recipe, Source
 from napari_neuraldiffuser.core.params import BetasParams, GuidanceParams, Settings
 from napari_neuraldiffuser.widgets.session import session as sessions
+from napari_neuraldiffuser.widgets.session import state
 from napari_neuraldiffuser.widgets.session.session import Session, first_recipe
 from napari_neuraldiffuser.widgets.session.state import config_folder, remember
+from tests.support.window.fake_engine import FakeEngine
+from tests.support.window.viewers import settle
 
 
 def test_panels_of_one_viewer_share_it(viewer, session):
@@ -124,3 +127,85 @@ def test_busy_while_a_call_is_waited_for(session):
     assert said == [True, False]
     args, _ = session.engine.last("decode")
     assert Recipe.from_dict(args["recipe"]) == session.recipe
+
+
+CHANGES = {
+    "device": ("cuda:0", lambda recipe: recipe.device),
+    "models": ("runwayml/stable-diffusion-v1-5", lambda recipe: recipe.models),
+    "guide": ("openai/clip-vit-base-patch32", lambda recipe: recipe.guide),
+    "n_steps": (77, lambda recipe: recipe.settings.diffusion.n_steps),
+}
+
+
+@pytest.fixture
+def page(viewer):
+    """napari's Preferences page of the plugin; as it was at the end."""
+    made = state.preferences_page()
+    yield made
+    for name, value in state.DEFAULTS.items():
+        setattr(made, name, value)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_preference_that_changed_wins_over_what_is_remembered(viewer, page, name):
+    value, of = CHANGES[name]
+    first = Session(viewer, FakeEngine())
+    diffusion = first.recipe.settings.diffusion.but(n_steps=9, seed=5)
+    first.change(device="cpu", models="demo", guide="own/guide")
+    first.change_stage("diffusion", diffusion)
+    first.save()
+    setattr(page, name, value)  # between two sessions
+    first._typing.stop()
+    second = Session(viewer, FakeEngine())
+    assert of(second.recipe) == value
+    others = [other for key, (_, other) in CHANGES.items() if key != name]
+    assert all(other(second.recipe) == other(first.recipe) for other in others), "they are as they are remembered"
+    assert second.recipe.settings.diffusion.seed == 5
+    second.change(device="cpu", models="demo", guide="own/guide")
+    second.change_stage("diffusion", diffusion)
+    second.save()
+    assert of(Session(viewer, FakeEngine()).recipe) == of(first.recipe), "what the user chose after it wins over it"
+
+
+def test_a_preset_that_is_preferred_replaces_diffusion_and_guidance(viewer, page):
+    first = Session(viewer, FakeEngine())
+    first.change_stage("diffusion", first.recipe.settings.diffusion.but(seed=5))
+    first.save()
+    page.preset = "published"
+    first._typing.stop()
+    second = Session(viewer, FakeEngine())
+    settings = second.recipe.settings
+    assert (settings.diffusion, settings.guidance) == state.params_of_preset("published")
+
+
+def test_a_preference_acts_in_the_window_too(viewer, page):
+    session, told = Session(viewer, FakeEngine()), []
+    session.preferences_changed.connect(told.append)
+    page.device = "cuda:1"
+    page.preview_every = 7
+    settle(session._typing)
+    assert session.recipe.device == "cuda:1"
+    assert told == [{"device": "cuda:1", "preview_every": 7}]
+
+
+def test_panels_take_a_changed_preference_once(viewer, page, session, qtbot):
+    from napari_neuraldiffuser.widgets.pages.reconstruct import ReconstructPanel
+
+    def opened():
+        made = ReconstructPanel(viewer, session)
+        qtbot.addWidget(made)
+        return made
+
+    former = opened()
+    former.every.setValue(3)
+    former._store()
+    page.preview_every = 9
+    settle(session._typing)
+    assert former.every.value() == 9
+    former.every.setValue(4)
+    former._store()
+    assert opened().every.value() == 4, "the user's later choice"
+    page.preview_every = 11
+    state.remember("reconstruct", {"preview_every": 4})
+    session.preferred |= {"preview_every": 11}  # as a session that begins finds it
+    assert opened().every.value() == 11
