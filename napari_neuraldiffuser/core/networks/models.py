@@ -18,6 +18,7 @@ from napari_neuraldiffuser.core.base.registry import LAYERS
 from napari_neuraldiffuser.core.networks.digest import PARTS as PARTS
 from napari_neuraldiffuser.core.networks.digest import folder_digest, model_source
 from napari_neuraldiffuser.core.networks.lean import lean
+from napari_neuraldiffuser.core.networks.machine import check_gpu
 from napari_neuraldiffuser.core.networks.opening import open_parts
 from napari_neuraldiffuser.core.networks.parts import VAE, ImageEncoder, NoiseSchedule, TextEncoder, UNet
 from napari_neuraldiffuser.core.networks.source import ModelError
@@ -227,10 +228,11 @@ def load(
     Raises
     ------
     ModelError
-        If a part is missing, lacks weights or cannot be used here.
+        If a part is missing, lacks weights or is of another kind of model.
+    UserError
+        If torch does not see the device.
     """
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ModelError(f"device must be available, got {device!r}: torch sees no CUDA GPU. Use --device cpu.")
+    check_gpu(device)
     parts = open_parts(path, guide)
     digest = folder_digest(model_source(path), guide)
     return Models(**parts, name=str(path), digest=digest, guide=str(guide or "")).to(device, dtype)

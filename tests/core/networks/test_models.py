@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.networks import models as m
 from napari_neuraldiffuser.core.params import LAYERS
 from tests.support.small_models import small_models
@@ -91,7 +92,7 @@ def test_images_of_another_kind_are_refused(models, bad):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_a_gpu_that_is_not_there(folder):
-    with pytest.raises(m.ModelError, match="--device cpu"):
+    with pytest.raises(UserError, match="--device cpu"):
         m.load(folder, device="cuda")
 
 
