@@ -94,7 +94,9 @@ def _misfits(opened: Mapping[str, Any], parts: Mapping[str, Part]) -> Iterator[t
     """Part and sentence for all that does not fit, told by configurations with every default filled in."""
     yield from fit_problems({name: _config(opened[name]) for name in opened if name != "tokenizer"}, parts)
     if {"tokenizer", "text_encoder"} <= opened.keys():
-        words, known = len(opened["tokenizer"]), opened["text_encoder"].config.vocab_size
+        # numbers of words need not be without gaps
+        words = max(opened["tokenizer"].get_vocab().values(), default=-1) + 1
+        known = opened["text_encoder"].config.vocab_size
         where = f"Model part tokenizer in {parts['tokenizer'].folder}"
         if words > known:
             yield (

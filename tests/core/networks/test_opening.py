@@ -219,6 +219,35 @@ def test_a_tokenizer_of_more_words_than_the_text_encoder(folder):
     assert "no more words than the text encoder, 11, got 13" in refusal(folder)
 
 
+def test_a_word_of_too_high_a_number(folder):
+    path = folder / "tokenizer" / "tokenizer.json"
+    told = json.loads(path.read_text())
+    told["model"]["vocab"]["field"] = 40
+    path.write_text(json.dumps(told))
+    assert "no more words than the text encoder, 11, got 41" in refusal(folder)
+
+
+def save_clip_words(folder):
+    """Words as CLIP shares them: a table and merges."""
+    shutil.rmtree(folder)
+    folder.mkdir()
+    words = ["r", "e", "d", "d</w>", "re", "red</w>", "a</w>", "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({word: k for k, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\nr e\nre d</w>\n")
+    special = {"bos_token": "<|startoftext|>"} | dict.fromkeys(("eos_token", "pad_token", "unk_token"), "<|endoftext|>")
+    (folder / "special_tokens_map.json").write_text(json.dumps(special))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CLIPTokenizer", **special}))
+
+
+def test_words_as_clip_shares_them(folder):
+    save_clip_words(folder / "tokenizer")
+    opened = m.load(folder)
+    assert opened.tokenizer(["red a"], padding="max_length", max_length=6).input_ids == [[7, 5, 6, 8, 8, 8]]
+    assert opened.encode_text(["red a"]).shape == (1, 8, 16)
+    (folder / "tokenizer" / "vocab.json").write_text("{}")
+    assert "Model part tokenizer must be readable" in refusal(folder)
+
+
 def test_a_tokenizer_without_padding(folder):
     path = folder / "tokenizer" / "tokenizer_config.json"
     known = json.loads(path.read_text())
