@@ -1,6 +1,7 @@
 """NIfTI volumes as napari layers, placed in millimetres."""
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 AXIS_LABELS = ("S", "A", "R")
 """napari's axes after the transpose: superior, anterior and right are the positive directions."""
 
+SUFFIXES = (".nii", ".nii.gz", ".mgz", ".mgh")
+"""In lower case."""
+SECONDS = {8: 1.0, 16: 1e-3, 24: 1e-6}
+"""In NIfTI's units of time: second, millisecond and microsecond."""
 LAZY_BYTES = 2**28
 """Of a 4D file as it would be shown: above this one volume at a time is read, when it is looked at."""
 MAX_LABELS = 512
@@ -38,9 +43,9 @@ class ReadError(UserError):
 
 
 def get_reader(path: str | list[str]) -> Callable[[str | list[str]], list[LayerData]] | None:
-    """napari's reader hook: the reading function for NIfTI names, None for others."""
+    """napari's reader hook: the reading function for names of NIfTI and MGH volumes, None for others."""
     paths = [path] if isinstance(path, (str, Path)) else path
-    if not all(str(p).endswith((".nii", ".nii.gz")) for p in paths):
+    if not all(str(p).lower().endswith(SUFFIXES) for p in paths):
         return None
     return read_volumes
 
@@ -54,7 +59,7 @@ def read_volumes(path: str | list[str]) -> list[LayerData]:
 
 
 def read_volume(path: str | Path) -> LayerData:
-    """Read a 3D or 4D NIfTI file as (data, layer keywords, layer type).
+    """Read a 3D or 4D NIfTI or MGH file as (data, layer keywords, layer type).
 
     Returns
     -------
@@ -110,7 +115,7 @@ def _shown(
 
 def _lazy_layer(image: SpatialImage, path: str | Path) -> LayerData:
     """A large 4D file: nothing but the first volume is read now."""
-    compressed = str(path).endswith(".gz")
+    compressed = str(path).lower().endswith((".gz", ".mgz"))
     if compressed:
         image = _open(path, keep_file_open=True)  # or stepping forward unpacks from the start every time
     else:
@@ -153,6 +158,11 @@ def _one_volume(image: SpatialImage, path: str | Path, t: int) -> tuple[np.ndarr
     values = _values_of(lambda: image.dataobj[..., t], path)
     canonical = _canonical(nib.Nifti1Image(values, image.affine), path)
     return _shown(np.asanyarray(canonical.dataobj), canonical.affine, "image", path)
+
+
+def read_file(path: str | Path) -> SpatialImage:
+    """The image of a file, none of its data read; ReadError as of `read_volume`."""
+    return _open(path)
 
 
 def _open(path: str | Path, **options: Any) -> SpatialImage:
@@ -239,6 +249,26 @@ def axis_aligned(data: np.ndarray, affine: np.ndarray, order: int) -> tuple[np.n
     return (stacked[..., 0] if data.ndim == 3 else stacked), resampled[0].affine
 
 
+def time_step(image: SpatialImage) -> float:
+    """Seconds from one volume of a series to the next; 0 where the header does not say."""
+    header: Any = image.header
+    zooms = header.get_zooms()
+    if len(zooms) < 4 or not np.isfinite(zooms[3]) or zooms[3] <= 0:
+        return 0.0
+    if isinstance(image, nib.freesurfer.mghformat.MGHImage):
+        return float(zooms[3]) * SECONDS[16]
+    units = int(header["xyzt_units"]) & 0b111000 if hasattr(header, "get_xyzt_units") else 0
+    return float(zooms[3]) * SECONDS.get(units, 0.0)
+
+
+def is_oriented(image: SpatialImage) -> bool:
+    """Whether the header says which way the axes run: left and right cannot be told without it."""
+    header: Any = image.header
+    if hasattr(header, "get_sform"):
+        return bool(header["sform_code"] > 0 or header["qform_code"] > 0)
+    return "goodRASFlag" not in header or bool(header["goodRASFlag"] > 0)
+
+
 def _keywords(image: SpatialImage, path: str | Path, affine: np.ndarray, notes: list[str]) -> dict[str, Any]:
     """Layer keywords of data transposed to ([T,] Z, Y, X) whose (X, Y, Z) grid has `affine` in mm.
 
@@ -246,20 +276,27 @@ def _keywords(image: SpatialImage, path: str | Path, affine: np.ndarray, notes: 
     """
     placed = np.eye(image.ndim + 1)
     placed[-4:, -4:] = reversed_axes(affine)
-    # time keeps volume numbers; every spatial axis has the same unit in all layers, or napari drops units
-    extra = image.ndim - 3
+    # every spatial axis has the same unit in all layers, or napari drops units
+    extra, told = image.ndim - 3, about_file(path, image.ndim)
+    step = time_step(image) if extra and told["kind"] != "betas" else 0.0  # NSD's betas are trials
+    if step:
+        placed[0, 0] = step
+    series = ("second" if step else "pixel", "time" if step else "volume")
     way_back = {
         "header": image.header.copy(),
         "shape": tuple(int(n) for n in image.shape),
         "affine": image.affine,
         "placed": placed,
         "resampled": obliquity(image.affine).max() > OBLIQUE_RADIANS,
+        "oriented": is_oriented(image),
     }
+    if not way_back["oriented"]:
+        notes = [*notes, "The file has neither sform nor qform: left and right cannot be told."]
     metadata = {"path": str(path), "affine": image.affine, "notes": notes, "nifti": way_back}
     return {
-        "name": Path(path).name.removesuffix(".gz").removesuffix(".nii"),
+        "name": re.sub(r"\.(nii|nii\.gz|mgz|mgh)$", "", Path(path).name, flags=re.IGNORECASE),
         "affine": placed,
-        "units": ("pixel",) * extra + ("mm",) * 3,
-        "axis_labels": ("volume",) * extra + AXIS_LABELS,
-        "metadata": {**metadata, KEY: about_file(path, image.ndim)},
+        "units": series[:1] * extra + ("mm",) * 3,
+        "axis_labels": series[1:] * extra + AXIS_LABELS,
+        "metadata": {**metadata, KEY: told},
     }

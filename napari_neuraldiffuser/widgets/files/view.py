@@ -20,6 +20,7 @@ PLANES = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}
 ENDS = {"S": "IS", "A": "PA", "R": "LR"}
 """What lies at the low and the high end of an axis."""
 SIDES = {"left": "middle_left", "right": "middle_right", "up": "top_center", "down": "bottom_center"}
+NOTES = "volume_notes"
 OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up"}
 EVEN = ("SAR", "ARS", "RSA")
 
@@ -49,7 +50,8 @@ class AnatomicalView:
         self.events = EmitterGroup(source=self, changed=Event)
         """`changed`: convention, order of the axes or letters."""
         self.convention = convention
-        for event in (viewer.dims.events.order, viewer.dims.events.ndisplay, viewer.dims.events.ndim):
+        events, layers = viewer.dims.events, viewer.layers.events
+        for event in (events.order, events.ndisplay, events.ndim, layers.inserted, layers.removed, layers.renamed):
             event.connect(self.apply)
 
     @classmethod
@@ -90,7 +92,13 @@ class AnatomicalView:
             viewer.scene.camera.orientation2d = (self._direction(axes[0], "up"), self._direction(axes[1], "right"))
             letters = self.letters(axes)
         _write(viewer, letters)
+        _write_notes(viewer)
         self.events.changed()
+
+    def _oriented(self) -> bool:
+        viewer = self._viewer()
+        told = [layer.metadata.get("nifti") or {} for layer in viewer.layers] if viewer is not None else []
+        return all(way_back.get("oriented", True) for way_back in told)
 
     def _direction(self, axis: str, towards: str) -> str:
         """Where the high end of an axis is; only left and right ever change places."""
@@ -101,8 +109,13 @@ class AnatomicalView:
         return axis == "R" and self.convention == "radiological"
 
     def letters(self, axes: str) -> dict[str, str]:
-        """Edge ("left", "right", "up", "down") to what lies there, for an axis that points up and one to the right."""
-        letters = {}
+        """Edge ("left", "right", "up", "down") to what lies there, for an axis that points up and one to the right.
+
+        None where a volume's file does not say how it lies in the head.
+        """
+        letters: dict[str, str] = {}
+        if not self._oriented():
+            return letters
         for axis, towards in zip(axes, ("up", "right"), strict=True):
             if axis in ENDS:
                 high = self._direction(axis, towards)
@@ -127,6 +140,23 @@ def _write(viewer: "napari.Viewer", letters: dict[str, str]) -> None:
         overlay = viewer.canvas.overlays[key]
         overlay.text = letters.get(side, "")
         overlay.visible = side in letters
+
+
+def _write_notes(viewer: "napari.Viewer") -> None:
+    """Say on the canvas of which volumes something else is seen than the file has, and what cannot be known."""
+    from napari.components.overlays import TextOverlay
+
+    notes = []
+    for layer in viewer.layers:
+        way_back = layer.metadata.get("nifti") or {}
+        if way_back.get("resampled"):
+            notes.append(f"{layer.name}: oblique, resampled for display")
+        if not way_back.get("oriented", True):
+            notes.append(f"{layer.name}: neither sform nor qform, left and right are unknown")
+    if NOTES not in viewer.canvas.overlays:
+        viewer.canvas.overlays[NOTES] = TextOverlay(position="bottom_left", font_size=9)
+    overlay = viewer.canvas.overlays[NOTES]
+    overlay.text, overlay.visible = "\n".join(dict.fromkeys(notes)), bool(notes)
 
 
 def show_all_soon(viewer: "napari.Viewer") -> None:

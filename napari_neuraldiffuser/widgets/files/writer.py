@@ -64,9 +64,9 @@ def layer_to_nifti(layer: Layer, like: Like | None = None) -> nib.Nifti1Image:
     """An Image or Labels layer as a NIfTI image.
 
     A layer that this plugin read, and whose transform nobody changed, goes back to its file's own grid: same affine,
-    same orientation, same header.  Labels of an oblique file were shown resampled and are brought back by nearest
-    neighbour, voxels that were not edited with the value they had; an image of an oblique file stays on the grid that
-    was shown.  Any other layer is placed by its own transform, in its own units.
+    same orientation, same header.  What was drawn on an oblique file, which was shown resampled, is brought back by
+    nearest neighbour (labels) or linearly (images); voxels that were not edited have the value they had.  Any other
+    layer is placed by its own transform, in its own units.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def layer_to_nifti(layer: Layer, like: Like | None = None) -> nib.Nifti1Image:
     values = _checked(data, meta, kind)
     way_back = meta.get("metadata", {}).get("nifti")
     if way_back is not None and _unmoved(values, meta, way_back):
-        image = _to_file_grid(values, way_back, kind)
+        image = _to_file_grid(values, way_back, kind, meta["metadata"].get("path", ""))
     else:
         image = _placed_by_transform(values, meta, kind)
     return image if like is None else _on_grid(image, grid_of(like), kind)
@@ -138,7 +138,7 @@ def _canonical_shape(way_back: dict[str, Any]) -> tuple[int, ...]:
     return (*turned, *shape[3:])
 
 
-def _to_file_grid(values: np.ndarray, way_back: dict[str, Any], kind: str) -> nib.Nifti1Image:
+def _to_file_grid(values: np.ndarray, way_back: dict[str, Any], kind: str, path: str) -> nib.Nifti1Image:
     """In the voxel order, with the affine and the header of the file."""
     canonical = values.transpose()
     if not way_back["resampled"]:
@@ -148,11 +148,31 @@ def _to_file_grid(values: np.ndarray, way_back: dict[str, Any], kind: str) -> ni
     elif kind == "labels" and values.ndim == 3:
         data = _nearest(canonical, _world(way_back["placed"]), way_back["shape"], way_back["affine"])
     else:
-        image = _image(canonical, _world(way_back["placed"]), kind, None)
-        return _with_time(image, way_back["header"])
+        data = _edits_on_file_grid(canonical, way_back, path)
     if kind == "labels" and (stored := way_back.get("stored")) is not None:
         data = _unedited_as_stored(data, np.asarray(stored), way_back)
     return _image(data, way_back["affine"], kind, way_back["header"])
+
+
+def _edits_on_file_grid(shown: np.ndarray, way_back: dict[str, Any], path: str) -> np.ndarray:
+    """The oblique file's values, and what was changed since they were shown (X, Y, Z[, T]) brought back linearly."""
+    from napari_neuraldiffuser.widgets.files.reader import ReadError, axis_aligned, read_file
+
+    affine, shape = way_back["affine"], way_back["shape"]
+    try:
+        stored = np.asanyarray(read_file(path).dataobj, dtype=np.float32)
+    except ReadError as error:
+        raise WriteError(f"An oblique volume needs the file that it came from to be saved: {error}") from error
+    if stored.shape != tuple(shape):
+        raise WriteError(f"{path} must be the file that was opened, got shape {stored.shape}, not {tuple(shape)}.")
+    data = stored.copy()
+    for t in np.ndindex(shape[3:]):
+        canonical = nib.as_closest_canonical(nib.Nifti1Image(stored[(..., *t)], affine))
+        there, world = axis_aligned(np.asanyarray(canonical.dataobj), canonical.affine, order=1)
+        change = np.nan_to_num(shown[(..., *t)].astype(np.float32) - there)
+        if change.any():
+            data[(..., *t)] += _nearest(change, world, shape, affine, order=1)
+    return data
 
 
 def _unedited_as_stored(data: np.ndarray, stored: np.ndarray, way_back: dict[str, Any]) -> np.ndarray:
@@ -204,14 +224,6 @@ def _placed_by_transform(values: np.ndarray, meta: dict[str, Any], kind: str) ->
     if extra and (seconds := _seconds(meta.get("units"))):
         image.header.set_xyzt_units("mm" if known else "unknown", "sec")
         image.header["pixdim"][4] = seconds * transform[0, 0]
-    return image
-
-
-def _with_time(image: nib.Nifti1Image, header: Any) -> nib.Nifti1Image:
-    """With the time step of a file's header."""
-    if image.ndim == 4 and isinstance(header, nib.Nifti1Header):
-        image.header["pixdim"][4] = header["pixdim"][4]
-        image.header.set_xyzt_units("mm", header.get_xyzt_units()[1])
     return image
 
 

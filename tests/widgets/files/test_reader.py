@@ -51,7 +51,8 @@ def test_real_4d_file_keeps_volumes_and_affine():
     assert shown.ndim == 4
     assert shown.shape[0] == 2
     assert kind == "image"
-    assert keywords["units"] == ("pixel", "mm", "mm", "mm")
+    assert keywords["units"] == ("second", "mm", "mm", "mm")
+    assert keywords["affine"][0, 0] == nib.load(path).header["pixdim"][4] == 2000  # as the file has it
     np.testing.assert_array_equal(keywords["metadata"]["affine"], nib.load(path).affine)
     # this file is oblique by 0.2 degrees and more: resampled, and says so
     assert nib.affines.obliquity(stored.affine).max() > reader.OBLIQUE_RADIANS
@@ -104,6 +105,66 @@ def test_scaled_integers_are_scaled(tmp_path):
     nib.save(image, tmp_path / "b.nii")
     shown, _, _ = reader.read_volume(tmp_path / "b.nii")
     np.testing.assert_allclose(shown.T.ravel(), np.arange(120) / 300, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("unit", "step", "seconds"),
+    [
+        ("sec", 2.0, 2.0),
+        ("msec", 1600.0, 1.6),
+        ("usec", 8e5, 0.8),
+        ("unknown", 2.0, 0),
+        ("hz", 2.0, 0),
+        ("sec", 0.0, 0),
+    ],
+)
+def test_time_runs_in_seconds_where_the_header_says_so(tmp_path, viewer, unit, step, seconds):
+    image = nib.Nifti1Image(random_volume((*SHAPE, 3)), np.diag([2.0, 2, 2, 1]))
+    image.header.set_xyzt_units("mm", unit)
+    image.header["pixdim"][4] = step
+    nib.save(image, tmp_path / "bold.nii.gz")
+    (layer,) = viewer.open(tmp_path / "bold.nii.gz", plugin="napari-neuraldiffuser")
+    assert [str(one) for one in layer.units] == ["second" if seconds else "pixel", *["millimeter"] * 3]
+    assert viewer.dims.range[0].step == pytest.approx(seconds or 1)
+    index = tuple(np.rint(layer.world_to_data((2 * (seconds or 1), 2, 4, 6))).astype(int))
+    assert layer.data[index] == image.dataobj[3, 2, 1, 2]
+    viewer.add_image(np.zeros(SHAPE), units=("mm",) * 3)  # seconds and millimetres live beside each other
+    assert [str(one) for one in viewer.layers[-1].units] == ["millimeter"] * 3
+
+
+def test_volumes_of_freesurfer(tmp_path):
+    data, affine = random_volume((*SHAPE, 2)), nib.affines.from_matvec(np.diag([-1.0, 2, 3]), [5, -6, 7])
+    image = nib.MGHImage(data, affine)
+    image.header.set_zooms((1, 2, 3, 2500.0))  # ms
+    for name in ("aseg.mgz", "ASEG.MGZ", "t1.mgh"):
+        nib.save(image, tmp_path / name.lower())
+        path = tmp_path / name
+        (tmp_path / name.lower()).rename(path)
+        assert reader.get_reader(str(path)) is not None
+        shown, keywords, _ = reader.read_volume(path)
+        assert keywords["affine"][0, 0] == 2.5
+        assert keywords["name"] == name.partition(".")[0]
+        place = apply_affine(affine, (1, 2, 3))[::-1]
+        index = np.rint(apply_affine(np.linalg.inv(keywords["affine"][1:, 1:]), place)).astype(int)
+        assert shown[(1, *index)] == data[1, 2, 3, 1]
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("mm", 1), ("micron", 1e-3), ("meter", 1e3), ("unknown", 1)])
+def test_places_are_mm_whatever_the_header_s_unit(tmp_path, unit, factor):
+    image = nib.Nifti1Image(random_volume(), np.diag([2.0, 3, 4, 1]))
+    image.header.set_xyzt_units(unit)
+    nib.save(image, tmp_path / "x.NII.GZ")
+    _, keywords, _ = reader.get_reader(str(tmp_path / "x.NII.GZ"))(str(tmp_path / "x.NII.GZ"))[0]
+    np.testing.assert_allclose(np.diag(keywords["affine"]), [4 * factor, 3 * factor, 2 * factor, 1])
+    assert keywords["name"] == "x"
+
+
+@pytest.mark.parametrize("shape", [(*SHAPE, 1), (*SHAPE, 1, 1), (*SHAPE, 3, 1), (*SHAPE, 1, 3)])
+def test_axes_of_one_entry_at_the_end_do_not_matter(tmp_path, shape):
+    data = random_volume(shape)
+    shown, keywords, _ = reader.read_volume(save(tmp_path / "x.nii", data, np.eye(4)))
+    np.testing.assert_array_equal(shown.T, data.squeeze())
+    assert len(keywords["units"]) == shown.ndim
 
 
 def test_reader_hook_takes_nifti_only(tmp_path):

@@ -148,6 +148,45 @@ def test_preference_decides_the_first_view(viewer, path, monkeypatch):
     assert edges(viewer)["left"] == "R"
 
 
+def save_with(path, affine, sform=1, qform=1):
+    image = nib.Nifti1Image(np.random.default_rng(0).normal(size=(6, 7, 8)).astype(np.float32), affine)
+    image.set_sform(affine, sform)
+    image.set_qform(affine, qform)
+    nib.save(image, path)
+    return path
+
+
+@pytest.mark.parametrize(("sform", "qform", "known"), [(1, 1, True), (0, 1, True), (4, 0, True), (0, 0, False)])
+def test_no_letters_where_the_file_does_not_say_how_it_lies(viewer, tmp_path, sform, qform, known):
+    AnatomicalView.of(viewer)
+    viewer.open(save_with(tmp_path / "a.nii", np.diag([2.0, 2, 2, 1]), sform, qform), plugin=PLUGIN)
+    assert bool(edges(viewer)) == known
+    note = viewer.canvas.overlays[view.NOTES]
+    assert note.visible != known
+    assert ("a: neither sform nor qform" in note.text) != known
+    if not known:  # beside one that does, nothing is claimed of both
+        viewer.open(save_with(tmp_path / "b.nii", np.eye(4)), plugin=PLUGIN)
+        assert edges(viewer) == {}
+        viewer.layers.remove("a")
+        assert len(edges(viewer)) == 4
+        assert not note.visible
+
+
+def test_the_canvas_says_what_is_resampled(viewer, tmp_path):
+    turn = nib.eulerangles.euler2mat(0.2, 0.1, 0)
+    oblique = nib.affines.from_matvec(turn @ np.diag([2.0, 2, 3]), [1, 2, 3])
+    AnatomicalView.of(viewer)
+    viewer.open(save_with(tmp_path / "tilted.nii", oblique), plugin=PLUGIN)
+    note = viewer.canvas.overlays[view.NOTES]
+    assert note.visible
+    assert note.text == "tilted: oblique, resampled for display"
+    viewer.layers["tilted"].name = "head"
+    viewer.open(save_with(tmp_path / "straight.nii", np.eye(4)), plugin=PLUGIN)
+    assert note.text.startswith("head: oblique")
+    viewer.layers.remove("head")
+    assert not note.visible
+
+
 def test_wrong_names_and_empty_viewer(viewer):
     with pytest.raises(PlaceError, match="three axes"):
         view.show_plane(viewer, "axial")

@@ -121,17 +121,32 @@ def test_edit_of_oblique_labels_lands_in_the_voxel_under_it(tmp_path):
     assert set(np.unique(written[written != labels])) == {9}
 
 
-def test_oblique_image_is_written_on_the_shown_grid(tmp_path):
-    shape = (9, 10, 11, 2)
-    path = save(tmp_path / "in.nii.gz", np.random.default_rng(0).normal(size=shape).astype(np.float32), OBLIQUE)
+@pytest.mark.parametrize("shape", [(9, 10, 11), (9, 10, 11, 2)])
+@pytest.mark.parametrize("dtype", [np.float32, np.int16])
+def test_an_oblique_image_goes_back_to_its_own_grid(tmp_path, shape, dtype):
+    stored = (100 * np.random.default_rng(0).normal(size=shape)).astype(dtype)
+    path = save(tmp_path / "in.nii.gz", stored, OBLIQUE)
     data, meta, kind = read_volume(path)
+    assert data.shape[-3:] != shape[2::-1], "it is shown on another grid"
     image = layer_to_nifti((data, meta, kind))
-    np.testing.assert_array_equal(np.asanyarray(image.dataobj), data.transpose())
-    np.testing.assert_allclose(image.affine[:3, :3], np.diag(np.diag(image.affine[:3, :3])), atol=1e-6)
-    shown = apply_affine(meta["affine"], (0, 2, 3, 4))[:0:-1]
-    np.testing.assert_allclose(apply_affine(image.affine, (4, 3, 2)), shown, atol=1e-4)
-    assert image.header.get_zooms()[3] == pytest.approx(1.6)
-    assert image.header.get_xyzt_units() == ("mm", "sec")
+    np.testing.assert_array_equal(np.asanyarray(image.dataobj), stored)
+    np.testing.assert_allclose(image.affine, OBLIQUE, atol=1e-5)
+
+    edited = np.array(data, dtype=np.float32)
+    edited[..., 5:9, 5:9, 5:9] += 1000.0  # drawn on the shown grid
+    again = np.asanyarray(layer_to_nifti((edited, meta, kind)).dataobj)
+    inner = apply_affine(meta["affine"][-4:, -4:], (6.5, 6.5, 6.5))[::-1]
+    index = tuple(np.rint(apply_affine(np.linalg.inv(OBLIQUE), inner)).astype(int))
+    np.testing.assert_allclose(again[index], stored[index] + 1000.0, rtol=1e-4)
+    np.testing.assert_array_equal(again[0, 0, 0], stored[0, 0, 0])
+
+
+def test_an_oblique_image_whose_file_is_gone_is_not_saved_on_another_grid(tmp_path):
+    path = save(tmp_path / "in.nii.gz", np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32), OBLIQUE)
+    read = read_volume(path)
+    path.unlink()
+    with pytest.raises(WriteError, match="needs the file that it came from"):
+        layer_to_nifti(read)
 
 
 def test_new_labels_drawn_on_a_volume(viewer, tmp_path):
