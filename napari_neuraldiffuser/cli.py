@@ -148,7 +148,7 @@ def evaluate(args: argparse.Namespace) -> int:
         return 0
     for arm, scores in summary["arms"].items():
         for metric, value in scores.items():
-            print(f"{arm}\t{metric}\t{value['mean']}\t{value['se']}\t{value['n']}")
+            print(arm, metric, *(value[what] for what in ("mean", "se", "n", "chance")), sep="\t")
     return 0
 
 

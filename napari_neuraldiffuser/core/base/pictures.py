@@ -126,7 +126,7 @@ def _opaque(image: "Image.Image", path: str | Path) -> "Image.Image":
     """The picture in RGB; what stood behind transparent pixels is not in the file."""
     if image.mode in WITH_ALPHA or "transparency" in image.info:
         image = image.convert("RGBA")
-        if image.getextrema()[3][0] < 255:
+        if image.getchannel("A").histogram()[255] < image.width * image.height:
             raise PictureError(
                 f"{path} must be opaque, got transparent pixels. Save it on the background that was shown."
             )

@@ -5,7 +5,6 @@ finds one seen picture for every reconstruction counts; what no rule pairs as a 
 of some pictures, or of wrong pairs, would pass for those of all.  A number that two names happen to share is no rule.
 """
 
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import json_object
 from napari_neuraldiffuser.core.base.names import KINDS, LABELS, NSD_NUMBERS, NUMBERS, entity, without_entities
+from napari_neuraldiffuser.core.base.tables import spelled
 from napari_neuraldiffuser.core.evaluation.name_patterns import NamePattern
 
 LISTED = 5
@@ -62,8 +62,9 @@ class Named:
 
     @property
     def label(self) -> str | None:
-        """Own scans' label that our name stands for."""
-        return (self.labels or {}).get(self.number or "")
+        """Own scans' label that our name stands for, as a path below the folder of pictures."""
+        label = (self.labels or {}).get(self.number or "")
+        return label and label.replace("\\", "/")
 
     @property
     def arm(self) -> str:
@@ -171,9 +172,9 @@ def _by_rule(rule: Rule, mine: Sequence[Named], theirs: Sequence[Named]) -> Pair
             index.setdefault(folded(text), []).append((text, named))
     pairs, respelled = [], []
     for named in mine:
-        text = rule.recon(named)
-        found = index.get(folded(text), []) if text else []
-        alike = {one.path: one for spelling, one in found if spelling == text}
+        wanted = rule.recon(named)
+        found = index.get(folded(wanted), []) if wanted else []
+        alike = {one.path: one for spelling, one in found if spelling == wanted}
         candidates = alike or {one.path: one for _, one in found}
         if len(candidates) > 1:
             raise _doubtful(named, list(candidates))
@@ -189,8 +190,8 @@ def _by_rule(rule: Rule, mine: Sequence[Named], theirs: Sequence[Named]) -> Pair
 
 def folded(text: str) -> str:
     """A name without what is only spelling: letter case, composed or decomposed accents, zeros before a number."""
-    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
-    return str(int(folded)) if folded.isascii() and folded.isdigit() else folded
+    alike = spelled(spelled(text).casefold())
+    return str(int(alike)) if alike.isascii() and alike.isdigit() else alike
 
 
 def _named(path: Path, folder: Path) -> Named:

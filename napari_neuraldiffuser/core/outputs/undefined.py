@@ -39,9 +39,9 @@ def undefined(
 
 def _targets(names: Sequence[str], what: str, *more: str) -> list[str]:
     """A sentence for every reason that some targets do not vary."""
-    by_reason = {EQUAL.get(name, EQUAL[""]): [] for name in names}
+    by_reason: dict[str, list[str]] = {}
     for name in names:
-        by_reason[EQUAL.get(name, EQUAL[""])].append(name)
+        by_reason.setdefault(EQUAL.get(name, EQUAL[""]), []).append(name)
     return [f"{', '.join(some)}: {'; '.join([f'{what} {why}', *more])}" for why, some in by_reason.items()]
 
 

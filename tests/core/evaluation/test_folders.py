@@ -71,13 +71,13 @@ def test_labels_of_own_scans_decide_and_not_numbers(recon, seen):
     assert result.summary()["paired_by"] == "labels of own scans"
 
 
-@pytest.mark.parametrize("labels", [["1", "2", "3", "4"], ["a/x", "a/y", "b/x", "b/y"], ["NA", "None", "null", "1e3"]])
+@pytest.mark.parametrize("labels", [["1", "2", "3", "4"], ["a/x", "a/y", "b/x", "b/y"], ["NA", "null", "1e3", "a\\b"]])
 @pytest.mark.parametrize("ending", ["", ".png"])
 def test_labels_of_every_kind(recon, seen, labels, ending):
     """Numbers from 1, paths with and without ending, and words that tables take for nothing."""
     write_sidecar(recon, [label + ending for label in labels], range(N))
     fill(recon, [OURS.format(k, 1, "guided") for k in range(N)])
-    fill(seen, [f"{label}.png" for label in labels])
+    fill(seen, [f"{label}.png".replace("\\", "/") for label in labels])
     fill(seen / "other", ["p.png", "q.png", "r.png", "s.png"], 255 - PICTURES)
     assert right(evaluate_folders(recon, seen, None, PIXCORR), "guided")
 
