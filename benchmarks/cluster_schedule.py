@@ -110,7 +110,7 @@ def outputs_of(study: Study) -> dict[str, Any]:
         "test_ids": tests,
         "stimulus_ids": tests,
         "train_ids": list(range(study.stimuli, study.stimuli + TRAIN)),
-        "stamp": "unchanged",
+        "source": lambda inputs, folder: dict(inputs.source),
         "images": images,
         "failed": [],
         "failed_table": None,

@@ -1,16 +1,19 @@
 """The command line: `neuraldiffuser demo | simulate | betas | run | evaluate | doctor`.
 
-Exit status: 0 done; 1 some stimuli or nodes failed, or the doctor found a problem; 2 bad input or usage; 130
-interrupted.  Progress goes to stderr, stdout has the paths of what was written.
+Exit status: 0 done; 1 some stimuli, nodes or subjects failed, the machine lacked something, or the doctor found a
+problem; 2 bad input or usage; 130 interrupted; 141 nobody read the output any more, as behind `| head`.  Progress goes
+to stderr, stdout has the paths of what was written.
 """
 
 import argparse
 import json
+import os
+import select
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from napari_neuraldiffuser import __version__
 from napari_neuraldiffuser.cli_betas import add_betas, add_bold_simulation, check_scanner_options, simulate_bold
@@ -19,16 +22,58 @@ from napari_neuraldiffuser.cli_progress import ConsoleProgress
 from napari_neuraldiffuser.cli_run import OWN_FILES as OWN_FILES
 from napari_neuraldiffuser.cli_run import Commands, add_run, add_run_options, command, job_of
 from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.files import full_disk, is_full
+from napari_neuraldiffuser.core.base.remedies import machines_remedy
 from napari_neuraldiffuser.core.params import EvaluationParams, SimulationParams
 
 if TYPE_CHECKING:
     from napari_neuraldiffuser.core.job.spec import Job
 
+READER_GONE = 141
+"""As a shell tells of a program that SIGPIPE ended."""
 SIMULATION_OPTIONS = ("n_subjects", "seed", "grid", "n_sessions", "n_test", "noise")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
+    ended: SystemExit | None = None
+    try:
+        status = _main(argv)
+    except SystemExit as end:  # of argparse, which has printed something, too
+        status, ended = 0, end
+    except BrokenPipeError:
+        if not any(map(_unread, (sys.stdout, sys.stderr))):
+            raise
+        status = READER_GONE
+    # what is still to be written is told here, and not when Python ends
+    lost, _ = _let_go(sys.stdout), _let_go(sys.stderr)
+    if ended and not lost:
+        raise ended
+    return READER_GONE if lost else status
+
+
+def _unread(stream: TextIO | None) -> bool:
+    """Whether a stream is a pipe that nobody reads any more."""
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLOUT)  # type: ignore[union-attr]  # None has no fileno either
+    except (AttributeError, OSError, ValueError):
+        return False
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _let_go(stream: TextIO | None) -> bool:
+    """Write what is left; where nobody reads it, let the stream lead nowhere, and say so."""
+    try:
+        if stream:
+            stream.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # type: ignore[union-attr]
+        return True
+    return False
+
+
+def _main(argv: Sequence[str] | None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     args = build_parser().parse_args(argv)
     args.typed = shlex.join(["neuraldiffuser", *argv])
@@ -42,6 +87,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nneuraldiffuser: interrupted; the same command continues where it stopped.", file=sys.stderr)
         return 130
+    except Exception as error:
+        wanting = (
+            full_disk(getattr(error, "filename", None) or Path.cwd()) if is_full(error) else machines_remedy(error)
+        )
+        if args.debug or not wanting or isinstance(error, BrokenPipeError):
+            raise
+        print(f"neuraldiffuser: {type(error).__name__}: {error}; {wanting}", file=sys.stderr)
+        return 1
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -4,7 +4,7 @@ import sys
 import time
 from typing import TextIO
 
-from napari_neuraldiffuser.core.base.progress import Countdown, duration, stage_of
+from napari_neuraldiffuser.core.base.progress import Countdown, duration, stage_of, tell
 
 LINE_EVERY = 5.0
 """Seconds between lines where stderr is no terminal (a log file)."""
@@ -29,12 +29,11 @@ class ConsoleProgress:
         self._write(f"{what}: {done}/{total}{f', {spent}{left}' if left or done >= total else ''}", terminal)
 
     def _write(self, text: str, terminal: bool) -> None:
-        self.stream.write(f"\r\x1b[K{text}" if terminal else f"{text}\n")
+        tell(self.stream, f"\r\x1b[K{text}" if terminal else f"{text}\n")
         self._open_line = terminal
-        self.stream.flush()
 
     def close(self) -> None:
         """End the rewritten line."""
         if self._open_line:
-            self.stream.write("\n")
+            tell(self.stream, "\n")
             self._open_line = False

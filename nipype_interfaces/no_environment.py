@@ -12,8 +12,11 @@ Utility nodes of our workflows therefore come from here and not from `nipype.int
 """
 
 import copyreg
+from copy import deepcopy
+from typing import Any
 
 from nipype.interfaces import utility
+from nipype.interfaces.base import isdefined
 from nipype.interfaces.base.support import Bunch
 
 
@@ -34,7 +37,25 @@ class Function(NoEnvironment, utility.Function):
 
 
 class IdentityInterface(NoEnvironment, utility.IdentityInterface):
-    """Nipype's IdentityInterface, without the environment in its result."""
+    """Nipype's IdentityInterface, without the environment in its result; its fields may say what they want."""
+
+    told: dict[str, Any] | None = None
+
+    def tell(self, traits: dict[str, Any]) -> None:
+        """Give fields types and descriptions; values that they have must fit."""
+        self.told = {**(self.told or {}), **traits}
+        for name, trait in traits.items():
+            value = getattr(self.inputs, name)
+            self.inputs.add_trait(name, trait)
+            if isdefined(value):
+                setattr(self.inputs, name, value)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "IdentityInterface":
+        # traits forget what was added to one object when it is copied
+        made = memo[id(self)] = type(self).__new__(type(self))
+        vars(made).update({name: deepcopy(value, memo) for name, value in vars(self).items() if name != "told"})
+        made.tell(self.told or {})
+        return made
 
 
 class Merge(NoEnvironment, utility.Merge):

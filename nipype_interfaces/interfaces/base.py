@@ -33,6 +33,8 @@ DATASET_BIBTEX = (
 )
 OWN = tuple(f.name for f in fields(Source) if f.name != "nsd_dir")
 """Inputs that make a source of own scans."""
+STAMPS = ("stamp", "stimuli_stamp")
+"""What NSDIndex adds to a source: digests of names, sizes and times of all files, and of images and captions alone."""
 PAPER = {"entry": BibTeX(PAPER_BIBTEX), "tags": ["method"]}
 DATASET = {"entry": BibTeX(DATASET_BIBTEX), "tags": ["dataset"]}
 
@@ -49,9 +51,10 @@ class SourceSpec(VersionedSpec):
     nsd_dir = Directory(exists=True, xor=["source"], mandatory=True, desc="Folder of nsddata and nsddata_betas.")
     subject = traits.Str("subj01", usedefault=True, desc="Subject, subj01 to subj08.")
     source = traits.Dict(
-        xor=["nsd_dir"], mandatory=True, desc="An NSD folder or own scans: the fields of core.base.recipe.Source."
+        xor=["nsd_dir"],
+        mandatory=True,
+        desc="An NSD folder or own scans: fields of core.base.recipe.Source. That of NSDIndex changes when files do.",
     )
-    stamp = traits.Str("", usedefault=True, desc="Of the source's files, from NSDIndex: they changed if it does.")
 
 
 class ModelFolderSpec(BaseInterfaceInputSpec):
@@ -110,8 +113,13 @@ def source_of(inputs: BaseInterfaceInputSpec) -> Source:
     if hasattr(inputs, "trials"):
         return Source.from_dict({name: value for name in OWN if isdefined(value := getattr(inputs, name))})
     if isdefined(inputs.source):
-        return Source.from_dict(dict(inputs.source))
+        return unstamped(inputs.source)
     return Source(nsd_dir=str(inputs.nsd_dir), subject=inputs.subject)
+
+
+def unstamped(source: dict[str, Any]) -> Source:
+    """The Source that a `source` input describes, which may have stamps of NSDIndex."""
+    return Source.from_dict({name: value for name, value in dict(source).items() if name not in STAMPS})
 
 
 def subject_of(inputs: BaseInterfaceInputSpec, params: BetasParams | None = None) -> BrainSource:

@@ -25,8 +25,7 @@ class NSDIndexOutputSpec(TraitedSpec):
     trials = File(exists=True, desc="TSV with one row per trial.")
     train_ids = traits.List(traits.Int, desc="0-based 73k ids seen in training trials.")
     test_ids = traits.List(traits.Int, desc="0-based 73k ids of the shared test images that are used.")
-    stamp = traits.Str(desc="Digest of names, sizes and times of the files that the later nodes read.")
-    stimuli_stamp = traits.Str(desc="The same of the files of images and captions alone.")
+    source = traits.Dict(desc="For the other interfaces: with stamps of the files, so that their nodes see changes.")
 
 
 class NSDIndex(base.CoreInterface):
@@ -58,14 +57,14 @@ class NSDIndex(base.CoreInterface):
         trials_used(subject, params).to_csv(path, sep="\t", index=False)
         train, test = stimuli_used(subject, params)
         found = {"trials": str(path), "train_ids": train, "test_ids": test[: self.inputs.n_stimuli or None]}
-        return found | source_stamps(subject, params)
+        return found | {"source": base.source_of(self.inputs).to_dict() | source_stamps(subject, params)}
 
 
 def source_stamps(subject: nsd.BrainSource, params: BetasParams) -> dict[str, str]:
-    """Digests of names, sizes and times of the files: of all, and of those that decide images and captions alone."""
+    """Stamps of the files: of all, and of those that decide images and captions alone."""
     stimuli = subject.stimulus_files()
     every = [*subject.beta_files(params.roi), *stimuli, subject.anatomy_file or ""]
-    return {"stamp": fingerprint(file_versions(every)), "stimuli_stamp": fingerprint(file_versions(stimuli))}
+    return dict(zip(base.STAMPS, (fingerprint(file_versions(files)) for files in (every, stimuli)), strict=True))
 
 
 class BetasOutputSpec(TraitedSpec):

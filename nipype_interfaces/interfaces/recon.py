@@ -1,11 +1,13 @@
 """Decoded embeddings -> images of a chunk of stimuli, and the chunks' images together."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import make_folder
-from napari_neuraldiffuser.core.base.names import Derivatives, entity
+from napari_neuraldiffuser.core.base.names import KINDS, Derivatives, entity
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.job.resume import Records
@@ -131,3 +133,36 @@ def gather_images(images: list[str], places: Derivatives) -> None:
             here.hardlink_to(image)
         except OSError:
             shutil.copyfile(image, here)
+
+
+def n_repeats(images: Sequence[str], stimulus_ids: Sequence[int]) -> int:
+    """How many repeats images have, as their names say: the same number for every stimulus in both arms.
+
+    Raises
+    ------
+    UserError
+        If it is not the same, or an image is missing.
+    """
+    said = filter(None, (KINDS["image"].entities(Path(image).name) for image in images))
+    found: dict[tuple[int, str], set[int]] = {}
+    for name in said:
+        found.setdefault((int(name["stim"]), name["arm"]), set()).add(int(name["rep"]))
+    wanted = [(int(stimulus), arm) for stimulus in stimulus_ids for arm in ARMS]
+    n = max((len(repeats) for repeats in found.values()), default=0)
+    for stimulus, arm in wanted:
+        if found.get((stimulus, arm), set()) != set(range(1, n + 1)):
+            raise UserError(
+                f"images must have the repeats 1 to {n} of every stimulus in both arms, got "
+                f"{sorted(found.get((stimulus, arm), ()))} of stimulus {stimulus}, {arm}. Connect all images of "
+                "init_reconstruct_wf."
+            )
+    return n
+
+
+def check_repeats(images: Sequence[str], stimulus_ids: Sequence[int], repeats: int) -> None:
+    """Raise UserError unless the images have that many repeats."""
+    if (n := n_repeats(images, stimulus_ids)) != repeats:
+        raise UserError(
+            f"repeats must be one number for all nodes, got images of {n} and settings of {repeats}. Give Plan or Job "
+            "the number, or connect the images' sidecar, too."
+        )

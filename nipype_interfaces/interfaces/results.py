@@ -12,7 +12,7 @@ from napari_neuraldiffuser.core.outputs.group.write import write_group
 from nipype.interfaces.base import Directory, File, InputMultiObject, TraitedSpec, isdefined, traits
 
 from nipype_interfaces.interfaces import base
-from nipype_interfaces.interfaces.recon import gather_images
+from nipype_interfaces.interfaces.recon import check_repeats, gather_images, n_repeats
 from nipype_interfaces.spec import params_of, params_spec
 
 SPACE = traits.Str(params.SPACES[0], usedefault=True, desc="Volume space of the betas.")
@@ -66,9 +66,6 @@ class ContributionMap(base.CoreInterface):
 class EvaluateReconstructionInputSpec(base.SourceSpec, base.ModelsSpec, params_spec(params.EvaluationParams)):
     images = InputMultiObject(File(exists=True), mandatory=True, desc="PNG files of both arms.")
     stimulus_ids = traits.List(traits.Int, mandatory=True, desc="0-based 73k ids of the stimuli that are scored.")
-    repeats = traits.Range(
-        low=1, value=params.DiffusionParams().repeats, usedefault=True, desc="Images per stimulus and arm."
-    )
 
 
 class EvaluateReconstructionOutputSpec(TraitedSpec):
@@ -82,13 +79,13 @@ class EvaluateReconstruction(base.CoreInterface):
     Raises
     ------
     UserError
-        If there is no stimulus.
+        If there is no stimulus, or stimuli have not equally many repeats.
 
     Examples
     --------
     >>> from nipype_interfaces.interfaces import EvaluateReconstruction
-    >>> EvaluateReconstruction(repeats=3).inputs.size
-    425
+    >>> EvaluateReconstruction(size=64).inputs.size
+    64
     """
 
     input_spec, output_spec = EvaluateReconstructionInputSpec, EvaluateReconstructionOutputSpec
@@ -98,7 +95,7 @@ class EvaluateReconstruction(base.CoreInterface):
 
         places, stimuli = Derivatives(folder, base.label_of(self.inputs)), base.subject_of(self.inputs).stimuli
         gather_images(self.inputs.images, places)
-        diffusion = params.DiffusionParams(repeats=self.inputs.repeats)
+        diffusion = params.DiffusionParams(repeats=n_repeats(self.inputs.images, self.inputs.stimulus_ids))
         settings = params.Settings(diffusion=diffusion, evaluation=params_of(self.inputs, params.EvaluationParams))
         with base.opened_models(self.inputs) as models:
             score_arms(places, stimuli, models, self.inputs.stimulus_ids, settings, progress)
@@ -110,6 +107,7 @@ class SubjectReportInputSpec(base.SourceSpec, base.ModelsSpec):
     embeddings = File(exists=True, mandatory=True, desc="Decoded embeddings, HDF5.")
     decoder = File(exists=True, mandatory=True, desc="Fitted decoder, HDF5: cross-validated accuracy.")
     images = InputMultiObject(File(exists=True), mandatory=True, desc="PNG files of both arms.")
+    sidecar = File(exists=True, desc="Of CollectImages: the parameters the images were made with, for the page.")
     stimulus_ids = traits.List(traits.Int, mandatory=True, desc="0-based 73k ids of the stimuli that are shown.")
     failed = traits.List(traits.Int, desc="Stimuli that were left out, of CollectImages: the page names them.")
     n_stimuli = traits.Range(low=0, value=0, usedefault=True, desc="Test stimuli that were asked for; 0 for all.")
@@ -141,12 +139,16 @@ class SubjectReport(base.CoreInterface):
     input_spec, output_spec = SubjectReportInputSpec, SubjectReportOutputSpec
 
     def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
+        from napari_neuraldiffuser.core.job.images import made_with
         from napari_neuraldiffuser.core.job.page import PageParts, write_page
 
         inputs = self.inputs
         places = Derivatives(folder, base.label_of(inputs), inputs.space)
         gather_images(inputs.images, places)
         settings = params.settings_from_dict(dict(inputs.settings))
+        if isdefined(inputs.sidecar):
+            settings = made_with(Path(inputs.sidecar), settings)
+        check_repeats(inputs.images, inputs.stimulus_ids, settings.diffusion.repeats)
         subject, records = base.subject_of(inputs, settings.betas), Records(make_folder(folder / "stages"))
         counts = nsd.betas_facts(inputs.betas, inputs.n_stimuli or None)
         files = {name: Path(getattr(inputs, name)) for name in ("embeddings", "decoder", "scores", "summary", "table")}

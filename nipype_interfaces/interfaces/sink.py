@@ -8,14 +8,13 @@ from typing import Any
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import atomic_path
 from napari_neuraldiffuser.core.base.names import Derivatives, remove_stale
-from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.outputs import complete
 from napari_neuraldiffuser.core.outputs.sidecars import Facts, write_sidecars
 from napari_neuraldiffuser.core.params import settings_from_dict
 from nipype.interfaces.base import Directory, InputMultiObject, SimpleInterface, TraitedSpec, isdefined, traits
 
-from nipype_interfaces.interfaces.base import VersionedSpec, given
+from nipype_interfaces.interfaces.base import VersionedSpec, given, unstamped
 from nipype_interfaces.no_environment import NoEnvironment
 
 
@@ -71,7 +70,7 @@ class DerivativesSink(NoEnvironment, SimpleInterface):
         return runtime
 
     def _write_sidecars(self, names: set[str]) -> list[Path]:
-        inputs, source = self.inputs, Source.from_dict(dict(self.inputs.source))
+        inputs, source = self.inputs, unstamped(self.inputs.source)
         settings = settings_from_dict(dict(inputs.settings))
         job = Job(Path(), Path(inputs.out_dir), settings=settings, models=inputs.models, source=source)
         remove_stale(job.places, names)

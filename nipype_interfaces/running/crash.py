@@ -13,6 +13,7 @@ from typing import Any
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import FULL, full_disk
+from napari_neuraldiffuser.core.base.remedies import remedy
 from nipype.utils.filemanip import loadpkl
 
 from nipype_interfaces.engines.labels import NodeLabel
@@ -25,25 +26,6 @@ SHOWN = 6
 """Number of failures that are told in full; the others get a line each."""
 WIDTH = 110
 
-HINTS = (
-    # pattern of the error -> what to do; the first that matches counts, so a library is not taken for a missing file
-    (r"failed to map segment|static TLS block", "a library does not fit into the memory that may be used: allow more "
-     "(`ulimit -v unlimited`, or ask the batch system for more)."),
-    (r"cannot open shared object file|undefined symbol|ImportError|ModuleNotFoundError|DLL load failed", "a library "
-     "is missing there, or does not fit the others: run `neuraldiffuser doctor` there, in the same environment."),
-    (r"OutOfMemoryError|CUDA out of memory|CUBLAS_STATUS_ALLOC_FAILED", "the GPU's memory is full: give a smaller "
-     "--batch-size, and see that nothing else uses the GPU."),
-    (r"MemoryError|Unable to allocate|can't allocate memory|Cannot allocate memory|OUT_OF_MEMORY|OOM", "memory is "
-     "full: run fewer nodes at once (--nprocs), give a smaller --batch-size, or ask the batch system for more."),
-    (r"signal 9|SIGKILL|BrokenProcessPool|terminated abruptly|killed", "the process was killed, most often because "
-     "memory ran out: run fewer nodes at once (--nprocs), or ask the batch system for more."),
-    (r"TIMEOUT|DUE TO TIME LIMIT", "the batch system's time limit ended the job: ask for more time."),
-    (r"not compiled with CUDA|No CUDA GPUs|NVIDIA driver|CUDA error|CUDA driver|cuda runtime", "CUDA does not work "
-     "there: look at `neuraldiffuser doctor` on that machine, or give --device cpu."),
-    (r"PermissionError|Permission denied", "a file or folder must not be read or written: change its permissions."),
-    (r"FileNotFoundError|No such file or directory|does not exist", "a file is missing: if it was in the work folder, "
-     "give --no-resume; if it is yours, put it back."),
-)  # fmt: skip
 UNKNOWN = "nothing that a usual remedy is known for: the full report says where it happened."
 
 
@@ -92,7 +74,7 @@ class Failure:
             return self.message
         if FULL.search(self.error):
             return self._full()
-        return next((hint for pattern, hint in HINTS if re.search(pattern, self.error, re.IGNORECASE)), UNKNOWN)
+        return remedy(self.error) or UNKNOWN
 
     @property
     def reason(self) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import located, make_folder
 from napari_neuraldiffuser.core.base.lock import held, output_lock
+from napari_neuraldiffuser.core.base.progress import tell
 from napari_neuraldiffuser.core.job.check import check_job
 from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.networks.machine import check_gpu
@@ -107,7 +108,7 @@ def run_group(out_dir: Path, labels: list[str], how: How) -> int:
         outputs = done.result.outputs
         print(*(out_dir / Path(path).name for path in (outputs.page, outputs.table, outputs.summary)), sep="\n")
         for left_out in outputs.left_out:
-            print(f"neuraldiffuser: {left_out}", file=sys.stderr)
+            tell(sys.stderr, f"neuraldiffuser: {left_out}\n")
         return 1 if outputs.left_out else 0
     return _exit_status(end)
 
@@ -116,7 +117,7 @@ def _run(wf: pe.Workflow, how: How) -> WorkflowEnd:
     """Run the workflow and say on stderr how it went."""
     _prepare(wf, how)
     end = run(wf, how.plugin, how.plugin_args, how.resume, how.debug)
-    print(end.summary, file=sys.stderr)
+    tell(sys.stderr, f"{end.summary}\n")
     return end
 
 
@@ -159,7 +160,7 @@ def _print_results(job: Job) -> int:
 def _exit_status(end: WorkflowEnd) -> int:
     """Tell of failures with a report, or as of any bad input where the error says by itself what to do."""
     if end.report():
-        print(f"neuraldiffuser: {end.report()}", file=sys.stderr)
+        tell(sys.stderr, f"neuraldiffuser: {end.report()}\n")
     if end.user_errors():
         raise UserError("\nneuraldiffuser: ".join(end.user_errors())) from end.error
     return 1 if end.failures else 0

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 import networkx
-from napari_neuraldiffuser.core.base.progress import Countdown, duration
+from napari_neuraldiffuser.core.base.progress import Countdown, duration, tell
 from nipype.pipeline import engine as pe
 
 from nipype_interfaces import node_progress
@@ -193,18 +193,16 @@ class Monitor:
 
     def _line(self, text: str) -> None:
         self._clear()
-        self.stream.write(f"{self.done}/{self.total} nodes  {text}\n")
-        self.stream.flush()
+        tell(self.stream, f"{self.done}/{self.total} nodes  {text}\n")
 
     def _rewrite(self, text: str) -> None:
         width = shutil.get_terminal_size().columns - 1
-        self.stream.write(f"\r\x1b[K{text[:width]}")
-        self.stream.flush()
+        tell(self.stream, f"\r\x1b[K{text[:width]}")
         self._open_line = bool(text)
 
     def _clear(self) -> None:
         if self._open_line:
-            self.stream.write("\r\x1b[K")
+            tell(self.stream, "\r\x1b[K")
             self._open_line = False
 
     def summary(self) -> str:

@@ -16,7 +16,7 @@ MULTIPROC = {"mp_context": "forkserver"}
 already computed with several threads waits for them for ever, and a forked worker cannot use CUDA either."""
 KEEP_OUTPUTS = {"execution": {"remove_unnecessary_outputs": "false"}}
 """An output that nothing is connected to is kept, whatever the workflow around says."""
-LEFT_OUT = {"stamp": "", "stimuli_stamp": "", "models": "demo", "guide": "", "n_stimuli": 0}
+LEFT_OUT = {"models": "demo", "guide": "", "n_stimuli": 0}
 """Values of a workflow's inputs where nothing is said."""
 
 
@@ -80,15 +80,69 @@ def begin(
     return wf, inputnode, outputnode
 
 
-def check_models(wf: pe.Workflow, plan: Plan, inputnode: pe.Node, user: pe.Node) -> None:
-    """Give a node the digest of models and guide, so that it runs again when a file of theirs changes."""
-    check = quick_node(CheckModels(), "check", plan)
-    wf.connect([(inputnode, check, same("models", "guide")), (check, user, same("model_digest"))])
+def check_models(wf: pe.Workflow, plan: Plan, inputnode: pe.Node, user: pe.Node, checked: bool = False) -> pe.Node:
+    """Give a node the digest of models and guide, so that it runs again when a file of theirs changes.
+
+    It comes from the inputnode where the workflow around has `checked` them, else from a node of its own.
+    Returns where it comes from.
+    """
+    check = inputnode if checked else quick_node(CheckModels(), "check", plan)
+    if not checked:
+        wf.connect(inputnode, "models", check, "models")
+        wf.connect(inputnode, "guide", check, "guide")
+    wf.connect(check, "model_digest", user, "model_digest")
+    return check
+
+
+def with_digest(names: Sequence[str], checked: bool) -> tuple[str, ...]:
+    """Fields of an inputnode whose workflow may be given the models' digest."""
+    return (*names, "model_digest") if checked else tuple(names)
+
+
+def typed(wf: pe.Workflow) -> pe.Workflow:
+    """Give the inputnode's fields the types and descriptions of the inputs that they are connected to.
+
+    A value of another type is then refused where it is set, and not by a node much later.
+    """
+    inputnode = wf.get_node("inputnode")
+    for _, target, data in wf._graph.out_edges(inputnode, data=True):
+        for field, there in data["connect"]:
+            name = field if isinstance(field, str) else field[0]
+            trait = _input_trait(target, there)
+            # the first that says something counts: utility nodes take anything
+            if trait is not None and trait.desc and not inputnode.inputs.trait(name).desc:
+                inputnode.interface.tell({name: trait})
+    return wf
+
+
+def _input_trait(target: Any, field: str) -> Any:
+    """The trait of a node's input, or of `node.field` of a workflow."""
+    while isinstance(target, pe.Workflow):
+        name, _, field = field.partition(".")
+        target = target.get_node(name)
+    return target.inputs.trait(field)
+
+
+def describe(wf: pe.Workflow) -> str:
+    """What the fields of a workflow's inputnode want, a line each."""
+    inputs = wf.get_node("inputnode").inputs
+    fields = [(name, inputs.trait(name).desc or "") for name in inputs.copyable_trait_names()]
+    return "\n".join(f"{name}: {desc}" for name, desc in fields)
 
 
 def same(*names: str) -> list[tuple[str, str]]:
     """Connections between fields of one name."""
     return [(name, name) for name in names]
+
+
+def into(*names: str) -> list[tuple[str, str]]:
+    """Connections from a node's fields to a workflow's."""
+    return [(name, f"inputnode.{name}") for name in names]
+
+
+def across(*names: str) -> list[tuple[str, str]]:
+    """Connections from a workflow's fields to another one's."""
+    return [(f"outputnode.{name}", f"inputnode.{name}") for name in names]
 
 
 def set_inputs(node: pe.Node, *params: Params) -> pe.Node:
@@ -109,6 +163,11 @@ def whole_batches(chunk_size: int, diffusion: DiffusionParams) -> int:
 def split_chunks(stimulus_ids, size):
     """Consecutive lists of at most `size` ids (self-contained: nipype ships its source to a worker)."""
     return [stimulus_ids[start : start + size] for start in range(0, len(stimulus_ids), size)]
+
+
+def stimuli_alone(source):
+    """A source as nodes see it that read images and captions alone: other betas are the same (self-contained)."""
+    return {name: value for name, value in source.items() if name != "stamp"}
 
 
 def flatten(lists):

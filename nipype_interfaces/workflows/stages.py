@@ -7,12 +7,23 @@ from nipype_interfaces import interfaces
 from nipype_interfaces.interfaces.base import OWN
 from nipype_interfaces.no_environment import Function
 from nipype_interfaces.workflows import nodes
-from nipype_interfaces.workflows.nodes import Plan, begin, check_models, make_node, quick_node, same
+from nipype_interfaces.workflows.nodes import (
+    Plan,
+    begin,
+    check_models,
+    make_node,
+    quick_node,
+    same,
+    typed,
+    with_digest,
+)
 
-LOADED = ("betas", "source", "stamp", "stimuli_stamp", "train_ids", "test_ids")
+LOADED = ("betas", "source", "train_ids", "test_ids")
 IMAGES = ("images", "sidecar", "stimulus_ids", "failed", "failed_table")
 SOURCE = ("source", "models", "guide")
-SHOWN = ("betas", "embeddings", "decoder", "images", "stimulus_ids", "scores", "summary", "maps", "table")
+STIMULI = [(("source", nodes.stimuli_alone), "source"), *same("models", "guide")]
+"""Connections of nodes that read images and captions alone: another ROI leaves their results as they are."""
+SHOWN = ("betas", "embeddings", "decoder", "images", "sidecar", "stimulus_ids", "scores", "summary", "maps", "table")
 
 
 def init_load_wf(plan: Plan = Plan(), own: bool = False, name: str = "load_wf") -> pe.Workflow:
@@ -39,8 +50,7 @@ def init_load_wf(plan: Plan = Plan(), own: bool = False, name: str = "load_wf") 
     Outputs
     -------
     betas : HDF5 file of prepared betas
-    source, stamp : what the other workflows need to find stimuli and ROIs, and to see that files changed
-    stimuli_stamp : the same for those that read stimuli alone: another ROI leaves their results as they are
+    source : what the other workflows need to find stimuli and ROIs, and to see that files changed
     train_ids, test_ids : lists of 0-based 73k ids (own scans: indices of labels)
     """
     betas = plan.settings.betas
@@ -52,26 +62,24 @@ def init_load_wf(plan: Plan = Plan(), own: bool = False, name: str = "load_wf") 
             (inputnode, prepare, same(*OWN)),
             # a folder is hashed by its name only: a picture that changed is seen here
             (prepare, index, same("source")),
-            (prepare, outputnode, same("betas", "source", "train_ids", "test_ids")),
-            (index, outputnode, same("stamp", "stimuli_stamp")),
+            (prepare, outputnode, same("betas", "train_ids", "test_ids")),
+            (index, outputnode, same("source")),
         ]
         wf.connect(edges)
-        return wf
+        return typed(wf)
     wf, inputnode, outputnode = begin(name, ("source", "n_stimuli"), LOADED)
     load = make_node(interfaces.LoadNSDBetas(), "betas", plan, betas)
     edges = [
         (inputnode, index, same("source", "n_stimuli")),
-        (inputnode, load, same("source")),
-        (index, load, same("stamp")),
-        (inputnode, outputnode, same("source")),
-        (index, outputnode, same("stamp", "stimuli_stamp", "train_ids", "test_ids")),
+        (index, load, same("source")),
+        (index, outputnode, same("source", "train_ids", "test_ids")),
         (load, outputnode, same("betas")),
     ]
     wf.connect(edges)
-    return wf
+    return typed(wf)
 
 
-def init_fit_decoders_wf(plan: Plan = Plan(), name: str = "fit_decoders_wf") -> pe.Workflow:
+def init_fit_decoders_wf(plan: Plan = Plan(), name: str = "fit_decoders_wf", checked: bool = False) -> pe.Workflow:
     """Target embeddings of the training images, and ridge decoders that are fitted in parallel, joined to one.
 
     Parameters
@@ -80,10 +88,12 @@ def init_fit_decoders_wf(plan: Plan = Plan(), name: str = "fit_decoders_wf") -> 
         Its features and decoding parameters are used; `cut.decoder_parts` says what is fitted apart.
     name : str
         Name of the workflow.
+    checked : bool
+        Whether a node of the workflow around has checked the models: then the inputnode has its `model_digest`.
 
     Inputs
     ------
-    source, stimuli_stamp, betas, train_ids : of `init_load_wf`
+    source, betas, train_ids : of `init_load_wf`
     models, guide : as in ExtractFeatures
 
     Outputs
@@ -91,17 +101,16 @@ def init_fit_decoders_wf(plan: Plan = Plan(), name: str = "fit_decoders_wf") -> 
     decoder : HDF5 file of the decoder of all targets
     targets : HDF5 file of target embeddings of the training images
     """
-    names = (*SOURCE, "stimuli_stamp", "betas", "train_ids")
-    wf, inputnode, outputnode = begin(name, names, ("decoder", "targets"))
+    names = (*SOURCE, "betas", "train_ids")
+    wf, inputnode, outputnode = begin(name, with_digest(names, checked), ("decoder", "targets"))
     settings = plan.settings
     targets = make_node(interfaces.ExtractFeatures(), "targets", plan, settings.features)
     fit = make_node(interfaces.FitDecoder(), "fit", plan, settings.decoding, iterfield=["fit_targets"])
     fit.inputs.fit_targets = plan.cut.parts(settings.features.layers)
     join = make_node(interfaces.JoinDecoders(), "decoder", plan)
-    check_models(wf, plan, inputnode, targets)
+    check_models(wf, plan, inputnode, targets, checked)
     edges = [
-        (inputnode, targets, same(*SOURCE)),
-        (inputnode, targets, [("stimuli_stamp", "stamp"), ("train_ids", "stimulus_ids")]),
+        (inputnode, targets, [*STIMULI, ("train_ids", "stimulus_ids")]),
         (inputnode, fit, same("betas")),
         (targets, fit, same("targets")),
         (fit, join, [("decoder", "decoders")]),
@@ -109,10 +118,12 @@ def init_fit_decoders_wf(plan: Plan = Plan(), name: str = "fit_decoders_wf") -> 
         (join, outputnode, same("decoder")),
     ]
     wf.connect(edges)
-    return wf
+    return typed(wf)
 
 
-def init_reconstruct_wf(plan: Plan = Plan(), arms: tuple[str, ...] = ARMS, name: str = "reconstruct_wf") -> pe.Workflow:
+def init_reconstruct_wf(
+    plan: Plan = Plan(), arms: tuple[str, ...] = ARMS, name: str = "reconstruct_wf", checked: bool = False
+) -> pe.Workflow:
     """Decoded embeddings to images, in chunks of stimuli: each opens the models once, chunks run in parallel.
 
     Parameters
@@ -123,6 +134,8 @@ def init_reconstruct_wf(plan: Plan = Plan(), arms: tuple[str, ...] = ARMS, name:
         "unguided", "guided" or both, which start from the same noise.
     name : str
         Name of the workflow.
+    checked : bool
+        Whether a node of the workflow around has checked the models: then the inputnode has its `model_digest`.
 
     Inputs
     ------
@@ -146,7 +159,7 @@ def init_reconstruct_wf(plan: Plan = Plan(), arms: tuple[str, ...] = ARMS, name:
     ['stimulus_ids']
     """
     names = ("embeddings", "stimulus_ids", "label", "models", "guide")
-    wf, inputnode, outputnode = begin(name, names, IMAGES, label="sub-01")
+    wf, inputnode, outputnode = begin(name, with_digest(names, checked), IMAGES, label="sub-01")
     settings = plan.settings
     chunks = quick_node(Function(function=nodes.split_chunks, output_names=["chunks"]), "chunks", plan)
     chunks.inputs.size = nodes.whole_batches(plan.cut.chunk_size, settings.diffusion)
@@ -155,7 +168,7 @@ def init_reconstruct_wf(plan: Plan = Plan(), arms: tuple[str, ...] = ARMS, name:
         iterfield=["stimulus_ids"],
     )  # fmt: skip
     collect = quick_node(interfaces.CollectImages(), "collect", plan)
-    check_models(wf, plan, inputnode, recon)
+    check_models(wf, plan, inputnode, recon, checked)
     edges = [
         (inputnode, chunks, same("stimulus_ids")),
         (chunks, recon, [("chunks", "stimulus_ids")]),
@@ -166,10 +179,12 @@ def init_reconstruct_wf(plan: Plan = Plan(), arms: tuple[str, ...] = ARMS, name:
         (collect, outputnode, same(*IMAGES[1:])),
     ]
     wf.connect(edges)
-    return wf
+    return typed(wf)
 
 
-def init_contribution_wf(plan: Plan = Plan(), space: str = "", name: str = "contribution_wf") -> pe.Workflow:
+def init_contribution_wf(
+    plan: Plan = Plan(), space: str = "", name: str = "contribution_wf", checked: bool = False
+) -> pe.Workflow:
     """Target embeddings of the test images, and which voxels and ROIs carried each decoded target.
 
     Parameters
@@ -180,10 +195,12 @@ def init_contribution_wf(plan: Plan = Plan(), space: str = "", name: str = "cont
         Volume space of the betas; that of the betas parameters where empty.
     name : str
         Name of the workflow.
+    checked : bool
+        Whether a node of the workflow around has checked the models: then the inputnode has its `model_digest`.
 
     Inputs
     ------
-    source, stamp, stimuli_stamp, betas, test_ids : of `init_load_wf`
+    source, betas, test_ids : of `init_load_wf`
     models, guide : as in ExtractFeatures
     decoder : of `init_fit_decoders_wf`
     stimulus_ids : the test stimuli that are mapped
@@ -193,35 +210,37 @@ def init_contribution_wf(plan: Plan = Plan(), space: str = "", name: str = "cont
     maps : one NIfTI per target
     table : TSV of ROIs and shares
     """
-    names = (*SOURCE, "stamp", "stimuli_stamp", "betas", "test_ids", "decoder", "stimulus_ids")
-    wf, inputnode, outputnode = begin(name, names, ("maps", "table"))
+    names = (*SOURCE, "betas", "test_ids", "decoder", "stimulus_ids")
+    wf, inputnode, outputnode = begin(name, with_digest(names, checked), ("maps", "table"))
     targets = make_node(interfaces.ExtractFeatures(), "test_targets", plan, plan.settings.features)
     contribution = interfaces.ContributionMap(space=space or plan.settings.betas.space)
     maps = make_node(contribution, "contribution", plan, plan.settings.contribution)
-    check_models(wf, plan, inputnode, targets)
+    check_models(wf, plan, inputnode, targets, checked)
     edges = [
-        (inputnode, targets, [*same(*SOURCE), ("stimuli_stamp", "stamp"), ("test_ids", "stimulus_ids")]),
-        (inputnode, maps, same("source", "stamp", "betas", "decoder", "stimulus_ids")),
+        (inputnode, targets, [*STIMULI, ("test_ids", "stimulus_ids")]),
+        (inputnode, maps, same("source", "betas", "decoder", "stimulus_ids")),
         (targets, maps, same("targets")),
         (maps, outputnode, same("maps", "table")),
     ]
     wf.connect(edges)
-    return wf
+    return typed(wf)
 
 
-def init_evaluate_wf(plan: Plan = Plan(), name: str = "evaluate_wf") -> pe.Workflow:
+def init_evaluate_wf(plan: Plan = Plan(), name: str = "evaluate_wf", checked: bool = False) -> pe.Workflow:
     """Scores of reconstructions against the seen images.
 
     Parameters
     ----------
     plan : Plan
-        Its evaluation parameters and the number of repeats are used.
+        Its evaluation parameters are used; the number of repeats is that of the images.
     name : str
         Name of the workflow.
+    checked : bool
+        Whether a node of the workflow around has checked the models: then the inputnode has its `model_digest`.
 
     Inputs
     ------
-    source, stimuli_stamp : of `init_load_wf`
+    source : of `init_load_wf`
     models, guide : as in EvaluateReconstruction
     images, stimulus_ids : of `init_reconstruct_wf` with both arms
 
@@ -230,20 +249,19 @@ def init_evaluate_wf(plan: Plan = Plan(), name: str = "evaluate_wf") -> pe.Workf
     scores : TSV with a row per stimulus, repeat and arm
     summary : JSON
     """
-    files = (*SOURCE, "images", "stimulus_ids")
-    wf, inputnode, outputnode = begin(name, (*files, "stimuli_stamp"), ("scores", "summary"))
+    names = (*SOURCE, "images", "stimulus_ids")
+    wf, inputnode, outputnode = begin(name, with_digest(names, checked), ("scores", "summary"))
     evaluate = make_node(interfaces.EvaluateReconstruction(), "evaluate", plan, plan.settings.evaluation)
-    evaluate.inputs.repeats = plan.settings.diffusion.repeats
-    check_models(wf, plan, inputnode, evaluate)
+    check_models(wf, plan, inputnode, evaluate, checked)
     edges = [
-        (inputnode, evaluate, [*same(*files), ("stimuli_stamp", "stamp")]),
+        (inputnode, evaluate, [*STIMULI, *same("images", "stimulus_ids")]),
         (evaluate, outputnode, same("scores", "summary")),
     ]
     wf.connect(edges)
-    return wf
+    return typed(wf)
 
 
-def init_report_wf(plan: Plan = Plan(), space: str = "", name: str = "report_wf") -> pe.Workflow:
+def init_report_wf(plan: Plan = Plan(), space: str = "", name: str = "report_wf", checked: bool = False) -> pe.Workflow:
     """The page of one subject, with anatomy, regions and seen images beside it.
 
     Parameters
@@ -254,11 +272,13 @@ def init_report_wf(plan: Plan = Plan(), space: str = "", name: str = "report_wf"
         Volume space of the betas; that of the betas parameters where empty.
     name : str
         Name of the workflow.
+    checked : bool
+        Whether a node of the workflow around has checked the models: then the inputnode has its `model_digest`.
 
     Inputs
     ------
-    source, stamp, models, guide, betas : as above
-    embeddings, decoder, images, stimulus_ids, scores, summary, maps, table : of the other workflows
+    source, models, guide, betas : as above
+    embeddings, decoder, images, sidecar, stimulus_ids, scores, summary, maps, table : of the other workflows
     failed : of `init_reconstruct_wf`; stimuli that the page names as left out
     n_stimuli : test stimuli that were asked for; 0 for all
     command : what the user typed, for the page
@@ -269,14 +289,16 @@ def init_report_wf(plan: Plan = Plan(), space: str = "", name: str = "report_wf"
     files : list of the other files
     notes : what was left out while betas and stimuli were read
     """
-    names = (*SOURCE, "stamp", *SHOWN, "failed", "n_stimuli", "command")
-    wf, inputnode, outputnode = begin(name, names, ("page", "files", "notes"), failed=[], command="")
+    names = (*SOURCE, *SHOWN, "failed", "n_stimuli", "command")
+    wf, inputnode, outputnode = begin(
+        name, with_digest(names, checked), ("page", "files", "notes"), failed=[], command=""
+    )
     about = {"settings": plan.settings.to_dict(), "space": space or plan.settings.betas.space}
     report = make_node(interfaces.SubjectReport(**about), "report", plan)
-    check_models(wf, plan, inputnode, report)
+    check_models(wf, plan, inputnode, report, checked)
     edges = [
         (inputnode, report, same(*names)),
         (report, outputnode, same("page", "files", "notes")),
     ]
     wf.connect(edges)
-    return wf
+    return typed(wf)

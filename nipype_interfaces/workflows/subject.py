@@ -10,7 +10,17 @@ from nipype.pipeline import engine as pe
 from nipype_interfaces.interfaces import Decode, DerivativesSink, GroupReport
 from nipype_interfaces.no_environment import Merge
 from nipype_interfaces.workflows import stages
-from nipype_interfaces.workflows.nodes import Plan, begin, check_models, make_node, quick_node, same
+from nipype_interfaces.workflows.nodes import (
+    Plan,
+    across,
+    begin,
+    check_models,
+    into,
+    make_node,
+    quick_node,
+    same,
+    typed,
+)
 
 RESULTS = {
     # where results come from -> what of it goes to the output folder
@@ -60,34 +70,36 @@ def init_subject_wf(job: Job, cut: WorkflowParams = WorkflowParams(), name: str 
         source=job.scans.to_dict(), models=job.models, guide=job.guide or "", n_stimuli=job.n_stimuli or 0,
         label=places.label,
     )  # fmt: skip
-    load, fit = stages.init_load_wf(plan), stages.init_fit_decoders_wf(plan)
+    load, fit = stages.init_load_wf(plan), stages.init_fit_decoders_wf(plan, checked=True)
     decode = make_node(Decode(), "decode", plan)
-    recon, evaluate = stages.init_reconstruct_wf(plan), stages.init_evaluate_wf(plan)
-    maps, report = stages.init_contribution_wf(plan, places.space), stages.init_report_wf(plan, places.space)
+    recon, evaluate = stages.init_reconstruct_wf(plan, checked=True), stages.init_evaluate_wf(plan, checked=True)
+    maps = stages.init_contribution_wf(plan, places.space, checked=True)
+    report = stages.init_report_wf(plan, places.space, checked=True)
     report.inputs.inputnode.command = job.command
     sink = sink_node(wf, job, plan, (decode, recon, evaluate, maps, report))
-    check_models(wf, plan, inputnode, sink)
+    check = check_models(wf, plan, inputnode, sink)
+    wf.connect([(check, stage, into("model_digest")) for stage in (fit, recon, evaluate, maps, report)])
     edges = [
         (inputnode, load, into("source", "n_stimuli")),
-        (load, fit, across("source", "stimuli_stamp", "betas", "train_ids")),
+        (load, fit, across("source", "betas", "train_ids")),
         (inputnode, fit, into("models", "guide")),
         (load, decode, [("outputnode.betas", "betas")]),
         (fit, decode, [("outputnode.decoder", "decoder")]),
         (inputnode, decode, same("n_stimuli", "label")),
         (inputnode, recon, into("models", "guide", "label")),
         (decode, recon, into("embeddings", "stimulus_ids")),
-        (load, maps, across("source", "stamp", "stimuli_stamp", "betas", "test_ids")),
+        (load, maps, across("source", "betas", "test_ids")),
         (inputnode, maps, into("models", "guide")),
         (fit, maps, across("decoder")),
         (recon, maps, across("stimulus_ids")),
-        (load, evaluate, across("source", "stimuli_stamp")),
+        (load, evaluate, across("source")),
         (inputnode, evaluate, into("models", "guide")),
         (recon, evaluate, across("images", "stimulus_ids")),
-        (load, report, across("source", "stamp", "betas")),
+        (load, report, across("source", "betas")),
         (inputnode, report, into("models", "guide", "n_stimuli")),
         (decode, report, into("embeddings")),
         (fit, report, across("decoder")),
-        (recon, report, across("images", "stimulus_ids", "failed")),
+        (recon, report, across("images", "sidecar", "stimulus_ids", "failed")),
         (evaluate, report, across("scores", "summary")),
         (maps, report, across("maps", "table")),
         (inputnode, sink, same("source", "models")),
@@ -96,17 +108,7 @@ def init_subject_wf(job: Job, cut: WorkflowParams = WorkflowParams(), name: str 
         (recon, outputnode, [("outputnode.failed", "failed")]),
     ]
     wf.connect(edges)
-    return wf
-
-
-def into(*names: str) -> list[tuple[str, str]]:
-    """Connections from a node's fields to a workflow's."""
-    return [(name, f"inputnode.{name}") for name in names]
-
-
-def across(*names: str) -> list[tuple[str, str]]:
-    """Connections from a workflow's fields to another one's."""
-    return [(f"outputnode.{name}", f"inputnode.{name}") for name in names]
+    return typed(wf)
 
 
 def sink_node(wf: pe.Workflow, job: Job, plan: Plan, sources: Sequence[Any]) -> pe.Node:

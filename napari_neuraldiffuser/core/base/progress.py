@@ -3,7 +3,8 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
+from typing import Any, TextIO
 
 Progress = Callable[[int, int, str], None]
 """Called as progress(done, total, what): `what` names the stage up to its first comma; a total of 0 is unknown."""
@@ -23,6 +24,13 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def tell(stream: TextIO, text: str) -> None:
+    """Write progress at once; where nobody reads it any more (`2>&1 | head`) the work goes on all the same."""
+    with suppress(BrokenPipeError):
+        stream.write(text)
+        stream.flush()
 
 
 class Countdown:

@@ -121,11 +121,11 @@ targets = embeddings.extract(networks, subject.stimuli, np.unique(train.stimulus
 decoder = decoders.new(decoding).fit(train, targets)"""
 LOADED = "decoder = decoders.load({path!r})"
 NIPYPE_FITTED = """\
-    targets = set_inputs(pe.Node(ExtractFeatures(**source, **networks), name="targets"), features)
+    targets = set_inputs(pe.Node(ExtractFeatures(**networks), name="targets"), features)
     fit = set_inputs(pe.Node(FitDecoder(), name="fit"), decoding)
     workflow.connect(
         [
-            (index, targets, [("train_ids", "stimulus_ids"), ("stamp", "stamp")]),
+            (index, targets, [("train_ids", "stimulus_ids"), ("source", "source")]),
             (load, fit, [("betas", "betas")]),
             (targets, fit, [("targets", "targets")]),
             (fit, decode, [("decoder", "decoder")]),

@@ -1,7 +1,7 @@
 """Images on disk: written batch after batch, so that a run that was stopped continues where it was."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from napari_neuraldiffuser.core.job.resume import Records
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.networks.models import Models
 from napari_neuraldiffuser.core.outputs.description import generated_by, model_name
-from napari_neuraldiffuser.core.params import Settings
+from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams, Settings
 
 Listener = Callable[[StepEvent], None]
 
@@ -172,6 +172,14 @@ def _write_sidecar(job: ImageJob) -> list[int]:
     }
     write_json(job.places.recon_sidecar, sidecar)
     return sorted(failed)
+
+
+def made_with(sidecar: Path, settings: Settings) -> Settings:
+    """`settings` with the parameters that images were made with, as their sidecar says."""
+    said = read_json(sidecar)
+    guided = said["Arms"].get("guided", {}).get("GuidanceParams", settings.guidance.to_dict())
+    diffusion, guidance = DiffusionParams.from_dict(said["DiffusionParams"]), GuidanceParams.from_dict(guided)
+    return replace(settings, diffusion=diffusion, guidance=guidance)
 
 
 def merge_sidecars(paths: Sequence[Path], path: Path) -> None:

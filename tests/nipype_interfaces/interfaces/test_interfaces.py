@@ -17,6 +17,7 @@ from napari_neuraldiffuser.core.base.files import read_json
 from napari_neuraldiffuser.core.nsd import Subject
 from nipype_interfaces import interfaces
 from nipype_interfaces.interfaces import DerivativesSink, LoadNSDBetas, NSDIndex, PrepareBetas, base
+from nipype_interfaces.workflows.nodes import stimuli_alone
 from tests.support.nsd.own_files import export
 
 EVERY = [getattr(interfaces, name) for name in interfaces.__all__]
@@ -98,9 +99,25 @@ def test_index_lists_the_stimuli_of_the_betas_that_are_read(recipe, tmp_path, mo
     assert found.train_ids == train.stimulus_ids.tolist()
     assert found.test_ids == test.stimulus_ids.tolist()
     assert NSDIndex(nsd_dir=nsd_dir, n_stimuli=3).run().outputs.test_ids == found.test_ids[:3]
-    assert found.stamp == NSDIndex(nsd_dir=nsd_dir).run().outputs.stamp
+    assert found.source == NSDIndex(nsd_dir=nsd_dir).run().outputs.source
+    assert base.unstamped(found.source) == recipe.source
     other = NSDIndex(nsd_dir=nsd_dir, roi="V1 & " + _mask(tmp_path, nsd_dir)).run().outputs
-    assert (found.stamp != other.stamp, found.stimuli_stamp == other.stimuli_stamp) == (True, True)
+    assert found.source != other.source and stimuli_alone(found.source) == stimuli_alone(other.source)
+    moved = nsd_copy(recipe, tmp_path)
+    before = NSDIndex(nsd_dir=moved).run().outputs.source
+    (moved / "nsddata_stimuli/captions.json").touch()
+    assert stimuli_alone(NSDIndex(nsd_dir=moved).run().outputs.source) != stimuli_alone(before)
+
+
+def nsd_copy(recipe, folder):
+    """The tree, with links in place of files that are not touched."""
+    moved = folder / "nsd"
+    shutil.copytree(recipe.source.nsd_dir, moved, copy_function=os.symlink)
+    captions = moved / "nsddata_stimuli/captions.json"
+    captions.unlink()
+    shutil.copy(Path(recipe.source.nsd_dir) / "nsddata_stimuli/captions.json", captions)
+    os.utime(captions, (0, 0))
+    return moved
 
 
 def _mask(folder, nsd_dir):

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
+from nipype.interfaces.base import traits
 
 from napari_neuraldiffuser.core.job import images as recon_files
 from napari_neuraldiffuser.core.job.run import run_subject
@@ -17,11 +19,13 @@ from napari_neuraldiffuser.core.outputs import validate as bids
 from napari_neuraldiffuser.core.params import WorkflowParams
 from nipype_interfaces.workflows import (
     MULTIPROC,
+    describe,
     init_contribution_wf,
     init_evaluate_wf,
     init_fit_decoders_wf,
     init_load_wf,
     init_neuraldiffuser_wf,
+    init_reconstruct_wf,
     init_report_wf,
     init_subject_wf,
 )
@@ -169,7 +173,6 @@ def test_a_part_runs_behind_somebody_elses_preprocessing(recipe, tmp_path):
     from PIL import Image, ImageOps
 
     from nipype_interfaces.interfaces import Decode
-    from nipype_interfaces.workflows import init_reconstruct_wf
 
     source = export(Subject(recipe.source.nsd_dir, "subj01"), tmp_path / "own")
     theirs = pe.Workflow("lab_wf")
@@ -182,7 +185,7 @@ def test_a_part_runs_behind_somebody_elses_preprocessing(recipe, tmp_path):
     load.inputs.inputnode.trait_set(rois=list(source.rois), subject="subj07")
     fit.inputs.inputnode.models = recon.inputs.inputnode.models = recipe.models
     recon.inputs.inputnode.label = "sub-07"
-    shared = ("source", "stimuli_stamp", "betas", "train_ids")
+    shared = ("source", "betas", "train_ids")
     theirs.connect(
         [
             (inputnode, smooth, [("betas", "in_file")]),
@@ -207,7 +210,7 @@ def test_a_part_runs_behind_somebody_elses_preprocessing(recipe, tmp_path):
     assert {"targets", "_fit0"} <= again and not {"smooth", "betas"} & again
     assert all(Path(f).is_file() and Path(f).name.startswith("sub-07_stim-") for f in images)
     # what was decoded is what the smoothed betas give, and not the ones before
-    used = json.loads(json.dumps(nodes["betas"].result.outputs.source))["betas"]
+    used = json.loads(json.dumps(nodes["index"].result.outputs.source))["betas"]
     assert used == nodes["smooth"].result.outputs.out_file != source.betas
 
 
@@ -259,6 +262,58 @@ def test_every_workflow_has_its_ends_and_documents_them(job, name):
     listed = set(re.findall(r"\w+", " ".join(re.findall(r"(?m)^    ([\w, ]+?)(?: :.*)?$", doc.split("Inputs")[1]))))
     assert {*inputnode.inputs.copyable_trait_names(), *outputnode.inputs.copyable_trait_names()} <= listed
     wf._create_flat_graph()  # every connection has its two ends
+    # every field says what it wants, and in words that are somewhere in the docs of an interface
+    told = dict(line.split(": ", 1) for line in describe(wf).splitlines())
+    assert set(told) == set(inputnode.inputs.copyable_trait_names()) and all(len(text) > 4 for text in told.values())
+    assert [name for name in told if "stamp" in name] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("own", "betas", "/nowhere.nii"),
+        ("own", "mask", 3),
+        ("own", "rois", ["/nowhere.nii"]),
+        ("fit_decoders_wf", "train_ids", "13"),
+        ("fit_decoders_wf", "source", "/data/nsd"),
+        ("reconstruct", "models", None),
+        ("reconstruct", "stimulus_ids", [1.5]),
+        ("evaluate_wf", "images", ["/nowhere.png"]),
+        ("report_wf", "n_stimuli", -1),
+        ("sub_01_wf", "n_stimuli", "all"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_where_it_is_set(job, name, field, value):
+    wf = init_reconstruct_wf(PLAN) if name == "reconstruct" else INITS[name](job)
+    with pytest.raises(traits.TraitError, match=field):
+        setattr(wf.inputs.inputnode, field, value)
+    copy = wf.clone("copy")
+    with pytest.raises(traits.TraitError, match=field):
+        setattr(copy.inputs.inputnode, field, value)
+
+
+def test_models_are_checked_once_in_a_subject_and_once_in_a_part_alone(job):
+    def checks(wf):
+        return [node for node in wf._create_flat_graph().nodes() if type(node.interface).__name__ == "CheckModels"]
+
+    assert len(checks(init_subject_wf(job))) == 1
+    for init in (init_fit_decoders_wf, init_reconstruct_wf, init_contribution_wf, init_evaluate_wf, init_report_wf):
+        assert len(checks(init(PLAN))) == 1
+        checked = init(PLAN, checked=True)
+        assert checks(checked) == [] and "model_digest" in describe(checked)
+
+
+@pytest.mark.slow
+def test_a_number_of_repeats_on_one_node_alone_is_followed_everywhere(job, tmp_path):
+    wf = prepared(init_neuraldiffuser_wf([job], CUT), tmp_path / "work")
+    recon = wf.get_node("sub_01_wf.reconstruct_wf.recon")
+    recon.inputs.repeats = 3
+    wf.run(plugin="Linear")
+    assert {name.split("_rep-")[1][0] for name in contents(job.out_dir) if "_rep-" in name} == {"1", "2", "3"}
+    assert bids.check(job.out_dir) == []
+    scores = pd.read_csv(job.places.scores, sep="\t")
+    assert sorted(scores.rep.unique()) == [1, 2, 3]
+    assert json.loads(job.places.recon_sidecar.read_text())["DiffusionParams"]["repeats"] == 3
 
 
 def test_subjects_run_beside_each_other_and_the_group_after_them(job):
