@@ -4,7 +4,7 @@ from napari_neuraldiffuser.core.params import BoldParams
 from nipype.pipeline import engine as pe
 
 from nipype_interfaces import interfaces
-from nipype_interfaces.workflows.nodes import Plan, begin, make_node, quick_node, same
+from nipype_interfaces.workflows.nodes import Plan, begin, make_node, quick_node, same, typed
 
 FOUND = ("bids_dir", "participant", "events_dir", "space", "task", "mask")
 BESIDE = ("images", "captions", "anatomy", "rois")
@@ -63,4 +63,4 @@ def init_betas_wf(params: BoldParams = BoldParams(), plan: Plan = Plan(), name: 
             (joined, outputnode, same(*MADE)),
         ]
     )
-    return wf
+    return typed(wf)
