@@ -123,7 +123,7 @@ def _of_space(found: list[Path], space: str, root: Path) -> list[Path]:
     if space and space not in spaces:
         raise BoldError(f"space must be one of {spaces} in {root}, got {space!r}. Choose one of them.")
     if not space and len(spaces) > 1:
-        raise BoldError(f"BOLD must be of one space, got {', '.join(spaces)} in {root}. Choose one with --space.")
+        raise BoldError(f"BOLD must be of one space, got {', '.join(spaces)} in {root}. Choose one as space (--space).")
     return [path for path in found if space_of(path) == (space or spaces[0])]
 
 
@@ -136,7 +136,7 @@ def _of_task(found: list[Path], task: str, roots: list[Path]) -> list[Path]:
         with_events = {entities(path.name).get("task", "") for path in found if inherited(path, roots, "events.tsv")}
         tasks = sorted(with_events) or tasks
         if len(tasks) > 1:
-            raise BoldError(f"BOLD must be of one task, got {', '.join(tasks)}. Choose one with --task.")
+            raise BoldError(f"BOLD must be of one task, got {', '.join(tasks)}. Choose one as task (--task).")
     wanted = task or tasks[0]
     return [path for path in found if entities(path.name).get("task", "") == wanted]
 

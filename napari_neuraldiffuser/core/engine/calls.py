@@ -35,7 +35,10 @@ class Study:
         Betas, targets, decoders, decoded embeddings, arms, contribution maps and runs.
     """
 
-    CALLS = ("describe", "voxels", "thumbnails", "simulate", "cache_size", "clear", *NETWORKED)
+    CALLS = (
+        *("describe", "voxels", "thumbnails", "simulate", "bold_subjects", "betas", "cache_size", "clear"),
+        *NETWORKED,
+    )
 
     def __init__(self, cache: Path) -> None:
         self.cache = Path(cache)
@@ -135,6 +138,18 @@ class Study:
                 "or reconstruct with the loaded decoder on the Reconstruct page."
             )
         return report(self._decoding(), recipe, Path(args["out_dir"]), args.get("n_stimuli"), events)
+
+    def bold_subjects(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
+        """Which subjects of a BIDS folder have preprocessed BOLD."""
+        from napari_neuraldiffuser.core.engine.bold import subjects
+
+        return subjects(args)
+
+    def betas(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
+        """Single-trial betas from BOLD, as own scans."""
+        from napari_neuraldiffuser.core.engine.bold import betas
+
+        return betas(args, events)
 
     def simulate(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
         """Write simulated subjects in NSD's formats."""

@@ -18,6 +18,7 @@ from napari_neuraldiffuser.widgets.session.panel import Panel
 from napari_neuraldiffuser.widgets.session.path_field import dropped
 from napari_neuraldiffuser.widgets.session.state import KEY
 from napari_neuraldiffuser.widgets.session.worker import ThreadTask
+from napari_neuraldiffuser.widgets.source.bold import BoldBox
 from napari_neuraldiffuser.widgets.source.form import SampleButton, SourceForm, description_text
 from napari_neuraldiffuser.widgets.source.mask import MaskBox
 from napari_neuraldiffuser.widgets.source.selection import RoiBox, SessionsLine, VoxelCount, absolute_masks
@@ -44,7 +45,8 @@ class DataPanel(Panel):
         self._problem = self._replaced = ""
         self.form, self.roi, self.mask = SourceForm(), RoiBox(), MaskBox(self.viewer, self.session)
         self.sample, self.facts = SampleButton(lambda: self.viewer), QLabel("", wordWrap=True)
-        add(self.body, self.form, self.sample, self.facts)
+        self.bold = BoldBox(self)
+        add(self.body, self.form, self.bold, self.sample, self.facts)
         self.count = VoxelCount(self.session)
         self.roi.layout().addWidget(self.count)
         self.sessions = SessionsLine()
