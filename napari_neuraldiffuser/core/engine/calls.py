@@ -19,7 +19,7 @@ from napari_neuraldiffuser.core.nsd import open_source
 from napari_neuraldiffuser.core.nsd.describe import describe, thumbnails
 from napari_neuraldiffuser.core.params import SimulationParams
 
-CACHED = ("betas", "targets", "decoders", "decoded", "arms", "contributions", "runs")
+CACHED = ("betas", "targets", "decoders", "decoded", "arms", "ceilings", "contributions", "runs")
 """Folders below the cache that `clear` empties."""
 NETWORKED = ("decode", "save_decoder", "load_decoder", "reconstruct", "strip", "contribution", "report", "devices")
 """Calls that import torch and the network libraries, the first of which takes seconds, on a busy machine a minute."""

@@ -22,6 +22,7 @@ from napari_neuraldiffuser.core.job.made_from import Origin
 from napari_neuraldiffuser.core.networks import embeddings
 from napari_neuraldiffuser.core.networks.machine import machine
 from napari_neuraldiffuser.core.networks.models import Models
+from napari_neuraldiffuser.core.nsd import ceiling_text
 from napari_neuraldiffuser.core.nsd.describe import captions
 from napari_neuraldiffuser.core.outputs.report.plot import accuracy_plot
 
@@ -199,6 +200,9 @@ def describe(decoded: Decoded) -> dict[str, Any]:
         "n_train": len(inputs.train_ids),
         "n_test": len(test_ids),
         "repeats_mean": float(np.mean(inputs.test.repeats)),
+        "noise_ceiling": ceiling_text(
+            inputs.train.noise_ceiling, inputs.train.n_voxels, float(np.mean(inputs.test.repeats))
+        ),
         "notes": inputs.notes,
         "decoder": str(decoded.decoder),
         "embeddings": str(decoded.path),

@@ -1,6 +1,7 @@
 """A run: both arms of some stimuli, their scores, and the folder that says how they came about."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -12,18 +13,19 @@ from threadpoolctl import threadpool_info
 
 from napari_neuraldiffuser.core import evaluation
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.core.base.files import fingerprint, make_folder, write_json
+from napari_neuraldiffuser.core.base.files import fingerprint, json_object, make_folder, write_json
 from napari_neuraldiffuser.core.base.names import Derivatives
 from napari_neuraldiffuser.core.base.progress import Cancelled, Events
 from napari_neuraldiffuser.core.base.recipe import Recipe, guidance_of
 from napari_neuraldiffuser.core.diffusion.pipeline import check_fit, decode_start
 from napari_neuraldiffuser.core.engine import scripts
 from napari_neuraldiffuser.core.engine.arms import Arm, ArmRun, Shown
-from napari_neuraldiffuser.core.engine.cache import keep_newest_folders, partial_runs
+from napari_neuraldiffuser.core.engine.cache import keep_newest, keep_newest_folders, partial_runs
 from napari_neuraldiffuser.core.engine.decoder import Decoded
 from napari_neuraldiffuser.core.evaluation.ruin import ruined
+from napari_neuraldiffuser.core.job import ceiling
 from napari_neuraldiffuser.core.job.images import write_png
-from napari_neuraldiffuser.core.job.scores import score
+from napari_neuraldiffuser.core.job.scores import ceiling_scores, score
 from napari_neuraldiffuser.core.networks.kernels.ops import backend_info
 from napari_neuraldiffuser.core.networks.machine import device_name
 from napari_neuraldiffuser.core.networks.models import Models
@@ -32,7 +34,7 @@ from napari_neuraldiffuser.core.outputs.description import versions
 from napari_neuraldiffuser.core.params import EvaluationParams
 
 PROVENANCE = "provenance.json"
-KEPT_PARTIAL = 20
+KEPT_CEILINGS, KEPT_PARTIAL = 200, 20
 """Runs stopped early that stay in the cache; complete ones all do."""
 
 
@@ -52,6 +54,7 @@ def run(recipe: Recipe, decoded: Decoded, cache: Path, events: Events, preview_e
     kept = Kept(recipe, decoded, seen, decode_start(rows, models))
     shown = Shown(recipe, events, preview_every, kept.start, recipe.arms)
     events.event("begin", _begin(kept, shown))
+    _tell_ceiling(kept, cache, events)
     arm_run: ArmRun | None = None
     try:
         for name in recipe.arms:
@@ -61,9 +64,9 @@ def run(recipe: Recipe, decoded: Decoded, cache: Path, events: Events, preview_e
             arm_run = None
             kept.arms.append(arm)
             shown.end_arm()
-            kept.scores[name] = _scores(kept, arm, events)
+            kept.scores[name], chance = _scores(kept, arm, events)
             # a finished arm is shown, and after the last one the run is complete, whenever the user asks to stop
-            events.closing().event("arm", _shown_arm(arm, kept.scores[name]))
+            events.closing().event("arm", {**_shown_arm(arm, kept.scores[name]), "chance": chance})
     except Cancelled as stop:
         _rescue(kept, arm_run, events.closing())
         if not kept.arms:
@@ -121,17 +124,37 @@ def _shown_arm(arm: Arm, scores: list[dict[str, Any]]) -> dict[str, Any]:
     return {"arm": arm.name, "images": arm.result.images, "losses": losses, "scores": scores, "cached": arm.cached}
 
 
-def _scores(kept: Kept, arm: Arm, events: Events) -> list[dict[str, Any]]:
+def _scores(kept: Kept, arm: Arm, events: Events) -> tuple[list[dict[str, Any]], dict[str, float]]:
     return score_rows(arm, kept.seen, kept.decoded.models, kept.recipe.settings.evaluation, events, arm.name)
 
 
 def score_rows(
     arm: Arm, seen: np.ndarray, models: Models, params: EvaluationParams, events: Events, title: str
-) -> list[dict[str, Any]]:
-    """One row per image; a score that means nothing for so few images is left out."""
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """One row per image, without scores that mean nothing for so few images; and the chance level of each score."""
     scores = score(arm.result.images, seen, models, params, lambda k, n, what: events.told(k, n, f"{title}, scoring"))
-    rows = evaluation.scores_table({arm.name: scores}, arm.result.stimulus_ids).to_dict("records")
+    return defined_rows(arm.name, scores, arm.result.stimulus_ids), scores.chance
+
+
+def defined_rows(
+    name: str, scores: evaluation.Scores, stimulus_ids: Sequence[int] | np.ndarray
+) -> list[dict[str, Any]]:
+    """Rows of `scores_table` without the values that are not defined."""
+    rows = evaluation.scores_table({name: scores}, stimulus_ids).to_dict("records")
     return [{key: value for key, value in row.items() if value == value} for row in rows]
+
+
+def _tell_ceiling(kept: Kept, cache: Path, events: Events) -> None:
+    """Show the ceiling of each stimulus' scores, from the cache where it is there."""
+    models, params, ids = kept.decoded.models, kept.recipe.settings.evaluation, kept.recipe.stimulus_ids
+    path = make_folder(cache / "ceilings") / f"{ceiling.made_from(kept.seen, models, params)}.json"
+    known = json_object(path)
+    if known is None:
+        scores = ceiling_scores(kept.seen, models, params, lambda k, n, what: events.told(k, n, "ceiling of scores"))
+        known = {"rows": [{**row, "stim": ids.index(row["stim"])} for row in defined_rows("ceiling", scores, ids)]}
+        write_json(path, known)
+        keep_newest(path.parent, KEPT_CEILINGS)
+    events.event("ceiling", {"rows": [{**row, "stim": ids[row["stim"]]} for row in known["rows"]]})
 
 
 def _ruined(kept: Kept) -> dict[str, str]:
@@ -139,12 +162,14 @@ def _ruined(kept: Kept) -> dict[str, str]:
     arms = {arm.name: arm for arm in kept.arms if arm.complete and arm.name in kept.scores}
     if len(arms) < 2:
         return {}
-    guided, found = arms["guided"].result, {}
+    guided, unguided = arms["guided"].result, arms["unguided"].result
+    found = {}
     for k, stimulus in enumerate(map(int, guided.stimulus_ids)):
-        rows = ([row for row in kept.scores[name] if row["stim"] == stimulus] for name in ("guided", "unguided"))
-        found[str(stimulus)] = ruined(
-            guided.images[k], arms["unguided"].result.images[k], *rows, bool(guided.finite[k])
+        of_guided, of_unguided = (
+            [row for row in kept.scores[name] if row["stim"] == stimulus] for name in ("guided", "unguided")
         )
+        finite = bool(guided.finite[k])
+        found[str(stimulus)] = ruined(guided.images[k], unguided.images[k], of_guided, of_unguided, finite)
     return {stimulus: why for stimulus, why in found.items() if why}
 
 

@@ -58,7 +58,7 @@ def strip(recipe: Recipe, strengths: Sequence[float], decoded: Decoded, cache: P
             own = recipe.with_stage("guidance", recipe.settings.guidance.but(guidance_scale=kappa))
             arm = ArmRun("guided" if kappa else "unguided", own, rows, models, shown, cache / "arms").make()
             shown.end_arm()
-            scores = score_rows(arm, seen, models, recipe.settings.evaluation, events, title)
+            scores, _ = score_rows(arm, seen, models, recipe.settings.evaluation, events, title)
             first = first or (arm, scores)
             about = {"kappa": kappa, "scores": scores, "cached": arm.cached, "ruined": _ruined(arm, scores, first)}
             done.append(about)

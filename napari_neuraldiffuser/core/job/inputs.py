@@ -1,6 +1,7 @@
 """What a job starts from: one subject's betas, split into training and test, and where its images come from."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -51,13 +52,14 @@ class Inputs:
         return [*self.train.notes, *nsd.dropped_notes(self.train.dropped), *self.subject.stimuli.notes]
 
     @property
-    def counts(self) -> dict[str, float]:
+    def counts(self) -> dict[str, Any]:
         """As `nsd.betas_facts` counts them in a file of betas."""
         return {
             "n_train": len(self.train),
             "n_test": len(self.test),
             "trials_per_test_image": float(np.mean(self.test.repeats)),
             "n_voxels": self.train.n_voxels,
+            "noise_ceiling": self.train.noise_ceiling,
         }
 
 

@@ -70,7 +70,7 @@ class PageParts:
     settings: Settings
     stimulus_ids: StimulusIds
     failed: Sequence[int]
-    counts: Mapping[str, float]
+    counts: Mapping[str, Any]
     notes: Sequence[str] = ()
     command: str = ""
 
@@ -117,6 +117,9 @@ def write_page(
         captions=[next(iter(stimuli.captions(int(s))), None) for s in ids],
         contribution=shares,
         slices=slice_pictures(volumes, subject, places, records, progress),
+        noise_ceiling=nsd.ceiling_text(
+            parts.counts["noise_ceiling"], parts.counts["n_voxels"], parts.counts["trials_per_test_image"]
+        ),
         accuracy=accuracy,
         undefined=without,
         parameters={"run": _run_facts(subject, models, parts.counts), **settings.to_dict()},
@@ -131,7 +134,7 @@ def write_page(
     return [*parts.notes, *without]
 
 
-def _run_facts(subject: nsd.BrainSource, models: Models, counts: Mapping[str, float]) -> dict[str, Any]:
+def _run_facts(subject: nsd.BrainSource, models: Models, counts: Mapping[str, Any]) -> dict[str, Any]:
     """What was computed from what."""
     return {
         "subject": subject.name,

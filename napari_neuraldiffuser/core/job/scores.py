@@ -1,5 +1,7 @@
 """Scores of the arms' images against the seen images: files in, files out."""
 
+from typing import Any
+
 import numpy as np
 
 from napari_neuraldiffuser.core import evaluation
@@ -9,6 +11,8 @@ from napari_neuraldiffuser.core.base.files import atomic_path, write_json
 from napari_neuraldiffuser.core.base.names import Derivatives, labels_by_number
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import ARMS
+from napari_neuraldiffuser.core.evaluation.levels import CEILING_TEXT, levels
+from napari_neuraldiffuser.core.job import ceiling
 from napari_neuraldiffuser.core.job.images import read_arm
 from napari_neuraldiffuser.core.networks.models import Models
 from napari_neuraldiffuser.core.outputs.description import model_name
@@ -54,7 +58,25 @@ def score_arms(
         table = evaluation.scores_table(arms, stimulus_ids, labels)
         table.to_csv(temporary, sep="\t", index=False, na_rep="n/a")
     named = {"stimuli": labels_by_number(stimulus_ids, labels)} if labels else {}
-    write_json(places.summary, {**evaluation.summarise(arms), **named})
+    summary = evaluation.summarise(arms)
+    summary["protocol"]["ceiling"] = _ceiling(places, seen, models, settings.evaluation, progress)
+    write_json(places.summary, {**summary, **named})
+
+
+def _ceiling(
+    places: Derivatives, seen: np.ndarray, models: Models, params: EvaluationParams, progress: Progress
+) -> dict[str, Any]:
+    """Ceiling of every score; taken from the summary that is there, where it is of the same."""
+    key = ceiling.made_from(seen, models, params)
+    known = ceiling.known_ceiling(places, key)
+    if known is None:
+        known = levels(ceiling_scores(seen, models, params, progress))
+    return {"definition": CEILING_TEXT, "levels": known, "made_from": key}
+
+
+def ceiling_scores(seen: np.ndarray, models: Models, params: EvaluationParams, progress: Progress) -> evaluation.Scores:
+    """Scores of the seen images (n, H, W, 3) uint8 after their way through the autoencoder; none of repeats."""
+    return score(ceiling.round_trip(seen, models, progress)[:, None], seen, models, params, progress)
 
 
 def score(

@@ -8,6 +8,7 @@ import pandas as pd
 
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.nsd.betas import Betas
+from napari_neuraldiffuser.core.nsd.ceiling import noise_ceiling
 from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError
 from napari_neuraldiffuser.core.params import BetasParams
 
@@ -187,6 +188,7 @@ def assemble(
     data, kept, dropped = assembler.finish()
     about["notes"] = [*about.get("notes", []), *missing_notes(trials, assembler.missing, about.get("stimulus_names"))]
     shared = shared_rows(trials.drop(index=trials.index[assembler.missing]), assembler.ids, average)
+    about["noise_ceiling"] = noise_ceiling(data, assembler.repeats, shared, params.zscore)
     return Betas(data, assembler.ids, shared, assembler.repeats, voxels[kept], dropped=dropped, **about)
 
 

@@ -50,6 +50,8 @@ class Betas:
         Voxels dropped, by reason.
     stimulus_names : list of str or None
         Labels of own scans' stimuli.
+    noise_ceiling : dict
+        Of the test rows, see `ceiling.noise_ceiling`; empty where it was not computed.
     """
 
     data: np.ndarray
@@ -63,6 +65,7 @@ class Betas:
     notes: list[str] = field(default_factory=list)
     dropped: dict[str, int] = field(default_factory=dict)
     stimulus_names: list[str] | None = None
+    noise_ceiling: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.data)
@@ -162,6 +165,7 @@ def save_betas(betas: Betas, path: str | Path) -> None:
             if getattr(betas, name) is not None:
                 file[name] = getattr(betas, name)
         about = {"space": betas.space, "shape": betas.shape, "notes": betas.notes, "dropped": betas.dropped}
+        about["noise_ceiling"] = betas.noise_ceiling
         # a dataset, as an attribute holds at most 64 KB
         file["about"] = json.dumps({**about, "stimulus_names": betas.stimulus_names}, default=int)
         file.attrs["betas_format"] = FORMAT
@@ -192,6 +196,7 @@ def betas_facts(path: str | Path, n_stimuli: int | None = None) -> dict[str, Any
             "n_test": len(repeats),
             "trials_per_test_image": float(np.mean(repeats)) if len(repeats) else 0.0,
             "n_voxels": int(file["data"].shape[1]),
+            "noise_ceiling": about.get("noise_ceiling", {}),
             "notes": [*about["notes"], *dropped_notes(about["dropped"])],
         }
 

@@ -85,4 +85,5 @@ def _assemble(dataset: h5py.Dataset, behaviour: np.ndarray, average: bool) -> Be
         space="mindeye2",
         notes=notes,
         dropped=dropped,
+        noise_ceiling={"mean": None, "why": "how the betas of these files were scaled is not known"},
     )

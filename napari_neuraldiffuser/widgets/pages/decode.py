@@ -123,9 +123,10 @@ def counts(decoded: dict[str, Any]) -> str:
     made = (
         "Loaded from your file." if decoded.get("loaded") else "From the cache." if decoded["cached"] else "Fitted now."
     )
+    ceiling = f" R² of chance: 0; {decoded['noise_ceiling']}." if decoded.get("noise_ceiling") else ""
     return (
         f"{decoded['n_voxels']:,} voxels, {decoded['n_train']:,} training images, {decoded['n_test']:,} test images "
-        f"seen {decoded['repeats_mean']:.3g} times on average. {made}"
+        f"seen {decoded['repeats_mean']:.3g} times on average.{ceiling} {made}"
     )
 
 

@@ -61,13 +61,17 @@ def score_rows(summary: dict[str, Any]) -> list[TableRow]:
 
 def _row(metric: str, arms: dict[str, dict[str, Any]], summary: dict[str, Any], definition: str) -> TableRow:
     from napari_neuraldiffuser.core.evaluation.differences import CLEAR, Difference  # imports pandas
+    from napari_neuraldiffuser.core.evaluation.levels import CEILING_TEXT, CHANCE_TEXT, ceiling_of, chance_of, level
     from napari_neuraldiffuser.core.evaluation.metric import label
 
     difference = Difference.of_summary(summary.get("paired", {}).get(metric, {}))
     told = [f"{arm}: {mean_se(values)}, n = {values.get('n', 0)}" for arm, values in arms.items()]
-    tip = "\n".join([f"{label(metric)}. {definition}", *told, f"difference: {difference}; bold: {CLEAR}"])
-    texts = [mean_se({"mean": values.get("mean")}) for values in arms.values()]
-    return TableRow(label(metric), tip, (*texts, str(difference)), (2,) if difference.clear else ())
+    tip = "\n".join(
+        [f"{label(metric)}. {definition}", *told, f"difference: {difference}; bold: {CLEAR}", CHANCE_TEXT, CEILING_TEXT]
+    )
+    means = [mean_se({"mean": values.get("mean")}) for values in arms.values()]
+    texts = (level(chance_of(summary, "guided", metric)), *means, level(ceiling_of(summary, metric)), str(difference))
+    return TableRow(label(metric), tip, texts, (4,) if difference.clear else ())
 
 
 def mean_se(values: dict[str, Any], sign: str = "") -> str:
@@ -88,8 +92,10 @@ def read_layers(folder: Path, label: str, progress: Progress | None = None) -> l
 
 
 COLUMNS = {
+    "Chance": "Score of the guided pictures with their stimuli mixed up",
     "Unguided": "Mean over stimuli",
     "Guided": "Mean over stimuli",
+    "Ceiling": "Score of the seen images after their way through the autoencoder alone, as a perfect z would show them",
     "Difference": "Guided minus unguided: mean ± standard error over n stimuli, paired by stimulus",
 }
 LEAST, MOST = 2, 10_000
@@ -142,7 +148,7 @@ class ReportPanel(Panel):
         """Below the message line; hidden until there are results."""
         self.results = QtWidgets.QWidget(visible=False)
         self.scores = FlatTable(COLUMNS)
-        self.scores.give_room(2)
+        self.scores.give_room(4)
         self.written = QtWidgets.QLabel("", wordWrap=True)
         self.written.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.failed = Notice("")

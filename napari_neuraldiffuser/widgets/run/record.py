@@ -42,6 +42,10 @@ class Run:
     """Stimulus to feature loss of the guided arm: per guided step, one value per repeat."""
     scores: list[dict[str, Any]] = field(default_factory=list)
     """Each with "stim", "rep", "arm" and metrics."""
+    chance: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Arm to metric to its level, over all stimuli of the run; there is none with one stimulus."""
+    ceiling: list[dict[str, Any]] = field(default_factory=list)
+    """As `scores`, of the seen images after their way through the autoencoder alone."""
     finished: set[str] = field(default_factory=set)
     """Arms that are complete."""
     result: dict[str, Any] = field(default_factory=dict)
@@ -72,6 +76,9 @@ class Run:
             values = [float(v) for v in payload["loss"][k * repeats : (k + 1) * repeats]]
             self.losses.setdefault(int(stimulus), []).append(values)
 
+    def _take_ceiling(self, payload: dict[str, Any]) -> None:
+        self.ceiling = payload["rows"]
+
     def _take_preview(self, payload: dict[str, Any]) -> None:
         self.images[payload["arm"]] = payload["images"]
 
@@ -79,6 +86,7 @@ class Run:
         arm = payload["arm"]
         self.images[arm] = payload["images"]
         self.scores += payload["scores"]
+        self.chance[arm] = payload.get("chance", {})
         if payload.get("complete", True):
             self.finished.add(arm)
         if arm == "guided":

@@ -17,6 +17,10 @@ from napari_neuraldiffuser.widgets.session.theme import ACCENT, colour_of
 
 COLUMNS = ("unguided", "guided", "difference")
 DIFFERENCE = "Guided minus unguided, repeat by repeat: both arms start from the same noise"
+LEVELS = (
+    "Chance: the same pictures with their stimuli mixed up, over all stimuli of the run; n/a with one stimulus.\n"
+    "Ceiling: the seen image after its way through the autoencoder alone, as a perfect z shows it; n/a between repeats"
+)
 NAMES = 120
 """Most pixels for the metrics' names; a longer one is in its tooltip."""
 
@@ -72,6 +76,14 @@ def mean_text(rows: list[dict[str, Any]], metrics: tuple[str, ...] = ("pixcorr",
     """Mean over repeats of the two scores that every paper gives."""
     known = {name: [row[name] for row in rows if name in row] for name in metrics}
     return ", ".join(f"{label(name)} {statistics.fmean(values):.2f}" for name, values in known.items() if values)
+
+
+def levels(run: Run | None, stimulus: int | None, metric: str) -> tuple[str, str]:
+    """Chance level and ceiling of a score of one stimulus; n/a where there is none."""
+    guesses = [known[metric] for known in (run.chance.values() if run else ()) if metric in known]
+    best = [row[metric] for row in (run.ceiling if run else ()) if row["stim"] == stimulus and metric in row]
+    chance, ceiling = (f"{values[-1]:.3f}" if values else "n/a" for values in (guesses, best))
+    return chance, ceiling
 
 
 class FlatTable(QTableWidget):
@@ -134,14 +146,15 @@ class ScoreTable(FlatTable):
 
     def __init__(self) -> None:
         tips = {name: f"Mean ± SD over the repeats of the {name} arm" for name in COLUMNS}
-        super().__init__(tips | {"difference": DIFFERENCE})
+        super().__init__(tips | {"difference": DIFFERENCE, "chance": LEVELS, "ceiling": LEVELS})
 
     def show_run(self, run: Run | None, stimulus: int | None) -> None:
         """Scores of one stimulus, as far as there are any."""
         arms = {arm: run.rows_of(arm, stimulus) if run and stimulus is not None else [] for arm in COLUMNS[:2]}
         size = (run.recipe.settings.evaluation if run else EvaluationParams()).size
         names = metric_names([*arms["unguided"], *arms["guided"]])
-        self.show_rows([TableRow(label(name), about(name, size), self._cells(arms, name)) for name in names])
+        cells = {name: [*self._cells(arms, name), *levels(run, stimulus, name)] for name in names}
+        self.show_rows([TableRow(label(name), about(name, size), texts) for name, texts in cells.items()])
 
     @staticmethod
     def _cells(arms: dict[str, list[dict[str, Any]]], name: str) -> list[str]:

@@ -147,8 +147,23 @@ def test_scores_of_one_stimulus_leave_out_what_compares_stimuli(given, ready):
     assert len(one) == 4
     assert len(two) == 8
     assert not any(name.startswith("twoway") for name in one[0])
-    assert {"twoway_edges", "twoway_demo", "pixcorr", "ssim", "edges"} <= set(two[0])
+    assert {"twoway_edges", "twoway_models", "pixcorr", "ssim", "edges"} <= set(two[0])
     assert {"stim", "rep", "arm", "pixcorr", "ssim", "edges"} <= set(one[0])
+
+
+def test_a_run_tells_the_ceiling_and_the_chance_level_of_its_scores(given, ready, monkeypatch):
+    from napari_neuraldiffuser.core.job import ceiling
+
+    log = Log()
+    call(ready, "reconstruct", given, log)
+    (told,) = log.of("ceiling")
+    assert sorted(row["stim"] for row in told["rows"]) == sorted(given.stimulus_ids)
+    assert all("pixcorr" in row and "repeat_pixcorr" not in row for row in told["rows"])
+    assert all({"pixcorr", "ssim"} <= set(arm["chance"]) for arm in log.of("arm"))
+    monkeypatch.setattr(ceiling, "round_trip", lambda *args: pytest.fail("it is in the cache"))
+    again = Log()
+    call(ready, "reconstruct", guided_more(given), again)
+    assert again.of("ceiling") == [told]
 
 
 def test_arms_of_other_kernels_are_computed_again(given, ready):

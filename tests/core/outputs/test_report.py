@@ -114,6 +114,21 @@ def test_differences_have_n_and_are_bold_only_where_they_are_clear(page, data, t
     assert "<b>+0.300 ± 0.010 (n = 9)</b>" in (tmp_path / "many.html").read_text()
 
 
+def test_chance_and_ceiling_stand_beside_scores_and_r2(data, tmp_path):
+    told = copy.deepcopy(data.summary)
+    told["protocol"]["ceiling"] = {"levels": {"pixcorr": 0.912}}
+    told["arms"]["guided"]["pixcorr"]["chance"] = 0.217
+    ceiling = "noise ceiling of the betas 0.346 (mean over 9 voxels, means of 3.0 trials)"
+    write_report(tmp_path / "page.html", replace(data, summary=told, noise_ceiling=ceiling))
+    text = (tmp_path / "page.html").read_text()
+    assert "chance 0.217, ceiling 0.912" in text
+    assert "<td>0.912</td>" in text
+    assert ceiling in text
+    assert "Chance: 0, the training mean" in text
+    write_report(tmp_path / "old.html", data)
+    assert "ceiling n/a" in (tmp_path / "old.html").read_text(), "a summary of an older version has none"
+
+
 def test_hostile_captions_are_escaped(page):
     text = page.read_text()
     assert "<script>alert" not in text

@@ -21,10 +21,13 @@ from tests.support.window.output_folder import write_output
 from tests.support.window.viewers import dock
 
 SUMMARY = {
-    "protocol": {"metrics": {"pixcorr": "Pearson correlation."}},
+    "protocol": {"metrics": {"pixcorr": "Pearson correlation."}, "ceiling": {"levels": {"pixcorr": 0.93}}},
     "arms": {
         "unguided": {"pixcorr": {"mean": 0.5, "se": 0.02, "n": 4}, "ssim": {"mean": 0.7, "se": None, "n": 4}},
-        "guided": {"pixcorr": {"mean": 0.54, "se": 0.03, "n": 4}, "ssim": {"mean": None, "se": None, "n": 0}},
+        "guided": {
+            "pixcorr": {"mean": 0.54, "se": 0.03, "n": 4, "chance": 0.22},
+            "ssim": {"mean": None, "se": None, "n": 0},
+        },
     },
     "paired": {"pixcorr": {"mean": 0.04, "se": 0.01, "n": 8, "worse": 0.25}},
 }
@@ -60,7 +63,7 @@ def finish(panel, result, qtbot):
 
 
 def cells(panel, row):
-    return [panel.scores.verticalHeaderItem(row).text(), *(panel.scores.item(row, j).text() for j in range(3))]
+    return [panel.scores.verticalHeaderItem(row).text(), *(panel.scores.item(row, j).text() for j in range(5))]
 
 
 def test_the_proposed_folder_is_one_the_user_finds(viewer, session, qtbot):
@@ -142,12 +145,12 @@ def test_results_are_shown(ready, session, result, qtbot):
     assert not ready.results.isVisibleTo(ready)
     finish(ready, result, qtbot)
     assert ready.results.isVisibleTo(ready)
-    assert cells(ready, 0) == ["PixCorr", "0.500", "0.540", "+0.040 ± 0.010 (n = 8)"]
+    assert cells(ready, 0) == ["PixCorr", "0.220", "0.500", "0.540", "0.930", "+0.040 ± 0.010 (n = 8)"]
     assert "unguided: 0.500 ± 0.020, n = 4" in ready.scores.item(0, 1).toolTip()
     assert "Pearson correlation." in ready.scores.item(0, 0).toolTip()
-    assert ready.scores.item(0, 2).font().bold()
-    assert cells(ready, 1) == ["SSIM", "0.700", "n/a", "n/a"]
-    assert not ready.scores.item(1, 2).font().bold()
+    assert ready.scores.item(0, 4).font().bold()
+    assert cells(ready, 1) == ["SSIM", "n/a", "0.700", "n/a", "n/a", "n/a"]
+    assert not ready.scores.item(1, 4).font().bold()
     text = ready.written.text()
     assert "page: sub-01.html" in text
     assert "contribution maps (2): sub-01" in text
@@ -230,7 +233,7 @@ def test_scores_of_a_summary():
     assert score_rows({}) == []
 
 
-@pytest.mark.parametrize("n, bold", [(2, ()), (4, ()), (5, (2,)), (None, ())])
+@pytest.mark.parametrize("n, bold", [(2, ()), (4, ()), (5, (4,)), (None, ())])
 def test_no_difference_is_bold_over_few_stimuli(n, bold):
     paired = {"pixcorr": {"mean": 0.04, "se": 0.001, "n": n, "worse": 0.0}}
     assert score_rows({**SUMMARY, "paired": paired})[0].bold == bold

@@ -234,6 +234,20 @@ def test_score_table(qtbot):
     assert table.isHidden()
 
 
+def test_chance_and_ceiling_stand_beside_every_score(qtbot):
+    table = ScoreTable()
+    qtbot.addWidget(table)
+    run = begun(stimuli=(3, 7))
+    run.take("ceiling", {"rows": [{"stim": 3, "rep": 1, "arm": "ceiling", "pixcorr": 0.9}]})
+    finish(run, "guided", RED, scores=[{**row, "repeat_ssim": 0.5} for row in rows("guided", 0.2, 0.4)])
+    table.show_run(run, 3)
+    assert [table.item(k, j).text() for k in range(2) for j in (3, 4)] == ["n/a", "0.900", "n/a", "n/a"]
+    run.chance["guided"] = {"pixcorr": 0.21}
+    table.show_run(run, 3)
+    assert [table.item(0, j).text() for j in (3, 4)] == ["0.210", "0.900"]
+    assert "mixed up" in table.horizontalHeaderItem(3).toolTip()
+
+
 def test_one_repeat_has_no_spread(qtbot):
     table = ScoreTable()
     qtbot.addWidget(table)

@@ -12,6 +12,7 @@ from napari_neuraldiffuser.core.base.names import SCORE_INDEX
 from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.base.registry import METRICS
 from napari_neuraldiffuser.core.evaluation.differences import CLEAR, Difference
+from napari_neuraldiffuser.core.evaluation.levels import CEILING_TEXT, CHANCE_TEXT, ceiling_of, chance_of, level
 from napari_neuraldiffuser.core.evaluation.metric import label, main_figures, of_column
 from napari_neuraldiffuser.core.outputs.report.parts import data_uri, heat_tables, paired_plot, png_uri, score_cells
 
@@ -51,6 +52,8 @@ class ReportData:
         `contribution.ContributionMaps.table`.
     slices : dict of target to PNG bytes
     accuracy : dict of target to cross-validated R²
+    noise_ceiling : str
+        `nsd.ceiling_text` of the betas.
     parameters : dict of group to dict
     versions : dict
     command : str
@@ -73,6 +76,7 @@ class ReportData:
     parameters: dict[str, dict[str, Any]]
     versions: dict[str, str]
     command: str = ""
+    noise_ceiling: str = ""
     notes: list[str] = field(default_factory=list)
     failed: list[int] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
@@ -126,6 +130,7 @@ def page_values(data: ReportData) -> dict[str, Any]:
         "accuracy": list(data.accuracy.items()),
         "definitions": definitions,
         "clear": CLEAR,
+        "levels": [CHANCE_TEXT, CEILING_TEXT],
         "parameters": data.parameters,
     }
 
@@ -140,7 +145,8 @@ def _card(summary: dict[str, Any], metric: str) -> dict[str, Any]:
         "unguided": number(arms.get("unguided", {}).get("mean")),
         "guided": number(arms.get("guided", {}).get("mean")),
         "spread": {arm: _spread(arms.get(arm, {}).get("se")) for arm in ARMS},
-        "chance": {arm: number(arms.get(arm, {}).get("chance")) for arm in ARMS},
+        "chance": {arm: level(chance_of(summary, arm, metric)) for arm in ARMS},
+        "ceiling": level(ceiling_of(summary, metric)),
         "difference": Difference.of_summary(paired) if paired.get("mean") is not None else None,
         "worse": paired.get("worse"),
     }
