@@ -87,7 +87,7 @@ class BoldParams(Params):
         choices=("spm", "spm + derivative", "glover", "glover + derivative"),
     )
     drift: str = param("cosine", "Slow drift in the model of a run.", choices=("cosine", "polynomial", "none"))
-    high_pass: float = param(1 / 128, "Cosines below this frequency are drift.", unit="Hz", low=0.0, high=0.1)
+    high_pass: float = param(0.008, "Cosines below this frequency are drift.", unit="Hz", low=0.0, high=0.1)
     drift_order: int = param(3, "Order of a polynomial drift.", low=1, high=10)
     confounds: tuple[str, ...] = param(
         ("motion", "compcor"),

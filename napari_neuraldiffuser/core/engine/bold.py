@@ -37,13 +37,8 @@ def betas(args: dict[str, Any], events: Events) -> dict[str, Any]:
     out = Path(located(args["out_dir"])) if args.get("out_dir") else data_set(folder) / BELOW
     params = BoldParams.from_dict(args.get("params") or {})
     written = make_betas(runs, out, label, params, events.told)
-    source = Source(
-        subject=label.removeprefix("sub-"),
-        betas=str(written.betas),
-        mask=str(written.mask),
-        trials=str(written.trials),
-        **stimuli_of(data_set(folder)),
-    )
+    made = {name: str(getattr(written, name)) for name in ("betas", "mask", "trials")}
+    source = Source.from_dict({"subject": label.removeprefix("sub-"), **made, **stimuli_of(data_set(folder))})
     return {"source": source.to_dict(), "page": str(written.page), "notes": written.notes}
 
 
