@@ -63,7 +63,7 @@ class Outlines:
                 with keeping_place(self.viewer):
                     layer.data, layer.affine = data, placing["affine"]
                 layer.metadata["plane"] = self.plane
-            layer.contour, layer.visible = width, True
+            layer.contour, layer.visible = width, bool(self.plane)  # in 3D there are surfaces
             self._hide_coarse(name)
 
     def _make(self, name: str, family: Family) -> Any:

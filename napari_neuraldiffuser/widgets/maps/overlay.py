@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 LAYER_NAME = "contribution"
 TITLE = "share_title"
+RENDERING = {"positive": "mip", "negative": "minip", "both": "translucent"}
+"""In 3D: the largest and the lowest share of a line of sight; the nearest that is not transparent."""
 USE = {OWN: "overlay"}
 LEAST = 0.005
 """Lowest threshold, as a fraction of the largest share: below it voxels without any share would be coloured."""
@@ -116,6 +118,8 @@ class Overlay:
         wanted = colormap_of(look)
         if look.sign == "both" or self.layer.colormap.name != wanted.name:
             self.layer.colormap = wanted  # for both signs the same object with another band
+        if self.layer.rendering != RENDERING[look.sign]:
+            self.layer.rendering = RENDERING[look.sign]
         limits = self.limits(look)
         if tuple(self.layer.contrast_limits) != limits:
             self.layer.contrast_limits = limits

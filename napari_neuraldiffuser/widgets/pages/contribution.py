@@ -19,6 +19,7 @@ from napari_neuraldiffuser.widgets.maps.region_names import RegionNames
 from napari_neuraldiffuser.widgets.maps.roi_table import RoiTable
 from napari_neuraldiffuser.widgets.maps.source import LATE, MapAge, MapSource, SaveRow
 from napari_neuraldiffuser.widgets.maps.subject_maps import Family, SubjectMaps, plain, target_name
+from napari_neuraldiffuser.widgets.maps.surfaces import RegionSurfaces
 from napari_neuraldiffuser.widgets.session.controls import StageControls, add, form
 from napari_neuraldiffuser.widgets.session.panel import Panel
 from napari_neuraldiffuser.widgets.views.clicks import weakly
@@ -47,7 +48,7 @@ class ContributionPanel(Panel):
         self.maps: SubjectMaps | None = None
         self.families: dict[str, Family] = {}
         self.overlay, self.outlines = Overlay(self.viewer), Outlines(self.viewer)
-        self.names = RegionNames(self.viewer)
+        self.names, self.surfaces = RegionNames(self.viewer), RegionSurfaces(self.viewer)
         self.source, self.look, self.regions, self.table = MapSource(), LookControls(), RegionControls(), RoiTable()
         self.target = QComboBox(toolTip="Decoded target whose prediction is split over the voxels")
         self.age = MapAge(self.session)
@@ -140,6 +141,7 @@ class ContributionPanel(Panel):
         self.maps = maps
         self.outlines.clear()
         self.names.remove()
+        self.surfaces.forget()
         former = self.target.currentData()
         with signals_blocked(self.target):
             self.target.clear()
@@ -199,13 +201,20 @@ class ContributionPanel(Panel):
 
     def _draw_outlines(self) -> None:
         chosen = {name: f for name, f in self.families.items() if self.regions.chosen in ("", name)}
-        self.outlines.show(chosen if self.regions.outlined.isChecked() else {}, self.regions.width.value())
+        self.outlines.show(self._outlined(), self.regions.width.value())
         self.names.show(chosen if self.regions.named.isChecked() else {}, self.outlines.plane)
         self._outline_selected()
 
+    def _outlined(self) -> dict[str, Family]:
+        """The families whose outlines are wanted."""
+        chosen = {name: f for name, f in self.families.items() if self.regions.chosen in ("", name)}
+        return chosen if self.regions.outlined.isChecked() else {}
+
     def _outline_selected(self) -> None:
-        family, roi = self.table.selected() or ("", "")
+        selected = self.table.selected()
+        family, roi = selected or ("", "")
         self.outlines.select(self.families.get(family), roi, self.regions.width.value())
+        self.surfaces.show(self._outlined(), selected if family in self.families else None)
 
     # table and slice
 

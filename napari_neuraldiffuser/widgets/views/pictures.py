@@ -166,7 +166,7 @@ class PictureStrip(QtWidgets.QWidget):
 
     def minimumSizeHint(self) -> QSize:
         """Small: a dock must not hold its window open."""
-        return QSize(4 * (LEAST + GAP), LEAST + 3 * self.fontMetrics().lineSpacing())
+        return QSize(4 * (LEAST + GAP), LEAST + 5 * self.fontMetrics().lineSpacing())
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Draw the pictures as large as fits, once the window is done with its layout."""
