@@ -8,6 +8,8 @@ import numpy as np
 
 from napari_neuraldiffuser.core.base.contracts import Responses
 from napari_neuraldiffuser.core.decoding.decoder import DecodingError
+from napari_neuraldiffuser.core.decoding.store import REMEDY as REFIT
+from napari_neuraldiffuser.core.decoding.store import read_array
 
 AFFINE_TOLERANCE_MM = 1e-3
 REMEDY = "Read these betas with the mask, subject and space that the decoder was trained on."
@@ -37,13 +39,20 @@ class Geometry:
         return cls(n_voxels, space, np.array(betas.voxels), np.array(betas.affine, dtype=np.float64), (x, y, z))
 
     @classmethod
-    def read(cls, group: h5py.Group) -> Self:
-        """Geometry of a decoder file, whose fields it has by name."""
-        n_voxels, space = int(group["n_voxels"][()]), group["space"].asstr()[()]
+    def read(cls, group: h5py.Group, n_voxels: int) -> Self:
+        """Geometry of a decoder file of betas of `n_voxels`, whose fields it has by name."""
+        told, space = int(read_array(group, "n_voxels")), group["space"].asstr()[()]
+        if told != n_voxels or not isinstance(space, str):
+            raise DecodingError(
+                f"{group.file.filename} must be of the {n_voxels} voxels of its betas in a space, got {told} in {space}. "
+                f"{REFIT}"
+            )
         if "voxels" not in group:
             return cls(n_voxels, space)
-        x, y, z = (int(size) for size in group["shape"][...])
-        return cls(n_voxels, space, group["voxels"][...], group["affine"][...], (x, y, z))
+        x, y, z = (int(size) for size in read_array(group, "shape", 3))
+        return cls(
+            n_voxels, space, read_array(group, "voxels", n_voxels, 3), read_array(group, "affine", 4, 4), (x, y, z)
+        )
 
     def check(self, betas: Responses) -> None:
         """Raise DecodingError unless `betas` are of the same voxels in the same order, space and grid."""

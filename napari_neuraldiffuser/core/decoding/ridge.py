@@ -1,6 +1,7 @@
 """RidgeDecoder: betas to embeddings by ridge regression, one penalty per target group."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -8,6 +9,7 @@ import h5py
 import numpy as np
 
 from napari_neuraldiffuser.core.base.contracts import Responses
+from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.hdf5 import creating_hdf5
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.decoding import solver, store
@@ -198,12 +200,16 @@ class RidgeDecoder:
         """
         align = self.params.but(align=align or self.params.align).align
         similarity = self.similarity(self.centre(betas))
+        if absent := " and no ".join(name for name in ("z", "c") if name not in self.names):
+            raise DecodingError(f"decoder must have z and c to decode, got no {absent}. Join its parts, or fit all.")
         out = {}
         for k, name in enumerate(self.names):
             values = self.deviations(name, similarity)
             values += self.accuracy[name].mean.astype(values.dtype)
             if name == "z" and align != "none":
                 values = solver.aligned(values, align, self.alignment)
+            if not np.isfinite(values).all():
+                raise DecodingError(f"decoder must predict finite {name}, got NaN or infinity. {store.REMEDY}")
             out[name] = values.astype(np.float32).reshape(-1, *self.accuracy[name].shape)
             if progress:
                 progress(k + 1, len(self.names), f"decode {name}")
@@ -252,16 +258,34 @@ class RidgeDecoder:
         with store.opened(path) as file:
             group = file["decoder"]
             decoder = cls(store.read_params(group))
-            decoder.x, decoder.beta_mean = group["betas"][...], group["beta_mean"][...]
-            decoder.stimulus_ids = group["stimulus_ids"][...]
-            decoder.spectrum = solver.Spectrum(group["u"][...], group["s"][...])
-            decoder.geometry = Geometry.read(group["geometry"])
+            decoder.x = store.read_array(group, "betas", None, None)
+            n, p = decoder.x.shape
+            decoder.beta_mean = store.read_array(group, "beta_mean", p)
+            decoder.stimulus_ids = store.read_array(group, "stimulus_ids", n)
+            u = store.read_array(group, "u", n, None)
+            decoder.spectrum = solver.Spectrum(u, store.read_array(group, "s", u.shape[1]))
+            decoder.geometry = Geometry.read(group["geometry"], p)
             decoder.accuracy = store.read_fits(group)
-            if "alignment" in group:
-                stats = {field: values[...] for field, values in group["alignment"].items()}
-                decoder.alignment = solver.Alignment(**stats)
-            decoder.use_targets(TargetFile(path))
+            if "z" in decoder.accuracy:
+                size, names = decoder.accuracy["z"].mean.size, (f.name for f in fields(solver.Alignment))
+                read = {name: store.read_array(group["alignment"], name, size) for name in names}
+                decoder.alignment = solver.Alignment(**read)
+        decoder._use_saved_targets(path)
         return decoder
+
+    def _use_saved_targets(self, path: str | Path) -> None:
+        """Stream the targets from the decoder's own file, if they are those that it was fitted to."""
+        targets = TargetFile(path)
+        try:
+            self.use_targets(targets)
+            for name, fit in self.accuracy.items():
+                if (shape := target_shape(targets, name)) != fit.shape:
+                    raise DecodingError(
+                        f"{path} must have targets {name} of shape {fit.shape}, got {shape}. {store.REMEDY}"
+                    )
+        except UserError:
+            targets.close()
+            raise
 
     def close(self) -> None:
         """Close the file that a loaded decoder streams its targets from."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.hdf5 import creating_hdf5, open_hdf5
 from napari_neuraldiffuser.core.base.registry import DECODERS
 from napari_neuraldiffuser.core.decoding.decoder import Decoder, DecodingError, TargetFit
@@ -20,6 +21,7 @@ from napari_neuraldiffuser.core.networks.embeddings import dataset_name
 from napari_neuraldiffuser.core.params import TARGETS, DecodingParams
 
 FORMAT = 1
+REMEDY = "Fit the decoder again and save it."
 FIRST_KIND = "ridge"
 """The kind of a file that does not say its kind."""
 
@@ -39,7 +41,7 @@ def load(path: str | Path) -> Decoder:
         If the file is missing, damaged, or a decoder of a kind or format that is not known.
     """
     with opened(path) as file:
-        kind = file["decoder"].attrs.get("kind", FIRST_KIND)
+        kind = str(file["decoder"].attrs.get("kind", FIRST_KIND))
     if kind not in DECODERS:
         raise DecodingError(f"{path} must be a decoder of a kind among {list(DECODERS)}, got {kind!r}. Fit one anew.")
     return DECODERS[kind].load(path)
@@ -54,10 +56,48 @@ def opened(path: str | Path) -> Iterator[h5py.File]:
                 got = file["decoder"].attrs["format"]
                 raise DecodingError(f"{path} must have format {FORMAT}, got {got}. Fit the decoder again.")
             yield file
-    except (OSError, KeyError) as error:
+    except UserError:
+        raise
+    # what h5py and json say of a thing of another kind under a known name
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DecodingError(f"{path} must be a decoder file, got: {_first_line(error)}. {REMEDY}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def read_array(group: h5py.Group, name: str, *shape: int | None, finite: bool = True) -> np.ndarray:
+    """Numbers of a dataset in a decoder file.
+
+    Parameters
+    ----------
+    group : h5py.Group
+    name : str
+    shape : int or None
+        Size of every axis, None where any will do.
+    finite : bool
+        Whether NaN and infinity are refused.
+
+    Raises
+    ------
+    DecodingError
+        If it has other sizes, no numbers, or some that are not finite.
+    """
+    values = np.asarray(group[name][...])
+    fits = values.ndim == len(shape) and all(want in (None, got) for want, got in zip(shape, values.shape, strict=True))
+    if not fits or values.dtype.kind not in "fiu":
+        sizes = " x ".join("any" if size is None else str(size) for size in shape)
         raise DecodingError(
-            f"{path} must be a decoder file, got: {error}. Fit the decoder again and save it."
-        ) from error
+            f"{group.file.filename} must have {sizes} numbers in {group.name}/{name}, got {values.dtype} of shape "
+            f"{values.shape}. {REMEDY}"
+        )
+    # a sum is not finite where an addend is not, and takes no memory
+    if finite and not np.isfinite(values.sum(dtype=np.float64)):
+        raise DecodingError(
+            f"{group.file.filename} must have finite numbers in {group.name}/{name}, got NaN or infinity. {REMEDY}"
+        )
+    return values
 
 
 def create_group(file: h5py.File, kind: str, decoder: Decoder) -> h5py.Group:
@@ -82,9 +122,16 @@ def read_fits(group: h5py.Group) -> dict[str, TargetFit]:
 
 
 def _read_fit(group: h5py.Group) -> TargetFit:
-    alphas, r2 = (tuple(float(v) for v in group[key][...]) for key in ("alphas", "r2"))
-    shape = tuple(int(size) for size in group.attrs["shape"])
-    return TargetFit(float(group.attrs["alpha"]), alphas, r2, shape, group["mean"][...])
+    alpha, shape = float(group.attrs["alpha"]), tuple(int(size) for size in group.attrs["shape"])
+    alphas = tuple(map(float, read_array(group, "alphas", None)))
+    # a target without variance has no R²
+    r2 = tuple(map(float, read_array(group, "r2", len(alphas), finite=False)))
+    if alpha not in alphas:
+        raise DecodingError(
+            f"{group.file.filename} must have the penalty of {group.name} among those that were tried, got {alpha}. "
+            f"{REMEDY}"
+        )
+    return TargetFit(alpha, alphas, r2, shape, read_array(group, "mean", int(np.prod(shape))))
 
 
 def read_accuracy(path: str | Path) -> dict[str, TargetFit]:

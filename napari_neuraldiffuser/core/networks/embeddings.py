@@ -147,16 +147,29 @@ class TargetFile:
         self.path = Path(path)
         self._file = open_hdf5(path, "an embeddings file", EmbeddingError)
         try:
-            self.stimulus_ids = self._file["stimulus_id"][...]
-        except (OSError, KeyError) as error:
+            self.stimulus_ids = np.asarray(self._numbers("stimulus_id", "iu")[...])
+        except (OSError, EmbeddingError):
             self._file.close()
-            raise EmbeddingError(f"{path} must be an embeddings file, got: {error}. Extract it again.") from error
+            raise
         self.attrs = dict(self._file.attrs)
 
     def __getitem__(self, target: str) -> h5py.Dataset:
         if dataset_name(target) not in self._file:
             raise EmbeddingError(f"target must be one of {list(self)}, got {target!r} in {self.path}.")
-        return self._file[dataset_name(target)]
+        data = self._numbers(dataset_name(target), "f")
+        if data.ndim < 2 or len(data) != len(self):
+            raise EmbeddingError(
+                f"{self.path} must have a row of {target} for each of its {len(self)} stimuli, got shape {data.shape}. "
+                "Make it again."
+            )
+        return data
+
+    def _numbers(self, name: str, kinds: str) -> h5py.Dataset:
+        """A dataset of numbers; EmbeddingError where there is something else by that name."""
+        data = self._file.get(name)
+        if not isinstance(data, h5py.Dataset) or data.dtype.kind not in kinds or not data.ndim:
+            raise EmbeddingError(f"{self.path} must be an embeddings file, got no numbers in {name}. Make it again.")
+        return data
 
     def __iter__(self) -> Iterator[str]:
         return iter([t for t in ("z", "c", *LAYERS) if dataset_name(t) in self._file])
