@@ -44,7 +44,7 @@ class Geometry:
         told, space = int(read_array(group, "n_voxels")), group["space"].asstr()[()]
         if told != n_voxels or not isinstance(space, str):
             raise DecodingError(
-                f"{group.file.filename} must be of the {n_voxels} voxels of its betas in a space, got {told} in {space}. "
+                f"{group.file.filename} must be of its betas' {n_voxels} voxels in a space, got {told} in {space}. "
                 f"{REFIT}"
             )
         if "voxels" not in group:
