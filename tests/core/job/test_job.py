@@ -184,12 +184,12 @@ def first_stimulus(command, out, failing):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--n-stimuli", "1"], "at least 2"),
+        (["--n-stimuli", "0"], "at least 1"),
         (["--guidance-scale", "-1"], "guidance_scale must be at least 0"),
         (["--guidance-scale", "nan"], "guidance_scale must be a finite number"),
         (["--roi", "nothing"], "nothing"),
         (["--participant-label", "09"], "subj09"),
-        (["--models", "no/such/folder"], "must exist"),
+        (["--models", "no/such/folder"], "existing folder"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(command, tmp_path, capsys, more, message):
