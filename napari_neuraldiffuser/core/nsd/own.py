@@ -16,13 +16,13 @@ from napari_neuraldiffuser.core.nsd.betas import Betas
 from napari_neuraldiffuser.core.nsd.brain_source import BrainSource
 from napari_neuraldiffuser.core.nsd.own_stimuli import OwnStimuli
 from napari_neuraldiffuser.core.nsd.reading import label_tables
+from napari_neuraldiffuser.core.nsd.reading.images import stem_of
 from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError, check_grid, open_volume, read_labels
 from napari_neuraldiffuser.core.nsd.rois import Rois, label_names
 from napari_neuraldiffuser.core.nsd.user import assemble_betas, open_betas, read_mask, read_user_trials
 from napari_neuraldiffuser.core.params import BetasParams, default_of
 
 MASK = "mask"
-NIFTI = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 NEEDED = {
     "betas": "a 4-D NIfTI with one volume per trial",
     "mask": "a NIfTI on the betas' grid whose voxels above 0 are used",
@@ -110,9 +110,9 @@ class OwnScans(BrainSource):
             path = self._families[name]
             labels, affine = read_labels(path)
             check_grid(f"ROI {name}", (labels.shape, affine), (self.shape, self.affine), path)
-            table = label_tables.beside(path, NIFTI.sub("", path.name), np.unique(labels).tolist())
+            table = label_tables.beside(path, stem_of(path), np.unique(labels).tolist())
             return Rois(name, labels, label_names(name, labels, table), affine)
-        if name not in (MASK, NIFTI.sub("", Path(self.source.mask).name)):
+        if name not in (MASK, stem_of(self.source.mask)):
             raise NSDError(f"roi must be one of {self.roi_names()}, got {name!r}.")
         inside = read_mask(self.source.mask, open_betas(self.source.betas))
         return Rois(MASK, inside.astype(np.int32), {1: MASK}, self.affine)
@@ -123,7 +123,7 @@ class OwnScans(BrainSource):
 
     def region_files(self) -> list[Path]:
         """The label volumes, and every table beside one that has its name."""
-        files = [p.parent.glob(glob.escape(p.name.split(".nii")[0]) + "*") for p in map(Path, self.source.rois)]
+        files = [p.parent.glob(glob.escape(stem_of(p)) + "*") for p in map(Path, self.source.rois)]
         return sorted(path for beside in files for path in beside)
 
     def stimulus_files(self) -> list[Path]:
@@ -164,7 +164,7 @@ class OwnScans(BrainSource):
 
 def family_name(path: str | Path) -> str:
     """Family of a label volume: BIDS's seg- or atlas- entity, else the file's name."""
-    stem = NIFTI.sub("", Path(path).name)
+    stem = stem_of(path)
     entity = re.search(r"(?:^|_)(?:seg|atlas)-([0-9a-zA-Z]+)", stem)
     return entity[1] if entity else stem
 

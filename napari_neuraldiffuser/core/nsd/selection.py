@@ -2,8 +2,8 @@
 
 An expression is terms joined by ` + ` (with), ` & ` (only where also) and ` - ` (without), from left to right, with
 spaces around the operator.  A term is a family (its voxels > 0), a region (`V1v`, or `floc-faces/FFA-1` where several
-families have it), a joined region (`V1` = V1v + V1d, `FFA` = FFA-1 + FFA-2) or the path of a mask that ends with .nii
-or .nii.gz.  A term that contains an operator with its spaces goes between double quotes.
+families have it), a joined region (`V1` = V1v + V1d, `FFA` = FFA-1 + FFA-2) or the path of a mask that ends as volumes
+do (.nii, .nii.gz, .mgz, .mgh).  A term that contains an operator with its spaces goes between double quotes.
 """
 
 import re
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from napari_neuraldiffuser.core.nsd.reading.images import SUFFIXES
 from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError, check_grid, read_inside
 from napari_neuraldiffuser.core.nsd.rois import Rois
 
@@ -45,7 +46,7 @@ class Term:
     @property
     def is_mask(self) -> bool:
         """Whether the term is the path of a mask."""
-        return self.name.lower().endswith((".nii", ".nii.gz"))
+        return self.name.lower().endswith(SUFFIXES)
 
 
 class Selectable(ABC):
@@ -224,7 +225,11 @@ def _unknown(subject: Selectable, name: str, families: list[str]) -> NSDError:
     pieces = [piece.strip() for piece in re.split(r"[+&-]", name)]
     if "+" in name or "&" in name or (len(pieces) > 1 and set(pieces) <= known):
         hint += f"An operator needs a space on each side. {GRAMMAR}. "
-    if ".nii" in name.lower() or "\\" in name or ("/" in name and name.rpartition("/")[0] not in families):
+    if (
+        any(ending in name.lower() for ending in SUFFIXES)
+        or "\\" in name
+        or ("/" in name and name.rpartition("/")[0] not in families)
+    ):
         hint += "The path of a mask that contains an operator goes between double quotes. "
     return NSDError(
         f"roi must be made of families, their regions or mask files, got {name!r}. "

@@ -1,7 +1,6 @@
 """NIfTI volumes as napari layers, placed in millimetres."""
 
 import math
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,15 @@ from nibabel.spaces import vox2out_vox
 from nibabel.spatialimages import SpatialImage
 
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.core.nsd.reading.images import DAMAGED, cause, step_of, whole_numbers
+from napari_neuraldiffuser.core.nsd.reading.images import (
+    DAMAGED,
+    SUFFIXES,
+    cause,
+    is_oriented,
+    stem_of,
+    step_of,
+    whole_numbers,
+)
 from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError, open_volume
 from napari_neuraldiffuser.widgets.files.layer_info import LayerData, about_file, reversed_axes
 from napari_neuraldiffuser.widgets.files.view import prepare_current_viewer
@@ -26,8 +33,6 @@ if TYPE_CHECKING:
 AXIS_LABELS = ("S", "A", "R")
 """napari's axes after the transpose: superior, anterior and right are the positive directions."""
 
-SUFFIXES = (".nii", ".nii.gz", ".mgz", ".mgh")
-"""In lower case."""
 SECONDS = {8: 1.0, 16: 1e-3, 24: 1e-6}
 """In NIfTI's units of time: second, millisecond and microsecond."""
 LAZY_BYTES = 2**28
@@ -261,14 +266,6 @@ def time_step(image: SpatialImage) -> float:
     return float(zooms[3]) * SECONDS.get(units, 0.0)
 
 
-def is_oriented(image: SpatialImage) -> bool:
-    """Whether the header says which way the axes run: left and right cannot be told without it."""
-    header: Any = image.header
-    if hasattr(header, "get_sform"):
-        return bool(header["sform_code"] > 0 or header["qform_code"] > 0)
-    return "goodRASFlag" not in header or bool(header["goodRASFlag"] > 0)
-
-
 def _keywords(image: SpatialImage, path: str | Path, affine: np.ndarray, notes: list[str]) -> dict[str, Any]:
     """Layer keywords of data transposed to ([T,] Z, Y, X) whose (X, Y, Z) grid has `affine` in mm.
 
@@ -294,7 +291,7 @@ def _keywords(image: SpatialImage, path: str | Path, affine: np.ndarray, notes: 
         notes = [*notes, "The file has neither sform nor qform: left and right cannot be told."]
     metadata = {"path": str(path), "affine": image.affine, "notes": notes, "nifti": way_back}
     return {
-        "name": re.sub(r"\.(nii|nii\.gz|mgz|mgh)$", "", Path(path).name, flags=re.IGNORECASE),
+        "name": stem_of(path),
         "affine": placed,
         "units": series[:1] * extra + ("mm",) * 3,
         "axis_labels": series[1:] * extra + AXIS_LABELS,

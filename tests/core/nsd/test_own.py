@@ -234,6 +234,18 @@ def test_family_names():
     assert family_name("/a/sub-01_space-native_seg-visual_dseg.nii.gz") == "visual"
     assert family_name("sub-01_atlas-HCP_dseg.nii") == "HCP"
     assert family_name("lateral occipital.nii.gz") == "lateral occipital"
+    assert family_name("aparc+aseg.MGZ") == "aparc+aseg"
+
+
+def test_regions_and_masks_of_freesurfer(source, scans, tmp_path):
+    labels = np.zeros(scans.shape, np.int32)
+    labels[2:4, 2, 2], labels[5, 5, 5] = 1005, 2
+    nib.save(nib.MGHImage(labels, scans.affine.astype(np.float32)), tmp_path / "aparc+aseg.mgz")
+    (tmp_path / "aparc+aseg.txt").write_text("#No. Label Name: R G B A\n\n2 White 245 245 245 0\n3 Cortex 1 1 1 0\n")
+    own = nsd.OwnScans(replace(source, rois=(str(tmp_path / "aparc+aseg.mgz"),)))
+    assert own.rois("aparc+aseg").names == {2: "White", 1005: "aparc+aseg-1005"}
+    assert own.voxels("White").tolist() == own.voxels(f'"{tmp_path}/aparc+aseg.mgz" - aparc+aseg-1005').tolist()
+    assert {path.name for path in own.region_files()} == {"aparc+aseg.mgz", "aparc+aseg.txt"}
 
 
 @pytest.mark.parametrize("name", ["betas", "mask", "trials"])

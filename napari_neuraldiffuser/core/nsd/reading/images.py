@@ -17,6 +17,9 @@ DAMAGED = (
 )
 """What nibabel and the layers below it raise on damaged files, found by damaging them."""
 
+SUFFIXES = (".nii", ".nii.gz", ".mgz", ".mgh")
+"""Endings of the names of volumes, in lower case."""
+ENDING = re.compile(r"\.(nii|nii\.gz|mgz|mgh)$", re.IGNORECASE)
 GZIP = b"\x1f\x8b"
 PLAIN = {size.to_bytes(4, order) for size in (348, 540) for order in ("little", "big")}
 """How NIfTI files begin: with the size of their header."""
@@ -132,6 +135,19 @@ def in_millimetres(image: SpatialImage) -> np.ndarray:
     return image.affine if factor is None else np.diag([factor, factor, factor, 1.0]) @ image.affine
 
 
+def stem_of(path: str | Path) -> str:
+    """A volume's file name without its ending."""
+    return ENDING.sub("", Path(path).name)
+
+
+def is_oriented(image: SpatialImage) -> bool:
+    """Whether the header says which way the axes run: left and right cannot be told without it."""
+    header: Any = image.header
+    if hasattr(header, "get_sform"):
+        return bool(header["sform_code"] > 0 or header["qform_code"] > 0)
+    return "goodRASFlag" not in header or bool(header["goodRASFlag"] > 0)
+
+
 def place_note(image: SpatialImage) -> str:
     """What is doubtful about where the voxels lie; nothing where the header says it once.
 
@@ -139,14 +155,14 @@ def place_note(image: SpatialImage) -> str:
     the voxel sizes alone.
     """
     header: Any = image.header
+    if not is_oriented(image):
+        return "neither sform nor qform: places come from the voxel sizes alone, left and right cannot be told"
     if not hasattr(header, "get_sform"):
         return ""
     try:
         sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
     except HeaderDataError:  # a qform that is none
         return ""
-    if sform is None and qform is None:
-        return "neither sform nor qform: places come from the voxel sizes alone, left and right cannot be told"
     if sform is None or qform is None:
         return ""
     corners = np.array(np.meshgrid(*((0, n - 1) for n in image.shape[:3]))).reshape(3, -1)

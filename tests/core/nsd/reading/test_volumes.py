@@ -148,6 +148,10 @@ def test_one_rule_for_sform_and_qform(tmp_path):
     image.set_sform(AFFINE, 1)
     image.set_qform(AFFINE + 1e-3, 1)
     assert place_note(image) == ""
+    freesurfer = nib.MGHImage(LABELS.astype(np.int32), AFFINE.astype(np.float32))
+    assert place_note(freesurfer) == ""
+    freesurfer.header["goodRASFlag"] = 0
+    assert place_note(freesurfer).startswith("neither sform nor qform")
 
 
 @pytest.mark.parametrize(("unit", "factor"), [("micron", 0.001), ("meter", 1000), ("mm", 1), ("unknown", 1)])
