@@ -12,6 +12,7 @@ import numpy as np
 
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.bold.design import RunDesign
+from napari_neuraldiffuser.core.bold.read import by_chunk
 from napari_neuraldiffuser.core.bold.runs import BoldError
 from napari_neuraldiffuser.core.params import BoldParams
 
@@ -108,13 +109,12 @@ def apply(weights: np.ndarray, data: np.ndarray, params: BoldParams, progress: P
     """Betas (n_trials, n_voxels) float32: weights times data, summed in float64, some voxels at a time."""
     n = data.shape[1]
     betas = np.empty((len(weights), n), dtype=np.float32)
-    for start in range(0, n, params.chunk_voxels):
-        part = slice(start, min(start + params.chunk_voxels, n))
-        values = data[:, part].astype(np.float64)
+    for part, values in by_chunk(data, params):
         mean = values.mean(axis=0)
         scale = 100 / np.where(mean > 0, mean, np.inf) if params.scale == "percent" else 1.0
         # the mean goes first: it is a hundred times the response, and the weights sum to 0 up to rounding only
-        betas[:, part] = (weights @ (values - mean)) * scale
+        values -= mean
+        betas[:, part] = (weights @ values) * scale
         progress(part.stop, n, "voxels fitted")
     return betas
 

@@ -24,8 +24,6 @@ def read_run(design: RunDesign, voxels: np.ndarray, params: BoldParams, progress
     ------
     NSDError
         If the file is truncated.
-    BoldError
-        If the data have no mean, and percent signal change has no meaning.
     """
     image = open_run(design.run)
     rows = np.cumsum(design.keep) - 1
@@ -60,16 +58,18 @@ def usable_voxels(data: np.ndarray, design: RunDesign, params: BoldParams) -> np
 
     The others are set to 0 in `data`.
     """
-    mean, low, high = (reduce(data, axis=0) for reduce in (np.mean, np.min, np.max))
-    varies = np.isfinite(mean) & (high > low)
+    mean, spread = (np.empty(data.shape[1]) for _ in range(2))
+    for part, values in by_chunk(data, params):
+        mean[part], spread[part] = values.mean(axis=0), np.where(np.ptp(values, axis=0) > 0, values.std(axis=0), 0)
+    varies = np.isfinite(mean) & (spread > 0)
     usable = varies & (mean > 0) if params.scale == "percent" else varies
     # without its mean a signal is around 0, and half of the voxels are above it by chance
-    low_mean = int((mean[varies] <= data[:, varies].std(axis=0)).sum())
+    low_mean = int((mean[varies] <= spread[varies]).sum())
     if params.scale == "percent" and low_mean > varies.sum() / 2:
         raise BoldError(
             f"BOLD of {design.run.name} must have its mean for percent signal change, got one below the spread in "
-            f"{low_mean} of {int(varies.sum())} voxels of {design.run.bold}. Take data that "
-            "were not standardised, or choose --scale none."
+            f"{low_mean} of {int(varies.sum())} voxels of {design.run.bold}. Take data that were not standardised, or "
+            "choose --scale none."
         )
     if not usable.any():
         raise BoldError(f"BOLD of {design.run.name} must vary inside the mask, got none in {design.run.bold}.")
@@ -77,10 +77,20 @@ def usable_voxels(data: np.ndarray, design: RunDesign, params: BoldParams) -> np
     return usable
 
 
-def temporal_snr(data: np.ndarray, design: RunDesign) -> np.ndarray:
+def temporal_snr(data: np.ndarray, design: RunDesign, params: BoldParams) -> np.ndarray:
     """(n_voxels,) float32 mean over standard deviation of what drift and confounds leave."""
-    basis = design.basis.astype(np.float32)
-    mean = data.mean(axis=0)
-    left = ((data - mean) ** 2).sum(axis=0) - ((basis.T @ (data - mean)) ** 2).sum(axis=0)
-    spread = np.sqrt(np.maximum(left, 0) / max(1, len(data) - basis.shape[1]))
-    return np.where(spread > 0, mean / np.where(spread > 0, spread, 1), 0).astype(np.float32)
+    basis, ratio = design.basis, np.zeros(data.shape[1], dtype=np.float32)
+    for part, values in by_chunk(data, params):
+        mean = values.mean(axis=0)
+        values -= mean
+        left = (values**2).sum(axis=0) - ((basis.T @ values) ** 2).sum(axis=0)
+        spread = np.sqrt(np.maximum(left, 0) / max(1, len(data) - basis.shape[1]))
+        ratio[part] = np.where(spread > 0, mean / np.where(spread > 0, spread, 1), 0)
+    return ratio
+
+
+def by_chunk(data: np.ndarray, params: BoldParams) -> Iterator[tuple[slice, np.ndarray]]:
+    """Some voxels at a time: their slice, and a float64 copy of their columns."""
+    for start in range(0, data.shape[1], params.chunk_voxels):
+        part = slice(start, min(start + params.chunk_voxels, data.shape[1]))
+        yield part, data[:, part].astype(np.float64)

@@ -131,7 +131,7 @@ def estimate(found: Survey, group: int, path: Path, progress: Progress | None = 
     designs = [found.designs[k] for k in found.groups[group]]
     data = [read_run(design, found.voxels, params, report) for design in designs]
     usable = [usable_voxels(values, design, params) for values, design in zip(data, designs, strict=True)]
-    tsnr = [temporal_snr(values, design) for values, design in zip(data, designs, strict=True)]
+    tsnr = [temporal_snr(values, design, params) for values, design in zip(data, designs, strict=True)]
     betas = found.estimator.fit(designs, data, params, report)
     with creating_hdf5(path) as file:
         for name, values in (("usable", usable), ("tsnr", tsnr)):

@@ -1,5 +1,7 @@
 """Runs to betas: what comes back is what went in, in the files of own scans; resuming, cancelling, several at once."""
 
+import tracemalloc
+
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -8,8 +10,10 @@ import pytest
 from napari_neuraldiffuser.core import nsd
 from napari_neuraldiffuser.core.base.files import read_json
 from napari_neuraldiffuser.core.base.recipe import Source
-from napari_neuraldiffuser.core.bold import BoldError, find_runs, make_betas
+from napari_neuraldiffuser.core.bold import BoldError, find_runs, make_betas, survey
+from napari_neuraldiffuser.core.bold.stage import estimate
 from napari_neuraldiffuser.core.bold.write import write_betas
+from napari_neuraldiffuser.core.nsd.reading import sessions
 from napari_neuraldiffuser.core.params import BetasParams, BoldParams
 from tests.support.nsd.bids_files import AFFINE, SHAPE, save, write_bids
 
@@ -160,6 +164,29 @@ def test_smoothing_is_nilearns(own, tmp_path):
     ours = make_betas(find_runs(own.raw, "01"), tmp_path / "a", "01", PARAMS.but(smoothing_fwhm=5.0))
     theirs = make_betas(find_runs(plain.raw, "01"), tmp_path / "b", "01", PARAMS)
     np.testing.assert_allclose(values_of(ours.betas, own.mask), values_of(theirs.betas, own.mask), atol=1e-4)
+
+
+def test_memory_is_one_run_and_its_betas(tmp_path, monkeypatch):
+    """A run is held once, beside its betas and some voxels in float64."""
+    rng = np.random.default_rng(0)
+    scanned = write_bids(tmp_path / "bids", [("a", "1")])
+    path = scanned.file("a", "1", "space-T1w_desc-preproc_bold.nii.gz")
+    n = nib.load(path).shape[3]
+    bold = rng.normal(1000, 10, (40, 40, 30, n)).astype(np.float32)
+    nib.save(nib.Nifti1Image(bold, AFFINE), path.with_suffix(""))
+    path.unlink()
+    mask = scanned.file("a", "1", "space-T1w_desc-brain_mask.nii.gz")
+    save(mask, np.ones(bold.shape[:3], np.uint8))
+    size = bold.nbytes
+    del bold
+    monkeypatch.setattr(sessions, "BLOCK_BYTES", 2**20)
+    found = survey(find_runs(scanned.raw, "01"), PARAMS.but(chunk_voxels=1000))
+    tracemalloc.start()
+    estimate(found, 0, tmp_path / "part.h5")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    betas = size * 12 / n
+    assert peak < 1.3 * size + 2 * betas, peak / size
 
 
 def test_volumes_are_written_in_their_place(tmp_path):
