@@ -103,6 +103,13 @@ def read_table(
     return table
 
 
+def column_names(path: str | Path, needed: Sequence[str], error: type[UserError] = TableError) -> list[str]:
+    """Names of all columns of a table that has those that are `needed`, in their order, each once."""
+    first = FIRST_LINE.search(read_text(path, "a table", error))
+    header = first[0] if first else ""
+    return list(dict.fromkeys(_columns(header, _separator(header, needed), path, (), error)[0])) if header else []
+
+
 def whole_column(
     table: "pd.DataFrame", column: str, path: str | Path, error: type[UserError] = TableError
 ) -> "np.ndarray":

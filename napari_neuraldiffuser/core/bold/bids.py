@@ -9,7 +9,7 @@ import pandas as pd
 
 from napari_neuraldiffuser.core.base.files import located
 from napari_neuraldiffuser.core.bold.runs import BoldError, Run
-from napari_neuraldiffuser.core.bold.tables import read_table
+from napari_neuraldiffuser.core.bold.tables import read_whole
 
 NIFTI = (".nii.gz", ".nii")
 BOLD = "sub-*_desc-preproc_bold"
@@ -226,7 +226,7 @@ def _order(label: str) -> tuple[int, str]:
 
 def runs_of_table(path: str | Path, mask: str = "") -> list[Run]:
     """Runs that a table lists, a row each: the columns of `Run`, of which bold and events must be there."""
-    table = read_table(path, "runs", ("bold", "events"))
+    table = read_whole(path, ("bold", "events"))
     unknown = [name for name in table.columns if name not in TABLE_COLUMNS]
     if unknown:
         raise BoldError(f"table of runs must have columns among {list(TABLE_COLUMNS)}, got {unknown} in {path}.")

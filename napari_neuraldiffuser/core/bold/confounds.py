@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from napari_neuraldiffuser.core.bold.runs import BoldError, Run
-from napari_neuraldiffuser.core.bold.tables import listed, matching, numbers, read_table
+from napari_neuraldiffuser.core.bold.tables import listed, matching, numbers, read_whole
 from napari_neuraldiffuser.core.params import BoldParams
 
 MOTION = tuple(f"{kind}_{axis}" for kind in ("trans", "rot") for axis in "xyz")
@@ -62,7 +62,7 @@ def read_confounds(run: Run, params: BoldParams, n_volumes: int) -> Confounds:
             )
         note = f"{run.name} has no confounds table: no volume is left out for motion"
         return Confounds(pd.DataFrame(index=range(n_volumes)), np.ones(n_volumes, dtype=bool), None, [note])
-    table = read_table(run.confounds, f"confounds of {run.name}")
+    table = read_whole(run.confounds)
     if len(table) != n_volumes:
         raise BoldError(
             f"confounds of {run.name} must have a row per volume ({n_volumes}), got {len(table)} in {run.confounds}."

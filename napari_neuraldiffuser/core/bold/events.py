@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from napari_neuraldiffuser.core.base.tables import spelled
 from napari_neuraldiffuser.core.bold.runs import BoldError, Run
-from napari_neuraldiffuser.core.bold.tables import listed, numbers, read_table
+from napari_neuraldiffuser.core.bold.tables import listed, numbers, read_whole
 from napari_neuraldiffuser.core.params import BoldParams
 
 STIMULUS_COLUMNS = ("stim_file", "stimulus")
@@ -48,7 +49,7 @@ def read_events(run: Run, params: BoldParams, end: float) -> Events:
     BoldError
         If columns or stimuli are missing, or two trials start at once.
     """
-    table = read_table(run.events, f"events of {run.name}", ("onset", "duration"))
+    table = read_whole(run.events, ("onset", "duration"))
     what = f"events of {run.name}"
     column = stimulus_column(table, params, run)
     events = pd.DataFrame(
@@ -56,7 +57,7 @@ def read_events(run: Run, params: BoldParams, end: float) -> Events:
             "row": np.arange(1, len(table) + 1),
             "onset": numbers(table, "onset", what, run.events),
             "duration": numbers(table, "duration", what, run.events),
-            "stimulus": table[column].str.strip(),
+            "stimulus": table[column].map(spelled, na_action="ignore"),
             "test": _flags(table, params, run),
             "trial_type": table["trial_type"].str.strip() if "trial_type" in table else None,
         }

@@ -1,38 +1,28 @@
-"""Reading BIDS tables: tab-separated, n/a for what is missing, and every other text as it is."""
+"""Tables of an experiment: all their columns, numbers in them, and columns that a pattern names."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from napari_neuraldiffuser.core.base.tables import column_names, read_table
 from napari_neuraldiffuser.core.bold.runs import BoldError
 
 
-def read_table(path: str | Path, what: str, needed: Collection[str] = ()) -> pd.DataFrame:
-    """A table of texts, NaN where it says n/a or nothing.
+def read_whole(path: str | Path, needed: Sequence[str] = ()) -> pd.DataFrame:
+    """All columns of a table as texts, NaN where it says n/a or nothing, by the one rule of all tables.
 
     Raises
     ------
     BoldError
-        If it cannot be read, is separated otherwise, or lacks a column.
+        If it cannot be read, or lacks a column.
     """
-    try:
-        table = pd.read_csv(
-            path, sep="\t", dtype=str, keep_default_na=False, na_values=["n/a", ""], encoding="utf-8-sig"
-        )
-    except (OSError, ValueError) as error:
-        raise BoldError(f"{what} must be a tab-separated table, got {path} ({error}). Correct it.") from error
-    table.columns = [str(name).strip() for name in table.columns]
-    missing = [name for name in needed if name not in table.columns]
-    if missing and len(table.columns) == 1 and "," in table.columns[0]:
-        raise BoldError(
-            f"{what} must be separated by tabs, got commas in {path}. Save it as tab-separated text (.tsv)."
-        )
-    if missing or not len(table):
-        raise BoldError(f"{what} must have the columns {list(needed)} and rows, got {list(table.columns)} in {path}.")
-    return table
+    names = column_names(path, needed, BoldError)
+    known = {name.casefold() for name in needed}
+    others = [name for name in names if name.casefold() not in known]
+    return read_table(path, needed, others, BoldError, wide=True)
 
 
 def numbers(table: pd.DataFrame, name: str, what: str, path: str | Path) -> np.ndarray:

@@ -109,7 +109,7 @@ def test_a_volume_and_a_truncated_series(own):
 @pytest.mark.parametrize(
     ("change", "params", "message"),
     [
-        (lambda t: t.drop(columns="onset"), {}, r"must have the columns \['onset', 'duration'\]"),
+        (lambda t: t.drop(columns="onset"), {}, "must have the columns onset, duration, got no onset but"),
         (lambda t: t.drop(columns="stim_file"), {}, "name what was seen in column stim_file or .*--stimulus-column"),
         (lambda t: t, {"stimulus_column": "picture"}, "name what was seen in column picture, got columns"),
         (lambda t: t.assign(stim_file="n/a"), {}, "name what was seen in column stim_file or stimulus"),
@@ -141,7 +141,9 @@ def test_commas_and_byte_order_marks(own):
     path.write_text("\ufeff" + text, encoding="utf-8")
     assert len(surveyed(own).trials) == 12
     path.write_text(text.replace("\t", ","))
-    with pytest.raises(BoldError, match="must be separated by tabs, got commas"):
+    assert len(surveyed(own).trials) == 12
+    path.write_text("")
+    with pytest.raises(BoldError, match="events.tsv must be a table, got an empty"):
         surveyed(own)
 
 
@@ -279,7 +281,7 @@ def test_flat_confounds_are_left_out_and_named(own):
 
 def test_choices_that_exclude_each_other():
     for confounds in (("none", "motion"), ("motion", "motion24")):
-        with pytest.raises(ParamError, match="BoldParams.confounds must"):
+        with pytest.raises(ParamError, match="^confounds must|BoldParams.confounds must"):
             BoldParams(confounds=confounds)
 
 
