@@ -412,3 +412,25 @@ def test_regions_named_like_missing_values_keep_their_names(tmp_path):
     table = read_table(tmp_path / "x.tsv", ["roi"])
     assert table["roi"].tolist() == ["NA", "null", "V1"]
     assert table["share"].isna().tolist() == [False, True, True] and table["share"].dtype == float
+
+
+@pytest.mark.parametrize("without", [["sub-02"], LABELS])
+def test_shares_of_a_target_that_does_not_vary(out, without):
+    """It counts in no subject that has none; where no subject has one, the group has none, and its page says n/a."""
+    kept = []
+    for label in LABELS:
+        path = out / label / f"{label}_contribution.tsv"
+        table = pd.read_csv(path, sep="\t")
+        if label in without:
+            table.loc[table.target == TARGETS[0], ["share", "se"]] = np.nan
+            table.to_csv(path, sep="\t", index=False, na_rep="n/a")
+        kept.append(table[(table.target == TARGETS[0]) & (table.n_voxels > 0)].set_index("roi").share)
+    result = write_group(vouch_all(out))
+    said = pd.read_csv(out / "group_contribution.tsv", sep="\t")
+    own = said[said.target == TARGETS[0]].set_index("roi")
+    expected = pd.concat(kept, axis=1).mean(axis=1)
+    np.testing.assert_allclose(own.share[expected.index], expected)
+    assert own.share.isna().all() == (without == LABELS)
+    assert (own.n_subjects <= len(LABELS) - len(without)).all()
+    text = re.sub('base64,[^"]*', "", result.page.read_text())
+    assert not re.search(r"\bnan\b", text) and (">n/a<br>" in text) == (without == LABELS)

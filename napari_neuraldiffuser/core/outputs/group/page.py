@@ -152,16 +152,9 @@ def _same(data: GroupData) -> dict[str, dict[str, Any]]:
 
 
 def _heats(shares: pd.DataFrame) -> dict[str, Any]:
-    """One table per family, of the regions that have a share for every target."""
-    whole = shares[shares.share.notna()]
-    targets = whole.target.nunique()
-    whole = whole[whole.groupby(["family", "roi"]).target.transform("nunique") == targets]
-    if whole.empty:
-        return {}
-    heats = heat_tables(whole.rename(columns={"n_subjects": "n_voxels"}))
-    for cell in (cell for heat in heats.values() for row in heat["rows"] for cell in row["cells"]):
-        cell["se"] = cell["se"].replace("nan", "n/a")
-    return heats
+    """One table per family, of the regions that have every target; one that varies in no subject has no shares."""
+    whole = shares[shares.groupby(["family", "roi"]).target.transform("nunique") == shares.target.nunique()]
+    return {} if whole.empty else heat_tables(whole.rename(columns={"n_subjects": "n_voxels"}))
 
 
 def dot_plot(subjects: Sequence[SubjectResult], metrics: list[str], summary: dict[str, Any]) -> str | None:
