@@ -1,6 +1,7 @@
 """What is known to be wrong is said before anything is computed, whatever front end asks."""
 
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,17 +94,26 @@ def test_a_mask_of_own_scans_on_another_grid(job, scans, tmp_path):
         check_job(replace(job, source=replace(scans, mask=mask(tmp_path / "small.nii", (2, 2, 2)))))
 
 
-def test_too_few_test_stimuli(job, scans, tmp_path):
+@pytest.mark.parametrize("n", [0, 1])
+def test_one_test_stimulus_is_enough(job, scans, tmp_path, n):
     table = Path(scans.trials).read_text().splitlines()
     columns = table[0].split("\t")
     rows = [dict(zip(columns, line.split("\t"), strict=True)) for line in table[1:]]
-    kept = next(row["stimulus"] for row in rows if row["test"] == "1")
+    kept = [row["stimulus"] for row in rows if row["test"] == "1"][:n]
     for row in rows:
-        row["test"] = "1" if row["stimulus"] == kept else "0"
+        row["test"] = "1" if row["stimulus"] in kept else "0"
     few = tmp_path / "trials.tsv"
     few.write_text("\n".join(["\t".join(columns), *("\t".join(row.values()) for row in rows)]) + "\n")
-    with pytest.raises(UserError, match="at least 2 test stimuli.*got 1"):
+    with nullcontext() if n else pytest.raises(UserError, match="must have test stimuli, got none"):
         check_job(replace(job, source=replace(scans, trials=str(few))))
+
+
+@pytest.mark.parametrize("models", ["owner/not-fetched", "nowhere/at/all", "x.ckpt"])
+def test_models_that_are_not_there(job, tmp_path, hub_cache, monkeypatch, models):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.ckpt").write_bytes(b"weights")
+    with pytest.raises(UserError, match=f"Models must be .*got .*{models}"):
+        check_job(replace(job, models=models))
 
 
 def test_a_right_job_is_told_nothing_and_writes_nothing(job, tmp_path):
