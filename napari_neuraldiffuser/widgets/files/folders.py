@@ -1,6 +1,7 @@
 """NSD folders and this project's output folders as layers: anatomy, regions, contributions, pictures."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,10 @@ from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.base.registry import SPACES, TARGETS
 from napari_neuraldiffuser.widgets.files import layers
+from napari_neuraldiffuser.widgets.files.arrival import Found, arrive
 from napari_neuraldiffuser.widgets.files.layer_info import LayerData, about, nsd_source
 from napari_neuraldiffuser.widgets.files.outputs import SubjectOutputs, find_outputs, region_names, subject_folders
-from napari_neuraldiffuser.widgets.files.view import prepare_current_viewer
 from napari_neuraldiffuser.widgets.session.state import KEY
-from napari_neuraldiffuser.widgets.views.pictures import show_files
 
 if TYPE_CHECKING:
     import napari
@@ -66,25 +66,26 @@ def is_output(path: str | Path) -> bool:
     return any(KINDS[kind].find(folder) for folder in subject_folders(path) for kind in OWN_KINDS)
 
 
-def read_nsd(path: str | Path | list[str]) -> list[LayerData]:
-    """Anatomy and regions of the first subject of an NSD folder.
+def read_nsd(path: str | Path | list[str]) -> list[Any]:
+    """Anatomy and regions of the first subject of an NSD folder, as `arrive` gives them.
 
     Raises
     ------
     FolderError
         If there is neither an anatomy nor a region.
     """
-    folder = Path(path[0] if isinstance(path, list) else path)
+    return arrive(partial(find_nsd, Path(path[0] if isinstance(path, list) else path)))
+
+
+def find_nsd(folder: Path) -> Found:
+    """What `read_nsd` shows."""
     sources = nsd_subjects(folder)
     if not sources:
         raise FolderError(
             f"folder must hold nsddata/ppdata/subjXX, got {folder}. Choose the folder that holds nsddata."
         )
     found, notes = nsd_layers(sources[0], _space(folder, sources[0]), FIRST_FAMILIES)
-    _tell_others(sources[0].subject, [source.subject for source in sources[1:]])
-    _tell(notes)
-    prepare_current_viewer()
-    return found
+    return Found(found, [*_others(sources[0].subject, [source.subject for source in sources[1:]]), *notes])
 
 
 def _space(path: Path, source: Source) -> str:
@@ -126,15 +127,15 @@ def nsd_layers(source: Source, space: str, families: tuple[str, ...] = FAMILIES)
 
 
 def read_output(path: str | Path | list[str]) -> list[Any]:
-    """Anatomy, regions and contributions of the first subject of an output folder; its pictures go to their dock."""
-    path = path if isinstance(path, (str, Path)) else path[0]
-    subjects = find_outputs(path)
+    """What an output folder has of its first subject, as `arrive` gives it; pictures go to their dock."""
+    return arrive(partial(find_output, Path(path[0] if isinstance(path, list) else path)))
+
+
+def find_output(folder: Path) -> Found:
+    """What `read_output` shows."""
+    subjects = find_outputs(folder)
     first, *others = subjects
-    found = output_layers(subjects[first])
-    show_files(subjects[first].pictures)
-    _tell_others(first, others)
-    prepare_current_viewer()
-    return found or [(None,)]  # napari: read, but nothing to add
+    return Found(output_layers(subjects[first]), _others(first, others), subjects[first].pictures)
 
 
 def output_layers(outputs: SubjectOutputs) -> list[LayerData]:
@@ -153,16 +154,9 @@ def output_layers(outputs: SubjectOutputs) -> list[LayerData]:
     return found
 
 
-def _tell_others(shown: str, others: list[str]) -> None:
-    if others:
-        _tell([f"{shown} is shown. The folder also holds {', '.join(others)}: open the folder of that subject."])
-
-
-def _tell(notes: list[str]) -> None:
-    from napari.utils.notifications import show_info
-
-    for note in notes:
-        show_info(note)
+def _others(shown: str, others: list[str]) -> list[str]:
+    where = f"The folder also holds {', '.join(others)}: open the folder of that subject."
+    return [f"{shown} is shown. {where}"] if others else []
 
 
 Read = tuple[list[LayerData], list[str]]

@@ -2,7 +2,8 @@
 
 import contextlib
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari_neuraldiffuser.core.base.errors import UserError
@@ -63,7 +64,7 @@ class AnatomicalView:
             chosen = preferences()["convention"]
             _VIEWS[key] = cls(viewer, chosen if chosen in CONVENTIONS else CONVENTIONS[0])
             weakref.finalize(viewer, _VIEWS.pop, key, None)
-            viewer.canvas.overlays.scale_bar.visible = True
+            _show_scale_bar(viewer)
             bind_keys(viewer)
             _VIEWS[key].apply()
         return _VIEWS[key]
@@ -131,21 +132,14 @@ def displayed_axes(viewer: "napari.Viewer") -> str:
 
 def _write(viewer: "napari.Viewer", letters: dict[str, str]) -> None:
     """Letters at the edges of the canvas."""
-    from napari.components.overlays import TextOverlay
-
-    for side, position in SIDES.items():
-        key = f"{side}_side"
-        if key not in viewer.canvas.overlays:
-            viewer.canvas.overlays[key] = TextOverlay(position=position, font_size=14)
-        overlay = viewer.canvas.overlays[key]
+    for side in SIDES:
+        overlay = _letter(viewer, side)
         overlay.text = letters.get(side, "")
         overlay.visible = side in letters
 
 
 def _write_notes(viewer: "napari.Viewer") -> None:
     """Say on the canvas of which volumes something else is seen than the file has, and what cannot be known."""
-    from napari.components.overlays import TextOverlay
-
     notes = []
     for layer in viewer.layers:
         way_back = layer.metadata.get("nifti") or {}
@@ -153,10 +147,32 @@ def _write_notes(viewer: "napari.Viewer") -> None:
             notes.append(f"{layer.name}: oblique, resampled for display")
         if not way_back.get("oriented", True):
             notes.append(f"{layer.name}: neither sform nor qform, left and right are unknown")
-    if NOTES not in viewer.canvas.overlays:
-        viewer.canvas.overlays[NOTES] = TextOverlay(position="bottom_left", font_size=9)
-    overlay = viewer.canvas.overlays[NOTES]
+    overlay = _overlay(viewer, NOTES, "bottom_left", 9)
     overlay.text, overlay.visible = "\n".join(dict.fromkeys(notes)), bool(notes)
+
+
+def _letter(viewer: "napari.Viewer", side: str) -> Any:
+    """The overlay of one edge."""
+    return _overlay(viewer, f"{side}_side", SIDES[side], 14)
+
+
+def _overlay(viewer: "napari.Viewer", key: str, position: str, font_size: int) -> Any:
+    """A text on the canvas, made where it is not there."""
+    from napari.components.overlays import TextOverlay
+
+    if key not in viewer.canvas.overlays:
+        viewer.canvas.overlays[key] = TextOverlay(position=position, font_size=font_size)
+    return viewer.canvas.overlays[key]
+
+
+def steps_to_view(viewer: "napari.Viewer") -> list[Callable[[], object]]:
+    """What makes a viewer anatomical, in pieces that each cost the window's thread little."""
+    letters = [partial(_letter, viewer, side) for side in SIDES]
+    return [partial(_show_scale_bar, viewer), *letters, partial(AnatomicalView.of, viewer)]
+
+
+def _show_scale_bar(viewer: "napari.Viewer") -> None:
+    viewer.canvas.overlays.scale_bar.visible = True
 
 
 def show_all_soon(viewer: "napari.Viewer") -> None:

@@ -1,0 +1,114 @@
+"""What was asked for arrives piece by piece: read in a thread, and added by the window's thread, one layer a turn."""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from qtpy.QtCore import QEventLoop, QObject, QThread, QTimer
+
+from napari_neuraldiffuser.widgets.files.layer_info import LayerData, kind_of
+from napari_neuraldiffuser.widgets.files.layers import add_layers
+from napari_neuraldiffuser.widgets.files.view import prepare, steps_to_view
+from napari_neuraldiffuser.widgets.session.keys import window_of
+from napari_neuraldiffuser.widgets.session.worker import ThreadTask
+from napari_neuraldiffuser.widgets.views.pictures import show_files
+
+if TYPE_CHECKING:
+    import napari
+
+T = TypeVar("T")
+EVERY = 10
+"""Milliseconds between two pieces, in which the window draws itself and answers."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a folder has to show: layers, bottom first; remarks; and pictures, as `SubjectOutputs` has them."""
+
+    layers: list[LayerData]
+    notes: list[str]
+    pictures: dict[int, dict[tuple[str, int], Path]] = field(default_factory=dict)
+
+
+def arrive(find: Callable[[], Found]) -> list[Any]:
+    """Show what is found in the viewer that asked for it; what napari itself is to add is returned.
+
+    From a script everything is there when this returns.  From a window that answers its user, napari gets the first
+    layer, and the rest follows.
+    """
+    from napari import current_viewer
+
+    viewer = current_viewer()
+    found = in_background(partial(found_and_warm, find)) if answers(viewer) else find()
+    tell(found.notes)
+    if not answers(viewer):
+        show_files(found.pictures)
+        prepare(viewer)
+        return found.layers or [(None,)]  # napari: read, but nothing to add
+    first, rest = found.layers[:1], found.layers[1:]
+    steps: list[Callable[[], object]] = []
+    if all(kind_of(layer) for layer in viewer.layers):
+        steps += steps_to_view(viewer)
+    steps += [partial(add_layers, viewer, [layer]) for layer in rest]
+    steps.append(partial(show_files, found.pictures))
+    if not viewer.layers:
+        steps.append(viewer.reset_view)
+    Arrival(viewer, steps)
+    return first or [(None,)]
+
+
+def found_and_warm(find: Callable[[], Found]) -> Found:
+    """What is found; and what napari imports for its first layer, in the window's thread, is imported here already."""
+    import pint
+    import scipy.ndimage  # noqa: F401  of thumbnails
+
+    pint.get_application_registry().Quantity(1.0, "mm")
+    return find()
+
+
+def tell(notes: Iterable[str]) -> None:
+    """Show remarks as napari's notifications."""
+    from napari.utils.notifications import show_info
+
+    for note in notes:
+        show_info(note)
+
+
+def answers(viewer: "napari.Viewer | None") -> bool:
+    """Whether there is a window whose events are handled now, or a script that goes on when everything is there."""
+    return viewer is not None and window_of(viewer) is not None and QThread.currentThread().loopLevel() > 0
+
+
+def in_background(work: Callable[[], T]) -> T:
+    """Do work in a thread while the window answers; what it raises is raised here."""
+    ends: list[Any] = []
+    loop, task = QEventLoop(), ThreadTask(lambda progress: work())
+    task.ended.connect(ends.append)
+    task.ended.connect(loop.quit)
+    task.start()
+    loop.exec()
+    if not ends:
+        raise RuntimeError("The application ended while files were read.")
+    if isinstance(ends[0], Exception):
+        raise ends[0]
+    return ends[0]
+
+
+class Arrival(QObject):
+    """Takes one step in every turn of the event loop, for as long as the viewer's window is there."""
+
+    def __init__(self, viewer: "napari.Viewer", steps: Iterable[Callable[[], object]]) -> None:
+        super().__init__(window_of(viewer))
+        self._steps = deque(steps)
+        self._timer = QTimer(self, interval=EVERY, timeout=self._take)
+        self._timer.start()
+
+    def _take(self) -> None:
+        if self._steps:
+            self._steps.popleft()()
+        else:
+            self._timer.stop()
+            self.deleteLater()
