@@ -56,7 +56,7 @@ def arrive(find: Callable[[], Found]) -> list[Any]:
     steps.append(partial(show_files, found.pictures))
     if not viewer.layers:
         steps.append(viewer.reset_view)
-    Arrival(viewer, steps)
+    Arrival(window_of(viewer), steps)
     return first or [(None,)]
 
 
@@ -98,10 +98,10 @@ def in_background(work: Callable[[], T]) -> T:
 
 
 class Arrival(QObject):
-    """Takes one step in every turn of the event loop, for as long as the viewer's window is there."""
+    """Takes one step in every turn of the event loop, for as long as `parent` is there."""
 
-    def __init__(self, viewer: "napari.Viewer", steps: Iterable[Callable[[], object]]) -> None:
-        super().__init__(window_of(viewer))
+    def __init__(self, parent: QObject, steps: Iterable[Callable[[], object]]) -> None:
+        super().__init__(parent)
         self._steps = deque(steps)
         self._timer = QTimer(self, interval=EVERY, timeout=self._take)
         self._timer.start()
@@ -110,5 +110,14 @@ class Arrival(QObject):
         if self._steps:
             self._steps.popleft()()
         else:
-            self._timer.stop()
-            self.deleteLater()
+            self.end()
+
+    @property
+    def under_way(self) -> bool:
+        """Whether there are steps to take yet."""
+        return bool(self._steps)
+
+    def end(self) -> None:
+        """Take no further step."""
+        self._steps.clear()
+        self._timer.stop()

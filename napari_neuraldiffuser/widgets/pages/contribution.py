@@ -11,7 +11,9 @@ from superqt.utils import signals_blocked
 
 from napari_neuraldiffuser.core.base.recipe import Recipe
 from napari_neuraldiffuser.core.outputs.report.slices import region_colours
+from napari_neuraldiffuser.widgets.files.arrival import Arrival, answers
 from napari_neuraldiffuser.widgets.files.layers import add_anatomy
+from napari_neuraldiffuser.widgets.files.view import steps_to_view
 from napari_neuraldiffuser.widgets.maps.outlines import Outlines, families_in
 from napari_neuraldiffuser.widgets.maps.overlay import LookControls, Overlay, RegionControls
 from napari_neuraldiffuser.widgets.maps.probe import Probe, VoxelFacts, describe, look_up
@@ -46,6 +48,7 @@ class ContributionPanel(Panel):
     def build(self) -> None:
         """The controls, from top to bottom, and what they show."""
         self.maps: SubjectMaps | None = None
+        self._arrival: Arrival | None = None
         self.families: dict[str, Family] = {}
         self.overlay, self.outlines = Overlay(self.viewer), Outlines(self.viewer)
         self.names, self.surfaces = RegionNames(self.viewer), RegionSurfaces(self.viewer)
@@ -82,7 +85,7 @@ class ContributionPanel(Panel):
         self.probe = Probe(self.viewer, weakly(self.clicked))
         self.listen.toggled.connect(lambda on: setattr(self.probe, "enabled", on))
         self._mark_timer = QTimer(self, singleShot=True, interval=MARK_AFTER, timeout=self.mark_slice)
-        self._redraw_timer = QTimer(self, singleShot=True, interval=0, timeout=self._draw_outlines)
+        self._redraw_timer = QTimer(self, singleShot=True, interval=0, timeout=self._redraw)
         events = self.viewer.dims.events
         emitters = (events.point, events.order, events.ndisplay)
         for emitter in emitters:
@@ -126,15 +129,30 @@ class ContributionPanel(Panel):
             self.say(f"{what} ({done} of {total})")
 
     def _arrived(self, result: Any) -> None:
+        """Show what was read, in a window one layer a turn."""
+        if self._arrival is not None:
+            self._arrival.end()
         if isinstance(result, Exception):
             self._take(None)
             self.fail(result)
             return
         _, maps, anatomy = result
-        add_anatomy(self.viewer, anatomy)
-        self._take(maps)
+        steps = [partial(add_anatomy, self.viewer, anatomy), *steps_to_view(self.viewer), partial(self._take, maps)]
+        steps += [self._draw_outlines, self._draw_names, partial(self._say_notes, maps.notes)]
+        if answers(self.viewer):
+            self._arrival = Arrival(self, steps)
+        else:
+            for step in steps:
+                step()
+
+    @property
+    def arriving(self) -> bool:
+        """Whether an opened folder is still to be shown in full."""
+        return self.source.reading is not None or (self._arrival is not None and self._arrival.under_way)
+
+    def _say_notes(self, notes: list[str]) -> None:
         if self.task is None:
-            self.say(" ".join(maps.notes))
+            self.say(" ".join(notes))
 
     def _take(self, maps: SubjectMaps | None) -> None:
         """Show another subject's maps; target, threshold and slice stay where they can."""
@@ -153,7 +171,6 @@ class ContributionPanel(Panel):
             self.overlay.hide_others()
         self.voxel_text.setText(INVITATION)
         self.show_target()
-        self._draw_outlines()
 
     def _take_families(self) -> None:
         """Regions of the folder, and of the viewer's own layers where the folder has none of that family."""
@@ -196,19 +213,26 @@ class ContributionPanel(Panel):
 
     def _regions_changed(self) -> None:
         self._fill_table()
-        self._draw_outlines()
+        self._redraw()
         self.changed()
 
+    def _chosen(self) -> dict[str, Family]:
+        return {name: f for name, f in self.families.items() if self.regions.chosen in ("", name)}
+
+    def _redraw(self) -> None:
+        self._draw_outlines()
+        self._draw_names()
+
     def _draw_outlines(self) -> None:
-        chosen = {name: f for name, f in self.families.items() if self.regions.chosen in ("", name)}
         self.outlines.show(self._outlined(), self.regions.width.value())
-        self.names.show(chosen if self.regions.named.isChecked() else {}, self.outlines.plane)
         self._outline_selected()
 
     def _outlined(self) -> dict[str, Family]:
         """The families whose outlines are wanted."""
-        chosen = {name: f for name, f in self.families.items() if self.regions.chosen in ("", name)}
-        return chosen if self.regions.outlined.isChecked() else {}
+        return self._chosen() if self.regions.outlined.isChecked() else {}
+
+    def _draw_names(self) -> None:
+        self.names.show(self._chosen() if self.regions.named.isChecked() else {}, self.outlines.plane)
 
     def _outline_selected(self) -> None:
         selected = self.table.selected()

@@ -11,7 +11,7 @@ def read(panel, folder, qtbot):
 
 
 def finish(panel, qtbot):
-    qtbot.waitUntil(lambda: panel.source.reading is None, timeout=PATIENCE)
+    qtbot.waitUntil(lambda: not panel.arriving, timeout=PATIENCE)
 
 
 def choose(panel, target):

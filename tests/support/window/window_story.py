@@ -170,7 +170,7 @@ def contribution(window: Window) -> None:
     """Maps of the decoder that was fitted above."""
     panel = window.panels["Contribution"]
     window.run("Contribution")
-    window.wait(lambda: panel.source.reading is None and panel.maps is not None, "the maps")
+    window.wait(lambda: not panel.arriving and panel.maps is not None, "the maps")
     window.wait(lambda: window.session.output == panel.source.opened, "the folder of this run")
     assert panel.overlay.shown and panel.table.rowCount() > 0
     tell("contribution", rows=panel.table.rowCount(), folder=window.session.output)

@@ -12,7 +12,7 @@ from napari_neuraldiffuser.core.base.pictures import PictureError, read_picture
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.nsd import simulate
 from napari_neuraldiffuser.core.params import SimulationParams
-from napari_neuraldiffuser.widgets.files import folders
+from napari_neuraldiffuser.widgets.files import arrival, folders
 from napari_neuraldiffuser.widgets.files.outputs import OutputFolderError, find_outputs, region_names
 from napari_neuraldiffuser.widgets.samples import result_folder
 from napari_neuraldiffuser.widgets.views.pictures import PICTURES, PictureStrip
@@ -33,7 +33,7 @@ def nsd_dir(tmp_path_factory):
 def told(monkeypatch):
     """Notes that the user was shown."""
     notes = []
-    monkeypatch.setattr(folders, "_tell", notes.extend)
+    monkeypatch.setattr(arrival, "tell", notes.extend)
     return notes
 
 

@@ -142,7 +142,7 @@ def panel(viewer, session, tmp_path, qtbot):
     made = ContributionPanel(viewer)
     dock(viewer, made, qtbot)
     session.show_output(write_output(tmp_path / "out"))
-    qtbot.waitUntil(lambda: made.source.reading is None)
+    qtbot.waitUntil(lambda: not made.arriving)
     return made
 
 

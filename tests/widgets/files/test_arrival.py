@@ -1,0 +1,94 @@
+"""Folders that are opened: from a script at once; in a window read in a thread, and shown one piece per turn."""
+
+import threading
+
+import numpy as np
+import pytest
+from qtpy.QtCore import QEventLoop, QObject, QTimer
+from qtpy.QtWidgets import QApplication
+
+from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.widgets.files import arrival
+from napari_neuraldiffuser.widgets.files.arrival import Arrival, Found, arrive, in_background
+from napari_neuraldiffuser.widgets.files.layer_info import about
+
+
+def layers(n):
+    look = {"metadata": {"neuraldiffuser": about("volume")}, "units": ("mm",) * 3}
+    return [(np.zeros((3, 4, 5), np.uint8), {**look, "name": f"layer {k}"}, "image") for k in range(n)]
+
+
+def in_window(call):
+    """A call from inside the event loop, as a menu makes it."""
+    loop, ends = QEventLoop(), []
+
+    def act():
+        try:
+            ends.append(call())
+        except Exception as error:
+            ends.append(error)
+        loop.quit()
+
+    QTimer.singleShot(0, act)
+    loop.exec()
+    return ends[0]
+
+
+def test_a_script_has_everything_at_once(viewer):
+    assert len(arrive(lambda: Found(layers(3), []))) == 3
+    assert arrive(lambda: Found([], [])) == [(None,)]
+
+
+@pytest.mark.window
+def test_a_window_reads_in_a_thread_and_gets_one_layer_a_turn(viewer, qtbot, monkeypatch):
+    threads, turns, notes = [], [], []
+    monkeypatch.setattr(arrival, "tell", notes.extend)
+    viewer.layers.events.inserted.connect(lambda event: turns.append(turn[0]))
+    turn, clock = [0], QTimer(interval=0)
+    clock.timeout.connect(lambda: turn.__setitem__(0, turn[0] + 1))
+
+    def find():
+        threads.append(threading.current_thread())
+        return Found(layers(4), ["a remark"])
+
+    clock.start()
+    returned = in_window(lambda: arrive(find))
+    assert threads[0] is not threading.main_thread()
+    assert [keywords["name"] for _, keywords, _ in returned] == ["layer 0"]
+    assert len(viewer.layers) == 0
+    qtbot.waitUntil(lambda: len(viewer.layers) == 3)
+    assert [layer.name for layer in viewer.layers] == ["layer 1", "layer 2", "layer 3"]
+    assert len(set(turns)) == 3, "each in a turn of its own"
+    assert notes == ["a remark"]
+
+
+@pytest.mark.window
+@pytest.mark.parametrize("error", [UserError("folder must hold nsddata."), RuntimeError("a bug")])
+def test_what_reading_raises_reaches_who_asked(viewer, error):
+    def find():
+        raise error
+
+    assert in_window(lambda: arrive(find)) is error
+    assert len(viewer.layers) == 0
+
+
+def test_the_window_answers_while_a_thread_works(qapp):
+    answered = threading.Event()
+    QTimer.singleShot(0, answered.set)
+    assert in_background(lambda: answered.wait(30))
+
+
+def test_steps_end_with_what_they_belong_to_or_when_asked(qtbot):
+    parent, taken = QObject(), []
+    steps = Arrival(parent, [lambda k=k: taken.append(k) for k in range(3)])
+    steps._take()
+    steps.end()
+    steps._take()
+    assert taken == [0]
+    again = Arrival(parent, [lambda: taken.append("never")])
+    del again
+    parent.deleteLater()
+    for _ in range(3):
+        QApplication.sendPostedEvents()
+        QApplication.processEvents()
+    assert "never" not in taken
