@@ -169,7 +169,7 @@ def absolute_masks(expression: str) -> str:
 
     One that cannot be read comes back as it is.
     """
-    if ".nii" not in expression.lower():
+    if not any(ending in expression.lower() for ending in (".nii", ".mgz", ".mgh")):
         return expression  # pandas comes with the grammar
     from napari_neuraldiffuser.core.nsd.selection import with_masks
 
