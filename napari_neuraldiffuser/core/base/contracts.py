@@ -21,6 +21,11 @@ class SeenImages(Protocol):
         """The user's own names of stimuli, by which their files are called; none where ids are what all call them."""
         return []
 
+    def check(self, ids: StimulusIds) -> None:
+        """Raise what `[ids]` and `captions` would, as far as that is known without reading images."""
+        for one in ids:
+            self.captions(int(one))
+
     @property
     def notes(self) -> list[str]:
         """What was done to the images, for the page."""

@@ -89,7 +89,8 @@ def read_table(
         if missing := [name for name in needed if name not in places]:
             raise error(
                 f"{path} must have the columns {', '.join(needed)}, got no {', '.join(missing)} but "
-                f"{', '.join(map(repr, names))} (separated by {SEPARATORS[separator]}). Correct its header."
+                f"{', '.join(map(repr, names))} (separated by {SEPARATORS[separator]}). "
+                f"{'Correct its header' if len(names) > 1 else 'Separate its columns by tabs'}."
             )
         told = {"header": None, "dtype": str, "keep_default_na": False, "usecols": [*places.values()] if wide else None}
         table = pd.read_csv(io.StringIO(text), sep=separator, **told)

@@ -24,7 +24,8 @@ def check_job(job: Job) -> None:
     check_folder(job.models, job.guide)
     betas = job.settings.betas
     subject = open_source(job.scans, betas)
-    test = stimuli_used(subject, betas)[1][: job.n_stimuli]
+    train, test = stimuli_used(subject, betas)
+    test = test[: job.n_stimuli]
     if not test:
         raise UserError(
             f"{subject.name} must have test stimuli, got none in sessions {betas.sessions}. Choose more sessions, or "
@@ -32,7 +33,7 @@ def check_job(job: Job) -> None:
         )
     subject.voxels(betas.roi)
     subject.mapped_families()
-    subject.stimuli  # noqa: B018  opens the files of images and captions
+    subject.stimuli.check([*train, *test])
 
 
 def check_settings(settings: Settings) -> None:

@@ -66,6 +66,11 @@ class OwnStimuli(SeenImages):
             )
         return [files[0] for files in candidates]
 
+    def check(self, ids: StimulusIds) -> None:
+        """Raise an NSDError unless every index has one image file and captions; no image is read."""
+        self.files(ids)
+        super().check(ids)
+
     @cached_property
     def side(self) -> int:
         """Side of every image that comes out, px."""

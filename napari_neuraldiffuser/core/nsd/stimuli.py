@@ -41,19 +41,29 @@ class Stimuli(SeenImages):
     def __len__(self) -> int:
         return self._shape[0]
 
+    def check(self, ids: StimulusIds) -> None:
+        """Raise an NSDError unless the file of images can be opened and every id has captions."""
+        self._check_ids(np.asarray(ids))
+        super().check(ids)
+
     def __getitem__(self, ids: int | StimulusIds) -> np.ndarray:
         wanted = np.asarray(ids)
+        flat = self._check_ids(wanted)
+        images = np.empty((len(flat), *self._shape[1:]), dtype=np.uint8)
+        with self._opened() as bricks:
+            for k, stimulus_id in enumerate(flat.tolist()):
+                images[k] = bricks[stimulus_id]
+        return images if wanted.ndim else images[0]
+
+    def _check_ids(self, wanted: np.ndarray) -> np.ndarray:
+        """The ids as (n,) int64; an NSDError for others than there are."""
         if wanted.size and not np.issubdtype(wanted.dtype, np.integer):
             raise NSDError(f"stimulus ids must be whole numbers, got {wanted.dtype}.")
         flat = np.atleast_1d(wanted).astype(np.int64)
         outside = flat[(flat < 0) | (flat >= len(self))]
         if len(outside):
             raise NSDError(f"stimulus ids must be 0 ... {len(self) - 1} (0-based 73k ids), got {outside[:5].tolist()}.")
-        images = np.empty((len(flat), *self._shape[1:]), dtype=np.uint8)
-        with self._opened() as bricks:
-            for k, stimulus_id in enumerate(flat.tolist()):
-                images[k] = bricks[stimulus_id]
-        return images if wanted.ndim else images[0]
+        return flat
 
     @cached_property
     def _coco_ids(self) -> pd.Series:

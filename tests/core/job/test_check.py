@@ -1,5 +1,6 @@
 """What is known to be wrong is said before anything is computed, whatever front end asks."""
 
+import json
 import shutil
 from contextlib import nullcontext
 from dataclasses import replace
@@ -87,6 +88,37 @@ def test_own_scans_too(job, scans, tmp_path, field):
     gone = str(tmp_path / f"no-{field}")
     with pytest.raises(UserError, match=f"no-{field}"):
         check_job(replace(job, source=replace(scans, **{field: (gone,) if field == "rois" else gone})))
+
+
+def no_captions(scans, tmp_path):
+    (tmp_path / "captions.json").write_text("trial\tstimulus\n")
+    return replace(scans, captions=str(tmp_path / "captions.json"))
+
+
+def a_caption_less(scans, tmp_path):
+    captions = json.loads(Path(scans.captions).read_text())
+    captions.popitem()
+    (tmp_path / "captions.json").write_text(json.dumps(captions))
+    return replace(scans, captions=str(tmp_path / "captions.json"))
+
+
+def a_picture_less(scans, tmp_path):
+    folder = shutil.copytree(scans.images, tmp_path / "pictures")
+    next(folder.glob("*.png")).unlink()
+    return replace(scans, images=str(folder))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (no_captions, "captions.json must be a JSON"),
+        (a_caption_less, "captions.json must have captions of stimulus"),
+        (a_picture_less, "pictures must hold an image .* got none for 1"),
+    ],
+)
+def test_pictures_and_captions_of_all_stimuli_are_there(job, scans, tmp_path, spoil, told):
+    with pytest.raises(UserError, match=told):
+        check_job(replace(job, source=spoil(scans, tmp_path), n_stimuli=None))
 
 
 def test_a_mask_of_own_scans_on_another_grid(job, scans, tmp_path):

@@ -88,10 +88,10 @@ def cause(path: str | Path, error: Exception) -> str:
 
 
 def _ends_early(path: str | Path) -> bool:
-    """Whether a compressed file breaks off before the end of the shortest header."""
+    """Whether a compressed file breaks off within what nibabel looks at to know its format."""
     try:
         with gzip.open(path) as stream:
-            stream.read(348)
+            stream.read(1024)
     except (EOFError, OSError, zlib.error):
         return True
     return False

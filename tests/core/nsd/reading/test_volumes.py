@@ -273,7 +273,7 @@ NO_VOLUMES = [
     cut("x.nii", 0.5, "a truncated file: 1016 of 2032 bytes"),
     cut("x.nii", 352, "a header without data"),
     cut("x.nii.gz", 0.5, "a truncated or damaged file"),
-    cut("x.nii.gz", 100, "a truncated or damaged file"),
+    *(cut("x.nii.gz", n, "a truncated or damaged file") for n in (20, 100, 300, 500, 900)),
     header_packed,
     misnamed("x.nii.gz", bytes),
     misnamed("x.nii", gzip.compress),
