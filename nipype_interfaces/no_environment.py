@@ -53,7 +53,7 @@ class IdentityInterface(NoEnvironment, utility.IdentityInterface):
     def __deepcopy__(self, memo: dict[int, Any]) -> "IdentityInterface":
         # traits forget what was added to one object when it is copied
         made = memo[id(self)] = type(self).__new__(type(self))
-        vars(made).update({name: deepcopy(value, memo) for name, value in vars(self).items() if name != "told"})
+        made.__dict__.update({name: deepcopy(value, memo) for name, value in vars(self).items() if name != "told"})
         made.tell(self.told or {})
         return made
 

@@ -48,13 +48,14 @@ def watch(
         if status == "exception" and not hasattr(engine, "_report_crash"):  # Linear wrote the report before
             explain(node)
 
-    def reported(node: pe.Node, result: Any = None) -> Any:
-        file = report(node, result=result)
-        explain(node)
-        return file
+    if hasattr(engine, "_report_crash"):
+        report = engine._report_crash
 
-    report = getattr(engine, "_report_crash", None)
-    if report is not None:
+        def reported(node: pe.Node, result: Any = None) -> Any:
+            file = report(node, result=result)
+            explain(node)
+            return file
+
         engine._report_crash = reported
     engine.run, engine._status_callback = watched, told
 

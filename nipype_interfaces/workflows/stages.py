@@ -7,16 +7,7 @@ from nipype_interfaces import interfaces
 from nipype_interfaces.interfaces.base import OWN
 from nipype_interfaces.no_environment import Function
 from nipype_interfaces.workflows import nodes
-from nipype_interfaces.workflows.nodes import (
-    Plan,
-    begin,
-    check_models,
-    make_node,
-    quick_node,
-    same,
-    typed,
-    with_digest,
-)
+from nipype_interfaces.workflows.nodes import Plan, begin, check_models, make_node, quick_node, same, typed, with_digest
 
 LOADED = ("betas", "source", "train_ids", "test_ids")
 IMAGES = ("images", "sidecar", "stimulus_ids", "failed", "failed_table")
