@@ -215,7 +215,9 @@ def mark_test(designs: Sequence[RunDesign], counts: Counter[str], rule: str) -> 
                     f"a stimulus must be held out everywhere or nowhere, got {label!r} as both, last in "
                     f"{design.run.events}. Correct the column."
                 )
-    by_column = any(told.values()) and set(counts) <= set(told)
+    # of stimuli whose trials have all no betas nothing needs to be known
+    shown = {label for design in designs for label in design.trials["stimulus"]}
+    by_column = any(told.values()) and shown <= set(told)
     if rule == "column" and not by_column:
         raise BoldError("the test column must mark some stimuli with 1 and say 0 or 1 of all, got another. " + HOW_TEST)
     most, least = max(counts.values()), min(counts.values())

@@ -192,6 +192,8 @@ def test_a_chosen_column_names_the_stimuli(own):
 
 def test_the_test_column_counts_before_repeats(own):
     own.edit_events("a", "1", lambda t: t.assign(test=(t.stim_file == "s07.png").astype(int)))
+    # and goes on doing so where a stimulus has no betas at all
+    own.edit_events("a", "1", lambda t: t.assign(onset=t.onset.where(t.stim_file != "s05.png", "n/a")))
     column, repeats = surveyed(own), surveyed(own, test_rule="repeats")
     assert set(column.trials[column.trials.test == 1].stimulus) == {"s07.png"} and column.test_rule == "column"
     assert set(repeats.trials[repeats.trials.test == 1].stimulus) == {"s00.png", "s01.png", "s02.png"}
