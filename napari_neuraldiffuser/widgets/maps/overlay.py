@@ -118,6 +118,7 @@ class Overlay:
         wanted = colormap_of(look)
         if look.sign == "both" or self.layer.colormap.name != wanted.name:
             self.layer.colormap = wanted  # for both signs the same object with another band
+        self.layer.metadata["look"] = look
         if self.layer.rendering != RENDERING[look.sign]:
             self.layer.rendering = RENDERING[look.sign]
         limits = self.limits(look)

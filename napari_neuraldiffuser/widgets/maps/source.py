@@ -176,7 +176,7 @@ NIFTI = ".nii.gz"
 
 
 class SaveRow(QWidget):
-    """Two buttons; `said` what was written, `failed` why it was not.
+    """Three buttons; `said` what was written, `failed` why it was not.
 
     Attributes
     ----------
@@ -194,7 +194,17 @@ class SaveRow(QWidget):
         tip = "Write the canvas with overlay, outlines and colour bar as PNG"
         picture = button("Save overlay picture…", tip, self.choose_picture)
         tip = "Copy this target's map (.nii.gz, with all shares) to another place"
-        stacked(self, side_by_side(picture, button("Save map as NIfTI…", tip, self.choose_copy)))
+        copy = button("Save map as NIfTI…", tip, self.choose_copy)
+        tip = "Slices or surfaces with title, threshold and legend, beside the pictures, as PNG or PDF"
+        figure = button("Export figure…", tip, self.export_figure)
+        stacked(self, side_by_side(picture, copy, figure))
+
+    def export_figure(self) -> None:
+        """Open the dialog of the figure."""
+        if self._shown():
+            from napari_neuraldiffuser.widgets.views.figure import export_figure
+
+            export_figure(self.viewer)
 
     def _shown(self) -> bool:
         if self.path is None:

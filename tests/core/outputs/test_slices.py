@@ -39,7 +39,7 @@ def pixels(png):
 @pytest.mark.parametrize("mm", [4.0, 1.8])
 def test_slices_pass_through_the_contribution(mm):
     volume, _, _ = head(mm)
-    planes = slices._choose_planes(slices._checked(volume), volume.affine, 1)
+    planes = slices.choose_planes(slices.checked_values(volume), volume.affine, 1)
     assert [axis for axis, _ in planes] == [0, 1, 2]
     assert np.allclose([position for _, position in planes], [20, -60, 10], atol=mm)
 
@@ -61,9 +61,9 @@ def test_storage_order_of_the_volume_does_not_matter():
 
 def test_right_is_on_the_right():
     volume, anatomy, _ = head(4.0)
-    box = slices._bounds(anatomy.get_fdata(), anatomy.affine)
-    scene = slices._Scene(slices._checked(volume), volume.affine, anatomy, [], box, 0.01, SMALL)
-    points, extent = slices._plane_points(scene.box, 2, 10.0, 2.0)
+    box = slices.bounds(anatomy.get_fdata(), anatomy.affine)
+    scene = slices.Scene(slices.checked_values(volume), volume.affine, anatomy, [], box, 0.01, SMALL)
+    points, extent = slices.plane_points(scene.box, 2, 10.0, 2.0)
     columns = np.argwhere(np.nan_to_num(slices._contribution_at(scene, points)) > 0.005)[:, 1]
     middle = extent[0] + 2.0 * columns.mean()
     assert middle == pytest.approx(20, abs=3)
@@ -93,7 +93,7 @@ def test_dorsal_and_ventral_parts_are_one_outline():
     labels = np.zeros((4, 4, 4), int)
     labels[0], labels[1], labels[2] = 1, 2, 3
     rois = SimpleNamespace(name="prf", labels=labels, names={1: "V1v", 2: "V1d", 3: "hV4", 4: "V2v"}, affine=np.eye(4))
-    masks = slices._roi_masks(rois)
+    masks = slices.roi_masks(rois)
     assert [name for name, _, _ in masks] == ["V1", "hV4"]
     assert masks[0][1].sum() == 32
 

@@ -18,6 +18,7 @@ OUTLINE_COLOURS = (
 # bright where the share is large, dark near 0, so that both signs stand out from a grey brain
 POSITIVE = ("#4a0d12", "#a51e1e", "#e2571e", "#fbaa3c", "#fff3b0")
 NEGATIVE = ("#7fb0ff", "#3d7bff", "#1747ff", "#1426b8", "#0a0f50")
+MOST_REGIONS = 10
 REGION_COLOURS = ("#17b9a2", "#b9a2ff", "#d1ffff", "#a22ee8", "#467474")
 """Of outlines.  From positive shares and from each other at least 20 (CIEDE2000) away, for colour-blind eyes too; from
 negative ones at least 15 for normal eyes.  More colours would be nearer to each other: names tell areas apart too."""
@@ -50,6 +51,12 @@ class SliceStyle:
     threshold: float = 0.12  # share of the largest magnitude below which nothing is drawn
     width: float = 11.0  # inches
     dpi: int = 110
+    sign: str | None = None  # "positive", "negative" or "both"; None: both where negative shares are large enough
+    mirrored: bool = False  # the right side on the left
+    named: bool = False  # regions' names on the slices
+    outline_colours: tuple[str, ...] = OUTLINE_COLOURS
+    ground: str = BACKGROUND
+    ink: str = INK
 
 
 def contribution_slices(
@@ -80,17 +87,17 @@ def contribution_slices(
     SliceError
         If the volume is not three-dimensional or has no finite value other than 0.
     """
-    values = _checked(volume)
-    rois = _roi_masks(outlines)
-    planes = _choose_planes(values, volume.affine, style.per_axis)
-    box = _bounds(values if background is None else np.asanyarray(background.dataobj), (background or volume).affine)
+    values = checked_values(volume)
+    rois = roi_masks(outlines)
+    planes = choose_planes(values, volume.affine, style.per_axis)
+    box = bounds(values if background is None else np.asanyarray(background.dataobj), (background or volume).affine)
     limit = float(np.quantile(np.abs(values[values != 0]), 0.995))
-    scene = _Scene(values, volume.affine, background, rois, box, limit, style)
+    scene = Scene(values, volume.affine, background, rois, box, limit, style)
     return _draw(scene, planes)
 
 
 @dataclass(frozen=True)
-class _Scene:
+class Scene:
     values: np.ndarray
     affine: np.ndarray
     background: "SpatialImage | None"
@@ -101,11 +108,24 @@ class _Scene:
 
     @property
     def signed(self) -> bool:
-        """Whether negative shares are large enough to need a diverging map."""
+        """Whether negative shares are shown: where nothing else is said, if they are large enough."""
+        if self.style.sign is not None:
+            return self.style.sign != "positive"
         return bool((self.values < -self.style.threshold * self.limit).sum() > 0.02 * (self.values != 0).sum())
 
+    @property
+    def colours(self) -> list[str]:
+        """Of each region's outline."""
+        palette = self.style.outline_colours
+        return [palette[k % len(palette)] for k in range(len(self.rois))]
 
-def _checked(volume: "SpatialImage") -> np.ndarray:
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Lowest and highest share of the colour map."""
+        return (-self.limit if self.signed else 0.0), (0.0 if self.style.sign == "negative" else self.limit)
+
+
+def checked_values(volume: "SpatialImage") -> np.ndarray:
     values = np.nan_to_num(np.asanyarray(volume.dataobj, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     if values.ndim != 3 or not values.any():
         raise SliceError(
@@ -115,7 +135,7 @@ def _checked(volume: "SpatialImage") -> np.ndarray:
     return values
 
 
-def _roi_masks(outlines: "Rois | Sequence[Rois] | None") -> list[tuple[str, np.ndarray, np.ndarray]]:
+def roi_masks(outlines: "Rois | Sequence[Rois] | None") -> list[tuple[str, np.ndarray, np.ndarray]]:
     """(name, mask, affine) of every ROI, the parts of one area joined, largest first."""
     if outlines is None:
         return []
@@ -129,7 +149,7 @@ def _roi_masks(outlines: "Rois | Sequence[Rois] | None") -> list[tuple[str, np.n
             name = area_of(name)
             joined = masks[name][0] | mask if name in masks and masks[name][0].shape == mask.shape else mask
             masks[name] = (joined, np.asarray(family.affine))
-    return [(name, mask, affine) for name, (mask, affine) in masks.items()][: len(OUTLINE_COLOURS)]
+    return [(name, mask, affine) for name, (mask, affine) in masks.items()][:MOST_REGIONS]
 
 
 def area_of(roi: str) -> str:
@@ -144,7 +164,7 @@ def region_colours(names: dict[int, str]) -> dict[int, str]:
     return {label: known[area_of(roi)] for label, roi in names.items() if label > 0}
 
 
-def _choose_planes(values: np.ndarray, affine: np.ndarray, per_axis: int) -> list[tuple[int, float]]:
+def choose_planes(values: np.ndarray, affine: np.ndarray, per_axis: int) -> list[tuple[int, float]]:
     """(world axis, mm) of each slice: quantiles of the contribution along that axis, so none is empty."""
     voxels = np.argwhere(values)
     weight = np.abs(values[tuple(voxels.T)])
@@ -160,7 +180,7 @@ def _choose_planes(values: np.ndarray, affine: np.ndarray, per_axis: int) -> lis
     return planes
 
 
-def _bounds(data: np.ndarray, affine: np.ndarray, margin: float = 4.0) -> np.ndarray:
+def bounds(data: np.ndarray, affine: np.ndarray, margin: float = 4.0) -> np.ndarray:
     """World-space box (3, 2) in mm around what is not empty."""
     data = np.nan_to_num(np.asarray(data, dtype=np.float64))
     voxels = np.argwhere(np.abs(data) > 0.02 * np.abs(data).max())
@@ -170,7 +190,7 @@ def _bounds(data: np.ndarray, affine: np.ndarray, margin: float = 4.0) -> np.nda
     return np.stack([world.min(axis=0) - margin, world.max(axis=0) + margin], axis=1)
 
 
-def _plane_points(box: np.ndarray, axis: int, position: float, spacing: float) -> tuple[np.ndarray, Extent]:
+def plane_points(box: np.ndarray, axis: int, position: float, spacing: float) -> tuple[np.ndarray, Extent]:
     """World points (rows, columns, 3) of a slice, and its extent."""
     across, up = [a for a in range(3) if a != axis]
     columns = np.arange(box[across, 0], box[across, 1], spacing)
@@ -182,7 +202,7 @@ def _plane_points(box: np.ndarray, axis: int, position: float, spacing: float) -
     return points, (columns[0], columns[-1], rows[0], rows[-1])
 
 
-def _sample(data: np.ndarray, affine: np.ndarray, points: np.ndarray, order: int = 1) -> np.ndarray:
+def sample(data: np.ndarray, affine: np.ndarray, points: np.ndarray, order: int = 1) -> np.ndarray:
     """Values of a volume at world points."""
     from scipy.ndimage import map_coordinates
 
@@ -191,93 +211,120 @@ def _sample(data: np.ndarray, affine: np.ndarray, points: np.ndarray, order: int
     return map_coordinates(np.asarray(data, dtype=np.float64), np.moveaxis(voxels, -1, 0), order=order, cval=0.0)
 
 
-def _contribution_at(scene: _Scene, points: np.ndarray) -> np.ndarray:
+def _contribution_at(scene: Scene, points: np.ndarray) -> np.ndarray:
     """Smoothly interpolated inside the mask, NaN outside it and below the threshold."""
-    inside = _sample(scene.values != 0, scene.affine, points)
-    total = _sample(scene.values, scene.affine, points)
+    inside = sample(scene.values != 0, scene.affine, points)
+    total = sample(scene.values, scene.affine, points)
     # dividing by the interpolated mask keeps the rim from fading into the zeros outside
     value = np.divide(total, inside, out=np.zeros_like(total), where=inside > 0.5)
-    return np.where(np.abs(value) >= scene.style.threshold * scene.limit, value, np.nan)
+    low, high = scene.ends
+    shown = (
+        (np.abs(value) >= scene.style.threshold * scene.limit) & ((value > 0) | (low < 0)) & ((value < 0) | (high > 0))
+    )
+    return np.where(shown, value, np.nan)
 
 
-def _draw(scene: _Scene, planes: list[tuple[int, float]]) -> bytes:
+def _draw(scene: Scene, planes: list[tuple[int, float]]) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    extents = [_plane_points(scene.box, axis, mm, 8.0)[1] for axis, mm in planes]
+    extents = [plane_points(scene.box, axis, mm, 8.0)[1] for axis, mm in planes]
     widths = [e[1] - e[0] for e in extents]
     tallest = max(e[3] - e[2] for e in extents)
-    bar, legend = 0.06, 0.42 if scene.rois else 0.12
+    bar, below = 0.06, 0.42 if scene.rois else 0.12
     unit = scene.style.width * (1 - bar - 0.03) / sum(widths)  # inches per mm
-    height = unit * tallest + 0.34 + legend
+    height = unit * tallest + 0.34 + below
     figure = Figure(figsize=(scene.style.width, height), dpi=scene.style.dpi, facecolor=BACKGROUND)
     FigureCanvasAgg(figure)
-    left, bottom, image = 0.005, legend / height, None
+    left, bottom, image = 0.005, below / height, None
     for (axis, mm), width in zip(planes, widths, strict=True):
         share = unit * width / scene.style.width
         axes = figure.add_axes((left, bottom, 0.985 * share, unit * tallest / height))
-        image = _draw_plane(axes, scene, axis, mm)
+        image = draw_plane(axes, scene, axis, mm)
         left += share
-    _colour_bar(figure, scene, image, (left + 0.012, bottom + 0.08, 0.011, 0.72 * unit * tallest / height))
-    _legend(figure, scene)
+    colour_bar(figure, scene, image, (left + 0.012, bottom + 0.08, 0.011, 0.72 * unit * tallest / height))
+    legend(figure, scene)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", facecolor=BACKGROUND, pil_kwargs={"optimize": True})
     return stream.getvalue()
 
 
-def _draw_plane(axes: "Axes", scene: _Scene, axis: int, mm: float) -> "AxesImage":
-    points, extent = _plane_points(scene.box, axis, mm, scene.style.spacing)
+def draw_plane(axes: "Axes", scene: Scene, axis: int, mm: float) -> "AxesImage":
+    points, extent = plane_points(scene.box, axis, mm, scene.style.spacing)
     axes.set_axis_off()
     if scene.background is not None:
         data = np.nan_to_num(np.asanyarray(scene.background.dataobj, dtype=np.float64))
-        shown = _sample(data, scene.background.affine, points, order=3)
+        shown = sample(data, scene.background.affine, points, order=3)
         top = np.quantile(data[data > 0.02 * data.max()], 0.995)
         shown = np.where(shown > 0.04 * top, shown, np.nan)  # the air around the head shows the page
         axes.imshow(shown, extent=extent, origin="lower", cmap="gray", vmin=0, vmax=1.3 * top)
-    low = -scene.limit if scene.signed else 0.0
+    low, high = scene.ends
     value = _contribution_at(scene, points)
-    image = axes.imshow(value, extent=extent, origin="lower", cmap=_colours(scene), vmin=low, vmax=scene.limit)
-    for (_, mask, affine), colour in zip(scene.rois, OUTLINE_COLOURS, strict=False):
-        inside = _sample(mask, affine, points)
+    image = axes.imshow(value, extent=extent, origin="lower", cmap=colours_of(scene), vmin=low, vmax=high)
+    for (name, mask, affine), colour in zip(scene.rois, scene.colours, strict=True):
+        inside = sample(mask, affine, points)
         if inside.max() > 0.5:
             axes.contour(inside, levels=[0.5], extent=extent, origin="lower", colors=[colour], linewidths=1.1)
-    _marks(axes, axis, mm)
+            if scene.style.named:
+                _name(axes, name, inside > 0.5, points, axis, scene.style)
+    if scene.style.mirrored and axis != 0:
+        axes.invert_xaxis()
+    _marks(axes, axis, mm, scene.style)
     return image
 
 
-def _colours(scene: _Scene) -> "LinearSegmentedColormap":
+def colours_of(scene: Scene) -> "LinearSegmentedColormap":
     from matplotlib.colors import LinearSegmentedColormap
 
-    return LinearSegmentedColormap.from_list("share", (NEGATIVE if scene.signed else ()) + POSITIVE)
+    return LinearSegmentedColormap.from_list(
+        "share", (NEGATIVE if scene.signed else ()) + (POSITIVE if scene.ends[1] > 0 else ())
+    )
 
 
-def _marks(axes: "Axes", axis: int, mm: float) -> None:
+def _marks(axes: "Axes", axis: int, mm: float, style: SliceStyle) -> None:
     """Slice position above, and which side is which: L/R, or P/A for a sagittal slice."""
-    sides = ("P", "A") if axis == 0 else ("L", "R")
-    axes.set_title(f"{'xyz'[axis]} = {mm:+.0f} mm", color=INK, fontsize=8.5, pad=4)
+    sides = ("P", "A") if axis == 0 else ("R", "L") if style.mirrored else ("L", "R")
+    axes.set_title(f"{'xyz'[axis]} = {mm:+.0f} mm", color=style.ink, fontsize=8.5, pad=4)
     for x, side in zip((0.03, 0.97), sides, strict=True):
         align = "left" if x < 0.5 else "right"
-        axes.text(x, 0.03, side, transform=axes.transAxes, color=INK, fontsize=8.5, ha=align, va="bottom")
+        axes.text(x, 0.03, side, transform=axes.transAxes, color=style.ink, fontsize=8.5, ha=align, va="bottom")
 
 
-def _colour_bar(figure: "Figure", scene: _Scene, image: Any, box: Extent) -> None:
+def _name(axes: "Axes", name: str, inside: np.ndarray, points: np.ndarray, axis: int, style: SliceStyle) -> None:
+    """A region's name in the middle of its left and of its right part."""
+    across, up = [a for a in range(3) if a != axis]
+    for part in (inside & (points[..., 0] < 0), inside & (points[..., 0] >= 0)):
+        if part.any():
+            x, y = points[part].mean(axis=0)[[across, up]]
+            axes.text(x, y, name, color="white", fontsize=5.5, ha="center", va="center", path_effects=_edge())
+
+
+def _edge() -> list[Any]:
+    """A dark edge around letters, so that they can be read on any ground."""
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=1.2, foreground="black")]
+
+
+def colour_bar(figure: "Figure", scene: Scene, image: Any, box: Extent) -> None:
     axes = figure.add_axes(box)
     bar = figure.colorbar(image, cax=axes)
     bar.outline.set_visible(False)
-    axes.tick_params(colors=INK, labelsize=7.5, length=2)
+    axes.tick_params(colors=scene.style.ink, labelsize=7.5, length=2)
     axes.ticklabel_format(axis="y", scilimits=(-3, 3))
-    bar.ax.yaxis.get_offset_text().set(color=INK, fontsize=7)
-    bar.set_label(f"{scene.style.label}", color=INK, fontsize=8.5)
+    bar.ax.yaxis.get_offset_text().set(color=scene.style.ink, fontsize=7)
+    bar.set_label(f"{scene.style.label}", color=scene.style.ink, fontsize=8.5)
 
 
-def _legend(figure: "Figure", scene: _Scene) -> None:
+def legend(figure: "Figure", scene: Scene) -> None:
     if not scene.rois:
         return
-    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
 
-    handles = [Line2D([], [], color=c, lw=2) for _, c in zip(scene.rois, OUTLINE_COLOURS, strict=False)]
+    ink = scene.style.ink  # around a colour that is as light as the page
+    handles = [Patch(facecolor=colour, edgecolor=ink, linewidth=0.4) for colour in scene.colours]
     names = [name for name, _, _ in scene.rois]
     figure.legend(
-        handles, names, loc="lower center", ncols=len(names), frameon=False, labelcolor=INK, fontsize=8.5,
+        handles, names, loc="lower center", ncols=len(names), frameon=False, labelcolor=scene.style.ink, fontsize=8.5,
         handlelength=1.3, columnspacing=1.6,
     )  # fmt: skip
