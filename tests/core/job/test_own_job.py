@@ -179,6 +179,23 @@ def test_a_target_that_does_not_vary_ends_no_run(source, model_dir, tmp_path, eq
     assert bids.check(job.out_dir) == []
 
 
+def test_a_workflow_in_which_nothing_varies_ends_with_its_page(source, model_dir, tmp_path, capsys):
+    """No target has a map and one stimulus has no other to be told from: all of that is said on stderr."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for path in Path(source.images).iterdir():
+        Image.new("RGB", (32, 32), (90, 90, 90)).save(images / path.name)
+    captions = dict.fromkeys(json.loads(Path(source.captions).read_text()), "a photograph")
+    (tmp_path / "captions.json").write_text(json.dumps(captions))
+    scans = files_of(replace(source, captions=str(tmp_path / "captions.json"), images=str(images)))
+    out = tmp_path / "out"
+    assert run(source.betas, out, model_dir, *scans, "--participant-label", "07", "--n-stimuli", "1") == 0
+    told, page = capsys.readouterr().err, (out / "sub-07.html").read_text()
+    for words in ("as their test pictures are equal", "as their test captions are equal", "as there is one stimulus"):
+        assert words in told and words in page
+    assert not list((out / "sub-07").glob("*contribution.nii.gz")) and bids.check(out) == []
+
+
 def digest(job: Job) -> str:
     """What the records of every stage start from."""
     return prepare(job, lambda *told: None).origin
