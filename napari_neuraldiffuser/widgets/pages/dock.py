@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 PANELS = {panel.title: panel for panel in (DataPanel, DecodePanel, ReconstructPanel, ContributionPanel, ReportPanel)}
 
 
+CORNER = 16
+"""Pixels right of the ?, which napari's style otherwise cuts off."""
+
+
 class NeuralDiffuser(QWidget):
     """Data, Decode, Reconstruct, Contribution and Report, each on a page of its own."""
 
@@ -39,7 +43,9 @@ class NeuralDiffuser(QWidget):
         self.tour.setVisible(not seen())
         about = button("?", "Opens the tour: what z, c, g, κ and η are, in five steps", self.tour.begin)
         about.setFixedWidth(28)
-        self.tabs.setCornerWidget(about)
+        corner = QWidget()
+        stacked(corner, about).setContentsMargins(0, 0, CORNER, 0)
+        self.tabs.setCornerWidget(corner)
         stacked(self, self.tour, self.tabs)
         self.setMinimumWidth(452)  # three repeats side by side
 

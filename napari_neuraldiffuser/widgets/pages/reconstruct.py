@@ -221,6 +221,7 @@ class ReconstructPanel(Panel):
     def _follow(self, *_: Any) -> None:
         """Mark what is out of date now."""
         self.view.follow(self.session.recipe, self._decoder())
+        self.beside_brain.mark(self.view.outdated)
         self.strip.follow(self.session.recipe, self.run_button.isEnabled())
 
     def revalidate(self, *_: Any) -> None:
@@ -259,6 +260,7 @@ class ReconstructPanel(Panel):
             self.beside_brain.clear()
         elif self.beside.isChecked():
             self.beside_brain.show(self.view.run, self.view.stimulus)
+            self.beside_brain.mark(self.view.outdated)
 
     # memory
 

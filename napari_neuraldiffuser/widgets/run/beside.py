@@ -1,11 +1,13 @@
 """The pictures of a run in the strip below the brain, changed with every preview."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 from qtpy.compat import isalive
 from qtpy.QtCore import QObject, Signal
 
+from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.widgets.run.record import Run
 from napari_neuraldiffuser.widgets.run.score_table import mean_text
 from napari_neuraldiffuser.widgets.views import docked
@@ -52,6 +54,11 @@ class BesideBrain(QObject):
     def _turn(self, stimulus: int) -> None:
         if isalive(self):  # the strip outlives the page
             self.turned.emit(stimulus)
+
+    def mark(self, changed: Mapping[str, str]) -> None:
+        """Mark the pictures of the run that are out of date, by row of the page: "given" or an arm."""
+        if self.strip is not None and self._is_ours():
+            self.strip.mark({name: changed.get(name, "") for name in ARMS} | {"start": changed.get("given", "")})
 
     def clear(self) -> None:
         """Take the run's pictures away; those of an opened folder stay."""

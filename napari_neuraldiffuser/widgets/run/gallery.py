@@ -8,7 +8,7 @@ from qtpy.QtCore import Qt, Signal
 from superqt import QFlowLayout
 
 from napari_neuraldiffuser.core.base.recipe import ARMS
-from napari_neuraldiffuser.widgets.run.picture import ImageCell
+from napari_neuraldiffuser.widgets.run.picture import OUT_OF_DATE, STALE_TIP, ImageCell
 from napari_neuraldiffuser.widgets.run.record import Run
 from napari_neuraldiffuser.widgets.run.score_table import mean_text, score_text
 from napari_neuraldiffuser.widgets.session.controls import side_by_side, stacked
@@ -18,8 +18,6 @@ SIDE = 104
 SIDES = (64, 320)
 MANY = 20
 """Repeats that are shown of one arm; more are in the run's folder."""
-OUT_OF_DATE = "OUT OF DATE"
-STALE_TIP = "Made with other parameters, data or decoder than the controls show now. Run makes new images."
 SECOND = "B, {}"
 """Name of the row of an arm of the run to compare with."""
 

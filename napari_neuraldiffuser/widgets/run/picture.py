@@ -7,6 +7,9 @@ from qtpy.QtGui import QContextMenuEvent, QImage, QMouseEvent, QPixmap
 
 from napari_neuraldiffuser.widgets.session.controls import add, button, side_by_side
 
+OUT_OF_DATE = "OUT OF DATE"
+STALE_TIP = "Made with other parameters, data or decoder than the controls show now. Run makes new images."
+"""Mark of pictures that the controls would no longer give."""
 SMOOTH_FROM = 256
 """Pixels from which on an image is a photograph to look at; a smaller one shows its pixels when it is enlarged."""
 LARGE = 512

@@ -18,6 +18,7 @@ from napari_neuraldiffuser.widgets.session.theme import ACCENT, colour_of
 COLUMNS = ("unguided", "guided", "difference")
 DIFFERENCE = "Guided minus unguided, repeat by repeat: both arms start from the same noise"
 LEVELS = (
+    "Chance level, ceiling.\n"
     "Chance: the same pictures with their stimuli mixed up, over all stimuli of the run; n/a with one stimulus.\n"
     "Ceiling: the seen image after its way through the autoencoder alone, as a perfect z shows it; n/a between repeats"
 )
@@ -78,12 +79,11 @@ def mean_text(rows: list[dict[str, Any]], metrics: tuple[str, ...] = ("pixcorr",
     return ", ".join(f"{label(name)} {statistics.fmean(values):.2f}" for name, values in known.items() if values)
 
 
-def levels(run: Run | None, stimulus: int | None, metric: str) -> tuple[str, str]:
-    """Chance level and ceiling of a score of one stimulus; n/a where there is none."""
+def levels(run: Run | None, stimulus: int | None, metric: str) -> str:
+    """Chance level and ceiling of a score of one stimulus, such as "0.22, 0.93"; n/a where there is none."""
     guesses = [known[metric] for known in (run.chance.values() if run else ()) if metric in known]
     best = [row[metric] for row in (run.ceiling if run else ()) if row["stim"] == stimulus and metric in row]
-    chance, ceiling = (f"{values[-1]:.3f}" if values else "n/a" for values in (guesses, best))
-    return chance, ceiling
+    return ", ".join(f"{values[-1]:.2f}" if values else "n/a" for values in (guesses, best))
 
 
 class FlatTable(QTableWidget):
@@ -146,14 +146,15 @@ class ScoreTable(FlatTable):
 
     def __init__(self) -> None:
         tips = {name: f"Mean ± SD over the repeats of the {name} arm" for name in COLUMNS}
-        super().__init__(tips | {"difference": DIFFERENCE, "chance": LEVELS, "ceiling": LEVELS})
+        super().__init__(tips | {"difference": DIFFERENCE, "levels": LEVELS})
+        self.horizontalHeader().setSectionResizeMode(3, QHeaderView.ResizeMode.ResizeToContents)
 
     def show_run(self, run: Run | None, stimulus: int | None) -> None:
         """Scores of one stimulus, as far as there are any."""
         arms = {arm: run.rows_of(arm, stimulus) if run and stimulus is not None else [] for arm in COLUMNS[:2]}
         size = (run.recipe.settings.evaluation if run else EvaluationParams()).size
         names = metric_names([*arms["unguided"], *arms["guided"]])
-        cells = {name: [*self._cells(arms, name), *levels(run, stimulus, name)] for name in names}
+        cells = {name: [*self._cells(arms, name), levels(run, stimulus, name)] for name in names}
         self.show_rows([TableRow(label(name), about(name, size), texts) for name, texts in cells.items()])
 
     @staticmethod

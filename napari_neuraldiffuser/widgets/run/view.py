@@ -40,6 +40,7 @@ class RunView(QtWidgets.QWidget):
         self.run: Run | None = None
         self.stimulus: int | None = None
         self.present: tuple[Recipe, str] | None = None
+        self.outdated: dict[str, str] = {}
         self.gallery, self.table, self.curve = Gallery(), ScoreTable(), LossCurve()
         self.compare, self.ruined = Comparison(self.history), Notice(WARNING)
         self.results = ResultRow(self.gallery)
@@ -120,7 +121,8 @@ class RunView(QtWidgets.QWidget):
         if run is None:
             self.ruined.show_text("")
             return
-        self.gallery.mark(outdated(run, *self.present) if self.present else {})
+        self.outdated = outdated(run, *self.present) if self.present else {}
+        self.gallery.mark(self.outdated)
         why = "" if self.stimulus is None else run.ruined(self.stimulus)
         kappa = run.recipe.settings.guidance.guidance_scale
         self.ruined.show_text(f"κ {kappa:g} ruins this image: {why}. Lower κ or η." if why else "")

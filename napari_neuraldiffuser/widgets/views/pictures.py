@@ -1,6 +1,6 @@
 """Seen image, start and reconstructions of one stimulus in a dock below the canvas: not in the brain's space."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,9 @@ from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.names import SHOWN
 from napari_neuraldiffuser.core.base.pictures import read_picture
 from napari_neuraldiffuser.core.base.recipe import ARMS
-from napari_neuraldiffuser.widgets.run.picture import ImageCell, qimage
+from napari_neuraldiffuser.widgets.run.picture import OUT_OF_DATE, STALE_TIP, ImageCell, qimage
 from napari_neuraldiffuser.widgets.session.controls import side_by_side, stacked
+from napari_neuraldiffuser.widgets.session.theme import WARNING, set_tone
 from napari_neuraldiffuser.widgets.views import docked
 
 if TYPE_CHECKING:
@@ -133,9 +134,18 @@ class PictureStrip(QtWidgets.QWidget):
         self.position.setText(f"stimulus {stimulus}{where}")
         self._draw()
 
+    def mark(self, changed: Mapping[str, str]) -> None:
+        """Mark the pictures of that name as out of date since something changed; all others are up to date."""
+        for name, cell in self.cells.items():
+            what = changed.get(name, "")
+            cell.title.setText(f"{name}  {OUT_OF_DATE}" if what else name)
+            cell.title.setToolTip(f"{what}. {STALE_TIP}" if what else "")
+            set_tone(cell.title, WARNING if what else "")
+
     def clear(self) -> None:
         """Show no pictures, but what would show some."""
         self.images, self.stimulus, self.stimuli, self.turn, self.texts = {}, None, (), None, {}
+        self.mark({})
         self.position.setText("")
         self.back.setVisible(False)
         self.on.setVisible(False)

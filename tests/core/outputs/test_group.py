@@ -434,3 +434,20 @@ def test_shares_of_a_target_that_does_not_vary(out, without):
     assert (own.n_subjects <= len(LABELS) - len(without)).all()
     text = re.sub('base64,[^"]*', "", result.page.read_text())
     assert not re.search(r"\bnan\b", text) and (">n/a<br>" in text) == (without == LABELS)
+
+
+def test_levels_stand_beside_scores_and_make_no_subjects_differ(out):
+    """Each subject has a chance level and a ceiling of its own: that is no other way to score."""
+    labels = sorted(path.name for path in out.glob("sub-*") if path.is_dir())
+    for k, label in enumerate(labels):
+        path = out / label / f"{label}_desc-summary_scores.json"
+        told = json.loads(path.read_text())
+        told["protocol"]["ceiling"] = {"levels": {"pixcorr": 0.9 + 0.02 * k}, "made_from": label}
+        told["arms"]["guided"]["pixcorr"]["chance"] = 0.2 + 0.1 * k
+        path.write_text(json.dumps(told))
+    vouch_all(out)
+    result = write_group(out)
+    n = (len(labels) - 1) / 2
+    text = result.page.read_text()
+    assert f"chance {0.2 + 0.1 * n:.3f}, ceiling {0.9 + 0.02 * n:.3f}" in text
+    assert mixed(subjects(out)) == ([], [])

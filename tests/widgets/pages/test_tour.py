@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from qtpy.QtWidgets import QPushButton
 
 from napari_neuraldiffuser.widgets.pages.dock import PANELS, NeuralDiffuser
 from napari_neuraldiffuser.widgets.pages.tour import STEPS, TourWindow, seen
@@ -59,7 +60,7 @@ def test_closing_without_an_answer_shows_it_again(made, viewer, qtbot):
 def test_the_question_mark_opens_it_again_at_its_first_step(made):
     made.tour.on.click()
     made.tour.skip.click()
-    made.tabs.cornerWidget().click()
+    made.tabs.cornerWidget().findChild(QPushButton).click()
     assert made.tour.isVisibleTo(made)
     assert made.tour.count.text() == "1 of 5"
     assert page(made) == "Data"

@@ -16,7 +16,7 @@ from napari_neuraldiffuser.core.outputs.complete import why_incomplete
 NOT_SAID = "not said"
 MODEL = "model.digest"
 KIND = "contribution.kind"
-PER_SUBJECT = ("undefined", "n_test_images")
+PER_SUBJECT = ("undefined", "n_test_images", "ceiling")
 """Parts of a protocol that may differ without making scores of another kind."""
 
 

@@ -14,8 +14,9 @@ from napari_neuraldiffuser.core.base.files import file_digest
 from napari_neuraldiffuser.core.base.pictures import PictureError, read_picture
 from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.evaluation.differences import CLEAR, Difference
+from napari_neuraldiffuser.core.evaluation.levels import CEILING_TEXT, CHANCE_TEXT, ceiling_of, level
 from napari_neuraldiffuser.core.evaluation.metric import label, main_figures
-from napari_neuraldiffuser.core.outputs.group.inputs import KIND, SubjectResult
+from napari_neuraldiffuser.core.outputs.group.inputs import KIND, SubjectResult, finite
 from napari_neuraldiffuser.core.outputs.report.page import SHARE_TEXT, number, write_template
 from napari_neuraldiffuser.core.outputs.report.parts import data_uri, heat_tables, png_uri
 
@@ -69,7 +70,7 @@ def write_page(path: Path, data: GroupData) -> None:
 def page_values(data: GroupData) -> dict[str, Any]:
     """The template's variables."""
     metrics = list(dict.fromkeys(m for s in data.subjects for m in s.metrics))
-    rows = [_summary_row(data.summary, m) for m in metrics if data.summary["averaged"]]
+    rows = [_summary_row(data, m) for m in metrics if data.summary["averaged"]]
     definitions, main = data.summary["protocol"].get("metrics", {}), main_figures(metrics)
     kind = str(data.subjects[0].parameters.get(KIND, "product-measure"))
     return {
@@ -86,6 +87,7 @@ def page_values(data: GroupData) -> dict[str, Any]:
         "heats": _heats(data.shares),
         "share_text": SHARE_TEXT.get(kind, ""),
         "definitions": definitions,
+        "levels": [CHANCE_TEXT, CEILING_TEXT],
         "clear": CLEAR.replace("stimuli", "subjects"),
         "differing": [{"name": name, "values": _odd(values)} for name, values in data.differing.items()],
         "same": _same(data) | {"made by": data.versions},
@@ -99,8 +101,9 @@ def _link(subject: SubjectResult) -> str:
     return subject.places.page.name if subject.places.page.is_file() else ""
 
 
-def _summary_row(summary: dict[str, Any], metric: str) -> dict[str, Any]:
-    """One score of both arms over subjects, and their paired difference."""
+def _summary_row(data: GroupData, metric: str) -> dict[str, Any]:
+    """One score of both arms over subjects, between its chance level and its ceiling, and their paired difference."""
+    summary = data.summary
     arms = {arm: summary["arms"].get(arm, {}).get(metric, {}) for arm in ARMS}
     paired = summary["paired"].get(metric, {})
     return {
@@ -108,11 +111,19 @@ def _summary_row(summary: dict[str, Any], metric: str) -> dict[str, Any]:
         "name": label(metric),
         "unguided": number(arms["unguided"].get("mean")),
         "guided": number(arms["guided"].get("mean")),
+        "chance": {arm: _mean_level([s.value(arm, metric, "chance") for s in data.subjects]) for arm in ARMS},
+        "ceiling": _mean_level([finite(ceiling_of(s.summary, metric)) for s in data.subjects]),
         "spreads": {arm: _spread(values.get("se")) for arm, values in arms.items()},
         "difference": Difference.of_summary(paired, "subjects") if paired.get("mean") is not None else None,
         "n": paired.get("n"),
         "n_worse": paired.get("n_worse"),
     }
+
+
+def _mean_level(values: Sequence[float | None]) -> str:
+    """Mean over the subjects whose files have a level."""
+    known = [value for value in values if value is not None]
+    return level(float(np.mean(known)) if known else None)
 
 
 def _spread(se: float | None) -> str:

@@ -53,6 +53,19 @@ def test_pictures_are_marked_as_soon_as_a_parameter_changes(ready, session):
     assert "OUT OF DATE: the decoder" in ready.view.gallery.rows["given"].heading.text()
 
 
+def test_the_pictures_below_the_brain_are_marked_too(ready, session, viewer):
+    ready.run_button.click()
+    whole_run(session)
+    title = ready.beside_brain.strip.cells["guided"].title
+    assert title.text() == "guided"
+    kappa(ready).setValue(40)
+    assert title.text() == "guided  OUT OF DATE"
+    assert "κ 5 → 40" in title.toolTip()
+    assert ready.beside_brain.strip.cells["unguided"].title.text() == "unguided"
+    ready.view.use.click()
+    assert title.text() == "guided"
+
+
 # the strip
 
 
