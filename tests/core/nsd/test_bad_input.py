@@ -43,6 +43,27 @@ def test_a_file_that_is_no_hdf5_or_lacks_betas(tree):
         nsd.Subject(tree.root, "subj02").betas()
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ({"betas/session": np.ones((2, 2, 2, 2))}, "got a group of session"),
+        ({"betas": np.ones((2, 2, 2))}, r"got shape \(2, 2, 2\)"),
+        ({"betas": h5py.ExternalLink("other.hdf5", "betas")}, "got a link to other.hdf5"),
+        ({"betas": np.array([b"a"]).reshape(1, 1, 1, 1)}, "of real numbers"),
+        ({}, "got nothing"),
+    ],
+)
+def test_a_session_whose_betas_are_no_betas(tree, content, told):
+    path = tree.betas / "betas_session01.hdf5"
+    with h5py.File(path, "w") as file:
+        file.update(content)
+    with pytest.raises(nsd.NSDError, match=f"session01.hdf5 must hold a dataset 'betas' of 4 axes .*{told}"):
+        nsd.Subject(tree.root, "subj02").betas()
+    with pytest.raises(nsd.NSDError, match="session01.hdf5 must hold a dataset 'betas' of 2 axes"):
+        np.save(tree.root / "behav.npy", np.ones((2, 17)))
+        nsd.mindeye_betas(path, tree.root / "behav.npy")
+
+
 @pytest.mark.parametrize("suffix", ["hdf5", "nii.gz"])
 def test_a_session_with_the_wrong_number_of_trials(tree, suffix):
     (tree.betas / "betas_session02.hdf5").unlink()

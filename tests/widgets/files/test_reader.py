@@ -279,6 +279,14 @@ def singular(path):
     path.write_bytes(gzip.compress(header + random_volume().tobytes()))
 
 
+def colours(path):
+    save(path, np.zeros(SHAPE, [("R", "u1"), ("G", "u1"), ("B", "u1")]), np.eye(4))
+
+
+def surface(path):
+    nib.save(nib.Nifti2Image(np.zeros((40962, 1, 1), np.float32), np.eye(4)), path)
+
+
 def complex_numbers(path):
     save(path, random_volume().astype(np.complex64), np.eye(4))
 
@@ -334,6 +342,9 @@ def test_places_of_a_file_in_microns_are_in_mm(tmp_path):
         (truncated, "must be complete, got a truncated or damaged file"),
         (flat, r"must be a volume of real numbers, got shape \(5, 5\)"),
         (five, r"must have three axes .* or four axes .*, got shape \(2, 2, 2, 2, 2\)"),
+        (colours, "must be a volume of real numbers, got colours"),
+        (surface, r"must be a volume of real numbers, got a surface of 40962 vertices"),
+        (lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1"), "a pointer of Git LFS"),
         (complex_numbers, "must be a volume of real numbers, got complex numbers"),
         (singular, "an affine that cannot be inverted"),
     ],

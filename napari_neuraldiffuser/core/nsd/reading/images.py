@@ -30,6 +30,8 @@ MILLIMETRES = {1: 1000.0, 3: 0.001}
 """In NIfTI's units of length that are others, metre and micron; unknown (0) is mm, as in NSD's own files."""
 PLACE_TOLERANCE_MM = 0.1
 ROUNDING = 1e-3
+HALF = 0.51
+"""Of a step: a 0 that a scaling does not hit is half a step off at most, and by the rounding of the step itself."""
 COARSEST_STEP = 0.1
 """Steps of the header's scaling above this do not tell whole numbers apart."""
 
@@ -200,7 +202,7 @@ def whole_numbers(values: np.ndarray, step: float = 0.0) -> np.ndarray | None:
         return None
     nearest = np.rint(known)
     # small numbers are small, not none
-    return nearest if nearest.any() or not (np.abs(known) > step).any() else None
+    return nearest if nearest.any() or not (np.abs(known) > HALF * step).any() else None
 
 
 def _near_whole(values: np.ndarray, tolerance: float) -> bool:

@@ -11,6 +11,7 @@ from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import file_trouble
 from napari_neuraldiffuser.core.nsd.reading.images import (
     DAMAGED,
+    HALF,
     cause,
     in_one_shape,
     not_a_volume,
@@ -115,7 +116,7 @@ def read_inside(path: str | Path, name: str = "mask") -> tuple[np.ndarray, np.nd
     image = open_volume(path, name, 3)
     values, step = values_of(image, path, name), step_of(image)
     whole = whole_numbers(values, step)
-    return (values > step if whole is None else whole > 0), image.affine
+    return (values > HALF * step if whole is None else whole > 0), image.affine
 
 
 def unreadable(path: str | Path, name: str, error: Exception) -> NSDError:

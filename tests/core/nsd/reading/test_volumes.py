@@ -85,6 +85,11 @@ def test_masks_of_probabilities_keep_every_voxel_above_0(tmp_path):
     share = np.where(rng.uniform(size=SHAPE) < 0.5, 0.0, rng.uniform(0.05, 1, SHAPE)) - 0.3 * (LABELS < 0)
     for dtype in (np.float32, np.int16, np.uint8):
         np.testing.assert_array_equal(read_inside(save(tmp_path / "x.nii", share, dtype=dtype))[0], share > 0)
+    for stored in (np.indices(SHAPE)[0], np.indices(SHAPE)[0] > 2):  # the smallest of 255 steps is above 0
+        image = nib.Nifti1Image(stored.astype(np.uint8), AFFINE)
+        image.header.set_slope_inter(1 / 255, 0)
+        nib.save(image, tmp_path / "x.nii")
+        np.testing.assert_array_equal(read_inside(tmp_path / "x.nii")[0], stored > 0)
     small = (share > 0) * 1e-5
     np.testing.assert_array_equal(read_inside(save(tmp_path / "x.nii", small))[0], share > 0)
     small[0, 0, 0] = np.nan
