@@ -167,8 +167,14 @@ def _overlay(viewer: "napari.Viewer", key: str, position: str, font_size: int) -
 
 def steps_to_view(viewer: "napari.Viewer") -> list[Callable[[], object]]:
     """What makes a viewer anatomical, in pieces that each cost the window's thread little."""
-    letters = [partial(_letter, viewer, side) for side in SIDES]
+    letters = [partial(_open_letter, viewer, side) for side in SIDES]
     return [partial(_show_scale_bar, viewer), *letters, partial(AnatomicalView.of, viewer)]
+
+
+def _open_letter(viewer: "napari.Viewer", side: str) -> None:
+    """Have napari make what draws an edge's letter, which it does when that is first seen."""
+    if f"{side}_side" not in viewer.canvas.overlays:
+        _letter(viewer, side).visible = True
 
 
 def _show_scale_bar(viewer: "napari.Viewer") -> None:

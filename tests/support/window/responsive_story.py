@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,7 @@ class NaparisOwn:
 
     def __init__(self) -> None:
         from napari._qt.qt_main_window import Window as NapariWindow
+        from napari._vispy.canvas import VispyCanvas
         from napari.components.layerlist import LayerList
         from napari.components.viewer_model import ViewerModel
         from napari.layers import Layer
@@ -76,6 +78,7 @@ class NaparisOwn:
             (type(Layer), "__call__"),
             (ViewerModel, "reset_view"),
         ]
+        made += [(VispyCanvas, f"_update_{of}_overlays") for of in ("viewer", "layer")]
         for cls, name in [*made, (NapariWindow, "add_dock_widget"), (EventedDict, "__setitem__")]:
             self._count(cls, name, lambda *args: "napari")
         self._count(EventEmitter, "_invoke_callback", whose)
@@ -83,6 +86,7 @@ class NaparisOwn:
     def _count(self, cls: type, name: str, owner: Callable[..., str]) -> None:
         original = getattr(cls, name)
 
+        @wraps(original)  # what napari connects is asked how many arguments it takes
         def call(*args: Any, **options: Any) -> Any:
             former, now = self._whose[-1], owner(*args) or self._whose[-1]
             if former == now:
@@ -171,6 +175,8 @@ def main() -> None:
         window = Window()
         open_dock(window)
         measured(ticker, "open result", lambda: open_result(window))
+        window.viewer.layers.clear()
+        window.settle(1.0)
         measured(ticker, "show layers", lambda: show_layers(window))
         window.panels["Reconstruct"].beside.setChecked(False)
         for page in window.panels:
@@ -207,9 +213,8 @@ def open_result(window: Window) -> None:
     QTimer.singleShot(0, lambda: window.viewer.open_sample(PLUGIN, "finished_result"))
     contribution = window.panels["Contribution"]
     window.wait(lambda: contribution.maps is not None and contribution.overlay.shown, "the finished result")
+    window.wait(lambda: not contribution.arriving, "all of it")
     window.settle(2.0)
-    window.viewer.layers.clear()
-    window.settle(1.0)
 
 
 def show_layers(window: Window) -> None:

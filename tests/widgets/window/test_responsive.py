@@ -1,9 +1,10 @@
-"""What the window's thread does while the demo decodes and reconstructs, in a real window with the real engine.
+"""What the window's thread does while a result opens and the demo decodes and reconstructs, in a real window.
 
-Between two ticks of a 5 ms timer the window's thread computes for a tenth of a second at most; the limit that is
-asserted is a wide one of its processor time, which no other process on the machine lengthens.  Times on the clock, and
-how late a process that only sleeps woke meanwhile, are printed; benchmarks/napari_plugin.py measures them.  Drawing the
-window without a graphics card, and making layers, is napari's own time.
+Between two ticks of a 5 ms timer the plugin has the window's thread compute for a tenth of a second at most; the limit
+that is asserted is twice that of its processor time, which no other process lengthens but by sharing caches.  Times on
+the clock, and how late a process that only sleeps woke meanwhile, are printed, as by benchmarks/napari_plugin.py.
+Drawing the window without a graphics card, and making and adding layers, is napari's own time: the first layer costs it
+.3 s, each further one .1 to .2.  They are added in turns of their own, and that is all the plugin can do.
 """
 
 import pytest
@@ -11,9 +12,9 @@ import pytest
 from tests.support.window.real_window import MISSING, has_display, play
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not has_display(), reason=MISSING)]
-LIMIT = 0.5
-"""Seconds of the window's thread between two ticks, without drawing: 0.11 at most on two cores with a load of 8."""
-PHASES = {"decode", "decode again", "reconstruct", "reconstruct beside"}
+LIMIT = 0.2
+"""Seconds of the window's thread between two ticks that are the plugin's (docs/performance.md: what was measured)."""
+PHASES = {"open result", "show layers", "decode", "decode again", "reconstruct", "reconstruct beside"}
 SLOW_TO_IMPORT = ["torch", "diffusers", "transformers", "scipy.ndimage", "skimage", "nilearn"]
 
 
@@ -27,9 +28,12 @@ def told(tmp_path_factory):
 
 def show(name, values):
     wall, busy, own, ours, control = (
-        round(1000 * values[key]) for key in ("wall", "busy", "own_wall", "own_busy", "control")
+        round(1000 * values[key]) for key in ("wall", "busy", "own_busy", "plugin_busy", "control")
     )
-    print(f"{name}: longest gap {wall} ms, at work in one {busy} ms; without drawing {own} and {ours} ms; ", end="")
+    print(
+        f"{name}: longest gap {wall} ms, at work in one {busy} ms, without drawing {own} ms, the plugin {ours} ms; ",
+        end="",
+    )
     print(f"sleeping process {control} ms late")
 
 
@@ -37,7 +41,7 @@ def test_the_window_never_computes_for_long(told):
     measured = {name: values for name, values in told.items() if "ticks" in values}
     for name, values in measured.items():
         show(name, values)
-    busy = {name: values["own_busy"] for name, values in measured.items() if name != "show layers"}
+    busy = {name: values["plugin_busy"] for name, values in measured.items()}
     assert set(busy) == PHASES
     assert max(busy.values()) <= LIMIT, busy
 
