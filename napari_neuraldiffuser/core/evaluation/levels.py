@@ -30,6 +30,6 @@ def levels(scores: Scores) -> dict[str, float]:
     return {name: float(values.mean()) for name, values in means.items() if values.size}
 
 
-def level(value: float | None) -> str:
+def level(value: float | None, digits: int = 3) -> str:
     """A level as tables show it."""
-    return "n/a" if value is None else f"{value:.3f}"
+    return "n/a" if value is None else f"{value:.{digits}f}"

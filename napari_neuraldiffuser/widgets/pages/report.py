@@ -18,6 +18,7 @@ from napari_neuraldiffuser.widgets.files.layer_info import OWN, LayerData, own_l
 from napari_neuraldiffuser.widgets.run.score_table import FlatTable, TableRow
 from napari_neuraldiffuser.widgets.session.controls import Fold, Notice, StageControls, add, button, form, side_by_side
 from napari_neuraldiffuser.widgets.session.panel import Panel
+from napari_neuraldiffuser.widgets.session.state import KEY
 from napari_neuraldiffuser.widgets.session.theme import FAINT
 from napari_neuraldiffuser.widgets.session.worker import ThreadTask
 
@@ -70,8 +71,9 @@ def _row(metric: str, arms: dict[str, dict[str, Any]], summary: dict[str, Any], 
         [f"{label(metric)}. {definition}", *told, f"difference: {difference}; bold: {CLEAR}", CHANCE_TEXT, CEILING_TEXT]
     )
     means = [mean_se({"mean": values.get("mean")}) for values in arms.values()]
-    texts = (level(chance_of(summary, "guided", metric)), *means, level(ceiling_of(summary, metric)), str(difference))
-    return TableRow(label(metric), tip, texts, (4,) if difference.clear else ())
+    stands_between = chance_of(summary, "guided", metric), ceiling_of(summary, metric)
+    texts = (*means, ", ".join(level(value, 2) for value in stands_between), str(difference))
+    return TableRow(label(metric), tip, texts, (3,) if difference.clear else ())
 
 
 def mean_se(values: dict[str, Any], sign: str = "") -> str:
@@ -92,10 +94,9 @@ def read_layers(folder: Path, label: str, progress: Progress | None = None) -> l
 
 
 COLUMNS = {
-    "Chance": "Score of the guided pictures with their stimuli mixed up",
     "Unguided": "Mean over stimuli",
     "Guided": "Mean over stimuli",
-    "Ceiling": "Score of the seen images after their way through the autoencoder alone, as a perfect z would show them",
+    "Levels": "Chance level of the guided pictures, and ceiling: what a perfect z would reach",
     "Difference": "Guided minus unguided: mean ± standard error over n stimuli, paired by stimulus",
 }
 LEAST, MOST = 2, 10_000
@@ -148,7 +149,7 @@ class ReportPanel(Panel):
         """Below the message line; hidden until there are results."""
         self.results = QtWidgets.QWidget(visible=False)
         self.scores = FlatTable(COLUMNS)
-        self.scores.give_room(4)
+        self.scores.give_room(3)
         self.written = QtWidgets.QLabel("", wordWrap=True)
         self.written.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.failed = Notice("")
@@ -273,7 +274,8 @@ class ReportPanel(Panel):
 
         for layer in own_layers(self.viewer, SHOWN):
             self.viewer.layers.remove(layer)
-        for layer in add_layers(self.viewer, layers):
+        there = [layer.metadata.get(KEY) for layer in self.viewer.layers]  # such as the Contribution page's anatomy
+        for layer in add_layers(self.viewer, [one for one in layers if one[1]["metadata"].get(KEY) not in there]):
             layer.metadata[OWN] = SHOWN
         self.say("")
 

@@ -8,6 +8,7 @@ import pytest
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.progress import Cancelled
 from napari_neuraldiffuser.core.base.recipe import Source
+from napari_neuraldiffuser.widgets.files.layer_info import OWN
 from napari_neuraldiffuser.widgets.pages import report as panels
 from napari_neuraldiffuser.widgets.pages.report import (
     ReportPanel,
@@ -63,7 +64,7 @@ def finish(panel, result, qtbot):
 
 
 def cells(panel, row):
-    return [panel.scores.verticalHeaderItem(row).text(), *(panel.scores.item(row, j).text() for j in range(5))]
+    return [panel.scores.verticalHeaderItem(row).text(), *(panel.scores.item(row, j).text() for j in range(4))]
 
 
 def test_the_proposed_folder_is_one_the_user_finds(viewer, session, qtbot):
@@ -145,12 +146,12 @@ def test_results_are_shown(ready, session, result, qtbot):
     assert not ready.results.isVisibleTo(ready)
     finish(ready, result, qtbot)
     assert ready.results.isVisibleTo(ready)
-    assert cells(ready, 0) == ["PixCorr", "0.220", "0.500", "0.540", "0.930", "+0.040 ± 0.010 (n = 8)"]
+    assert cells(ready, 0) == ["PixCorr", "0.500", "0.540", "0.22, 0.93", "+0.040 ± 0.010 (n = 8)"]
     assert "unguided: 0.500 ± 0.020, n = 4" in ready.scores.item(0, 1).toolTip()
     assert "Pearson correlation." in ready.scores.item(0, 0).toolTip()
-    assert ready.scores.item(0, 4).font().bold()
-    assert cells(ready, 1) == ["SSIM", "n/a", "0.700", "n/a", "n/a", "n/a"]
-    assert not ready.scores.item(1, 4).font().bold()
+    assert ready.scores.item(0, 3).font().bold()
+    assert cells(ready, 1) == ["SSIM", "0.700", "n/a", "n/a, n/a", "n/a"]
+    assert not ready.scores.item(1, 3).font().bold()
     text = ready.written.text()
     assert "page: sub-01.html" in text
     assert "contribution maps (2): sub-01" in text
@@ -214,6 +215,18 @@ def test_results_as_layers(ready, viewer, result, qtbot):
     assert [layer.name for layer in viewer.layers] == [layer.name for layer in shown]
 
 
+def test_an_anatomy_that_is_shown_already_is_not_added_twice(ready, viewer, result, qtbot):
+    finish(ready, result, qtbot)
+    ready.show_layers()
+    qtbot.waitUntil(lambda: "contribution g02" in viewer.layers)
+    names = [layer.name for layer in viewer.layers]
+    for layer in viewer.layers:  # as if another page had added them
+        layer.metadata.pop(OWN)
+    ready.show_layers()
+    qtbot.waitUntil(lambda: ready.message.text() == "")
+    assert [layer.name for layer in viewer.layers] == names
+
+
 def test_controls_are_remembered(ready, viewer, session, tmp_path, qtbot):
     ready.all.setChecked(False)
     ready.n_stimuli.setValue(7)
@@ -233,7 +246,7 @@ def test_scores_of_a_summary():
     assert score_rows({}) == []
 
 
-@pytest.mark.parametrize("n, bold", [(2, ()), (4, ()), (5, (4,)), (None, ())])
+@pytest.mark.parametrize("n, bold", [(2, ()), (4, ()), (5, (3,)), (None, ())])
 def test_no_difference_is_bold_over_few_stimuli(n, bold):
     paired = {"pixcorr": {"mean": 0.04, "se": 0.001, "n": n, "worse": 0.0}}
     assert score_rows({**SUMMARY, "paired": paired})[0].bold == bold
