@@ -55,6 +55,7 @@ def test_facts_count_rows_and_say_what_was_dropped(tmp_path):
         "trials_per_test_image": 2.0,
         "n_voxels": 11,
         "notes": ["session 3 is missing", "2 voxels dropped: constant in at least one session."],
+        "noise_ceiling": {},
     }
     first = nsd.betas_facts(tmp_path / "betas.h5", 2)
     assert (first["n_test"], first["trials_per_test_image"]) == (2, 2.5)
