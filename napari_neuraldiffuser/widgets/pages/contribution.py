@@ -1,5 +1,6 @@
 """Panel: contribution maps as a thresholded overlay with region outlines, linked to their ROI table and to clicks."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 from weakref import WeakMethod
@@ -137,7 +138,7 @@ class ContributionPanel(Panel):
             self.fail(result)
             return
         _, maps, anatomy = result
-        steps = [partial(add_anatomy, self.viewer, anatomy), *steps_to_view(self.viewer)]
+        steps: list[Callable[[], object]] = [partial(add_anatomy, self.viewer, anatomy), *steps_to_view(self.viewer)]
         steps += [partial(title_bar, self.viewer, SHARE_UNIT), partial(self._take, maps)]
         steps += [self._draw_outlines, self._draw_names, partial(self._say_notes, maps.notes)]
         if answers(self.viewer):

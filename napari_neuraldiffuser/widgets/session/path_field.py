@@ -88,7 +88,12 @@ class PathField(QWidget):
         stacked(self, side_by_side(self.edit, self.browse, wide=0), self.problem_label)
         self._typing = QTimer(self, singleShot=True, interval=TYPING, timeout=self._taken)
         self.edit.textEdited.connect(lambda _: self._typing.start())
-        self.edit.editingFinished.connect(lambda: self._typing.isActive() and self._taken())
+        self.edit.editingFinished.connect(self._left)
+
+    def _left(self) -> None:
+        """Who leaves the line has typed to the end."""
+        if self._typing.isActive():
+            self._taken()
 
     @property
     def path(self) -> str:

@@ -214,7 +214,7 @@ class Session(QObject):
         former = self._wrong.pop(page, None)
         if text:
             self._wrong[page] = title, text
-        if former != self._wrong.get(page):
+        if former != self._wrong.get(page) and isalive(self):  # which a closing window's panels may outlive
             self.wrong_changed.emit()
 
     def wrong_elsewhere(self, page: int) -> list[str]:

@@ -17,8 +17,10 @@ LEAST_CONTRAST = 4.5
 """Of text on its background, as the Web Content Accessibility Guidelines (level AA) have it."""
 PROPERTY = "neuraldiffuser_theme"
 STEPS = 100
-FOCUSED = ("QPushButton", "QToolButton", "QComboBox", "QLineEdit", "QAbstractSpinBox", "QCheckBox", "QRadioButton")
-FOCUSED = (*FOCUSED, "QAbstractItemView", "QSlider", "QTabBar::tab:selected")
+FOCUSED = (
+    *("QPushButton", "QToolButton", "QComboBox", "QLineEdit", "QAbstractSpinBox", "QCheckBox", "QRadioButton"),
+    *("QAbstractItemView", "QSlider", "QTabBar::tab:selected"),
+)
 Rgb = tuple[float, float, float]
 """Red, green and blue, 0 ... 1."""
 
@@ -31,8 +33,8 @@ def colours(theme: str) -> dict[str, str]:
     own = get_theme(theme)
     behind = [_rgb(colour) for colour in (own.background, own.foreground, own.primary)]
     # a faint text is the theme's own, half way to its background
-    faint = tuple((a + b) / 2 for a, b in zip(_rgb(own.text), behind[0], strict=True))
-    wanted = {ERROR: _rgb(own.error), WARNING: _rgb(own.warning), FAINT: faint, ACCENT: _rgb(own.current)}
+    red, green, blue = ((a + b) / 2 for a, b in zip(_rgb(own.text), behind[0], strict=True))
+    wanted = {ERROR: _rgb(own.error), WARNING: _rgb(own.warning), FAINT: (red, green, blue), ACCENT: _rgb(own.current)}
     return {tone: QColor.fromRgbF(*readable(colour, behind)).name() for tone, colour in wanted.items()}
 
 

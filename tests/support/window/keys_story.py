@@ -162,7 +162,9 @@ def main() -> None:
         pages(window)
         focus_is_seen(window)
         assert not errors(), errors()
+        window.panels["Data"].roi.choose("no region")  # a window closes whatever its pages show
         window.viewer.close()
+        window.settle(0.2)
 
 
 if __name__ == "__main__":
