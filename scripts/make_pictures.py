@@ -153,9 +153,53 @@ def napari_windows(nsd_dir: Path, folder: Path) -> None:
     window.viewer.close()
 
 
+def sample_windows(folder: Path) -> None:
+    """What the shipped result looks like: linked views, 3-D, and the exported figure."""
+    from napari_neuraldiffuser.widgets.files.view import toggle_linked
+    from napari_neuraldiffuser.widgets.samples import result_folder
+    from napari_neuraldiffuser.widgets.views import docked
+    from napari_neuraldiffuser.widgets.views.figure import ExportFigure
+    from napari_neuraldiffuser.widgets.views.pictures import PictureStrip
+
+    window = Window(folder)
+    window.viewer.window.resize(1240, 900)
+    output = Path(tempfile.mkdtemp(prefix="neuraldiffuser-")) / "output"  # nobody's own path in the pictures
+    shutil.copytree(result_folder(), output)
+    window.viewer.open(output, plugin="napari-neuraldiffuser")
+    contribution = window.panels["Contribution"]
+    window.dock.show_page("Contribution")
+    window.wait(lambda: contribution.maps is not None and contribution.table.rowCount() > 0)
+    contribution.restore({"sign": "positive"})
+    contribution.table.selectRow(0)
+    toggle_linked(window.viewer)
+    window.settle()
+    window.picture("linked_views")
+    toggle_linked(window.viewer)
+    docked.set_shown(PictureStrip.of(window.viewer), False)
+    contribution.look.sign.setCurrentIndex(contribution.look.sign.findData("both"))
+    window.viewer.dims.ndisplay = 3
+    window.settle()
+    window.viewer.scene.camera.set_view_direction((-0.4, 0.8, 0.5), (1, 0, 0))
+    window.picture("three_d")
+    window.viewer.dims.ndisplay = 2
+    contribution.look.sign.setCurrentIndex(contribution.look.sign.findData("positive"))
+    dialog, ended = ExportFigure(window.viewer), []
+    dialog.dpi.setValue(80)
+    dialog.written.connect(ended.append)
+    dialog.failed.connect(ended.append)
+    dialog.write(folder / "figure.png")
+    window.wait(lambda: ended)
+    print(*ended)
+    shutil.rmtree(output.parent)
+    window.viewer.close()
+
+
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--napari"]:
         napari_windows(Path(sys.argv[2]), Path(sys.argv[3]))
+        sample_windows(Path(sys.argv[3]))
+    elif sys.argv[1:2] == ["--sample"]:
+        sample_windows(Path(sys.argv[2]))
     else:
         screenshot(demo_page(), ROOT / "docs" / "pictures" / "report.png")
         workflow_picture(ROOT / "docs" / "pictures" / "workflow.png")

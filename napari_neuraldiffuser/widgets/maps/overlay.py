@@ -13,7 +13,7 @@ from napari_neuraldiffuser.core.outputs.report.slices import NEGATIVE, POSITIVE
 from napari_neuraldiffuser.widgets.files.layer_info import OWN, kind_of, own_layer
 from napari_neuraldiffuser.widgets.files.layers import rgba, transparent_below
 from napari_neuraldiffuser.widgets.files.view import AnatomicalView
-from napari_neuraldiffuser.widgets.maps.subject_maps import SIGNS, Volume, target_name
+from napari_neuraldiffuser.widgets.maps.subject_maps import SIGNS, Volume
 from napari_neuraldiffuser.widgets.session.controls import form, side_by_side, stacked
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Overlay:
         else:
             self._make_layer(data, volume.placing, look)
         self.layer.metadata = {**metadata, **USE}
-        of = [target_name(target)] if (target := metadata.get("target")) else []
+        of = [target] if (target := metadata.get("target")) else []
         title_bar(self.viewer, "\n".join([*of, SHARE_UNIT]))
         self.apply(look)
 
@@ -133,7 +133,7 @@ def title_bar(viewer: "napari.Viewer", text: str) -> None:
     from napari.components.overlays import TextOverlay
 
     if TITLE not in viewer.canvas.overlays:
-        viewer.canvas.overlays[TITLE] = TextOverlay(position="top_right", font_size=10)
+        viewer.canvas.overlays[TITLE] = TextOverlay(position="top_right", font_size=8)
     viewer.canvas.overlays[TITLE].text = text
     viewer.canvas.overlays[TITLE].visible = bool(text)
 

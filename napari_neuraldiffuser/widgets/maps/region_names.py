@@ -68,7 +68,12 @@ class RegionNames:
             return
         placing = {name: family.volume.placing[name] for name in ("affine", "units", "axis_labels")}
         text = {"string": [name for _, name in places], "color": "white", "size": SIZE}
-        look = {"size": 0.1, "face_color": "transparent", "border_color": "transparent"}
+        look = {
+            "size": 0.1,
+            "face_color": "transparent",
+            "border_color": "transparent",
+            "blending": "translucent_no_depth",
+        }
         metadata = {OWN: LAYER_NAME, "of": key}
         points, own = np.array([at for at, _ in places]), {**look, **placing}
         with keeping_active(self.viewer):

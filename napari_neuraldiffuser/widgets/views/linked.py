@@ -1,6 +1,7 @@
 """Axial, coronal and sagittal views with one crosshair, linked to the viewer's sliders and to clicks on its canvas."""
 
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -237,6 +238,8 @@ class LinkedViews(QtWidgets.QWidget):
 
 def make_room(viewer: "napari.Viewer", views: LinkedViews) -> None:
     """Let three planes be seen: a third of the height, and more of the width than the pictures beside them."""
+    if not isalive(views):
+        return
     window, dock = window_of(viewer), docked.dock_of(views)
     if window is None or dock is None:
         return
@@ -252,6 +255,7 @@ def toggle(viewer: "napari.Viewer") -> None:
     viewer = unwrapped(viewer)
     views = docked.find(viewer, LinkedViews)
     if views is None:
-        make_room(viewer, docked.find_or_dock(viewer, LinkedViews, NAME, "bottom"))
+        made = docked.find_or_dock(viewer, LinkedViews, NAME, "bottom")
+        QTimer.singleShot(0, partial(make_room, viewer, made))  # once the window has laid the dock out
     else:
         docked.set_shown(views, not views.isVisible())

@@ -112,7 +112,7 @@ def test_names_stand_in_their_regions_in_every_plane(panel, viewer, qtbot):
 def test_the_bar_says_what_it_measures(panel, viewer):
     title = viewer.canvas.overlays[TITLE]
     assert title.visible
-    assert title.text == f"{panel.target.currentText()}\n{SHARE_UNIT}"
+    assert title.text == f"{panel.target.currentData()}\n{SHARE_UNIT}"
     choose(panel, "g02")
     assert title.text.startswith("g02")
     assert panel.table.horizontalHeaderItem(SHARE).text().lower().startswith(SHARE_UNIT.lower())
