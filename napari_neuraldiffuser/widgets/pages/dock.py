@@ -47,7 +47,7 @@ class NeuralDiffuser(QWidget):
         stacked(corner, about).setContentsMargins(0, 0, CORNER, 0)
         self.tabs.setCornerWidget(corner)
         stacked(self, self.tour, self.tabs)
-        self.setMinimumWidth(452)  # three repeats side by side
+        self.setMinimumWidth(488)  # three repeats side by side, and a difference with its error and n
 
     def show_page(self, title: str) -> None:
         """Bring one panel to the front."""

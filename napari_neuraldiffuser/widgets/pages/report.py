@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from qtpy import QtWidgets
 from qtpy.QtCore import QStandardPaths, Qt, QUrl
 from qtpy.QtGui import QDesktopServices
@@ -14,7 +15,7 @@ from qtpy.QtGui import QDesktopServices
 from napari_neuraldiffuser.core.base.names import KINDS
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import ARMS, Recipe, Source
-from napari_neuraldiffuser.widgets.files.layer_info import OWN, LayerData, own_layers
+from napari_neuraldiffuser.widgets.files.layer_info import OWN, LayerData, kind_of, own_layers
 from napari_neuraldiffuser.widgets.run.score_table import FlatTable, TableRow
 from napari_neuraldiffuser.widgets.session.controls import Fold, Notice, StageControls, add, button, form, side_by_side
 from napari_neuraldiffuser.widgets.session.panel import Panel
@@ -274,10 +275,17 @@ class ReportPanel(Panel):
 
         for layer in own_layers(self.viewer, SHOWN):
             self.viewer.layers.remove(layer)
-        there = [layer.metadata.get(KEY) for layer in self.viewer.layers]  # such as the Contribution page's anatomy
-        for layer in add_layers(self.viewer, [one for one in layers if one[1]["metadata"].get(KEY) not in there]):
+        for layer in add_layers(self.viewer, [one for one in layers if not self._is_there(one)]):
             layer.metadata[OWN] = SHOWN
         self.say("")
+
+    def _is_there(self, new: LayerData) -> bool:
+        """Whether another page has added this layer already: the same of the same folder, or the same anatomy."""
+        data, keywords, _ = new
+        told = keywords["metadata"].get(KEY, {})
+        anatomies = [layer.data for layer in self.viewer.layers if kind_of(layer) == "anatomy"]
+        same = told.get("kind") == "anatomy" and any(np.array_equal(data, other) for other in anatomies)
+        return same or told in [layer.metadata.get(KEY) for layer in self.viewer.layers]
 
     # memory
 

@@ -22,7 +22,7 @@ LEVELS = (
     "Chance: the same pictures with their stimuli mixed up, over all stimuli of the run; n/a with one stimulus.\n"
     "Ceiling: the seen image after its way through the autoencoder alone, as a perfect z shows it; n/a between repeats"
 )
-NAMES = 120
+NAMES = 92
 """Most pixels for the metrics' names; a longer one is in its tooltip."""
 
 

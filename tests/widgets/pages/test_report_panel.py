@@ -3,12 +3,13 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.progress import Cancelled
 from napari_neuraldiffuser.core.base.recipe import Source
-from napari_neuraldiffuser.widgets.files.layer_info import OWN
+from napari_neuraldiffuser.widgets.files.layer_info import KEY, about
 from napari_neuraldiffuser.widgets.pages import report as panels
 from napari_neuraldiffuser.widgets.pages.report import (
     ReportPanel,
@@ -215,16 +216,20 @@ def test_results_as_layers(ready, viewer, result, qtbot):
     assert [layer.name for layer in viewer.layers] == [layer.name for layer in shown]
 
 
-def test_an_anatomy_that_is_shown_already_is_not_added_twice(ready, viewer, result, qtbot):
-    finish(ready, result, qtbot)
-    ready.show_layers()
-    qtbot.waitUntil(lambda: "contribution g02" in viewer.layers)
-    names = [layer.name for layer in viewer.layers]
-    for layer in viewer.layers:  # as if another page had added them
-        layer.metadata.pop(OWN)
-    ready.show_layers()
-    qtbot.waitUntil(lambda: ready.message.text() == "")
-    assert [layer.name for layer in viewer.layers] == names
+def test_an_anatomy_that_is_shown_already_is_not_added_twice(ready, viewer):
+    brain = np.random.default_rng(0).random((3, 4, 5))
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+
+    def anatomy(data, **told):
+        metadata = {KEY: about("anatomy", **told)}
+        return data, {"name": "anatomy", "affine": affine, "units": ("mm",) * 3, "metadata": metadata}, "image"
+
+    data, keywords, _ = anatomy(brain)
+    viewer.add_image(data, **keywords)  # as another page adds it
+    ready._add_layers([anatomy(brain.copy(), output="/out")])
+    assert len(viewer.layers) == 1
+    ready._add_layers([anatomy(brain + 1, output="/out")])
+    assert len(viewer.layers) == 2, "another subject's brain is another one"
 
 
 def test_controls_are_remembered(ready, viewer, session, tmp_path, qtbot):
