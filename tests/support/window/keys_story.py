@@ -1,5 +1,7 @@
-"""Keys of the plugin in a real window: `python -m tests.support.window.keys_story`; the engine is a fake one."""
+"""Keys of the plugin in a real window: `python -m tests.support.window.keys_story FOLDER`; the engine is a fake one."""
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,7 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QWidget
 
 from napari_neuraldiffuser.core.base.recipe import Source
-from tests.support.window.data_page import DESCRIBED
+from tests.support.window.data_page import DESCRIBED, nsd_folder
 from tests.support.window.decode_answers import decoded
 from tests.support.window.fake_engine import FakeEngine
 from tests.support.window.real_window import Window, errors, tell
@@ -133,7 +135,7 @@ def picture(widget: QWidget) -> np.ndarray:
     return pixels.reshape(image.height(), image.bytesPerLine() // 4, 4)[:, : image.width(), :3].astype(int)
 
 
-def main() -> None:
+def main(folder: str) -> None:
     """The dock on three stimuli, and every key from inside every kind of line."""
     from napari.utils.notifications import notification_manager
 
@@ -142,7 +144,7 @@ def main() -> None:
     with notification_manager:
         window = Window()
         sessions._SESSIONS[hash(window.viewer)] = session = sessions.Session(window.viewer, FakeEngine())
-        session.choose(Source(nsd_dir="/nsd"))
+        session.choose(Source(nsd_dir=str(nsd_folder(Path(folder) / "nsd", "subj01"))))
         window.open_dock()
         window.viewer.add_image(np.zeros((3, 4, 5)))
         session.set_described({**DESCRIBED, "test_ids": [3, 7]})
@@ -168,4 +170,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

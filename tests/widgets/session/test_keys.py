@@ -92,7 +92,7 @@ def test_tips_manifest_and_manual_name_the_keys_of_the_table(dock):
 @pytest.mark.skipif(not has_display(), reason=MISSING)
 def test_keys_act_wherever_the_focus_is(tmp_path):
     """See keys_story.py: real key presses in a real window."""
-    told, status, errors = play("keys_story", tmp_path, 300)
+    told, status, errors = play("keys_story", tmp_path, 300, str(tmp_path))
     assert status == 0, errors
     assert set(told) == {"spin box", "line", "list", "canvas", "typed", "characters", "pages", "focus"}, told
 
