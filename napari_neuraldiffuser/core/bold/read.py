@@ -8,9 +8,8 @@ import numpy as np
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.bold.design import RunDesign
 from napari_neuraldiffuser.core.bold.runs import BoldError, open_run
-from napari_neuraldiffuser.core.nsd.reading.images import DAMAGED
 from napari_neuraldiffuser.core.nsd.reading.sessions import iterate_nifti
-from napari_neuraldiffuser.core.nsd.reading.volumes import unreadable
+from napari_neuraldiffuser.core.nsd.reading.volumes import values_of
 from napari_neuraldiffuser.core.params import BoldParams
 
 SMOOTHED_AT_ONCE = 32
@@ -28,28 +27,26 @@ def read_run(design: RunDesign, voxels: np.ndarray, params: BoldParams, progress
     image = open_run(design.run)
     rows = np.cumsum(design.keep) - 1
     data = np.empty((int(design.keep.sum()), len(voxels)), dtype=np.float32)
-    try:
-        for block, values in _blocks(image, voxels, params.smoothing_fwhm):
-            kept = design.keep[block]
-            data[rows[block][kept]] = values[kept]
-            progress(block.stop, len(rows), f"volumes of {design.run.name} read")
-    except DAMAGED as error:
-        raise unreadable(design.run.bold, f"BOLD of {design.run.name}", error) from error
+    for block, values in _blocks(image, voxels, params.smoothing_fwhm, f"BOLD of {design.run.name}"):
+        kept = design.keep[block]
+        data[rows[block][kept]] = values[kept]
+        progress(block.stop, len(rows), f"volumes of {design.run.name} read")
     return data
 
 
 def _blocks(
-    image: nib.spatialimages.SpatialImage, voxels: np.ndarray, fwhm: float
+    image: nib.spatialimages.SpatialImage, voxels: np.ndarray, fwhm: float, name: str
 ) -> Iterator[tuple[slice, np.ndarray]]:
     if not fwhm:
-        yield from iterate_nifti(image, voxels)
+        yield from iterate_nifti(image, voxels, name=name)
         return
     from nilearn.image import smooth_img
 
     x, y, z = voxels.T
     for start in range(0, image.shape[3], SMOOTHED_AT_ONCE):
         block = slice(start, min(start + SMOOTHED_AT_ONCE, image.shape[3]))
-        part = nib.Nifti1Image(np.asarray(image.dataobj[..., block], dtype=np.float32), image.affine)
+        values = values_of(image, str(image.get_filename()), name, np.s_[..., block])
+        part = nib.Nifti1Image(values.astype(np.float32), image.affine)
         yield block, smooth_img(part, fwhm).get_fdata(dtype=np.float32)[x, y, z].T
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from napari_neuraldiffuser.core import nsd
+from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import read_json
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.bold import BoldError, find_runs, make_betas, survey
@@ -152,6 +153,18 @@ def test_standardised_bold_has_no_percent_signal_change(own, tmp_path):
     with pytest.raises(BoldError, match="must have its mean .*--scale none"):
         make_betas(find_runs(own.raw, "01"), tmp_path / "out", "01", PARAMS)
     make_betas(find_runs(own.raw, "01"), tmp_path / "out", "01", PARAMS.but(scale="none"))
+
+
+@pytest.mark.parametrize("options", [{}, {"smoothing_fwhm": 4.0}, {"n_jobs": 2}])
+def test_a_truncated_series_is_told_once_and_other_runs_are_kept(tmp_path, options):
+    scanned = write_bids(tmp_path / "bids")
+    path = scanned.file("b", "1", "space-T1w_desc-preproc_bold.nii.gz")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match="^BOLD of ses-b run-1 .* must be a complete file") as told:
+        make_betas(find_runs(scanned.raw, "01"), tmp_path / "out", "01", PARAMS.but(**options))
+    assert str(told.value).count("must be") == 1
+    kept = {part.name for part in (tmp_path / "out").rglob("*.h5")}
+    assert "ses-b_run-1.h5" not in kept and (options == {"n_jobs": 2} or len(kept) == 2)
 
 
 def test_smoothing_is_nilearns(own, tmp_path):

@@ -147,13 +147,17 @@ def _read_nifti(path: Path, voxels: np.ndarray, n_trials: int, grid: Grid) -> np
 
 
 def iterate_nifti(
-    image: nib.spatialimages.SpatialImage, voxels: np.ndarray, start: int = 0, stop: int | None = None
+    image: nib.spatialimages.SpatialImage,
+    voxels: np.ndarray,
+    start: int = 0,
+    stop: int | None = None,
+    name: str = "betas",
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield trials start ... stop of a 4-D image in blocks, in order: their slice and values (trials, n_voxels)."""
     x, y, z = voxels.T
     path = str(image.get_filename())
     for trials in _spans(image.shape[3] if stop is None else stop, _slab(image.shape[:3], np.dtype(np.float64)), start):
-        yield trials, values_of(image, path, "betas", np.s_[..., trials])[x, y, z].T
+        yield trials, values_of(image, path, name, np.s_[..., trials])[x, y, z].T
 
 
 def _slab(shape: tuple[int, ...], dtype: np.dtype) -> int:
