@@ -8,7 +8,7 @@ import numpy as np
 
 from napari_neuraldiffuser.widgets.files.layer_info import OWN, keeping_active, own_layer, own_layers
 from napari_neuraldiffuser.widgets.files.layers import region_colormap
-from napari_neuraldiffuser.widgets.maps.subject_maps import Family, family_of_layer, plain
+from napari_neuraldiffuser.widgets.maps.subject_maps import USED, Family, family_of_layer, plain
 from napari_neuraldiffuser.widgets.session.state import KEY
 
 if TYPE_CHECKING:
@@ -67,9 +67,13 @@ class Outlines:
             self._hide_coarse(name)
 
     def _make(self, name: str, family: Family) -> Any:
+        from napari.utils.colormaps import DirectLabelColormap
+
         numbers = [k for k in family.names if k > 0]
         features = {"index": [0, *numbers], "roi": ["", *(family.names[k] for k in numbers)]}
         look = {"features": features, "opacity": OPACITY, "colormap": region_colormap(family.names)}
+        if family.name == USED:
+            look["colormap"] = DirectLabelColormap(color_dict={None: "white", 0: "transparent", 1: "white"})
         data, placing = fine(family.volume.shown, family.volume.placing, self.plane)
         layer = self._add(data, {"name": f"outlines {name}", **look, **placing})
         told = {OWN: "outlines", "outline": name, "plane": self.plane}

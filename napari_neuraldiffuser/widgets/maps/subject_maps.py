@@ -28,6 +28,7 @@ from napari_neuraldiffuser.widgets.session.state import KEY
 if TYPE_CHECKING:
     import napari
 
+USED = "voxels that the decoder uses"
 OUTSIDE = "outside "
 """Begins the name of the row with a family's remaining voxels."""
 NAMES = {"z": "z, image latent", "c": "c, text embedding"}
@@ -149,6 +150,18 @@ class SubjectMaps:
     families: dict[str, Family]
     rows: list[Row]
     notes: list[str]
+
+    @cached_property
+    def used(self) -> Family | None:
+        """The voxels that the decoder uses, as a family of one region: all others have no share, not a share of 0."""
+        first = next(iter(self.maps.values()), None)
+        if first is None:
+            return None
+        alike = [volume for volume in self.maps.values() if volume.shown.shape == first.shown.shape]
+        values, shown = (
+            np.any([getattr(one, name) != 0 for one in alike], axis=0).astype(np.int32) for name in ("values", "shown")
+        )
+        return Family(USED, Volume(values, first.affine, shown, first.placing), {1: USED})
 
     def peak(self, target: str, family: Family, roi: str, sign: str) -> np.ndarray | None:
         """Centre of the region's voxel that adds most (positive), removes most (negative), or either (both).

@@ -8,7 +8,6 @@ from nibabel.affines import apply_affine
 from napari_neuraldiffuser.core.outputs.report.slices import region_colours
 from napari_neuraldiffuser.widgets.files.layer_info import OWN, keeping_active, own_layer
 from napari_neuraldiffuser.widgets.files.layers import rgba
-from napari_neuraldiffuser.widgets.maps.region_names import LAYER_NAME as NAMES
 from napari_neuraldiffuser.widgets.maps.subject_maps import Family
 
 if TYPE_CHECKING:
@@ -98,9 +97,6 @@ class RegionSurfaces:
             self.viewer.add_surface(
                 (vertices, faces), name=LAYER_NAME, affine=affine, metadata=metadata, **look, **same
             )
-        names = own_layer(self.viewer, NAMES)
-        if names is not None:  # letters are read over surfaces
-            self.viewer.layers.move(len(self.viewer.layers) - 1, self.viewer.layers.index(names))
 
     def remove(self) -> None:
         """Take the surfaces away."""

@@ -62,12 +62,14 @@ class ContributionPanel(Panel):
         self.body.addWidget(self.table, 1)
         self.listen = QCheckBox("Click in the canvas names the voxel", checked=True)
         self.listen.setToolTip("Regions, shares in every target, mm and voxel index of the place that is clicked")
+        self.used = QCheckBox("Outline what the decoder uses")
+        self.used.setToolTip("A white line around the voxels that have a share; outside it nothing is known, not 0")
         self.voxel_text = QLabel(INVITATION, wordWrap=True, textFormat=Qt.TextFormat.RichText)
         self.voxel_text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.saving = SaveRow(self.viewer)
         self.saving.said.connect(self.say)
         self.saving.failed.connect(self.fail)
-        add(self.body, self.listen, self.voxel_text, self.saving)
+        add(self.body, self.used, self.listen, self.voxel_text, self.saving)
         self.run_tip = "Splits the decoder's prediction of the test stimuli over voxels and regions"
         self._connect()
         self._follow()
@@ -84,6 +86,7 @@ class ContributionPanel(Panel):
     def _follow(self) -> None:
         """Listen to session and viewer, and to the viewer no longer once the panel is gone."""
         self.probe = Probe(self.viewer, weakly(self.clicked))
+        self.used.toggled.connect(lambda _: self._regions_changed())
         self.listen.toggled.connect(lambda on: setattr(self.probe, "enabled", on))
         self._mark_timer = QTimer(self, singleShot=True, interval=MARK_AFTER, timeout=self.mark_slice)
         self._redraw_timer = QTimer(self, singleShot=True, interval=0, timeout=self._redraw)
@@ -226,7 +229,8 @@ class ContributionPanel(Panel):
         self._draw_names()
 
     def _draw_outlines(self) -> None:
-        self.outlines.show(self._outlined(), self.regions.width.value())
+        used = self.maps.used if self.maps is not None and self.used.isChecked() else None
+        self.outlines.show(self._outlined() | ({used.name: used} if used else {}), self.regions.width.value())
         self._outline_selected()
 
     def _outlined(self) -> dict[str, Family]:
@@ -314,13 +318,17 @@ class ContributionPanel(Panel):
 
     def state(self) -> dict[str, Any]:
         """Look and outlines; the folder is opened anew each time."""
-        return {**self.look.state(), **self.regions.state(), "listen": self.listen.isChecked()}
+        return {**self.look.state(), **self.regions.state(), **self._ticks()}
+
+    def _ticks(self) -> dict[str, bool]:
+        return {"listen": self.listen.isChecked(), "used": self.used.isChecked()}
 
     def restore(self, values: dict[str, Any]) -> None:
         """Show what `state` gave."""
         self.look.restore(values)
         self.regions.restore(values)
         self.listen.setChecked(bool(values.get("listen", True)))
+        self.used.setChecked(bool(values.get("used", False)))
 
 
 def _let_go(probe: Probe, emitters: tuple[Any, ...], slot: WeakMethod, *_: Any) -> None:

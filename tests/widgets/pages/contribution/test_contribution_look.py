@@ -8,6 +8,7 @@ from nibabel.affines import apply_affine
 from napari_neuraldiffuser.widgets.maps import subject_maps as maps
 from napari_neuraldiffuser.widgets.maps.outlines import fine
 from napari_neuraldiffuser.widgets.maps.overlay import ALL, PERCENT, SHARE
+from napari_neuraldiffuser.widgets.maps.subject_maps import USED
 from napari_neuraldiffuser.widgets.pages.contribution import ContributionPanel
 from tests.support.window.contribution_page import choose, finish, read
 from tests.support.window.output_folder import AFFINE, PEAK
@@ -82,6 +83,23 @@ def test_outlines(panel, viewer):
     assert viewer.layers["outlines floc-faces"].visible
     panel.regions.outlined.setChecked(False)
     assert not viewer.layers["outlines floc-faces"].visible
+
+
+def test_what_the_decoder_uses_is_outlined(panel, viewer):
+    unused = np.zeros(panel.maps.maps["c"].values.shape, bool)
+    unused[0], unused[:, :2] = True, True
+    for volume in panel.maps.maps.values():
+        volume.values[unused] = 0
+    panel.used.setChecked(True)
+    layer = viewer.layers[f"outlines {USED}"]
+    assert (layer.contour, layer.visible) == (1, True)
+    for index in [(0, 3, 3), (3, 1, 3), (3, 3, 3), (5, 6, 7)]:
+        at = tuple(np.rint(layer.world_to_data(apply_affine(AFFINE, index)[::-1])).astype(int))
+        assert layer.data[at] == (not unused[index]), index
+    assert layer.colormap.map(1).ravel().tolist() == [1, 1, 1, 1]
+    assert viewer.layers["outlines prf-visualrois"].visible
+    panel.used.setChecked(False)
+    assert not layer.visible
 
 
 def test_regions_of_the_viewer_are_used_and_get_their_look_back(empty, viewer, out_dir, qtbot):
