@@ -77,7 +77,7 @@ class Overlay:
             self._make_layer(data, volume.placing, look)
         self.layer.metadata = {**metadata, **USE}
         of = [target] if (target := metadata.get("target")) else []
-        title_bar(self.viewer, "\n".join([*of, SHARE_UNIT]))
+        title_bar(self.viewer, "\n".join([*of, str(metadata.get("unit", SHARE))]))
         self.apply(look)
 
     def _make_layer(self, data: np.ndarray, placing: dict[str, Any], look: Look) -> None:
@@ -191,10 +191,8 @@ def both_signs(fraction: float) -> "napari.utils.Colormap":
     return colormap
 
 
-SHARE_UNIT = "share of R²"
-"""The one unit of bar, threshold, probe and table: fractions of the target's explained variance."""
 SIGN_TEXT = {"positive": "positive shares", "negative": "negative shares", "both": "both signs"}
-PERCENT, SHARE = "% of the largest", SHARE_UNIT
+PERCENT, SHARE = "% of the largest", "share"
 STEPS = 1000
 ALL = "all families"
 

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_neuraldiffuser.widgets.files.layer_info import OWN, keeping_active, own_layer
-from napari_neuraldiffuser.widgets.maps.overlay import SHARE_UNIT
 from napari_neuraldiffuser.widgets.maps.subject_maps import Family, SubjectMaps, Volume
 from napari_neuraldiffuser.widgets.views.clicks import Clicks
 
@@ -56,8 +55,8 @@ def look_up(maps: SubjectMaps, target: str, families: dict[str, Family], place: 
     return VoxelFacts(index, centre, regions, shares)
 
 
-def describe(voxel: VoxelFacts | None, target: str, name: str) -> str:
-    """Rich text of what is at a place; `name` is the full name of the target."""
+def describe(voxel: VoxelFacts | None, target: str, name: str, unit: str) -> str:
+    """Rich text of what is at a place; `name` is the full name of the target, `unit` that of shares."""
     if voxel is None:
         return "Outside the contribution map: nothing is known of this place."
     r, a, s = voxel.place
@@ -66,7 +65,7 @@ def describe(voxel: VoxelFacts | None, target: str, name: str) -> str:
     if not voxel.used:
         return "<br>".join([f"<b>{escape(regions)}</b>", where, UNUSED])
     own = voxel.shares[target]
-    lines = [f"<b>{escape(regions)}</b>", where, f"{SHARE_UNIT} in {escape(name)}: <b>{own:.3g}</b>"]
+    lines = [f"<b>{escape(regions)}</b>", where, f"{unit} in {escape(name)}: <b>{own:.3g}</b>"]
     return "<br>".join(lines) + _table(voxel.shares, target)
 
 

@@ -10,7 +10,7 @@ from superqt.utils import signals_blocked
 
 from napari_neuraldiffuser.widgets.maps.subject_maps import Row
 
-COLUMNS = ("Region", "Share of R² ± se", "Voxels")
+COLUMNS = ("Region", "Share ± se", "Voxels")
 ROI, SHARE, VOXELS = range(3)
 FRACTION = Qt.ItemDataRole.UserRole
 POSITIVE, NEGATIVE = QColor(200, 90, 30, 150), QColor(40, 110, 220, 150)
@@ -111,6 +111,10 @@ class RoiTable(QtWidgets.QTableWidget):
     def _selected(self) -> None:
         if (selected := self.selected()) is not None:
             self.chosen.emit(*selected)
+
+    def set_unit(self, unit: str) -> None:
+        """Write above the shares what they are fractions of."""
+        self.horizontalHeaderItem(SHARE).setText(f"{unit.capitalize().replace('r²', 'R²')} ± se")
 
     def select(self, regions: set[tuple[str, str]]) -> tuple[str, str] | None:
         """Select the first row of one of these (family, region) without a signal; returns which, None for none."""

@@ -20,6 +20,7 @@ from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.registry import TARGETS
 from napari_neuraldiffuser.core.nsd.reading import volumes
 from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError
+from napari_neuraldiffuser.core.outputs.report.slices import unit_of
 from napari_neuraldiffuser.widgets.files.layer_info import reversed_axes
 from napari_neuraldiffuser.widgets.files.outputs import OutputFolderError, SubjectOutputs, region_names
 from napari_neuraldiffuser.widgets.files.reader import ReadError, volume_layer
@@ -133,6 +134,8 @@ class Row:
     share: float
     se: float
     n_voxels: int
+    kind: str = ""
+    """Of the share, such as "product-measure"; nothing where the table does not say."""
 
     @property
     def outside(self) -> bool:
@@ -150,6 +153,11 @@ class SubjectMaps:
     families: dict[str, Family]
     rows: list[Row]
     notes: list[str]
+
+    @property
+    def unit(self) -> str:
+        """What the shares are fractions of, as the table says."""
+        return unit_of(self.rows[0].kind if self.rows else "")
 
     @cached_property
     def used(self) -> Family | None:
@@ -290,4 +298,4 @@ def read_rows(table: Path) -> list[Row]:
 def _row(values: dict[str, str]) -> Row:
     share, se = (np.nan if values[key] == "n/a" else float(values[key]) for key in ("share", "se"))
     family, n = values.get("family") or "", int(values.get("n_voxels") or 0)
-    return Row(family, values["roi"], values["target"], share, se, n)
+    return Row(family, values["roi"], values["target"], share, se, n, values.get("kind") or "")

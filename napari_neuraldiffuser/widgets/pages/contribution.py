@@ -16,7 +16,7 @@ from napari_neuraldiffuser.widgets.files.arrival import Arrival, answers
 from napari_neuraldiffuser.widgets.files.layers import add_anatomy
 from napari_neuraldiffuser.widgets.files.view import steps_to_view
 from napari_neuraldiffuser.widgets.maps.outlines import Outlines, families_in
-from napari_neuraldiffuser.widgets.maps.overlay import SHARE_UNIT, LookControls, Overlay, RegionControls, title_bar
+from napari_neuraldiffuser.widgets.maps.overlay import LookControls, Overlay, RegionControls, title_bar
 from napari_neuraldiffuser.widgets.maps.probe import Probe, VoxelFacts, describe, look_up
 from napari_neuraldiffuser.widgets.maps.region_names import RegionNames
 from napari_neuraldiffuser.widgets.maps.roi_table import RoiTable
@@ -142,7 +142,7 @@ class ContributionPanel(Panel):
             return
         _, maps, anatomy = result
         steps: list[Callable[[], object]] = [partial(add_anatomy, self.viewer, anatomy), *steps_to_view(self.viewer)]
-        steps += [partial(title_bar, self.viewer, SHARE_UNIT), partial(self._take, maps)]
+        steps += [partial(title_bar, self.viewer, maps.unit), partial(self._take, maps)]
         steps += [self._draw_outlines, self._draw_names, partial(self._say_notes, maps.notes)]
         if answers(self.viewer):
             self._arrival = Arrival(self, steps)
@@ -207,7 +207,8 @@ class ContributionPanel(Panel):
         volume, self.saving.path = self.maps.maps[target], self.maps.paths[target]
         self.overlay.measure(volume)
         self.look.set_largest(self.overlay.largest(self.look.look().sign))
-        self.overlay.show(volume, self.look.look(), {**volume.placing["metadata"], "target": target})
+        told = {**volume.placing["metadata"], "target": target, "unit": self.maps.unit}
+        self.overlay.show(volume, self.look.look(), told)
         self._fill_table()
 
     def _look_changed(self) -> None:
@@ -251,6 +252,7 @@ class ContributionPanel(Panel):
     def _fill_table(self) -> None:
         target, family = self.target.currentData(), self.regions.chosen
         rows = self.maps.rows if self.maps else []
+        self.table.set_unit(self.maps.unit if self.maps else "share")
         self.table.fill([row for row in rows if row.target == target and (not family or row.family in ("", family))])
         self.mark_slice()
 
@@ -309,7 +311,7 @@ class ContributionPanel(Panel):
             self.voxel_text.setText(IN_3D)
             return None
         voxel = look_up(self.maps, target, self.families, place)
-        self.voxel_text.setText(describe(voxel, target, target_name(target)))
+        self.voxel_text.setText(describe(voxel, target, target_name(target), self.maps.unit))
         if voxel is not None:
             self.probe.mark(self.maps.maps[target], voxel.place)
         return voxel

@@ -10,6 +10,7 @@ from qtpy import QtWidgets
 from qtpy.QtCore import Signal
 
 from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.names import KINDS
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.nsd.reading.volumes import open_volume
 from napari_neuraldiffuser.core.nsd.rois import Rois
@@ -21,12 +22,13 @@ from napari_neuraldiffuser.core.outputs.report.slices import (
     bounds,
     checked_values,
     roi_masks,
+    unit_of,
 )
 from napari_neuraldiffuser.widgets.files.layer_info import kind_of
 from napari_neuraldiffuser.widgets.files.outputs import find_outputs
 from napari_neuraldiffuser.widgets.files.view import AnatomicalView
-from napari_neuraldiffuser.widgets.maps.overlay import SHARE_UNIT, USE, Look
-from napari_neuraldiffuser.widgets.maps.subject_maps import read_family, target_name
+from napari_neuraldiffuser.widgets.maps.overlay import USE, Look
+from napari_neuraldiffuser.widgets.maps.subject_maps import read_family, read_rows, target_name
 from napari_neuraldiffuser.widgets.session.controls import add, button, form, side_by_side
 from napari_neuraldiffuser.widgets.session.keys import unwrapped, window_of
 from napari_neuraldiffuser.widgets.session.state import KEY
@@ -84,8 +86,9 @@ def plan_of(viewer: "napari.Viewer", style: FigureStyle, ground: str, regions: b
     anatomy = next((one.metadata.get("path") for one in viewer.layers if kind_of(one) == "anatomy"), None)
     told = layer.metadata[KEY]
     colour, ink = GROUNDS[ground]
+    unit = layer.metadata.get("unit") or unit_of_table(Path(layer.metadata["path"]))
     mirrored = AnatomicalView.of(viewer).mirrors("R")
-    slices = SliceStyle(SHARE_UNIT, style.n_slices, 1.0, look.fraction, sign=look.sign, mirrored=mirrored)
+    slices = SliceStyle(unit, style.n_slices, 1.0, look.fraction, sign=look.sign, mirrored=mirrored)
     slices = replace(slices, named=True, outline_colours=REGION_COLOURS, ground=colour, ink=ink)
     strip = docked.find(viewer, PictureStrip) if pictures else None
     images = dict(strip.images) if strip is not None else {}
@@ -94,6 +97,13 @@ def plan_of(viewer: "napari.Viewer", style: FigureStyle, ground: str, regions: b
     paths = Path(anatomy) if anatomy else None, Path(told["output"]) if told.get("output") else None
     target = layer.metadata.get("target") or told["target"]
     return FigurePlan(Path(layer.metadata["path"]), target, look, *paths, regions, slices, style, images)
+
+
+def unit_of_table(path: Path) -> str:
+    """What the shares of a map are fractions of, from the table beside it."""
+    table = path.with_name(KINDS["shares"].name(sub=path.name.partition("_")[0]))
+    rows = read_rows(table) if table.is_file() else []
+    return unit_of(rows[0].kind if rows else "")
 
 
 def draw(path: Path, plan: FigurePlan, progress: Progress) -> str:

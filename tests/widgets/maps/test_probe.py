@@ -9,7 +9,6 @@ from nibabel.affines import apply_affine
 
 from napari_neuraldiffuser.widgets.files import outputs
 from napari_neuraldiffuser.widgets.maps import subject_maps as maps
-from napari_neuraldiffuser.widgets.maps.overlay import SHARE_UNIT
 from napari_neuraldiffuser.widgets.maps.probe import LAYER_NAME, Probe, describe, look_up
 from napari_neuraldiffuser.widgets.pages.contribution import IN_3D, ContributionPanel
 from napari_neuraldiffuser.widgets.views.clicks import place_of
@@ -58,7 +57,7 @@ def inside(index, box):
 def test_outside_the_map(subject, affine):
     for index in ((-1, 0, 0), (0, 7, 0), (99, 99, 99)):
         assert look_up(subject, "c", subject.families, apply_affine(affine, index)) is None
-    assert "Outside the contribution map" in describe(None, "c", "")
+    assert "Outside the contribution map" in describe(None, "c", "", "share")
 
 
 def test_what_is_shown_lies_where_the_file_says(subject, affine):
@@ -76,14 +75,16 @@ def test_peak_of_a_region(subject, affine):
 
 
 def test_text_has_regions_shares_and_place(subject, affine):
-    text = describe(look_up(subject, "c", subject.families, apply_affine(affine, PEAK)), "c", "text & <b>")
+    text = describe(
+        look_up(subject, "c", subject.families, apply_affine(affine, PEAK)), "c", "text & <b>", "share of R²"
+    )
     assert "<b>FFA-1 (floc-faces), V1v (prf-visualrois)</b>" in text
     assert "voxel (2, 3, 4) of the file" in text
     r, a, s = apply_affine(affine, PEAK)
     assert f"R {r:.1f}, A {a:.1f}, S {s:.1f} mm" in text
     assert "text &amp; &lt;b&gt;" in text
     assert "g02 2" in text
-    assert f"{SHARE_UNIT} in text &amp; &lt;b&gt;: <b>1</b>" in text  # as the table and the bar have it
+    assert "share of R² in text &amp; &lt;b&gt;: <b>1</b>" in text  # as the table and the bar have it
 
 
 # ---- the mouse --------------------------------------------------------------------------------------------------

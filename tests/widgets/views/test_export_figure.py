@@ -38,6 +38,7 @@ def test_the_plan_is_what_is_shown(opened):
     assert plan.map.name == "sub-01_space-func1pt8mm_target-g12_contribution.nii.gz"
     assert plan.slices.threshold == pytest.approx(layer.contrast_limits[0] / layer.contrast_limits[1])
     assert plan.anatomy.name.endswith("T1w.nii.gz")
+    assert plan.slices.label == "share of R²"  # as the table beside the map says
     assert not plan.slices.mirrored
     AnatomicalView.of(opened).choose("radiological")
     assert plan_of(opened, *ALL).slices.mirrored

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
     from napari_neuraldiffuser.core.nsd import Rois
 
+SHARE_UNITS = {"product-measure": "share of R²", "prediction-share": "share of the prediction"}
+"""Kind of shares, as the table of regions has it, to what they are fractions of."""
+
 Extent = tuple[float, float, float, float]
 """Left, right, bottom and top in mm."""
 
@@ -150,6 +153,11 @@ def roi_masks(outlines: "Rois | Sequence[Rois] | None") -> list[tuple[str, np.nd
             joined = masks[name][0] | mask if name in masks and masks[name][0].shape == mask.shape else mask
             masks[name] = (joined, np.asarray(family.affine))
     return [(name, mask, affine) for name, (mask, affine) in masks.items()][:MOST_REGIONS]
+
+
+def unit_of(kind: str) -> str:
+    """What shares of a kind are fractions of; a share of what was not said is a share."""
+    return SHARE_UNITS.get(kind, "share")
 
 
 def area_of(roi: str) -> str:

@@ -8,7 +8,7 @@ from nibabel.affines import apply_affine
 
 from napari_neuraldiffuser.widgets.maps import subject_maps as maps
 from napari_neuraldiffuser.widgets.maps.outlines import SELECTED
-from napari_neuraldiffuser.widgets.maps.overlay import ALL, SHARE_UNIT, TITLE
+from napari_neuraldiffuser.widgets.maps.overlay import ALL, TITLE
 from napari_neuraldiffuser.widgets.maps.probe import UNUSED
 from napari_neuraldiffuser.widgets.maps.region_names import LAYER_NAME
 from napari_neuraldiffuser.widgets.maps.roi_table import FRACTION, SHARE
@@ -109,13 +109,20 @@ def test_names_stand_in_their_regions_in_every_plane(panel, viewer, qtbot):
     assert LAYER_NAME not in viewer.layers
 
 
-def test_the_bar_says_what_it_measures(panel, viewer):
+UNITS = {"product-measure": "share of R²", "prediction-share": "share of the prediction", "": "share"}
+
+
+@pytest.mark.parametrize(("kind", "unit"), UNITS.items())
+def test_bar_table_and_voxel_have_one_unit_that_of_the_shares(panel, viewer, kind, unit):
+    panel._take(replace(panel.maps, rows=[replace(row, kind=kind) for row in panel.maps.rows]))
     title = viewer.canvas.overlays[TITLE]
-    assert title.visible
-    assert title.text == f"{panel.target.currentData()}\n{SHARE_UNIT}"
-    choose(panel, "g02")
-    assert title.text.startswith("g02")
-    assert panel.table.horizontalHeaderItem(SHARE).text().lower().startswith(SHARE_UNIT.lower())
+    for target in ("c", "g02"):
+        choose(panel, target)
+        assert title.visible
+        assert title.text == f"{target}\n{unit}"
+    assert panel.table.horizontalHeaderItem(SHARE).text().lower() == f"{unit} ± se".lower()
+    panel.clicked(apply_affine(AFFINE, PEAK))
+    assert f"{unit} in g02" in panel.voxel_text.text()
     panel._take(None)
     assert not title.visible
 
