@@ -21,7 +21,7 @@ from napari_neuraldiffuser.cli_options import add_params, given
 from napari_neuraldiffuser.cli_progress import ConsoleProgress
 from napari_neuraldiffuser.cli_run import OWN_FILES as OWN_FILES
 from napari_neuraldiffuser.cli_run import Commands, add_run, add_run_options, command, job_of
-from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError, said
 from napari_neuraldiffuser.core.base.files import full_disk, is_full
 from napari_neuraldiffuser.core.base.remedies import machines_remedy
 from napari_neuraldiffuser.core.params import EvaluationParams, SimulationParams
@@ -93,7 +93,7 @@ def _main(argv: Sequence[str] | None) -> int:
         )
         if args.debug or not wanting or isinstance(error, BrokenPipeError):
             raise
-        print(f"neuraldiffuser: {type(error).__name__}: {error}; {wanting}", file=sys.stderr)
+        print(f"neuraldiffuser: {said(error)}; {wanting}", file=sys.stderr)
         return 1
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.errors import UserError, said
 from napari_neuraldiffuser.core.base.hdf5 import creating_hdf5, open_hdf5
 from napari_neuraldiffuser.core.base.registry import DECODERS
 from napari_neuraldiffuser.core.decoding.decoder import Decoder, DecodingError, TargetFit
@@ -60,11 +60,7 @@ def opened(path: str | Path) -> Iterator[h5py.File]:
         raise
     # what h5py and json say of a thing of another kind under a known name
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DecodingError(f"{path} must be a decoder file, got: {_first_line(error)}. {REMEDY}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+        raise DecodingError(f"{path} must be a decoder file, got: {said(error)}. {REMEDY}") from error
 
 
 def read_array(group: h5py.Group, name: str, *shape: int | None, finite: bool = True) -> np.ndarray:
