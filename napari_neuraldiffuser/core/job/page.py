@@ -25,12 +25,12 @@ from napari_neuraldiffuser.core.networks.models import Models
 from napari_neuraldiffuser.core.outputs.anatomy import write_anatomy, write_shown
 from napari_neuraldiffuser.core.outputs.description import versions
 from napari_neuraldiffuser.core.outputs.report.page import ReportData, write_report
-from napari_neuraldiffuser.core.outputs.report.slices import contribution_slices
+from napari_neuraldiffuser.core.outputs.report.slices import SliceStyle, contribution_slices, unit_of
 from napari_neuraldiffuser.core.outputs.undefined import undefined
 from napari_neuraldiffuser.core.params import Settings
 
 OUTLINED = "prf-visualrois"
-EXACTLY = {"sep": "\t", "float_precision": "round_trip", "na_values": "n/a", "keep_default_na": False}
+OUR_TABLES = {"sep": "\t", "na_values": "n/a", "keep_default_na": False}
 COUNTED = {
     # of `nsd.betas_facts` -> in words
     "n_train": "training images",
@@ -102,13 +102,13 @@ def write_page(
     notes = [*parts.notes, *write_anatomy(subject, places)]
     write_shown(places, ids, seen, start)
     settings, volumes, summary = parts.settings, parts.volumes(), read_json(parts.summary)
-    shares = pd.read_csv(parts.table, **EXACTLY)
+    shares = pd.read_csv(parts.table, **OUR_TABLES)
     accuracy = {target: fit.best_r2 for target, fit in decoding.read_accuracy(parts.decoder).items()}
     without = undefined(summary, shares, accuracy)
     data = ReportData(
         subject=places.label,
         summary=summary,
-        scores=pd.read_csv(parts.scores, converters={"stimulus": str}, **EXACTLY),
+        scores=pd.read_csv(parts.scores, converters={"stimulus": str}, **OUR_TABLES),
         stimulus_ids=ids,
         seen=seen,
         start=start,
@@ -116,7 +116,7 @@ def write_page(
         labels=stimuli.labels(ids),
         captions=[next(iter(stimuli.captions(int(s))), None) for s in ids],
         contribution=shares,
-        slices=slice_pictures(volumes, subject, places, records, progress),
+        slices=slice_pictures(volumes, _unit(shares), subject, places, records, progress),
         noise_ceiling=nsd.ceiling_text(
             parts.counts["noise_ceiling"], parts.counts["n_voxels"], parts.counts["trials_per_test_image"]
         ),
@@ -145,19 +145,28 @@ def _run_facts(subject: nsd.BrainSource, models: Models, counts: Mapping[str, An
     }
 
 
+def _unit(shares: pd.DataFrame) -> str:
+    """What the shares of a table of regions are fractions of."""
+    return unit_of(str(shares["kind"].iloc[0])) if len(shares) else SliceStyle.label
+
+
 def slice_pictures(
     volumes: Mapping[str, nibabel.Nifti1Image],
+    unit: str,
     subject: nsd.BrainSource,
     places: Derivatives,
     records: Records,
     progress: Progress,
 ) -> dict[str, bytes]:
-    """One PNG of brain slices per target, drawn again only when the maps, the anatomy or the outlines changed."""
+    """One PNG of brain slices per target, drawn again only when the maps, the anatomy or the outlines changed.
+
+    `unit` stands at the colour bar: what the maps' values are fractions of.
+    """
     paths = {target: places.slices(target) for target in volumes}
     anatomy = subject.anatomy()
     outlines = subject.rois(OUTLINED) if OUTLINED in subject.roi_names() else None
     # rounded: a sum in another order does not count as another map
-    made_from: list[str | None] = [_digest(volume.get_fdata(), volume.affine, 7) for volume in volumes.values()]
+    made_from: list[str | None] = [unit, *(_digest(v.get_fdata(), v.affine, 7) for v in volumes.values())]
     made_from.append(None if anatomy is None else _digest(anatomy.get_fdata(), anatomy.affine, 3))
     made_from.append(None if outlines is None else _digest(outlines.labels, outlines.affine, 0))
 
@@ -165,7 +174,7 @@ def slice_pictures(
         for k, (target, volume) in enumerate(volumes.items()):
             progress(k, len(paths), "slices")
             with atomic_path(paths[target]) as temporary:
-                temporary.write_bytes(contribution_slices(volume, anatomy, outlines))
+                temporary.write_bytes(contribution_slices(volume, anatomy, outlines, SliceStyle(label=unit)))
         progress(len(paths), len(paths), "slices")
 
     records.make("slices", made_from, paths.values(), work)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("process")
 
 def test_what_is_not_an_extension_is_refused_with_a_sentence(process):
     (process / FILE).write_text("this is no shared library")
-    with pytest.warns(KernelWarning, match="cannot be used: ImportError") as caught:
+    with pytest.warns(KernelWarning, match="cannot be used: .*file too short|cannot be used: .*invalid ELF") as caught:
         assert extension() is None
     assert len(caught) == 1
     assert FILE in why_not()
