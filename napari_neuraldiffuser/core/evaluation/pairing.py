@@ -67,6 +67,11 @@ class Named:
         return label and label.replace("\\", "/")
 
     @property
+    def plain_number(self) -> str | None:
+        """The number, unless it is known to be a place in some subject's own list of labels."""
+        return None if self.labels else self.number
+
+    @property
     def arm(self) -> str:
         return (self.given or {}).get("arm") or entity(self.stem, "desc") or "recon"
 
@@ -100,14 +105,20 @@ def _whole(named: Named) -> list[str | None]:
 
 def _given(named: Named) -> list[str | None]:
     """What the pattern of the seen pictures says; without one, all that one may be called by."""
-    return [named.given["stimulus"]] if named.given else [*_whole(named), named.number]
+    return [named.given["stimulus"]] if named.given else [*_whole(named), named.plain_number]
+
+
+def _stim(named: Named) -> str | None:
+    return f"stim-{named.plain_number}" if named.plain_number else None
 
 
 RULES = (
     Rule("labels of own scans", lambda r: r.label, _whole),
+    # of two runs: the same label may have another number in each
+    Rule("labels of own scans", lambda r: r.label, lambda s: [s.label]),
     # spelled alike, as nothing need say what the number counts
-    Rule("stim entities", lambda r: f"stim-{r.number}" if r.number else None, lambda s: [f"stim-{s.number}"]),
-    Rule("NSD's ids", lambda r: r.number if r.nsd else None, lambda s: [*_whole(s), s.number]),
+    Rule("stim entities", _stim, lambda s: [_stim(s)]),
+    Rule("NSD's ids", lambda r: r.number if r.nsd else None, lambda s: [*_whole(s), s.plain_number]),
     Rule("whole paths", lambda r: r.below, lambda s: [s.below]),
     Rule("whole names", lambda r: r.stem, lambda s: [s.stem]),
     Rule("names without rep and desc", lambda r: without_entities(r.stem, "rep", "desc"), _whole),
@@ -116,7 +127,7 @@ WITH_PATTERN = (Rule("the pattern", lambda r: (r.given or {}).get("stimulus"), _
 WITH_SEEN_PATTERN = (
     Rule("labels of own scans", lambda r: r.label, _given),
     # the user says that the numbers are the same, but of labelled pictures it is known that they are not
-    Rule("numbers of stimuli", lambda r: None if r.labels else r.number, _given),
+    Rule("numbers of stimuli", lambda r: r.plain_number, lambda s: [] if s.labels else _given(s)),
     Rule("names without rep and desc", lambda r: without_entities(r.stem, "rep", "desc"), _given),
 )
 
@@ -161,7 +172,7 @@ def pair(recon: Sequence[Path], seen: Sequence[Path], folders: tuple[Path, Path]
         if len(found.pairs) == len(mine):
             return Pairs(found.pairs, found.rule, [*left, *more, *found.notes])
         best = max(best, found, key=lambda one: len(one.pairs))
-    raise _unpaired(best, mine, folders)
+    raise _unpaired(best, mine, theirs, folders)
 
 
 def _by_rule(rule: Rule, mine: Sequence[Named], theirs: Sequence[Named]) -> Pairs:
@@ -197,7 +208,7 @@ def folded(text: str) -> str:
 def _named(path: Path, folder: Path) -> Named:
     """A file with what the sidecar of our own images beside it says."""
     below = path.relative_to(folder).with_suffix("").as_posix()
-    ours = KINDS["image"].entities(path.name)
+    ours = KINDS["image"].entities(path.name) or KINDS["shown"].entities(path.name)
     about = (json_object(path.with_name(KINDS["images"].name(**ours))) if ours else None) or {}
     labels = about.get(LABELS)
     return Named(path, below, None, labels if isinstance(labels, dict) else None, about.get(NUMBERS) == NSD_NUMBERS)
@@ -237,11 +248,13 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:LISTED]) + more
 
 
-def _unpaired(best: Pairs, mine: Sequence[Named], folders: tuple[Path, Path]) -> ImageFolderError:
+def _unpaired(
+    best: Pairs, mine: Sequence[Named], theirs: Sequence[Named], folders: tuple[Path, Path]
+) -> ImageFolderError:
     paired = {named.path for named, _ in best.pairs}
     missing = [named for named in mine if named.path not in paired]
     names = [named.path.name + (f" (of {named.label})" if named.label else "") for named in missing]
-    ours = any(named.number and not named.labels and not named.nsd for named in missing)
+    ours = any(named.number and not named.labels and not named.nsd for named in [*missing, *theirs])
     return ImageFolderError(
         f"every reconstruction of {folders[0]} must have its seen picture in {folders[1]}, got none for "
         f"{len(missing)} of {len(mine)}: {some(names)}. {REMEDY}{SIDECAR if ours else ''}"

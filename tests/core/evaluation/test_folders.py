@@ -82,6 +82,50 @@ def test_labels_of_every_kind(recon, seen, labels, ending):
     assert right(evaluate_folders(recon, seen, None, PIXCORR), "guided")
 
 
+SEEN = "sub-02_stim-{:05d}_desc-seen_recon.png"
+
+
+def run_of_another(folder, labels, pictures=PICTURES):
+    """What another subject's run was shown, with its sidecar."""
+    fill(folder, [SEEN.format(k) for k in range(N)], pictures)
+    (folder / "sub-02_recon.json").write_text(json.dumps(numbering(range(N), labels)))
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [2, 0, 3, 1]])
+def test_two_subjects_with_own_labels_pair_by_label(recon, seen, order):
+    """The same number is another label in each of them."""
+    labels = ["cat", "cow", "dog", "hen"]
+    write_sidecar(recon, labels, range(N))
+    fill(recon, [OURS.format(k, 1, "guided") for k in range(N)])
+    run_of_another(seen, [labels[k] for k in order], PICTURES[order])
+    result = evaluate_folders(recon, seen, None, PIXCORR)
+    assert right(result, "guided") and result.summary()["paired_by"] == "labels of own scans"
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "patterns"),
+    [
+        (["cat", "cow", "dog", "hen"], ["cow", "dog", "hen", "pig"], {}),
+        (["cat", "cow", "dog", "hen"], None, {}),
+        (None, ["cow", "dog", "hen", "pig"], {}),
+        ((), ["cow", "dog", "hen", "pig"], {}),
+        (None, ["cow", "dog", "hen", "pig"], {"seen_pattern": "*_stim-{stimulus}_*"}),
+        (None, ["cow", "dog", "hen", "pig"], {"pattern": "*_stim-{stimulus}_*"}),
+    ],
+)
+def test_places_in_a_list_of_labels_are_no_numbers_on_either_side(recon, seen, mine, theirs, patterns):
+    """No sidecar (None), NSD's ids (empty), or labels that the other side lacks."""
+    fill(recon, [OURS.format(k, 1, "guided") for k in range(N)])
+    if mine is not None:
+        write_sidecar(recon, mine, range(N))
+    if theirs is None:
+        fill(seen, [SEEN.format(k) for k in range(N)])
+    else:
+        run_of_another(seen, theirs)
+    with pytest.raises(ImageFolderError, match="must have its seen picture"):
+        evaluate_folders(recon, seen, None, PIXCORR, **patterns)
+
+
 def test_nsd_ids_may_be_the_whole_name_of_a_seen_picture(recon, seen):
     write_sidecar(recon)
     fill(recon, [OURS.format(k, 1, "guided") for k in PLACES])
