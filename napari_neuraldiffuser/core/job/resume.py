@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_neuraldiffuser.core.base.files import fingerprint, read_json, write_json
+from napari_neuraldiffuser.core.base.files import file_versions, fingerprint, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Records:
     Attributes
     ----------
     folder : Path
-        One JSON record per stage: what it was made from, and its files with their sizes.
+        One JSON record per stage: what it was made from, and its files with their sizes and times.
     resume : bool
         False runs every stage again.
     """
@@ -33,19 +33,27 @@ class Records:
             return False
         self._record(name).unlink(missing_ok=True)
         work()
-        sizes = {f.name: f.stat().st_size for f in files}
-        write_json(self._record(name), {"made_from": digest, "files": sizes})
+        write_json(self._record(name), {"made_from": digest, "files": _versions(files)})
         return True
 
     def is_complete(self, name: str, digest: str, files: list[Path]) -> bool:
-        """Whether the record is of `digest` and every file is there with its size."""
+        """Whether the record is of `digest` and every file is there as it was left.
+
+        Its size alone would not tell: embeddings of one shape that a run from another work folder decoded are as large.
+        """
         try:
             known = read_json(self._record(name))
         except (OSError, ValueError):  # no record, or a damaged one
             return False
         if known["made_from"] != digest:
             return False
-        return all(f.is_file() and f.stat().st_size == known["files"].get(f.name) for f in files)
+        found = _versions(files)
+        return all(f.name in found and found[f.name] == known["files"].get(f.name) for f in files)
 
     def _record(self, name: str) -> Path:
         return self.folder / f"{name}.json"
+
+
+def _versions(files: Iterable[Path]) -> dict[str, list[int]]:
+    """Size and time of change of every file that is there, by its name."""
+    return {Path(path).name: about for path, *about in file_versions(files)}

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from napari_neuraldiffuser.core.job.resume import Records
@@ -38,3 +40,20 @@ def test_an_interrupted_rerun_leaves_no_old_record(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         stage(tmp_path, {"a": 2}, text="y", fail=True)
     assert stage(tmp_path, {"a": 1})
+
+
+def test_what_another_run_left_at_the_same_place_is_not_taken_for_ours(tmp_path):
+    """Two work folders, one output: files of one shape are equally large, whatever is in them."""
+    target = tmp_path / "out.h5"
+
+    def make(work, text, when):
+        def write():
+            target.write_text(text)
+            os.utime(target, ns=(when, when))
+
+        return Records(tmp_path / work).make("decoded", text, [target], write)
+
+    assert make("first", "aaaa", 10**18) and not make("first", "aaaa", 10**18)
+    assert make("second", "bbbb", 10**18 + 1)
+    assert make("first", "aaaa", 10**18 + 2) and target.read_text() == "aaaa"
+    assert make("second", "bbbb", 10**18 + 3) and target.read_text() == "bbbb"
