@@ -1,14 +1,13 @@
 """Confounds of a run: which columns are in its model, and which volumes are left out."""
 
-import json
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from napari_neuraldiffuser.core.bold.runs import BoldError, Run
+from napari_neuraldiffuser.core.bold.runs import BoldError, Run, read_object
 from napari_neuraldiffuser.core.bold.tables import listed, matching, numbers, read_whole
 from napari_neuraldiffuser.core.params import BoldParams
 
@@ -62,7 +61,7 @@ def read_confounds(run: Run, params: BoldParams, n_volumes: int) -> Confounds:
             )
         note = f"{run.name} has no confounds table: no volume is left out for motion"
         return Confounds(pd.DataFrame(index=range(n_volumes)), np.ones(n_volumes, dtype=bool), None, [note])
-    table = read_whole(run.confounds)
+    table = read_whole(run.confounds, wide=True)
     if len(table) != n_volumes:
         raise BoldError(
             f"confounds of {run.name} must have a row per volume ({n_volumes}), got {len(table)} in {run.confounds}."
@@ -92,9 +91,8 @@ def _columns(strategy: str, table: pd.DataFrame, params: BoldParams, run: Run) -
 def _compcor(table: pd.DataFrame, params: BoldParams, run: Run) -> list[str]:
     """The first anatomical components; of both tissues together where the metadata tell them apart."""
     names = matching(table.columns, ["a_comp_cor_*"])
-    about: dict[str, dict[str, str]] = {}
-    with suppress(OSError, ValueError):
-        about = json.loads(Path(run.confounds).with_suffix(".json").read_text(encoding="utf-8"))
+    beside = Path(run.confounds).with_suffix(".json")
+    about: dict[str, Any] = read_object(beside) if beside.is_file() else {}
     combined = [name for name in names if isinstance(about.get(name), dict) and about[name].get("Mask") == "combined"]
     return (combined or names)[: params.n_compcor]
 

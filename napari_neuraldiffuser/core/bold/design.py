@@ -93,7 +93,7 @@ def make_design(run: Run, timing: Timing, events: Events, confounds: Confounds, 
     usable = seen >= LEAST_SEEN
     dropped = [*events.dropped, *_unseen(trials, usable, seen)]
     if not usable.any():
-        raise BoldError(f"{run.name} must have trials whose responses are in it, got none of {len(trials)}.")
+        raise _no_response(run, timing, trials, seen)
     nuisance = matrix.drop(columns=[name for pair in names for name in pair])[confounds.keep]
     for k in np.flatnonzero(~usable & (seen > LEFT_OVER)):
         nuisance[f"unused trial, row {trials['row'][k]}"] = responses[k, 0]
@@ -101,6 +101,17 @@ def make_design(run: Run, timing: Timing, events: Events, confounds: Confounds, 
         run, timing, confounds.keep, trials[usable].reset_index(drop=True), responses[usable],
         nuisance.reset_index(drop=True), dropped, confounds.displacement, [*events.notes, *confounds.notes],
     )  # fmt: skip
+
+
+def _no_response(run: Run, timing: Timing, trials: pd.DataFrame, seen: np.ndarray) -> BoldError:
+    """The error for a run whose trials cannot be seen; it names the trial that is seen most."""
+    best = int(seen.argmax())
+    row, onset, duration = (trials[name][best] for name in ("row", "onset", "duration"))
+    return BoldError(
+        f"{run.name} must have trials whose responses are in its {timing.n * timing.tr:g} s, got none of {len(trials)} "
+        f"in {run.events}: row {row} at {onset:g} s for {duration:g} s has {max(seen[best], 0):.0%} of its response in "
+        "volumes that are fitted. Check that onsets and durations are in seconds, from the first volume."
+    )
 
 
 def trial_names(n: int) -> list[str]:

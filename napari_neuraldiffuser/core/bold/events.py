@@ -1,6 +1,7 @@
 """What was shown when: trials, events that are modelled without betas, and trials that cannot be used."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,8 @@ class Events:
     notes : list of str
     n_left : int
         Events that are no trials: they name no stimulus, or are of another type.
+    types : frozenset of str
+        Values of column trial_type.
     """
 
     trials: pd.DataFrame
@@ -39,6 +42,7 @@ class Events:
     dropped: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     n_left: int = 0
+    types: frozenset[str] = frozenset()
 
 
 def read_events(run: Run, params: BoldParams, end: float) -> Events:
@@ -62,14 +66,17 @@ def read_events(run: Run, params: BoldParams, end: float) -> Events:
             "trial_type": table["trial_type"].str.strip() if "trial_type" in table else None,
         }
     )
-    _check_types(events, params, run)
     is_trial = events["stimulus"].notna() & ~events["trial_type"].isin(listed(params.other_types))
     if params.trial_types:
         is_trial &= events["trial_type"].isin(listed(params.trial_types))
+    types = frozenset(events["trial_type"].dropna())
     if not is_trial.any():
+        if params.trial_types and types.isdisjoint(listed(params.trial_types)):
+            raise unknown_types(listed(params.trial_types), types, run.events)
         raise BoldError(f"{what} must have trials that name a stimulus in column {column}, got none in {run.events}.")
     others = events[events["trial_type"].isin(listed(params.other_types))]
-    return _usable(events[is_trial], others.dropna(subset=["onset"]), run, end, int((~is_trial).sum()))
+    found = _usable(events[is_trial], others.dropna(subset=["onset"]), run, end, int((~is_trial).sum()))
+    return replace(found, types=types)
 
 
 def stimulus_column(table: pd.DataFrame, params: BoldParams, run: Run) -> str:
@@ -84,12 +91,17 @@ def stimulus_column(table: pd.DataFrame, params: BoldParams, run: Run) -> str:
     return column
 
 
-def _check_types(events: pd.DataFrame, params: BoldParams, run: Run) -> None:
-    """Types that are asked for must occur, or a misspelt one would be taken for none."""
-    known = sorted(events["trial_type"].dropna().unique())
-    unknown = [name for name in listed(params.trial_types) + listed(params.other_types) if name not in known]
-    if unknown:
-        raise BoldError(f"trial_type must have the values {unknown}, got {known} in {run.events}. Correct the choice.")
+def check_types(known: Iterable[str], params: BoldParams, runs: Sequence[Run]) -> None:
+    """Types that are asked for must occur in some run, or a misspelt one would be taken for none."""
+    wanted = listed(params.trial_types) + listed(params.other_types)
+    if unknown := [name for name in wanted if name not in set(known)]:
+        others = f" and {len(runs) - 1} other tables" if len(runs) > 1 else ""
+        raise unknown_types(unknown, known, f"{runs[0].events}{others}")
+
+
+def unknown_types(unknown: Sequence[str], known: Iterable[str], where: str) -> BoldError:
+    """The error for types of events that do not occur."""
+    return BoldError(f"trial_type must have the values {unknown}, got {sorted(known)} in {where}. Correct the choice.")
 
 
 def _flags(table: pd.DataFrame, params: BoldParams, run: Run) -> pd.Series:

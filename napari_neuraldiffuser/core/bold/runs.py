@@ -1,6 +1,5 @@
 """The files of one run, its volumes and when each was taken."""
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import nibabel as nib
 import numpy as np
 
 from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.base.files import json_object
 from napari_neuraldiffuser.core.base.names import stem
 from napari_neuraldiffuser.core.nsd.reading.volumes import open_image, open_volume
 
@@ -119,12 +119,18 @@ def timing(run: Run, image: nib.spatialimages.SpatialImage, tr: float = 0.0) -> 
     Raises
     ------
     BoldError
-        If no file says the repetition time, or two say different ones.
+        If no file says the repetition time, two say different ones, or volumes do not come at one pace.
     """
     about = metadata(run)
+    if about.get("VolumeTiming") is not None:
+        raise BoldError(
+            f"volumes of {run.name} must come one repetition time after another, got VolumeTiming in the JSON of "
+            f"{run.bold}. Sparse or uneven series cannot be fitted: leave the run out, or correct the JSON."
+        )
     # the header as it is on disk: an image in millimetres has lost the unit of time
-    stated, header = _seconds(about, "RepetitionTime", run), header_tr(open_image(run.bold, "BOLD"))
-    if not tr and stated and header and abs(stated - header) > TR_TOLERANCE:
+    stated = 0.0 if tr else _seconds(about, "RepetitionTime", run, ", or give it with --tr")
+    header = header_tr(open_image(run.bold, "BOLD"))
+    if stated and header and abs(stated - header) > TR_TOLERANCE:
         raise BoldError(
             f"repetition time of {run.name} must be one, got {stated:g} s in its JSON and {header:g} s in the header "
             f"of {run.bold}. Correct the wrong one, or give the true one with --tr."
@@ -153,22 +159,22 @@ def metadata(run: Run) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in (beside, *map(Path, run.more)):
         if path.is_file():
-            found = _read_object(path) | found
+            found = read_object(path) | found
     return found
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise BoldError(f"{path} must be a JSON of the BOLD's metadata, got: {error}. Correct it.") from error
-    if not isinstance(content, dict):
-        raise BoldError(f"{path} must be a JSON object, got another value. Correct it.")
+def read_object(path: Path) -> dict[str, Any]:
+    """What a JSON of metadata says; a BoldError where it is damaged or no object."""
+    content = json_object(path)
+    if content is None:
+        raise BoldError(
+            f"{path} must be a JSON object of metadata, got another value or a damaged file. Correct it, or remove it."
+        )
     return content
 
 
-def _seconds(about: dict[str, Any], key: str, run: Run) -> float:
+def _seconds(about: dict[str, Any], key: str, run: Run, remedy: str = "") -> float:
     value = about.get(key, 0.0)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 100:
-        raise BoldError(f"{key} of {run.name} must be seconds, got {value!r} in its JSON. Correct it, or give --tr.")
+        raise BoldError(f"{key} of {run.name} must be seconds, got {value!r} in its JSON. Correct it{remedy}.")
     return float(value)

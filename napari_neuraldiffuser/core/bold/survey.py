@@ -14,10 +14,11 @@ from napari_neuraldiffuser.core.base.recipe import ALGORITHM_VERSION
 from napari_neuraldiffuser.core.base.registry import ESTIMATORS
 from napari_neuraldiffuser.core.bold.confounds import read_confounds
 from napari_neuraldiffuser.core.bold.design import RunDesign, make_design
-from napari_neuraldiffuser.core.bold.events import read_events
+from napari_neuraldiffuser.core.bold.events import check_types, read_events
 from napari_neuraldiffuser.core.bold.linear import Estimator
 from napari_neuraldiffuser.core.bold.runs import BoldError, Grid, Run, grid_of, open_run, timing
 from napari_neuraldiffuser.core.nsd.betas import mask_voxels
+from napari_neuraldiffuser.core.nsd.reading.captions import label_parts
 from napari_neuraldiffuser.core.nsd.reading.volumes import AFFINE_TOLERANCE_MM, read_inside
 from napari_neuraldiffuser.core.params import BoldParams
 
@@ -134,7 +135,7 @@ def survey(runs: Sequence[Run], params: BoldParams) -> Survey:
         raise BoldError("runs must be given, got none. Give a BIDS folder or a table of runs.")
     designs, grids = [], []
     counts: Counter[str] = Counter()
-    n_left = 0
+    n_left, types = 0, set()
     for run in runs:
         image = open_run(run)
         when = timing(run, image, params.tr)
@@ -142,9 +143,11 @@ def survey(runs: Sequence[Run], params: BoldParams) -> Survey:
         _check_same(grids[0], grids[-1], runs[0], run)
         events = read_events(run, params, when.start + when.n * when.tr)
         n_left += events.n_left
+        types |= events.types
         counts.update(events.trials["stimulus"])
         counts.update(one["stimulus"] for one in events.dropped)
         designs.append(make_design(run, when, events, read_confounds(run, params, when.n), params))
+    check_types(types, params, runs)
     _check_labels(counts)
     rule = mark_test(designs, counts, params.test_rule)
     _check_sessions(designs)
@@ -184,10 +187,10 @@ def _joint_mask(runs: Sequence[Run], grid: Grid) -> np.ndarray:
 
 
 def _check_labels(counts: Counter[str]) -> None:
-    """Labels that differ by case or suffix only are two names of one picture, or cannot both be files."""
+    """Labels that differ by case or a picture's ending only name one picture twice, or cannot both be files."""
     seen: dict[str, str] = {}
     for label in counts:
-        short = label.rsplit(".", 1)[0].casefold() if "." in label.rsplit("/", 1)[-1] else label.casefold()
+        short = label_parts(label)[0].casefold()
         if short in seen:
             raise BoldError(
                 f"stimuli must have distinct labels, got {seen[short]!r} and {label!r}. Write one picture in one way "
@@ -205,7 +208,8 @@ def mark_test(designs: Sequence[RunDesign], counts: Counter[str], rule: str) -> 
     counts : Counter
         How often each stimulus was shown, trials without betas included.
     rule : str
-        `BoldParams.test_rule`.
+        `BoldParams.test_rule`. Of a stimulus that the column marks, n/a in other rows says nothing; one with n/a only
+        is not held out.
     """
     told: dict[str, bool] = {}
     for design in designs:
@@ -215,11 +219,9 @@ def mark_test(designs: Sequence[RunDesign], counts: Counter[str], rule: str) -> 
                     f"a stimulus must be held out everywhere or nowhere, got {label!r} as both, last in "
                     f"{design.run.events}. Correct the column."
                 )
-    # of stimuli whose trials have all no betas nothing needs to be known
-    shown = {label for design in designs for label in design.trials["stimulus"]}
-    by_column = any(told.values()) and shown <= set(told)
+    by_column = any(told.values())
     if rule == "column" and not by_column:
-        raise BoldError("the test column must mark some stimuli with 1 and say 0 or 1 of all, got another. " + HOW_TEST)
+        raise BoldError("the test column must mark some stimuli with 1, got none. " + HOW_TEST)
     most, least = max(counts.values()), min(counts.values())
     if by_column and rule in ("auto", "column"):
         test, used = {label for label, flag in told.items() if flag}, "column"

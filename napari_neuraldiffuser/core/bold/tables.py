@@ -11,8 +11,10 @@ from napari_neuraldiffuser.core.base.tables import column_names, read_table
 from napari_neuraldiffuser.core.bold.runs import BoldError
 
 
-def read_whole(path: str | Path, needed: Sequence[str] = ()) -> pd.DataFrame:
+def read_whole(path: str | Path, needed: Sequence[str] = (), *, wide: bool = False) -> pd.DataFrame:
     """All columns of a table as texts, NaN where it says n/a or nothing, by the one rule of all tables.
+
+    `wide` is that of `read_table`: for a table of hundreds of columns that a program wrote.
 
     Raises
     ------
@@ -22,7 +24,7 @@ def read_whole(path: str | Path, needed: Sequence[str] = ()) -> pd.DataFrame:
     names = column_names(path, needed, BoldError)
     known = {name.casefold() for name in needed}
     others = [name for name in names if name.casefold() not in known]
-    return read_table(path, needed, others, BoldError, wide=True)
+    return read_table(path, needed, others, BoldError, wide=wide)
 
 
 def numbers(table: pd.DataFrame, name: str, what: str, path: str | Path) -> np.ndarray:

@@ -66,6 +66,30 @@ def test_repetition_times_that_are_no_seconds(own, value):
         surveyed(own)
 
 
+@pytest.mark.parametrize("value", [None, "2", 1500])
+def test_a_given_repetition_time_stands_for_a_wrong_one(own, value):
+    path = own.file("a", "1", "space-T1w_desc-preproc_bold.json")
+    path.write_text(json.dumps({"RepetitionTime": value}))
+    with pytest.raises(BoldError, match="must be seconds, got .* or give it with --tr"):
+        surveyed(own)
+    assert surveyed(own, tr=1.5).designs[0].timing.tr == 1.5
+
+
+@pytest.mark.parametrize("params", [{}, {"tr": 1.5}])
+def test_sparse_series_are_refused(own, params):
+    edit_json(own, RepetitionTime=None, VolumeTiming=[0, 2, 8, 10])
+    with pytest.raises(BoldError, match="one repetition time after another, got VolumeTiming in the JSON of"):
+        surveyed(own, **params)
+
+
+@pytest.mark.parametrize("text", ["[1]", "{", "null"])
+@pytest.mark.parametrize("end", ["space-T1w_desc-preproc_bold.json", "desc-confounds_timeseries.json"])
+def test_metadata_must_be_an_object(own, text, end):
+    own.file("a", "1", end).write_text(text)
+    with pytest.raises(BoldError, match=end + " must be a JSON object of metadata"):
+        surveyed(own)
+
+
 # grids and masks
 
 
@@ -135,6 +159,38 @@ def test_events_that_cannot_be_used(own, change, params, message):
         surveyed(own, **params)
 
 
+@pytest.mark.parametrize("row", ["9\t\t2\tpicture\ts03.png", "9\t2\tpicture\ts03.png\t"])
+def test_rows_with_too_many_cells_are_not_shifted(own, row):
+    path = own.file("a", "1", "events.tsv", derived=False)
+    path.write_text(path.read_text() + row + "\n")
+    with pytest.raises(BoldError, match="events.tsv must be a table of rows of one length, got: Expected 4 .*saw 5"):
+        surveyed(own)
+
+
+@pytest.mark.parametrize("names", [("face.001", "face.002"), ("v1.5", "v1.6"), ("dog.large", "dog.small")])
+def test_a_point_in_a_label_is_no_ending(own, names):
+    own.edit_events("a", "1", lambda t: t.replace({"s03.png": names[0], "s04.png": names[1]}))
+    assert set(names) <= set(surveyed(own).trials.stimulus)
+
+
+def test_types_need_to_be_in_some_run_only(tmp_path):
+    scanned = write_bids(tmp_path)
+    scanned.edit_events("a", "2", lambda t: t.assign(trial_type=["button", *["face"] * 11]))
+    found = surveyed(scanned, trial_types="picture,face", other_types="button")
+    assert len(found.trials) == 35 and "other_button" in found.designs[1].nuisance
+    with pytest.raises(BoldError, match=r"values \['buton'\], got \['button', 'face', 'picture'\] in .*2 other tables"):
+        surveyed(scanned, trial_types="picture,face", other_types="buton")
+
+
+@pytest.mark.parametrize("change", [{"duration": "40000"}, {"onset": [str(-9000.0 + 4 * k) for k in range(12)]}])
+def test_times_in_another_unit_are_told_with_cause_and_remedy(own, change):
+    own.edit_events("a", "1", lambda t: t.assign(**change))
+    with pytest.raises(
+        BoldError, match=r"got none of 12 in .*events.tsv: row \d+ at .*% of its .*are in seconds"
+    ):
+        surveyed(own)
+
+
 def test_commas_and_byte_order_marks(own):
     path = own.file("a", "1", "events.tsv", derived=False)
     text = path.read_text()
@@ -198,6 +254,15 @@ def test_the_test_column_counts_before_repeats(own):
     assert set(column.trials[column.trials.test == 1].stimulus) == {"s07.png"} and column.test_rule == "column"
     assert set(repeats.trials[repeats.trials.test == 1].stimulus) == {"s00.png", "s01.png", "s02.png"}
     assert surveyed(own, test_rule="none").trials.test.sum() == 0
+
+
+@pytest.mark.parametrize("rule", ["auto", "column"])
+@pytest.mark.parametrize("other", ["n/a", "0", ""])
+def test_a_test_column_may_leave_out_what_is_for_training(own, rule, other):
+    """n/a is natural in BIDS for what is not held out."""
+    own.edit_events("a", "1", lambda t: t.assign(test=["1" if one == "s07.png" else other for one in t.stim_file]))
+    found = surveyed(own, test_rule=rule)
+    assert set(found.trials[found.trials.test == 1].stimulus) == {"s07.png"} and found.test_rule == "column"
 
 
 def test_durations_and_overlaps_are_told(own):

@@ -26,13 +26,13 @@ class ByLabel:
 
     def add(self, label: str, value: Any) -> None:
         """Keep a value under a label."""
-        stem, ending = _parts(label)
+        stem, ending = label_parts(label)
         self._exact.setdefault(spelled(label), []).append(value)
         self._bare.setdefault(stem, []).append((ending, value))
 
     def get(self, label: str) -> list[Any]:
         """All values of a label, none if it has none; several where more than one could be meant."""
-        stem, ending = _parts(label)
+        stem, ending = label_parts(label)
         loose = [value for other, value in self._bare.get(stem, []) if not (ending and other and ending != other)]
         return self._exact.get(spelled(label)) or loose
 
@@ -41,7 +41,7 @@ class ByLabel:
         return list(self._bare)
 
 
-def _parts(label: str) -> tuple[str, str]:
+def label_parts(label: str) -> tuple[str, str]:
     """A label without the ending of a picture's file name, and that ending in lower case."""
     path = PurePosixPath(spelled(label).replace("\\", "/"))
     ending = path.suffix.lower() if path.suffix.lower() in SUFFIXES else ""
