@@ -185,9 +185,7 @@ def test_types_need_to_be_in_some_run_only(tmp_path):
 @pytest.mark.parametrize("change", [{"duration": "40000"}, {"onset": [str(-9000.0 + 4 * k) for k in range(12)]}])
 def test_times_in_another_unit_are_told_with_cause_and_remedy(own, change):
     own.edit_events("a", "1", lambda t: t.assign(**change))
-    with pytest.raises(
-        BoldError, match=r"got none of 12 in .*events.tsv: row \d+ at .*% of its .*are in seconds"
-    ):
+    with pytest.raises(BoldError, match=r"got none of 12 in .*events.tsv: row \d+ at .*% of its .*are in seconds"):
         surveyed(own)
 
 
