@@ -7,7 +7,7 @@ from typing import Any
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import atomic_path
-from napari_neuraldiffuser.core.base.names import Derivatives, remove_stale
+from napari_neuraldiffuser.core.base.names import COMPUTED, FROM_SCANS, Derivatives, remove_stale
 from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.outputs import complete
 from napari_neuraldiffuser.core.outputs.sidecars import Facts, write_sidecars
@@ -37,8 +37,8 @@ class DerivativesSinkOutputSpec(TraitedSpec):
 class DerivativesSink(NoEnvironment, SimpleInterface):
     """Copy files to the output folder under their BIDS names, each at once (temporary name, then renamed).
 
-    With `settings`, sidecars and `dataset_description.json` are written, too, and images and maps go that an earlier
-    run left and this one has not.
+    With `settings`, sidecars and `dataset_description.json` are written, too, and images, maps, anatomy and regions
+    go that an earlier run left and this one has not.
 
     It runs every time, so that a file that was deleted there comes back; one that is there already is not touched.
     The mark of a complete subject is taken away first and written last, once there are scores.
@@ -73,7 +73,7 @@ class DerivativesSink(NoEnvironment, SimpleInterface):
         inputs, source = self.inputs, unstamped(self.inputs.source)
         settings = settings_from_dict(dict(inputs.settings))
         job = Job(Path(), Path(inputs.out_dir), settings=settings, models=inputs.models, source=source)
-        remove_stale(job.places, names)
+        remove_stale(job.places, names, (*COMPUTED, *FROM_SCANS))
         return write_sidecars(job.places, Facts.of(job, inputs.model_digest, given(inputs.notes, ())))
 
 

@@ -134,6 +134,9 @@ KINDS = {
     "group shares": Kind("group's shares of regions", "group_contribution.tsv", OWN),
 }
 """Every kind of file that a run writes, but the sidecars of single files."""
+COMPUTED = ("embeddings", "map", "slices", "image", "shown")
+FROM_SCANS = ("anatomy", "regions", "labels")
+"""Kinds of which a run writes other files with other parameters or scans; those of an earlier one must go."""
 
 
 def stem(name: str) -> str:
@@ -321,18 +324,25 @@ def names_of(places: Derivatives, targets: Iterable[str], stimulus_ids: Iterable
     return names
 
 
-def remove_stale(places: Derivatives, kept: Collection[str]) -> list[Path]:
-    """Remove embeddings, maps, their pictures, sidecars and images of a subject that are not among the names `kept`.
+def remove_stale(places: Derivatives, kept: Collection[str], kinds: Iterable[str] = COMPUTED) -> list[Path]:
+    """Remove files of a subject, with their sidecars, that are not among the names `kept`.
 
     They are of an earlier run and would pass for results of the last one, whose parameters their sidecars would have.
+
+    Parameters
+    ----------
+    places : Derivatives
+    kept : collection of str
+        Names of files.
+    kinds : iterable of str
+        Keys of `KINDS`: of which kinds files go.
 
     Returns
     -------
     list of Path
         What was removed.
     """
-    found = [path for kind in ("embeddings", "map", "slices", "image", "shown") for path, _ in places.find(kind)]
-    stale = [path for path in found if path.name not in kept]
+    stale = [path for kind in kinds for path, _ in places.find(kind) if path.name not in kept]
     for path in stale:
         path.unlink(missing_ok=True)
         if path.suffix != ".png":

@@ -11,7 +11,7 @@ import numpy as np
 from napari_neuraldiffuser.core.base.contracts import StimulusIds
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import atomic_path, write_json
-from napari_neuraldiffuser.core.base.names import Derivatives, sidecar, stem
+from napari_neuraldiffuser.core.base.names import FROM_SCANS, Derivatives, remove_stale, sidecar, stem
 
 if TYPE_CHECKING:
     from nibabel.spatialimages import SpatialImage
@@ -25,7 +25,7 @@ LARGEST_BRAIN = 2.2e6
 
 
 def write_anatomy(subject: "BrainSource", places: Derivatives) -> list[str]:
-    """Write the anatomy and every ROI family, with label tables, to the subject's `anat` folder.
+    """Write the anatomy and every ROI family, with label tables, to the subject's `anat` folder, and no others stay.
 
     Parameters
     ----------
@@ -42,17 +42,21 @@ def write_anatomy(subject: "BrainSource", places: Derivatives) -> list[str]:
     OutputError
         If the folder cannot be written.
     """
-    notes = []
+    notes, kept = [], set()
     anatomy = subject.anatomy()
     if anatomy is not None:
         _write_if_new(places.anatomy, volume_bytes(anatomy))
+        kept.add(places.anatomy.name)
     for name in subject.roi_names():
         try:
             rois = subject.rois(name)
         except UserError as error:
             notes.append(f"ROI {name} is not among the written regions: {error}")
             continue
-        write_regions(rois, places.regions(name))
+        volume = places.regions(name)
+        write_regions(rois, volume)
+        kept |= {volume.name, _table(volume).name}
+    remove_stale(places, kept, FROM_SCANS)
     return notes
 
 
@@ -65,10 +69,15 @@ def write_regions(rois: "Rois", path: Path) -> None:
     _write_if_new(path, volume_bytes(image))
     rows = [(0, UNREGIONED), *((k, name) for k, name in rois.names.items() if k > 0)]
     table = "index\tname\n" + "".join(f"{k}\t{name}\n" for k, name in rows)
-    _write_if_new(path.with_name(f"{stem(path.name)}.tsv"), table.encode())
+    _write_if_new(_table(path), table.encode())
     about = sidecar(path)
     if not about.is_file():
         write_json(about, {"Family": rois.name})
+
+
+def _table(volume: Path) -> Path:
+    """The label table of a volume of regions."""
+    return volume.with_name(f"{stem(volume.name)}.tsv")
 
 
 def looks_stripped(path: Path) -> bool:

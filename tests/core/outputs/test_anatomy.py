@@ -44,6 +44,19 @@ def stamps(folder):
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
 
 
+def test_regions_and_anatomy_of_an_earlier_run_go(places):
+    """Else the next sidecars would say that they are of this run."""
+    write_anatomy(Scans(), places)
+    fewer = Scans(anatomy=False)
+    fewer.roi_names = lambda: ["HCP_MMP1"]
+    theirs = places.anatomy.with_name("notes.txt")
+    theirs.touch()
+    write_anatomy(fewer, places)
+    stem = "sub-01_space-func1pt8mm_seg-HCPMMP1_dseg"
+    left = {path.name for path in theirs.parent.iterdir()}
+    assert left == {"notes.txt", *(stem + end for end in (".nii.gz", ".tsv", ".json"))}
+
+
 def test_anatomy_and_regions_by_their_names(places):
     scans = Scans()
     notes = write_anatomy(scans, places)
