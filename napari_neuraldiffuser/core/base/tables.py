@@ -4,7 +4,7 @@ import codecs
 import io
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,7 +74,8 @@ def read_table(
     Raises
     ------
     UserError
-        Of class `error`: unreadable, without rows, a column that is missing or double, rows of differing lengths.
+        Of class `error`: unreadable, without rows, a column that is missing or double, rows of differing lengths, a
+        quote that holds a line break or a tab of a table of tabs.
     """
     import pandas as pd
 
@@ -97,6 +98,8 @@ def read_table(
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as problem:
         said = str(problem).removeprefix("Error tokenizing data. C error: ").strip()
         raise error(f"{path} must be a table of rows of one length, got: {said}. Correct it.") from problem
+    if '"' in text:
+        _check_quotes(table, separator, path, error)
     table = pd.DataFrame({name: table[place].iloc[1:].str.strip() for name, place in places.items()})
     table = table.mask(table.isin(MISSING)).dropna(how="all").reset_index(drop=True)
     if not len(table):
@@ -149,6 +152,41 @@ def _cell_error(
     got = f"{cell!r}" if isinstance(cell, str) else "a missing one"
     more = f" (and in {int(wrong.sum()) - 1} other rows)" if wrong.sum() > 1 else ""
     return error(f"{path} must have {rule} in column {column}, got {got} in row {row + 1}{more}. Correct it.")
+
+
+def _check_quotes(table: "pd.DataFrame", separator: str, path: str | Path, error: type[UserError]) -> None:
+    """A quote that is left open takes all up to the next one into its cell, whole rows too."""
+    inside = r"[\r\n\t]" if separator == "\t" else r"[\r\n]"
+    broken = table.apply(lambda column: column.str.contains(inside, na=False)).any(axis=1).to_numpy()
+    if broken.any():
+        row = table.iloc[int(broken.argmax())]
+        cell = row[row.str.contains(inside, na=False)].iloc[0]
+        raise error(
+            f"{path} must have every row in one line, got a quote that goes on over {cell[:60]!r}. Remove the quotation"
+            " mark, or the line break or tab in that cell."
+        )
+
+
+def add_flags(
+    told: dict[str, bool],
+    labels: Iterable[str],
+    flags: Iterable[bool | None],
+    path: str | Path,
+    error: type[UserError] = TableError,
+) -> None:
+    """Add to `told` which labels are held out, by rows of a table; None says nothing.
+
+    Raises
+    ------
+    UserError
+        Of class `error`, if a label is held out in one row and not in another: what is tested must not be trained on.
+    """
+    for label, flag in zip(labels, flags, strict=True):
+        if flag is not None and told.setdefault(label, flag) != flag:
+            raise error(
+                f"a stimulus must be held out everywhere or nowhere, got {label!r} as both, last in {path}. Correct "
+                "the column."
+            )
 
 
 def _separator(header: str, needed: Sequence[str]) -> str:

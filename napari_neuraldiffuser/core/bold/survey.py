@@ -12,6 +12,7 @@ import pandas as pd
 from napari_neuraldiffuser.core.base.files import array_digest, file_versions, fingerprint
 from napari_neuraldiffuser.core.base.recipe import ALGORITHM_VERSION
 from napari_neuraldiffuser.core.base.registry import ESTIMATORS
+from napari_neuraldiffuser.core.base.tables import add_flags
 from napari_neuraldiffuser.core.bold.confounds import read_confounds
 from napari_neuraldiffuser.core.bold.design import RunDesign, make_design
 from napari_neuraldiffuser.core.bold.events import check_types, read_events
@@ -213,12 +214,7 @@ def mark_test(designs: Sequence[RunDesign], counts: Counter[str], rule: str) -> 
     """
     told: dict[str, bool] = {}
     for design in designs:
-        for label, flag in zip(design.trials["stimulus"], design.trials["test"], strict=True):
-            if flag is not None and told.setdefault(label, flag) != flag:
-                raise BoldError(
-                    f"a stimulus must be held out everywhere or nowhere, got {label!r} as both, last in "
-                    f"{design.run.events}. Correct the column."
-                )
+        add_flags(told, design.trials["stimulus"], design.trials["test"], design.run.events, BoldError)
     by_column = any(told.values())
     if rule == "column" and not by_column:
         raise BoldError("the test column must mark some stimuli with 1, got none. " + HOW_TEST)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import OWN_SPACE
-from napari_neuraldiffuser.core.base.tables import read_table, text_column, whole_column
+from napari_neuraldiffuser.core.base.tables import add_flags, read_table, text_column, whole_column
 from napari_neuraldiffuser.core.nsd.assemble import Session, assemble
 from napari_neuraldiffuser.core.nsd.betas import Betas, mask_voxels
 from napari_neuraldiffuser.core.nsd.reading.images import place_note
@@ -45,7 +45,7 @@ def user_betas(
     trials_tsv : path
         Separated by tabs or commas: `trial` (0-based volume), `stimulus` (any label), `session`, optional `repeat`
         (not needed: counted from the order) and optional `test` or `shared` (0/1, true/false) that marks test
-        images. Volumes without a row are left out; `n/a` and empty cells are missing.
+        images, each in all its rows. Volumes without a row are left out; `n/a` and empty cells are missing.
     params : BetasParams, optional
         `sessions`, `zscore` and `average_repeats` are used.
 
@@ -131,14 +131,22 @@ def _check_volumes(trial: pd.Series, n_volumes: int, path: str | Path) -> None:
 
 
 def _test_column(table: pd.DataFrame, path: str | Path) -> np.ndarray:
-    """(n,) bool from the optional column `test` or `shared`; a missing cell and a missing column are no test image."""
-    name = next((one for one in TEST_COLUMNS if one in table.columns), None)
-    if name is None:
-        return np.zeros(len(table), dtype=bool)
-    words = table[name].fillna("0").str.lower().replace({"1.0": "1", "0.0": "0"})
+    """(n,) bool from the optional columns `test` and `shared`: of a stimulus that one row marks, all rows are test.
+
+    A missing cell and a missing column mark nothing.
+    """
+    told: dict[str, bool] = {}
+    for name in TEST_COLUMNS:
+        if name in table.columns:
+            add_flags(told, table["stimulus"], _flags(table[name], path), path, NSDError)
+    return table["stimulus"].map(lambda label: told.get(label, False)).to_numpy(dtype=bool)
+
+
+def _flags(column: pd.Series, path: str | Path) -> list[bool | None]:
+    words = column.dropna().str.lower().replace({"1.0": "1", "0.0": "0"})
     if not words.isin(["0", "1", "true", "false"]).all():
-        raise NSDError(f"column {name} must hold 0/1 or true/false, got {sorted(words.unique())[:5]} in {path}.")
-    return words.isin(["1", "true"]).to_numpy()
+        raise NSDError(f"column {column.name} must hold 0/1 or true/false, got {sorted(words.unique())[:5]} in {path}.")
+    return [None if pd.isna(word) else word in ("1", "true") for word in words.reindex(column.index)]
 
 
 def _readers(image: nib.spatialimages.SpatialImage, voxels: np.ndarray, table: pd.DataFrame) -> list[partial[Session]]:

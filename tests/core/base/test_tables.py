@@ -73,6 +73,30 @@ def test_forms_that_mean_the_same(written, content):
     assert table.to_numpy().tolist() == [["0", "café", "1"], ["1", "b", "0"]]
 
 
+@pytest.mark.parametrize("separator", ["\t", ",", ";"])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ["0|cow|0", '1|"dog|1', '2|hen"|0', "3|pig|0"],
+        ["0|cow|0", '1|dog|"1', '2|hen|0"', "3|pig|0"],
+        ['0|"cow|0', "1|dog|1", "2|hen|0", '3|pig"|0'],
+        ["0|cow|0", '1|"dog', 'black"|1', "2|hen|0"],
+    ],
+)
+def test_a_quote_does_not_swallow_rows(written, separator, rows):
+    text = "\n".join(["trial|stimulus|test", *rows]) + "\n"
+    for end in ("\n", "\r\n", "\r"):
+        with pytest.raises(Refused, match="trials.tsv must have every row in one line, got a quote that goes on over"):
+            written(text.replace("|", separator).replace("\n", end))
+    with pytest.raises(Refused, match="every row in one line"):  # a column that nobody asked for
+        written(text.replace("test", "note").replace("|", separator))
+
+
+def test_tabs_in_cells_of_a_table_of_tabs_are_refused(written):
+    with pytest.raises(Refused, match="every row in one line"):
+        written('trial\tstimulus\n0\t"a\tb"\n1\tc\n')
+
+
 def test_quoted_cells_hold_separators(written):
     assert written('trial,stimulus\n0,"a, b"\n1,c\n')["stimulus"].tolist() == ["a, b", "c"]
 

@@ -9,6 +9,7 @@ import pytest
 from nilearn.datasets import load_mni152_gm_mask, load_mni152_template
 
 from napari_neuraldiffuser.core import nsd
+from napari_neuraldiffuser.core.nsd.user import read_user_trials
 from napari_neuraldiffuser.core.params import BetasParams
 
 DATA = Path(nibabel.tests.__file__).parent / "data"
@@ -134,3 +135,37 @@ def test_bad_images(functional, tmp_path):
     cut.write_bytes(path.read_bytes()[:20000])
     with pytest.raises(nsd.NSDError, match="truncated"):
         nsd.user_betas(cut, mask, trials)
+
+
+HEADER = "trial\tstimulus\tsession\t"
+
+
+@pytest.mark.parametrize(
+    ("flags", "header"),
+    [
+        (["1", "0", "0", "0"], "test"),
+        (["0", "0", "true", "0"], "shared"),
+        (["1\t0", "n/a\tn/a", "1\tn/a", "0\t0"], "test\tshared"),
+        (["n/a\t0", "0\t0", "1\tn/a", "0\t0"], "test\tshared"),
+    ],
+)
+def test_a_stimulus_is_in_one_set(tmp_path, flags, header):
+    """`cat` is shown twice; what is tested must not be trained on, whether or not repeats are averaged."""
+    rows = [(k, name, 1, flag) for k, (name, flag) in enumerate(zip(["cat", "cow", "cat", "dog"], flags, strict=True))]
+    path = table(tmp_path / "trials.tsv", rows, HEADER + header)
+    with pytest.raises(nsd.NSDError, match=r"held out everywhere or nowhere, got 'cat' as both, last in .*trials\.tsv"):
+        read_user_trials(path, 4)
+
+
+@pytest.mark.parametrize(
+    ("flags", "header"),
+    [
+        (["1", "0", "n/a", "0"], "test"),
+        (["", "n/a", "TRUE", "false"], "shared"),
+        (["1\tn/a", "0\t0", "n/a\t1", "n/a\t0"], "test\tshared"),
+    ],
+)
+def test_one_row_marks_a_stimulus_in_all(tmp_path, flags, header):
+    rows = [(k, name, 1, flag) for k, (name, flag) in enumerate(zip(["cat", "cow", "cat", "dog"], flags, strict=True))]
+    trials, _ = read_user_trials(table(tmp_path / "trials.tsv", rows, HEADER + header), 4)
+    assert trials["shared"].tolist() == [True, False, True, False]
