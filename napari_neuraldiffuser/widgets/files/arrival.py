@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from qtpy.compat import isalive
 from qtpy.QtCore import QEventLoop, QObject, QThread, QTimer
 
 from napari_neuraldiffuser.widgets.files.layer_info import LayerData, kind_of
@@ -56,7 +57,7 @@ def arrive(find: Callable[[], Found]) -> list[Any]:
     steps.append(partial(show_files, found.pictures))
     if not viewer.layers:
         steps.append(viewer.reset_view)
-    Arrival(window_of(viewer), steps)
+    Arrival(window_of(viewer), steps, viewer)
     return first or [(None,)]
 
 
@@ -98,18 +99,35 @@ def in_background(work: Callable[[], T]) -> T:
 
 
 class Arrival(QObject):
-    """Takes one step in every turn of the event loop, for as long as `parent` is there."""
+    """Takes one step in every turn of the event loop, for as long as `parent` is there.
 
-    def __init__(self, parent: QObject, steps: Iterable[Callable[[], object]]) -> None:
+    It ends when the user removes all layers of `viewer`: nothing comes after that.
+    """
+
+    def __init__(
+        self, parent: QObject, steps: Iterable[Callable[[], object]], viewer: "napari.Viewer | None" = None
+    ) -> None:
         super().__init__(parent)
         self._steps = deque(steps)
+        self._taking = False
+        self._layers = viewer.layers if viewer is not None else None
+        if self._layers is not None:
+            self._layers.events.removed.connect(self._layer_removed)
         self._timer = QTimer(self, interval=EVERY, timeout=self._take)
         self._timer.start()
 
     def _take(self) -> None:
-        if self._steps:
+        if not self._steps:
+            self.end()
+            return
+        self._taking = True
+        try:
             self._steps.popleft()()
-        else:
+        finally:
+            self._taking = False
+
+    def _layer_removed(self, event: Any) -> None:
+        if not self._layers and not self._taking and isalive(self):  # a step may replace the only layer
             self.end()
 
     @property

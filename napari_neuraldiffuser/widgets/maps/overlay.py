@@ -45,6 +45,8 @@ class Overlay:
     def __init__(self, viewer: "napari.Viewer") -> None:
         self.viewer = viewer
         self.extremes = (0.0, 0.0)
+        self.replacing = False
+        """Whether the layer is being replaced by one of another shape: it is not gone then."""
 
     @property
     def layer(self) -> "napari.layers.Layer | None":
@@ -84,10 +86,12 @@ class Overlay:
         first = not self.shown
         point = self.viewer.dims.point
         if self.shown:
+            self.replacing = True
             self.viewer.layers.remove(self.layer)
         place = {key: placing[key] for key in ("affine", "units", "axis_labels")}
         style = {"colormap": colormap_of(look), "contrast_limits": self.limits(look), "opacity": look.opacity}
         self.viewer.add_image(data, name=LAYER_NAME, metadata=dict(USE), **place, **style)
+        self.replacing = False
         self.layer.colorbar.visible = True
         if first:
             AnatomicalView.of(self.viewer)

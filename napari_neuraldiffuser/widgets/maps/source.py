@@ -31,7 +31,7 @@ ReadFolder = tuple[list[str], SubjectMaps, LayerData | None]
 
 
 class MapSource(QWidget):
-    """Folder and subject; `arrived` with `ReadFolder` or the exception that reading ended with.
+    """Folder and subject; `arrived` with `ReadFolder`, the exception that reading ended with, or None if abandoned.
 
     Attributes
     ----------
@@ -48,6 +48,7 @@ class MapSource(QWidget):
         self.opened = ""
         self.reading: ThreadTask | None = None
         self._waiting: tuple[str, str] | None = None
+        self._abandoned = False
         self.setAcceptDrops(True)
         self.folder = QLineEdit(placeholderText="output folder of a run; drop one here", acceptDrops=False)
         self.folder.setToolTip("Folder with sub-XX/sub-XX_space-*_target-*_contribution.nii.gz")
@@ -80,9 +81,16 @@ class MapSource(QWidget):
         self.folder.setText(folder)
         self.folder.setToolTip(folder)
         self._waiting = folder, label or self.subject.currentText()
+        self._abandoned = False
         if self.reading is None:
             self._read()
         else:
+            self.reading.cancel()
+
+    def abandon(self) -> None:
+        """Show nothing of what is being read."""
+        if self.reading is not None:
+            self._waiting, self._abandoned = None, True
             self.reading.cancel()
 
     def _read(self) -> None:
@@ -98,7 +106,9 @@ class MapSource(QWidget):
         if self._waiting is not None:
             self._read()  # another folder was chosen meanwhile
             return
-        if isinstance(result, Exception):
+        if self._abandoned:
+            self._abandoned, result = False, None
+        if result is None or isinstance(result, Exception):
             self.opened = ""
             self._show_subjects([], "")
         else:

@@ -30,6 +30,7 @@ from napari_neuraldiffuser.widgets.views.clicks import weakly
 MARK_AFTER = 60
 """Milliseconds without another slice after which the regions in view are marked."""
 INVITATION = "Click a voxel in the canvas: its regions, and what it adds to every target, appear here."
+REMOVED = "The layers were removed while the folder was read. Open it again to show its maps."
 IN_3D = "Voxels are named in slices: switch the viewer to 2D to click one."
 
 
@@ -94,7 +95,11 @@ class ContributionPanel(Panel):
         emitters = (events.point, events.order, events.ndisplay)
         for emitter in emitters:
             emitter.connect(self._slice_changed)
-        self.destroyed.connect(partial(_let_go, self.probe, emitters, WeakMethod(self._slice_changed)))
+        removed = self.viewer.layers.events.removed
+        removed.connect(self._layer_removed)
+        slots = [(emitter, WeakMethod(self._slice_changed)) for emitter in emitters]
+        slots.append((removed, WeakMethod(self._layer_removed)))
+        self.destroyed.connect(partial(_let_go, self.probe, slots))
         session = self.session
         session.output_changed.connect(self.open_folder)
         for signal in (session.recipe_changed, session.decoded_changed):
@@ -140,12 +145,16 @@ class ContributionPanel(Panel):
             self._take(None)
             self.fail(result)
             return
+        if result is None:
+            self._take(None)
+            self.say(REMOVED)
+            return
         _, maps, anatomy = result
         steps: list[Callable[[], object]] = [partial(add_anatomy, self.viewer, anatomy), *steps_to_view(self.viewer)]
         steps += [partial(title_bar, self.viewer, maps.unit), partial(self._take, maps)]
         steps += [self._draw_outlines, self._draw_names, partial(self._say_notes, maps.notes)]
         if answers(self.viewer):
-            self._arrival = Arrival(self, steps)
+            self._arrival = Arrival(self, steps, self.viewer)
         else:
             for step in steps:
                 step()
@@ -225,7 +234,14 @@ class ContributionPanel(Panel):
     def _chosen(self) -> dict[str, Family]:
         return {name: f for name, f in self.families.items() if self.regions.chosen in ("", name)}
 
+    def _layer_removed(self, event: Any) -> None:
+        """Nothing comes back that the user took away."""
+        if not self.viewer.layers and not self.overlay.replacing:
+            self.source.abandon()
+
     def _redraw(self) -> None:
+        if not self.overlay.shown:
+            return  # the user removed it: outlines and names would come back without their map
         self._draw_outlines()
         self._draw_names()
 
@@ -242,6 +258,8 @@ class ContributionPanel(Panel):
         self.names.show(self._chosen() if self.regions.named.isChecked() else {}, self.outlines.plane)
 
     def _outline_selected(self) -> None:
+        if not self.overlay.shown:
+            return
         selected = self.table.selected()
         family, roi = selected or ("", "")
         self.outlines.select(self.families.get(family), roi, self.regions.width.value())
@@ -312,7 +330,7 @@ class ContributionPanel(Panel):
             return None
         voxel = look_up(self.maps, target, self.families, place)
         self.voxel_text.setText(describe(voxel, target, target_name(target), self.maps.unit))
-        if voxel is not None:
+        if voxel is not None and self.overlay.shown:
             self.probe.mark(self.maps.maps[target], voxel.place)
         return voxel
 
@@ -333,8 +351,8 @@ class ContributionPanel(Panel):
         self.used.setChecked(bool(values.get("used", False)))
 
 
-def _let_go(probe: Probe, emitters: tuple[Any, ...], slot: WeakMethod, *_: Any) -> None:
+def _let_go(probe: Probe, slots: list[tuple[Any, WeakMethod]], *_: Any) -> None:
     probe.close()
-    if (alive := slot()) is not None:
-        for emitter in emitters:
+    for emitter, slot in slots:
+        if (alive := slot()) is not None:
             emitter.disconnect(alive)

@@ -5,7 +5,6 @@ import threading
 import numpy as np
 import pytest
 from qtpy.QtCore import QEventLoop, QObject, QTimer
-from qtpy.QtWidgets import QApplication
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.widgets.files import arrival
@@ -78,17 +77,39 @@ def test_the_window_answers_while_a_thread_works(qapp):
     assert in_background(lambda: answered.wait(30))
 
 
-def test_steps_end_with_what_they_belong_to_or_when_asked(qtbot):
+def test_steps_end_when_asked(qtbot):
     parent, taken = QObject(), []
     steps = Arrival(parent, [lambda k=k: taken.append(k) for k in range(3)])
     steps._take()
     steps.end()
     steps._take()
     assert taken == [0]
-    again = Arrival(parent, [lambda: taken.append("never")])
-    del again
+
+
+def test_steps_end_with_their_parent(qtbot):
+    parent, taken, sibling = QObject(), [], QObject()
+    Arrival(parent, [lambda: taken.append("never")])
+    Arrival(sibling, [lambda: taken.append("later")] * 3)  # its third turn comes after the first one's first
     parent.deleteLater()
-    for _ in range(3):
-        QApplication.sendPostedEvents()
-        QApplication.processEvents()
+    qtbot.waitUntil(lambda: taken.count("later") == 3)
     assert "never" not in taken
+
+
+def test_steps_end_when_the_user_removes_all_layers(viewer, qtbot):
+    taken, parent = [], QObject()
+
+    def replace():
+        viewer.layers.clear()
+        viewer.add_image(np.zeros((3, 4, 5)))
+
+    viewer.add_image(np.zeros((3, 4, 5)))
+    arriving = Arrival(parent, [replace, lambda: taken.append("after a step of its own")] * 2, viewer)
+    for _ in range(2):
+        arriving._take()
+    assert taken == ["after a step of its own"]
+    viewer.layers.clear()
+    assert not arriving.under_way
+    arriving._take()
+    assert len(viewer.layers) == 0
+    assert taken == ["after a step of its own"]
+

@@ -10,6 +10,7 @@ from napari_neuraldiffuser.core.params import BetasParams
 from napari_neuraldiffuser.widgets.files import outputs
 from napari_neuraldiffuser.widgets.maps import subject_maps as maps
 from napari_neuraldiffuser.widgets.maps.source import LATE
+from napari_neuraldiffuser.widgets.pages.contribution import REMOVED
 from tests.support.window.contribution_page import finish, read, rows
 from tests.support.window.output_folder import REGIONS, write_output
 from tests.support.window.viewers import settle
@@ -43,6 +44,19 @@ def test_a_folder_chosen_while_another_is_read_wins(empty, session, out_dir, tmp
     settle()
     assert empty.maps.label == "sub-02"
     assert empty.source.opened == str(other)
+
+
+def test_nothing_is_shown_of_a_folder_once_all_layers_are_removed(empty, viewer, session, out_dir, qtbot):
+    viewer.add_image(np.zeros((4, 5, 6)))
+    session.show_output(out_dir)
+    viewer.layers.clear()
+    finish(empty, qtbot)
+    settle()
+    assert len(viewer.layers) == 0
+    assert empty.message.text() == REMOVED
+    assert empty.maps is None and empty.target.count() == 0
+    read(empty, out_dir, qtbot)
+    assert "contribution" in viewer.layers
 
 
 def test_dropped_folder_is_opened(empty, session, out_dir, qtbot):

@@ -10,7 +10,7 @@ from napari_neuraldiffuser.widgets.maps.outlines import fine
 from napari_neuraldiffuser.widgets.maps.overlay import ALL, PERCENT, SHARE
 from napari_neuraldiffuser.widgets.maps.subject_maps import USED
 from napari_neuraldiffuser.widgets.pages.contribution import ContributionPanel
-from tests.support.window.contribution_page import choose, finish, read
+from tests.support.window.contribution_page import choose, finish, read, row_of
 from tests.support.window.output_folder import AFFINE, PEAK
 from tests.support.window.viewers import settle
 
@@ -136,9 +136,36 @@ def test_outlines_follow_the_plane_and_leave_the_slice(panel, viewer, qtbot):
     assert len(set(shapes.values())) == 3
 
 
-def test_layers_that_the_user_removed_do_not_come_back(panel, viewer, qtbot):
+def in_3d(panel):
+    panel.viewer.dims.ndisplay = 3
+
+
+def another_plane(panel):
+    panel.viewer.dims.order = (1, 0, 2)
+
+
+def a_wider_line(panel):
+    panel.regions.width.setValue(4)
+
+
+def a_row(panel):
+    panel.table.selectRow(row_of(panel, "V2v"))
+    panel.go_to("prf-visualrois", "V2v")
+
+
+def a_click(panel):
+    panel.clicked(apply_affine(AFFINE, PEAK))
+
+
+@pytest.mark.parametrize("act", [in_3d, another_plane, a_wider_line, a_row, a_click])
+@pytest.mark.parametrize("before", [True, False])
+def test_layers_that_the_user_removed_do_not_come_back(panel, viewer, qtbot, act, before):
+    if before:
+        act(panel)
     viewer.layers.clear()
     viewer.add_image(np.zeros((4, 5, 6)), name="other")
+    if not before:
+        act(panel)
     settle(panel._redraw_timer, panel._mark_timer)
     assert [layer.name for layer in viewer.layers] == ["other"]
 
