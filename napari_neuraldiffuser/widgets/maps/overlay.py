@@ -58,6 +58,11 @@ class Overlay:
         """Whether the layer is there."""
         return self.layer is not None
 
+    @staticmethod
+    def made(layer: "napari.layers.Layer") -> bool:
+        """Whether this is, or was, such a layer."""
+        return layer.metadata.get(OWN) == USE[OWN]
+
     def measure(self, volume: Volume) -> None:
         """Take the lowest and the highest share of a map; `largest` needs them before a look can be made."""
         self.extremes = (float(volume.shown.min(initial=0.0)), float(volume.shown.max(initial=0.0)))

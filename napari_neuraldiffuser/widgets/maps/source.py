@@ -52,7 +52,8 @@ class MapSource(QWidget):
         self.setAcceptDrops(True)
         self.folder = QLineEdit(placeholderText="output folder of a run; drop one here", acceptDrops=False)
         self.folder.setToolTip("Folder with sub-XX/sub-XX_space-*_target-*_contribution.nii.gz")
-        self.folder.editingFinished.connect(lambda: self.choose(self.folder.text().strip()))
+        self.folder.returnPressed.connect(lambda: self.choose(self.folder.text().strip()))
+        self.folder.editingFinished.connect(self._left)
         self.subject = QComboBox(toolTip="Subjects with contribution maps in this folder")
         self.subject.currentTextChanged.connect(self._subject_chosen)
         browse = button("Browse…", "Choose the output folder of a run", self._browse)
@@ -62,9 +63,14 @@ class MapSource(QWidget):
         self.choose(QFileDialog.getExistingDirectory(self, "Output folder", self.folder.text()))
 
     def choose(self, folder: str) -> None:
-        """Emit `chosen` for a folder that the user named, unless it is open."""
-        if folder and folder != self.opened:
+        """Emit `chosen` for a folder that the user named; one that is open is read anew."""
+        if folder:
             self.chosen.emit(folder)
+
+    def _left(self) -> None:
+        """Take what was typed when the line is left, unless it is open."""
+        if self.folder.text().strip() != self.opened:
+            self.choose(self.folder.text().strip())
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
         """Let Qt know that a folder may be dropped here."""

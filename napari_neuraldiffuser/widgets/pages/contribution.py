@@ -235,8 +235,12 @@ class ContributionPanel(Panel):
         return {name: f for name, f in self.families.items() if self.regions.chosen in ("", name)}
 
     def _layer_removed(self, event: Any) -> None:
-        """Nothing comes back that the user took away."""
-        if not self.viewer.layers and not self.overlay.replacing:
+        """Nothing comes back that the user took away, until the folder is opened again."""
+        if self.overlay.replacing:
+            return
+        if self.overlay.made(event.value):
+            self.session.forget_output()
+        if not self.viewer.layers:
             self.source.abandon()
 
     def _redraw(self) -> None:

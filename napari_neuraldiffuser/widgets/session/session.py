@@ -197,6 +197,10 @@ class Session(QObject):
         self.output = str(folder)
         self.output_changed.emit(self.output)
 
+    def forget_output(self) -> None:
+        """The maps are shown no longer: the same folder, opened again, shows them anew."""
+        self.output = ""
+
     # what is shown but cannot be used
 
     def tell_wrong(self, page: int, title: str, text: str) -> None:

@@ -112,4 +112,3 @@ def test_steps_end_when_the_user_removes_all_layers(viewer, qtbot):
     arriving._take()
     assert len(viewer.layers) == 0
     assert taken == ["after a step of its own"]
-

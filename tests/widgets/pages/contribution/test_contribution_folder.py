@@ -8,7 +8,9 @@ from qtpy.QtCore import QMimeData, QUrl
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.params import BetasParams
 from napari_neuraldiffuser.widgets.files import outputs
+from napari_neuraldiffuser.widgets.files.layer_info import about
 from napari_neuraldiffuser.widgets.maps import subject_maps as maps
+from napari_neuraldiffuser.widgets.maps.overlay import Look
 from napari_neuraldiffuser.widgets.maps.source import LATE
 from napari_neuraldiffuser.widgets.pages.contribution import REMOVED
 from tests.support.window.contribution_page import finish, read, rows
@@ -57,6 +59,40 @@ def test_nothing_is_shown_of_a_folder_once_all_layers_are_removed(empty, viewer,
     assert empty.maps is None and empty.target.count() == 0
     read(empty, out_dir, qtbot)
     assert "contribution" in viewer.layers
+
+
+def removed_alone(viewer):
+    viewer.layers.remove("contribution")
+
+
+def removed_with_all(viewer):
+    viewer.layers.clear()
+
+
+@pytest.mark.parametrize("remove", [removed_alone, removed_with_all])
+def test_a_folder_whose_map_was_removed_is_shown_when_it_is_opened_again(panel, viewer, out_dir, qtbot, remove):
+    remove(viewer)
+    told = {"neuraldiffuser": about("contribution", output=out_dir, target="g02")}
+    viewer.add_image(np.ones((4, 5, 6)), name="contribution g02", metadata=told)  # as the reader adds it
+    finish(panel, qtbot)
+    assert "contribution" in viewer.layers
+    assert not viewer.layers["contribution g02"].visible
+    assert panel.table.rowCount() > 0
+
+
+def test_a_folder_whose_map_was_removed_can_be_named_again(panel, viewer, out_dir, qtbot):
+    viewer.layers.clear()
+    panel.source.folder.editingFinished.emit()
+    finish(panel, qtbot)
+    assert len(viewer.layers) == 0, "leaving the line opens nothing"
+    panel.source.folder.returnPressed.emit()
+    finish(panel, qtbot)
+    assert "contribution" in viewer.layers
+
+
+def test_another_shape_does_not_forget_the_folder(panel, session, viewer, out_dir):
+    panel.overlay.show(maps.make_volume(np.ones((3, 4, 5), np.float32), np.eye(4), "wide.nii.gz"), Look(), {})
+    assert session.output == str(out_dir)
 
 
 def test_dropped_folder_is_opened(empty, session, out_dir, qtbot):
