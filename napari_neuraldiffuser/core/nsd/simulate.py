@@ -21,6 +21,7 @@ from napari_neuraldiffuser.core.base.progress import Progress, silent
 from napari_neuraldiffuser.core.nsd.layout import Layout
 from napari_neuraldiffuser.core.nsd.reading.design import TRIALS_PER_SESSION
 from napari_neuraldiffuser.core.nsd.simulation import atlas, brain, experiment, features, files, noise, responses
+from napari_neuraldiffuser.core.nsd.simulation.claim import claim
 from napari_neuraldiffuser.core.nsd.simulation.scenes import backgrounds as scene_backgrounds
 from napari_neuraldiffuser.core.nsd.simulation.scenes import captions as scene_captions
 from napari_neuraldiffuser.core.nsd.simulation.scenes import draw as scenes
@@ -45,7 +46,8 @@ def write_subjects(
     OutputError
         If the folder cannot be written.
     NSDError
-        If the design does not fit NSD's (too many images, too few trials).
+        If the design does not fit NSD's (too many images, too few trials), or the folder holds data that is not
+        simulated.
     """
     params = params or SimulationParams()
     return [write_subject(nsd_dir, params, progress, number) for number in range(1, params.n_subjects + 1)]
@@ -112,6 +114,7 @@ def scene_of(seed: int, stimulus_id: int) -> scenes.Scene:
 def write_common(layout: Layout, params: SimulationParams, design: experiment.Experiment, report: Progress) -> None:
     """Design, stimulus table, images and captions: what all subjects share."""
     marker = layout.root / MARKER
+    claim(layout.root, MARKER, ("nsddata*",))
     recipe = fingerprint({"params": params.to_dict(), "code": code_digest()})
     if marker.is_file() and read_json(marker).get("recipe") == recipe:
         return

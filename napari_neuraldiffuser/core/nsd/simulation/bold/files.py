@@ -24,12 +24,16 @@ from napari_neuraldiffuser.core.nsd import simulate
 from napari_neuraldiffuser.core.nsd.simulation.atlas import LABEL_TABLES
 from napari_neuraldiffuser.core.nsd.simulation.bold import signal, trials
 from napari_neuraldiffuser.core.nsd.simulation.brain import Brain
+from napari_neuraldiffuser.core.nsd.simulation.claim import claim
 from napari_neuraldiffuser.core.nsd.simulation.files import write_volume
 from napari_neuraldiffuser.core.nsd.simulation.scenes import draw as scenes
 from napari_neuraldiffuser.core.params import BoldSimulationParams
 
 TASK, SPACE = "scenes", "T1w"
 VERSION = "1.10.0"
+MARKER = "stimuli/simulation.json"
+WRITTEN = ("sub-*", "stimuli", "derivatives", "README", "dataset_description.json", "*_events.json")
+"""What the simulator writes into the data set's folder."""
 README = """Simulated scans: one person sees drawn scenes in a scanner.
 
 Nothing here is measured. `stimuli` has the pictures and their captions, `sub-*/ses-*/func` what was shown when,
@@ -78,7 +82,7 @@ def write_bold_subjects(
     OutputError
         If the folder cannot be written.
     NSDError
-        If there are too few trials for the test images.
+        If there are too few trials for the test images, or the folder holds data that is not simulated.
     """
     params, report = params or BoldSimulationParams(), progress or silent
     root, runs = make_folder(folder), trials.make_runs(params)
@@ -93,6 +97,7 @@ def code_digest() -> str:
 
 def _write_common(root: Path, runs: list[trials.ScanRun], params: BoldSimulationParams, report: Progress) -> None:
     """Descriptions, pictures and captions: what all subjects share."""
+    claim(root, MARKER, WRITTEN)
     write_json(root / "dataset_description.json", {"Name": "Simulated scans", "BIDSVersion": VERSION})
     maker = {"GeneratedBy": [{"Name": "napari-neuraldiffuser simulate --bold"}], "DatasetType": "derivative"}
     for name in ("fmriprep", "rois", "truth"):
@@ -103,7 +108,7 @@ def _write_common(root: Path, runs: list[trials.ScanRun], params: BoldSimulation
     write_json(root / f"task-{TASK}_events.json", EVENT_COLUMNS)
     places = BidsPlaces(root, 1)
     recipe = fingerprint([params.to_dict(), code_digest()])
-    marker = root / "stimuli" / "simulation.json"
+    marker = root / MARKER
     if marker.is_file() and read_json(marker).get("recipe") == recipe:
         return
     ids = sorted({int(one) for run in runs for one in run.trials["image"]})
