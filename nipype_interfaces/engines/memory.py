@@ -168,11 +168,9 @@ def bold_bytes(volumes: int, voxels: int, trials: int, params: BoldParams = Bold
 
 
 def _bold(inputs: BaseInterfaceInputSpec) -> float:
-    """The longest run, or all of a session where they are fitted together; a trial in every second volume at most."""
-    params, runs = params_of(inputs, BoldParams), [Run.from_dict(dict(run)) for run in inputs.runs]
-    volumes = [open_run(run).shape[3] for run in runs]
-    together = sum(volumes) if params.estimator == "glmsingle" else max(volumes)
-    return bold_bytes(together, int(read_inside(runs[0].mask)[0].sum()), together // 2, params)
+    """The node's run, or all of its session where they are fitted together; a trial in every second volume at most."""
+    volumes = sum(open_run(Run.from_dict(dict(run))).shape[3] for run in inputs.runs)
+    return bold_bytes(volumes, int(read_inside(inputs.mask)[0].sum()), volumes // 2, params_of(inputs, BoldParams))
 
 
 def _networks(inputs: BaseInterfaceInputSpec) -> float:

@@ -7,9 +7,10 @@ from napari_neuraldiffuser.core.base.files import fingerprint
 from napari_neuraldiffuser.core.base.names import bids_label
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import Source
-from napari_neuraldiffuser.core.bold import BoldError, Run, Survey, find_runs, survey
+from napari_neuraldiffuser.core.bold import BoldError, Run, find_runs, survey
 from napari_neuraldiffuser.core.bold.stage import estimate, join
-from napari_neuraldiffuser.core.bold.write import BetaFiles
+from napari_neuraldiffuser.core.bold.survey import survey_group
+from napari_neuraldiffuser.core.bold.write import BetaFiles, write_mask
 from napari_neuraldiffuser.core.params import BoldParams
 from nipype.external.due import BibTeX
 from nipype.interfaces.base import (
@@ -67,7 +68,11 @@ class BoldRunsInputSpec(base.VersionedSpec, params_spec(BoldParams)):
 
 class BoldRunsOutputSpec(TraitedSpec):
     runs = traits.List(traits.Dict, desc="Files of each run: the fields of core.bold.Run.")
-    groups = traits.List(traits.Int, desc="Numbers of what is fitted on its own: runs, or sessions with GLMsingle.")
+    groups = traits.List(
+        traits.List(traits.Dict),
+        desc="The runs that are fitted together: one by one, or those of a session with GLMsingle.",
+    )
+    mask = File(exists=True, desc="NIfTI of the voxels inside the mask of every run.")
     stamps = traits.List(traits.Str, desc="Digest of files and choices of each group: they changed if it does.")
     stamp = traits.Str(desc="The same of all groups.")
 
@@ -97,11 +102,12 @@ class BoldRuns(base.CoreInterface):
     def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
         runs = self._listed() if isdefined(self.inputs.bold) else self._found()
         found = survey(runs, params_of(self.inputs, BoldParams))
-        groups = list(range(len(found.groups)))
+        write_mask(folder / "mask.nii.gz", found.mask, found.affine)
         return {
             "runs": [run.to_dict() for run in runs],
-            "groups": groups,
-            "stamps": [fingerprint(found.made_from(group)) for group in groups],
+            "groups": [[runs[k].to_dict() for k in group] for group in found.groups],
+            "mask": str(folder / "mask.nii.gz"),
+            "stamps": [fingerprint(found.made_from(group)) for group in range(len(found.groups))],
             "stamp": found.stamp,
         }
 
@@ -134,12 +140,13 @@ class BoldRuns(base.CoreInterface):
 
 class SurveyedSpec(base.VersionedSpec, params_spec(BoldParams)):
     # not hashed: Nipype would read every series whole, and fit all runs again where one changed; the stamp says it
-    runs = traits.List(traits.Dict, mandatory=True, nohash=True, desc="Files of all runs, from BoldRuns.")
+    runs = traits.List(traits.Dict, mandatory=True, nohash=True, desc="Files of the runs, from BoldRuns.")
     stamp = traits.Str(mandatory=True, desc="From BoldRuns: files or choices changed if it does.")
 
 
 class EstimateBetasInputSpec(SurveyedSpec):
-    group = traits.Int(mandatory=True, desc="Which of BoldRuns' groups is fitted.")
+    # written anew each time; the stamp has its voxels
+    mask = File(exists=True, mandatory=True, nohash=True, desc="Voxels inside the mask of every run, from BoldRuns.")
 
 
 class EstimateBetasOutputSpec(TraitedSpec):
@@ -147,7 +154,7 @@ class EstimateBetasOutputSpec(TraitedSpec):
 
 
 class EstimateBetas(base.CoreInterface):
-    """Fit one run (or one session with GLMsingle) to betas, a volume per trial.
+    """Fit one run (or one session with GLMsingle), one of BoldRuns' groups, to betas, a volume per trial.
 
     Raises
     ------
@@ -159,7 +166,7 @@ class EstimateBetas(base.CoreInterface):
     Examples
     --------
     >>> from nipype_interfaces.interfaces import EstimateBetas
-    >>> EstimateBetas(group=3).inputs.estimator
+    >>> EstimateBetas(stamp="0").inputs.estimator
     'lsa'
     """
 
@@ -167,7 +174,9 @@ class EstimateBetas(base.CoreInterface):
     _references = REFERENCES
 
     def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
-        return {"part": str(estimate(surveyed(self.inputs), self.inputs.group, folder / "part.h5", progress))}
+        given = self.inputs
+        group = survey_group(_runs(given), given.mask, params_of(given, BoldParams))
+        return {"part": str(estimate(group, folder / "part.h5", progress))}
 
 
 class JoinBetasInputSpec(SurveyedSpec):
@@ -211,7 +220,8 @@ class JoinBetas(base.CoreInterface):
     def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
         given, label = self.inputs, bids_label(self.inputs.participant)
         files = BetaFiles(folder, label, given.estimator)
-        written = join(surveyed(given), [Path(part) for part in given.parts], files, progress, given.command)
+        found = survey(_runs(given), params_of(given, BoldParams))
+        written = join(found, [Path(part) for part in given.parts], files, progress, given.command)
         made = {name: str(getattr(written, name)) for name in ("betas", "mask", "trials", "page")}
         stimuli = {name: str(base.given(getattr(given, name), "")) for name in ("images", "captions", "anatomy")}
         source = Source(
@@ -226,6 +236,6 @@ class JoinBetas(base.CoreInterface):
         return {**made, "files": every, "notes": written.notes, "source": source.to_dict()}
 
 
-def surveyed(inputs: SurveyedSpec) -> Survey:
-    """The survey of the runs that a node is given."""
-    return survey([Run.from_dict(dict(run)) for run in inputs.runs], params_of(inputs, BoldParams))
+def _runs(inputs: SurveyedSpec) -> list[Run]:
+    """The runs that a node is given."""
+    return [Run.from_dict(dict(run)) for run in inputs.runs]

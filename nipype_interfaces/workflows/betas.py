@@ -51,12 +51,12 @@ def init_betas_wf(params: BoldParams = BoldParams(), plan: Plan = Plan(), name: 
     """
     wf, inputnode, outputnode = begin(name, (*FOUND, *BESIDE), MADE, participant="01")
     runs = quick_node(interfaces.BoldRuns(), "runs", plan, params)
-    fit = make_node(interfaces.EstimateBetas(), "fit", plan, params, iterfield=["group", "stamp"])
+    fit = make_node(interfaces.EstimateBetas(), "fit", plan, params, iterfield=["runs", "stamp"])
     joined = make_node(interfaces.JoinBetas(), "join", plan, params)
     wf.connect(
         [
             (inputnode, runs, same(*FOUND)),
-            (runs, fit, [("runs", "runs"), ("groups", "group"), ("stamps", "stamp")]),
+            (runs, fit, [("groups", "runs"), ("mask", "mask"), ("stamps", "stamp")]),
             (runs, joined, same("runs", "stamp")),
             (inputnode, joined, same("participant", *BESIDE)),
             (fit, joined, [("part", "parts")]),

@@ -19,6 +19,9 @@ SMOOTHED_AT_ONCE = 32
 def read_run(design: RunDesign, voxels: np.ndarray, params: BoldParams, progress: Progress) -> np.ndarray:
     """Fitted volumes of a run, (n_fitted, n_voxels) float32 as stored; NaN and infinite values stay.
 
+    Where a voxel is not finite in some volumes only, smoothing would change its neighbours from volume to volume: all
+    that it reaches is NaN. One that never is finite lies outside what was measured, and counts as 0 for the others.
+
     Raises
     ------
     NSDError
@@ -27,16 +30,26 @@ def read_run(design: RunDesign, voxels: np.ndarray, params: BoldParams, progress
     image = open_run(design.run)
     rows = np.cumsum(design.keep) - 1
     data = np.empty((int(design.keep.sum()), len(voxels)), dtype=np.float32)
-    for block, values in _blocks(image, voxels, params.smoothing_fwhm, f"BOLD of {design.run.name}"):
+    lost = np.zeros(image.shape[:3], dtype=np.int32)
+    for block, values in _blocks(image, voxels, params.smoothing_fwhm, f"BOLD of {design.run.name}", design.keep, lost):
         kept = design.keep[block]
         data[rows[block][kept]] = values[kept]
         progress(block.stop, len(rows), f"volumes of {design.run.name} read")
+    if lost.any():
+        spoilt = _reached((lost > 0) & (lost < len(data)), image.affine, params.smoothing_fwhm) | (lost > 0)
+        data[:, spoilt[tuple(voxels.T)]] = np.nan
     return data
 
 
 def _blocks(
-    image: nib.spatialimages.SpatialImage, voxels: np.ndarray, fwhm: float, name: str
+    image: nib.spatialimages.SpatialImage,
+    voxels: np.ndarray,
+    fwhm: float,
+    name: str,
+    keep: np.ndarray,
+    lost: np.ndarray,
 ) -> Iterator[tuple[slice, np.ndarray]]:
+    """Volumes (n, n_voxels) one block after another; `lost` counts kept volumes without a value where smoothed."""
     if not fwhm:
         yield from iterate_nifti(image, voxels, name=name)
         return
@@ -46,8 +59,17 @@ def _blocks(
     for start in range(0, image.shape[3], SMOOTHED_AT_ONCE):
         block = slice(start, min(start + SMOOTHED_AT_ONCE, image.shape[3]))
         values = values_of(image, str(image.get_filename()), name, np.s_[..., block])
+        lost += (~np.isfinite(values))[..., keep[block]].sum(axis=3, dtype=np.int32)
         part = nib.Nifti1Image(values.astype(np.float32), image.affine)
         yield block, smooth_img(part, fwhm).get_fdata(dtype=np.float32)[x, y, z].T
+
+
+def _reached(inside: np.ndarray, affine: np.ndarray, fwhm: float) -> np.ndarray:
+    """Voxels (X, Y, Z) that a Gaussian of `fwhm` mm spreads those of `inside` to: SciPy's ends at four sigma."""
+    from scipy.ndimage import maximum_filter
+
+    sigma = fwhm / np.sqrt(8 * np.log(2)) / np.linalg.norm(affine[:3, :3], axis=0)
+    return maximum_filter(inside, size=tuple(2 * (4 * sigma + 0.5).astype(int) + 1), mode="constant")
 
 
 def usable_voxels(data: np.ndarray, design: RunDesign, params: BoldParams) -> np.ndarray:

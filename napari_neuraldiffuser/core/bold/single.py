@@ -19,7 +19,7 @@ from napari_neuraldiffuser.core.bold.runs import BoldError
 from napari_neuraldiffuser.core.params import BoldParams
 
 FINEST, ON_TIME = 4, 0.1
-"""Volumes are interpolated to TR, TR/2 ... TR/4, the first at which all trials start within 0.1 s of a volume."""
+"""Volumes are interpolated to TR, TR/2 ... TR/4, the first at which all trials start within 0.1 s of a sample."""
 
 
 def need_glmsingle() -> None:
@@ -39,7 +39,7 @@ def fit(
     Raises
     ------
     BoldError
-        If GLMsingle is not installed, the runs have different repetition times, or volumes were left out.
+        If GLMsingle is not installed, the runs have different repetition times, or trials fall between samples.
     """
     need_glmsingle()
     step, duration = common_step(designs), _duration(designs)
@@ -87,17 +87,33 @@ def run_glmsingle(
 
 
 def common_step(designs: Sequence[RunDesign]) -> float:
-    """Seconds between the samples that GLMsingle is given, on which every trial starts."""
+    """Seconds between the samples that GLMsingle is given, on which every trial starts.
+
+    Raises
+    ------
+    BoldError
+        If there is none, or a trial starts before the first or after the last sample.
+    """
     rates = {round(design.timing.tr, 6) for design in designs}
     if len(rates) > 1:
         raise BoldError(f"GLMsingle must have one repetition time per session, got {sorted(rates)} s. Choose lss.")
     tr = designs[0].timing.tr
-    onsets = np.concatenate([one.trials["onset"].to_numpy() - one.timing.start for one in designs])
-    for parts in range(1, FINEST + 1):
-        step = tr / parts
-        if np.abs(onsets - np.round(onsets / step) * step).max() <= ON_TIME:
-            return step
-    return tr / FINEST
+    off = {parts: np.concatenate([_off_samples(one, tr / parts) for one in designs]) for parts in range(1, FINEST + 1)}
+    if found := next((parts for parts, far in off.items() if far.max() <= ON_TIME), None):
+        return tr / found
+    starts = [(one.run, onset) for one in designs for onset in one.trials["onset"]]
+    worst = int(off[FINEST].argmax())
+    run, onset = starts[worst]
+    raise BoldError(
+        f"trials must start within {ON_TIME:g} s of a volume, or of a {FINEST}th between two, for GLMsingle, got one "
+        f"at {onset:g} s in {run.events}, {off[FINEST][worst]:.2g} s off. Choose lss."
+    )
+
+
+def _off_samples(design: RunDesign, step: float) -> np.ndarray:
+    """(n_trials,) s from the onset of each trial to the nearest sample of its run."""
+    onsets = design.trials["onset"].to_numpy() - design.timing.start
+    return np.abs(onsets - np.clip(np.round(onsets / step), 0, n_samples(design, step) - 1) * step)
 
 
 def condition_matrix(design: RunDesign, labels: list[str], step: float) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 
 from napari_neuraldiffuser.core.base.files import fingerprint, make_folder
 from napari_neuraldiffuser.core.base.hdf5 import creating_hdf5, reading_hdf5
+from napari_neuraldiffuser.core.base.lock import held, output_lock
 from napari_neuraldiffuser.core.base.names import bids_label
 from napari_neuraldiffuser.core.base.progress import Progress, silent
 from napari_neuraldiffuser.core.bold.read import read_run, temporal_snr, usable_voxels
@@ -79,12 +80,27 @@ def make_betas(
         For what is missing or unreadable; nothing is written then.
     OutputError
         If a folder cannot be written.
+    BusyError
+        If another process writes results of the subject to `out_dir`.
     """
-    report, label = progress or silent, bids_label(subject)
-    found = survey(runs, params or BoldParams())
-    files = BetaFiles(Path(out_dir), label, found.params.estimator)
-    make_folder(Path(out_dir) / label)
-    work = make_folder(Path(work_dir or Path(out_dir) / "work") / label / f"betas-{found.params.estimator}")
+    label, found = bids_label(subject), survey(runs, params or BoldParams())
+    with held(*output_lock(out_dir, label)):
+        return _make(found, Path(out_dir), label, work_dir, resume, command, progress or silent)
+
+
+def _make(
+    found: Survey,
+    out_dir: Path,
+    label: str,
+    work_dir: str | Path | None,
+    resume: bool,
+    command: str,
+    report: Progress,
+) -> Written:
+    """What `make_betas` does once everything is checked and the folder is its own."""
+    files = BetaFiles(out_dir, label, found.params.estimator)
+    make_folder(out_dir / label)
+    work = make_folder(Path(work_dir or out_dir / "work") / label / f"betas-{found.params.estimator}")
     parts = [work / f"{found.name(group)}.h5" for group in range(len(found.groups))]
     todo = _unfinished(found, parts, Records(work, resume))
     _fit_all(found, parts, todo, Records(work, resume), report)
@@ -105,20 +121,22 @@ def _fit_all(found: Survey, parts: Sequence[Path], todo: list[int], records: Rec
     if found.params.n_jobs > 1 and len(todo) > 1:
         from joblib import Parallel, delayed
 
-        works = (delayed(_record)(found, group, parts[group], records) for group in todo)
+        works = (delayed(_record)(found.alone(group), parts[group], records) for group in todo)
         done = Parallel(n_jobs=found.params.n_jobs, return_as="generator_unordered")(works)
     else:
-        done = (_record(found, group, parts[group], records, report) for group in todo)
+        done = (_record(found.alone(group), parts[group], records, report) for group in todo)
     for finished, _ in enumerate(done, len(parts) - len(todo) + 1):
         report(finished, len(parts), "runs fitted")
 
 
-def _record(found: Survey, group: int, part: Path, records: Records, report: Progress = silent) -> bool:
-    return records.make(part.stem, found.made_from(group), [part], lambda: estimate(found, group, part, report))
+def _record(group: Survey, part: Path, records: Records, report: Progress = silent) -> bool:
+    return records.make(part.stem, group.made_from(0), [part], lambda: estimate(group, part, report))
 
 
-def estimate(found: Survey, group: int, path: Path, progress: Progress | None = None) -> Path:
-    """Fit one group of runs and write its betas, an HDF5 with `betas` (n_trials, n_voxels), `usable` and `tsnr`.
+def estimate(group: Survey, path: Path, progress: Progress | None = None) -> Path:
+    """Fit the runs of one group, which `Survey.alone` or `survey_group` gives.
+
+    It writes an HDF5 with `betas` (n_trials, n_voxels), `usable` and `tsnr`.
 
     Memory is the group's fitted volumes at the voxels of the mask, float32, and its betas.
 
@@ -127,12 +145,11 @@ def estimate(found: Survey, group: int, path: Path, progress: Progress | None = 
     BoldError, NSDError
         If volumes cannot be read or fitted.
     """
-    report, params = progress or silent, found.params
-    designs = [found.designs[k] for k in found.groups[group]]
-    data = [read_run(design, found.voxels, params, report) for design in designs]
+    report, params, designs = progress or silent, group.params, group.designs
+    data = [read_run(design, group.voxels, params, report) for design in designs]
     usable = [usable_voxels(values, design, params) for values, design in zip(data, designs, strict=True)]
     tsnr = [temporal_snr(values, design, params) for values, design in zip(data, designs, strict=True)]
-    betas = found.estimator.fit(designs, data, params, report)
+    betas = group.estimator.fit(designs, data, params, report)
     with creating_hdf5(path) as file:
         for name, values in (("usable", usable), ("tsnr", tsnr)):
             file.create_dataset(name, data=np.stack(values), track_times=False)
@@ -145,6 +162,9 @@ def join(
 ) -> Written:
     """Write the betas of all groups as one NIfTI, with mask, tables and report.
 
+    Betas of before go first and the table of trials comes last: what is left when a disk fills up lacks one of them,
+    and labels never stand beside the betas of other trials.
+
     Raises
     ------
     BoldError
@@ -155,14 +175,16 @@ def join(
     mask, notes = _final_mask(found, usable)
     inside = np.all(usable, axis=0)
     trials, dropped = found.trials, found.dropped
+    for path in (files.betas, files.trials):
+        path.unlink(missing_ok=True)
     write_mask(files.mask, mask, found.affine)
-    write_table(files.trials, trials)
     files.dropped.unlink(missing_ok=True)
     if len(dropped):
         write_table(files.dropped, dropped)
     notes = [*found.notes, *notes]
     write_betas(files.betas, _volumes(found, parts, inside, len(trials), report), len(trials), mask, found.affine)
     write_reports(found, files, tsnr[:, inside], notes, command)
+    write_table(files.trials, trials)
     return Written(files.betas, files.mask, files.trials, files.page, files.dropped if len(dropped) else None, notes)
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,12 @@ from napari_neuraldiffuser.core.base.registry import ESTIMATORS
 from napari_neuraldiffuser.core.base.tables import add_flags
 from napari_neuraldiffuser.core.bold.confounds import read_confounds
 from napari_neuraldiffuser.core.bold.design import RunDesign, make_design
-from napari_neuraldiffuser.core.bold.events import check_types, read_events
+from napari_neuraldiffuser.core.bold.events import Events, check_types, read_events
 from napari_neuraldiffuser.core.bold.linear import Estimator
 from napari_neuraldiffuser.core.bold.runs import BoldError, Grid, Run, grid_of, open_run, timing
 from napari_neuraldiffuser.core.nsd.betas import mask_voxels
 from napari_neuraldiffuser.core.nsd.reading.captions import label_parts
-from napari_neuraldiffuser.core.nsd.reading.volumes import AFFINE_TOLERANCE_MM, read_inside
+from napari_neuraldiffuser.core.nsd.reading.volumes import check_grid, read_inside
 from napari_neuraldiffuser.core.params import BoldParams
 
 HOW_TEST = "Choose --test-rule column or repeats, or --test-rule none and mark them in the table of trials."
@@ -67,6 +67,10 @@ class Survey:
             return [[k] for k in range(len(self.designs))]
         sessions = [design.run.session for design in self.designs]
         return [[k for k, one in enumerate(sessions) if one == name] for name in dict.fromkeys(sessions)]
+
+    def alone(self, group: int) -> "Survey":
+        """One group as it is fitted: its own runs, at the voxels inside every run's mask."""
+        return replace(self, designs=[self.designs[k] for k in self.groups[group]], notes=[])
 
     def name(self, group: int) -> str:
         """Name of a group for files and messages."""
@@ -131,44 +135,55 @@ def survey(runs: Sequence[Run], params: BoldParams) -> Survey:
     ------
     BoldError
         For what is missing, contradicts itself or cannot be estimated.
+    NSDError
+        For files that cannot be read, or lie on different grids.
     """
     if not runs:
         raise BoldError("runs must be given, got none. Give a BIDS folder or a table of runs.")
-    designs, grids = [], []
     counts: Counter[str] = Counter()
-    n_left, types = 0, set()
+    designs, grid, every = _designs(runs, params)
+    for events in every:
+        # before a design drops those whose response it cannot see
+        counts.update(events.trials["stimulus"])
+        counts.update(one["stimulus"] for one in events.dropped)
+    check_types(frozenset().union(*(events.types for events in every)), params, runs)
+    _check_labels(counts)
+    rule = mark_test(designs, counts, params.test_rule)
+    _check_sessions(designs)
+    found = Survey(designs, _joint_mask(runs, grid), np.asarray(grid[1]), params, rule)
+    notes = _notes(found, sum(events.n_left for events in every))
+    found.notes = [note for design in designs for note in design.notes] + notes
+    if params.estimator == "glmsingle":
+        from napari_neuraldiffuser.core.bold.single import common_step, need_glmsingle
+
+        need_glmsingle()
+        for group in range(len(found.groups)):
+            common_step(found.alone(group).designs)
+    return found
+
+
+def survey_group(runs: Sequence[Run], mask: str | Path, params: BoldParams) -> Survey:
+    """The same of one group, as `Survey.alone`, once `survey` has checked all runs, whose joint mask is `mask`.
+
+    Which stimuli are held out is not known from some of the runs: their trials have no `test`.
+    """
+    designs, grid, _ = _designs(runs, params)
+    inside, affine = read_inside(mask, "mask")
+    check_grid("mask", (inside.shape, affine), grid, mask, "BOLD")
+    return Survey(designs, inside, np.asarray(grid[1]), params, "none")
+
+
+def _designs(runs: Sequence[Run], params: BoldParams) -> tuple[list[RunDesign], Grid, list[Events]]:
+    """Design and events of every run, and the grid that they share."""
+    designs, grids, every = [], [], []
     for run in runs:
         image = open_run(run)
         when = timing(run, image, params.tr)
         grids.append(grid_of(image))
-        _check_same(grids[0], grids[-1], runs[0], run)
-        events = read_events(run, params, when.start + when.n * when.tr)
-        n_left += events.n_left
-        types |= events.types
-        counts.update(events.trials["stimulus"])
-        counts.update(one["stimulus"] for one in events.dropped)
-        designs.append(make_design(run, when, events, read_confounds(run, params, when.n), params))
-    check_types(types, params, runs)
-    _check_labels(counts)
-    rule = mark_test(designs, counts, params.test_rule)
-    _check_sessions(designs)
-    found = Survey(designs, _joint_mask(runs, grids[0]), np.asarray(grids[0][1]), params, rule)
-    found.notes = [note for design in designs for note in design.notes] + _notes(found, n_left)
-    if params.estimator == "glmsingle":
-        from napari_neuraldiffuser.core.bold.single import need_glmsingle
-
-        need_glmsingle()
-    return found
-
-
-def _check_same(first: Grid, grid: Grid, former: Run, run: Run) -> None:
-    close = grid[0] == first[0] and np.allclose(grid[1], first[1], atol=AFFINE_TOLERANCE_MM)
-    if not close:
-        what = f"shape {first[0]} and {grid[0]}" if grid[0] != first[0] else "different affines"
-        raise BoldError(
-            f"BOLD of all runs must be on one grid, got {what} in {Path(former.bold).name} and "
-            f"{Path(run.bold).name}. Take files of one space and resolution, or resample them."
-        )
+        check_grid(f"BOLD of {run.name}", grids[-1], grids[0], run.bold, f"BOLD of {runs[0].name}")
+        every.append(read_events(run, params, when.start + when.n * when.tr))
+        designs.append(make_design(run, when, every[-1], read_confounds(run, params, when.n), params))
+    return designs, grids[0], every
 
 
 def _joint_mask(runs: Sequence[Run], grid: Grid) -> np.ndarray:
@@ -176,11 +191,7 @@ def _joint_mask(runs: Sequence[Run], grid: Grid) -> np.ndarray:
     inside = np.ones(grid[0], dtype=bool)
     for path in dict.fromkeys(run.mask for run in runs):
         values, affine = read_inside(path, "mask")
-        if values.shape != grid[0] or not np.allclose(affine, grid[1], atol=AFFINE_TOLERANCE_MM):
-            raise BoldError(
-                f"mask must be on the grid of the BOLD {grid[0]}, got shape {values.shape} or another affine in "
-                f"{path}. Take the mask of the same space, or resample it."
-            )
+        check_grid(f"mask {path}", (values.shape, affine), grid, path, "BOLD")
         inside &= values
     if not inside.any():
         raise BoldError(f"masks of the runs must have voxels in common, got none in {len(runs)} runs. Check the masks.")

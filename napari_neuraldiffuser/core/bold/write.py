@@ -25,7 +25,7 @@ class BetaFiles:
 
     betas = Place("{stem}_betas.nii.gz")
     about = Place("{stem}_betas.json")
-    mask = Place("{label}_desc-betas_mask.nii.gz")
+    mask = Place("{stem}_mask.nii.gz")
     trials = Place("{stem}_trials.tsv")
     dropped = Place("{stem}_dropped.tsv")
     """Only where trials have no betas."""

@@ -48,6 +48,17 @@ def stand_in(monkeypatch):
     return calls
 
 
+def on_volumes(scanned, runs):
+    """Let the trials of the runs start with volumes."""
+
+    def rounded(table):
+        onset = table.onset.astype(float)
+        return table.assign(onset=0.75 + 1.5 * ((onset - 0.75) / 1.5).round())
+
+    for run in runs:
+        scanned.edit_events(*run, rounded)
+
+
 def test_it_is_told_where_it_is_absent(monkeypatch, scanned):
     monkeypatch.setitem(sys.modules, "glmsingle", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -59,6 +70,7 @@ def test_it_is_told_where_it_is_absent(monkeypatch, scanned):
 
 def test_sessions_are_fitted_whole_and_trials_stay_in_their_places(stand_in, tmp_path, capsys):
     scanned = write_bids(tmp_path / "bids")
+    on_volumes(scanned, [("a", "1"), ("a", "2"), ("b", "1")])
     written = make_betas(find_runs(scanned.raw, "01"), tmp_path / "out", "01", PARAMS)
     assert [len(design) for _, design, *_ in stand_in] == [2, 1]
     params, design, data, duration, step = stand_in[0]
@@ -77,8 +89,9 @@ def test_sessions_are_fitted_whole_and_trials_stay_in_their_places(stand_in, tmp
 
 def test_onsets_fall_on_samples(scanned):
     designs = survey(find_runs(scanned.raw, "01"), BoldParams()).designs[:2]
-    step = common_step(designs)
-    assert step == pytest.approx(1.5 / 4)  # onsets are anywhere
+    for design in designs:
+        design.trials["onset"] = 0.75 + 1.5 / 4 * np.arange(9, 9 + 5 * len(design.trials), 5) + 0.09
+    assert common_step(designs) == pytest.approx(1.5 / 4)
     for design in designs:
         design.trials["onset"] = 0.75 + 1.5 * np.arange(4, 4 + 3 * len(design.trials), 3)
     assert common_step(designs) == 1.5
@@ -88,7 +101,17 @@ def test_onsets_fall_on_samples(scanned):
     np.testing.assert_allclose(resampled(smooth, design, 0.5), wanted, atol=1e-3)
 
 
+@pytest.mark.parametrize(("onset", "off"), [(0.0, "0.75"), (0.6, "0.15"), (20.0, "0.12"), (32.0, "0.12")])
+def test_trials_between_samples_are_not_moved(stand_in, own, onset, off):
+    """The first volume is at 0.75 s: an onset before it has no sample at all."""
+    on_volumes(own, [("a", "1")])
+    own.edit_events("a", "1", lambda t: t.assign(onset=[str(onset), *t.onset[1:]]))
+    with pytest.raises(BoldError, match=f"within 0.1 s of a volume.*got one at {onset:g} s in .*{off}.* off"):
+        survey(find_runs(own.raw, "01"), PARAMS)
+
+
 def test_trials_of_different_durations(stand_in, own, tmp_path):
+    on_volumes(own, [("a", "1")])
     own.edit_events("a", "1", lambda t: t.assign(duration=["1"] * 6 + ["3"] * 6))
     with pytest.raises(BoldError, match="trials of one duration, got 1 to 3 s. Choose lss"):
         make_betas(find_runs(own.raw, "01"), tmp_path / "out", "01", PARAMS)

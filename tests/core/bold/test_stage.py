@@ -1,5 +1,7 @@
 """Runs to betas: what comes back is what went in, in the files of own scans; resuming, cancelling, several at once."""
 
+import errno
+import pickle
 import tracemalloc
 
 import nibabel as nib
@@ -10,8 +12,11 @@ import pytest
 from napari_neuraldiffuser.core import nsd
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import read_json
+from napari_neuraldiffuser.core.base.lock import BusyError, held, output_lock
+from napari_neuraldiffuser.core.base.progress import silent
 from napari_neuraldiffuser.core.base.recipe import Source
-from napari_neuraldiffuser.core.bold import BoldError, find_runs, make_betas, survey
+from napari_neuraldiffuser.core.bold import BoldError, find_runs, make_betas, stage, survey
+from napari_neuraldiffuser.core.bold.read import read_run
 from napari_neuraldiffuser.core.bold.stage import estimate
 from napari_neuraldiffuser.core.bold.write import write_betas
 from napari_neuraldiffuser.core.nsd.reading import sessions
@@ -195,11 +200,67 @@ def test_memory_is_one_run_and_its_betas(tmp_path, monkeypatch):
     monkeypatch.setattr(sessions, "BLOCK_BYTES", 2**20)
     found = survey(find_runs(scanned.raw, "01"), PARAMS.but(chunk_voxels=1000))
     tracemalloc.start()
-    estimate(found, 0, tmp_path / "part.h5")
+    estimate(found.alone(0), tmp_path / "part.h5")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     betas = size * 12 / n
     assert peak < 1.3 * size + 2 * betas, peak / size
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_hole_in_one_volume_takes_what_smoothing_spreads_it_to(own, tmp_path, value):
+    """As 0 it would pull its neighbours down in that volume: the largest beta becomes many times larger."""
+    path, params = own.file("a", "1", "space-T1w_desc-preproc_bold.nii.gz"), PARAMS.but(smoothing_fwhm=2.0)
+    save(own.file("a", "1", "space-T1w_desc-brain_mask.nii.gz"), np.ones(SHAPE, np.uint8))
+    bold = 9000 + np.random.default_rng(0).standard_normal(nib.load(path).shape).astype(np.float32)
+    bold[0, 0] = np.nan  # never measured: its neighbours stay
+    save(path, bold, 1.5)
+    whole = survey(find_runs(own.raw, "01"), params)
+    before = read_run(whole.designs[0], whole.voxels, params, silent)
+    bold[4, 2, 1, 7] = value
+    save(path, bold, 1.5)
+    after = read_run(whole.designs[0], whole.voxels, params, silent)
+    lost, never = np.isnan(after).any(axis=0), np.isnan(before).any(axis=0)
+    x, y, z = whole.voxels.T
+    assert never.sum() == 3 and set(zip(x[never], y[never], strict=True)) == {(0, 0)}
+    # sigma is 0.28 of 3 mm and 0.21 of 4 mm: 4 sigma are one voxel
+    near = (np.abs(x - 4) <= 1) & (np.abs(y - 2) <= 1) & (np.abs(z - 1) <= 1)
+    np.testing.assert_array_equal(lost, near | never)
+    np.testing.assert_array_equal(after[:, ~lost], before[:, ~lost])
+
+
+def test_a_full_disk_leaves_no_new_labels_beside_old_betas(own, tmp_path, monkeypatch):
+    runs, out = find_runs(own.raw, "01"), tmp_path / "out"
+    first = make_betas(runs, out, "01", PARAMS)
+    own.edit_events("a", "1", lambda t: t.assign(stim_file=list(t.stim_file[::-1])))
+
+    def full(*given):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for name in ("write_mask", "write_betas", "write_reports"):
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+            patch.setattr(stage, name, full)
+            make_betas(runs, out, "01", PARAMS)
+        assert not (first.betas.exists() and first.trials.exists())
+    assert make_betas(runs, out, "01", PARAMS).trials.exists() and first.betas.exists()
+
+
+def test_each_estimator_has_a_mask_of_its_own(own, tmp_path):
+    made = [make_betas(find_runs(own.raw, "01"), tmp_path, "01", PARAMS.but(estimator=one)) for one in ("lsa", "lss")]
+    assert made[0].mask != made[1].mask and made[0].mask.exists()
+
+
+def test_a_second_process_is_kept_out(own, tmp_path):
+    with held(*output_lock(tmp_path, "sub-01")), pytest.raises(BusyError, match="sub-01 in .*one process at a time"):
+        make_betas(find_runs(own.raw, "01"), tmp_path, "01", PARAMS)
+    make_betas(find_runs(own.raw, "01"), tmp_path, "01", PARAMS)
+
+
+def test_a_process_is_sent_its_own_runs_only(tmp_path):
+    found = survey(find_runs(write_bids(tmp_path, [("a", str(k)) for k in range(1, 7)]).raw, "01"), PARAMS)
+    one = found.alone(3)
+    assert [design.run.run for design in one.designs] == ["4"] and one.groups == [[0]]
+    assert one.made_from(0) == found.made_from(3) and len(pickle.dumps(one)) < len(pickle.dumps(found)) / 4
 
 
 def test_volumes_are_written_in_their_place(tmp_path):

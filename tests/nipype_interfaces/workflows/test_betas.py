@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,8 +13,8 @@ from napari_neuraldiffuser.core import nsd
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.params import BoldParams
-from nipype_interfaces.engines.memory import ESTIMATES
-from nipype_interfaces.interfaces import BoldRuns
+from nipype_interfaces.engines.memory import ESTIMATES, bold_bytes
+from nipype_interfaces.interfaces import BoldRuns, EstimateBetas
 from nipype_interfaces.workflows import init_betas_wf, init_load_wf, init_subject_wf
 from tests.support.nsd.bids_files import write_bids
 from tests.support.workflows.small import contents
@@ -90,7 +91,8 @@ def test_runs_can_be_listed(scanned, tmp_path):
     node.inputs.confounds_files = [str(scanned.file(*run, "desc-confounds_timeseries.tsv")) for run in runs]
     node.inputs.sessions = ["a", "a", "b"]
     found = node.run(cwd=tmp_path).outputs
-    assert [(run["session"], run["run"]) for run in found.runs] == runs and found.groups == [0, 1, 2]
+    assert [(run["session"], run["run"]) for run in found.runs] == runs
+    assert [[run["bold"] for run in group] for group in found.groups] == [[path] for path in node.inputs.bold]
     node.inputs.sessions = ["a"]
     with pytest.raises(Exception, match=r"sessions must have an entry per run of bold \(3\), got 1"):
         node.run(cwd=tmp_path)
@@ -99,7 +101,27 @@ def test_runs_can_be_listed(scanned, tmp_path):
 def test_memory_is_estimated_from_the_files(scanned, tmp_path):
     wf = workflow(scanned, tmp_path)
     fit, found = wf.get_node("fit"), BoldRuns(bids_dir=str(scanned.raw)).run(cwd=tmp_path).outputs
-    fit.interface.inputs.runs = found.runs
     estimate, full = ESTIMATES["EstimateBetas"]
+    inputs = fit.interface.inputs
+    inputs.mask, inputs.chunk_voxels = found.mask, 5
+    bytes_of = []
+    for runs in (found.groups[0], found.groups[1], found.groups[0] + found.groups[1]):
+        inputs.runs = runs
+        bytes_of.append(estimate(inputs))
     table = pd.read_csv(scanned.file("a", "1", "desc-confounds_timeseries.tsv"), sep="\t")
-    assert len(table) * scanned.mask.sum() * 4 < estimate(fit.interface.inputs) < full
+    assert len(table) * scanned.mask.sum() * 4 < bytes_of[0] < full
+    # a session that is fitted together is the sum of its runs, each without what blocks of a file take
+    alone = [one - bold_bytes(0, 0, 0) for one in bytes_of]
+    assert alone[2] == pytest.approx(alone[0] + alone[1], rel=0.02)
+
+
+@pytest.mark.parametrize("trials", [1, 12])
+def test_a_node_opens_its_own_run_only(scanned, tmp_path, trials):
+    """A run may have one trial, or no stimulus that is shown twice: all runs together decide on that."""
+    scanned.edit_events("a", "2", lambda table: table.head(trials))
+    found = BoldRuns(bids_dir=str(scanned.raw), estimator="lsa").run(cwd=tmp_path).outputs
+    for run in [("a", "1"), ("b", "1")]:
+        scanned.file(*run, "events.tsv", derived=False).unlink()
+    node = EstimateBetas(runs=found.groups[1], mask=found.mask, stamp=found.stamps[1], estimator="lsa")
+    with h5py.File(node.run(cwd=tmp_path).outputs.part) as file:
+        assert file["betas"].shape == (trials, scanned.mask.sum())

@@ -124,23 +124,24 @@ def unreadable(path: str | Path, name: str, error: Exception) -> NSDError:
     return NSDError(f"{name} {path} must be a complete file of its format, got {cause(path, error)}")
 
 
-def check_grid(name: str, grid: Grid, reference: Grid, path: str | Path = "") -> None:
-    """Raise NSDError unless `grid` is the reference's; an affine of None is not compared.
+def check_grid(name: str, grid: Grid, reference: Grid, path: str | Path = "", of: str = "betas") -> None:
+    """Raise NSDError unless `grid` is the reference's, of the `of`; an affine of None is not compared.
 
     The file `path`, where given, is looked at again for a reason why its voxels lie elsewhere.
     """
     (shape, affine), (wanted_shape, wanted_affine) = grid, reference
+    owner = f"{of}'" if of.endswith("s") else f"{of}'s"
     if tuple(shape) != tuple(wanted_shape):
         raise NSDError(
-            f"{name} must have the betas' shape {tuple(wanted_shape)}, got {tuple(shape)}. "
-            "Use the file of the same space as the betas, or resample it to them."
+            f"{name} must have the {owner} shape {tuple(wanted_shape)}, got {tuple(shape)}. "
+            f"Use the file of the same space as the {of}, or resample it to them."
         )
     if affine is None or wanted_affine is None:
         return
     if not np.allclose(affine, wanted_affine, atol=AFFINE_TOLERANCE_MM):
         doubt = place_note(open_volume(path, name)) if path else ""
         raise NSDError(
-            f"{name} must have the betas' affine {np.round(wanted_affine, 3).tolist()}, "
+            f"{name} must have the {owner} affine {np.round(wanted_affine, 3).tolist()}, "
             f"got {np.round(affine, 3).tolist()}{f' (its header has {doubt})' if doubt else ''}. "
-            "Resample it to the betas (nilearn.image.resample_to_img), or correct its header."
+            f"Resample it to the {of} (nilearn.image.resample_to_img), or correct its header."
         )
