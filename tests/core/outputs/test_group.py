@@ -443,11 +443,14 @@ def test_levels_stand_beside_scores_and_make_no_subjects_differ(out):
         path = out / label / f"{label}_desc-summary_scores.json"
         told = json.loads(path.read_text())
         told["protocol"]["ceiling"] = {"levels": {"pixcorr": 0.9 + 0.02 * k}, "made_from": label}
-        told["arms"]["guided"]["pixcorr"]["chance"] = 0.2 + 0.1 * k
+        for arm, level in (("unguided", 0.1), ("guided", 0.2)):
+            told["arms"][arm]["pixcorr"]["chance"] = level + 0.1 * k
         path.write_text(json.dumps(told))
     vouch_all(out)
     result = write_group(out)
     n = (len(labels) - 1) / 2
     text = result.page.read_text()
-    assert f"chance {0.2 + 0.1 * n:.3f}, ceiling {0.9 + 0.02 * n:.3f}" in text
+    assert "unguided → guided" in text and f"ceiling {0.9 + 0.02 * n:.3f}" in text
+    assert f"chance {0.1 + 0.1 * n:.3f} → {0.2 + 0.1 * n:.3f}" in text
+    assert "<th>chance, unguided</th><th>chance, guided</th>" in text
     assert mixed(subjects(out)) == ([], [])

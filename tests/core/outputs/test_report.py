@@ -105,23 +105,30 @@ def test_figures_on_the_page_are_those_of_the_summary(page, data):
 
 def test_differences_have_n_and_are_bold_only_where_they_are_clear(page, data, tmp_path):
     text = page.read_text()
-    assert "(n = 3)" in text
+    assert "(n\u00a0=\u00a03)" in text
     assert "at least 5 stimuli and more than 2 standard errors from 0" in text
     assert not re.search(r"<b>[+-]\d", text), "three stimuli are too few, however large the difference"
     told = copy.deepcopy(data.summary)
     told["paired"]["pixcorr"] |= {"mean": 0.3, "se": 0.01, "n": 9}
     write_report(tmp_path / "many.html", replace(data, summary=told))
-    assert "<b>+0.300 ± 0.010 (n = 9)</b>" in (tmp_path / "many.html").read_text()
+    many = (tmp_path / "many.html").read_text()
+    assert "<b>+0.300\u00a0±\u00a00.010 (n\u00a0=\u00a09)</b>" in many, "a line may break before (n = 9) only"
 
 
 def test_chance_and_ceiling_stand_beside_scores_and_r2(data, tmp_path):
     told = copy.deepcopy(data.summary)
     told["protocol"]["ceiling"] = {"levels": {"pixcorr": 0.912}}
+    told["arms"]["unguided"]["pixcorr"]["chance"] = 0.203
     told["arms"]["guided"]["pixcorr"]["chance"] = 0.217
     ceiling = "noise ceiling of the betas 0.346 (mean over 9 voxels, means of 3.0 trials)"
     write_report(tmp_path / "page.html", replace(data, summary=told, noise_ceiling=ceiling))
     text = (tmp_path / "page.html").read_text()
-    assert "chance 0.217, ceiling 0.912" in text
+    card = text[text.index('<div class="card"><b>PixCorr') :].split("</div>")[0]
+    assert all(told in card for told in ("unguided → guided", "chance 0.203 → 0.217", "ceiling 0.912"))
+    heads, cells = (re.findall(f"<{tag}>(.*?)</{tag}>", text) for tag in ("th", "td"))
+    at = cells.index("PixCorr")
+    row = dict(zip(heads, cells[at : at + len(heads)], strict=False))
+    assert (row["chance, unguided"], row["chance, guided"], row["ceiling"]) == ("0.203", "0.217", "0.912")
     assert "<td>0.912</td>" in text
     assert ceiling in text
     assert "Chance: 0, the training mean" in text
@@ -190,16 +197,29 @@ def test_heat_is_coloured_within_each_target():
     assert rest == "#ffffff"  # however large
 
 
+@pytest.mark.parametrize("se", [0.0, np.nan])
+def test_a_region_without_voxels_has_no_share(se):
+    """Its rows in the table are 0, which nobody measured."""
+    table = regions()
+    table.loc[table.roi == "V1d", ["share", "se", "n_voxels"]] = 0.0, se, 0
+    rows = {row["roi"]: row for row in heat_tables(table)["visual"]["rows"]}
+    assert [(c["text"], c["se"], c["v"]) for c in rows["V1d"]["cells"]] == [("n/a", "", "")] * 2
+    assert [c["text"] for c in rows["V1v"]["cells"]] == ["0.200"] * 2
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 def test_sorting_in_a_browser(page, tmp_path):
     """Sort the gallery by PixCorr and the table by its first column, and read the order from the page."""
     probe = """<script>
-    document.getElementById("order").value = "pixcorr";
-    document.getElementById("order").dispatchEvent(new Event("change"));
+    const label = way.parentElement, ways = [label.hidden];
+    const first = [...document.querySelectorAll(".row")].map((r) => Number(r.dataset.stim));
+    order.value = "pixcorr";
+    order.dispatchEvent(new Event("change"));
+    ways.push(label.hidden);
     const table = document.querySelector("table.sortable");
     table.tHead.rows[0].cells[3].querySelector("button").click();
-    document.title = JSON.stringify({
+    document.title = JSON.stringify({ways, first,
       gallery: [...document.querySelectorAll(".row")].map((r) => Number(r.dataset.pixcorr)),
       table: [...table.tBodies[0].rows].map((r) => Number(r.cells[3].dataset.v))});
     </script>"""
@@ -214,6 +234,8 @@ def test_sorting_in_a_browser(page, tmp_path):
         check=True,
     )
     found = json.loads(re.search(r"<title>(.*?)</title>", done.stdout).group(1).replace("&quot;", '"'))
+    assert found.pop("ways") == [True, False], "stimuli have no highest"
+    assert found.pop("first") == [5, 13, 700]
     for order in found.values():
         assert order == sorted(order, reverse=True)
         assert len(set(order)) > 1

@@ -84,9 +84,10 @@ def heat_tables(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 
 def _heat_row(roi: str, own: pd.DataFrame, targets: list[str], strongest: pd.Series) -> dict[str, Any]:
-    cells = []
+    cells, n = [], int(own.n_voxels.iloc[0])
     for target in targets:
-        share, se = float(own.share[target]), float(own.se[target])
+        # a region without voxels was not measured: its 0 is no share
+        share, se = (float(own.share[target]), float(own.se[target])) if n else (np.nan, np.nan)
         coloured = not roi.startswith("outside ") and strongest.get(target, 0) > 0 and np.isfinite(share)
         strength = abs(share) / strongest[target] if coloured else 0.0
         cells.append(
@@ -98,7 +99,7 @@ def _heat_row(roi: str, own: pd.DataFrame, targets: list[str], strongest: pd.Ser
                 "ink": "#fff" if strength > 0.55 else "#1c2430",
             }
         )
-    return {"roi": roi, "n": int(own.n_voxels.iloc[0]), "cells": cells}
+    return {"roi": roi, "n": n, "cells": cells}
 
 
 def _mix(a: tuple[int, int, int], b: tuple[int, int, int], amount: float) -> str:
