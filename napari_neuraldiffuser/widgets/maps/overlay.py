@@ -1,7 +1,7 @@
 """The thresholded overlay of contribution maps: one Image layer, transparent where a share is below the threshold."""
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,7 +71,6 @@ class Overlay:
         """Take the layer away."""
         if self.shown:
             self.viewer.layers.remove(self.layer)
-        title_bar(self.viewer, "")
 
     def show(self, volume: Volume, look: Look, metadata: dict[str, Any]) -> None:
         """Show a map that was measured; the slice that is looked at stays."""
@@ -98,6 +97,7 @@ class Overlay:
         self.viewer.add_image(data, name=LAYER_NAME, metadata=dict(USE), **place, **style)
         self.replacing = False
         self.layer.colorbar.visible = True
+        self.layer.events.visible.connect(partial(_follow_title, self.viewer))
         if first:
             AnatomicalView.of(self.viewer)
         elif len(point) == self.viewer.dims.ndim:
@@ -137,14 +137,27 @@ class Overlay:
             self.layer.opacity = look.opacity
 
 
-def title_bar(viewer: "napari.Viewer", text: str) -> None:
-    """Write at the colour bar what it measures; nothing where there is no map."""
+def open_title(viewer: "napari.Viewer") -> None:
+    """Have napari make what draws the title, which it does when that is first seen; there is nothing in it yet."""
     from napari.components.overlays import TextOverlay
 
     if TITLE not in viewer.canvas.overlays:
         viewer.canvas.overlays[TITLE] = TextOverlay(position="top_right", font_size=8)
+        viewer.canvas.overlays[TITLE].visible = True
+        viewer.layers.events.removed.connect(partial(_follow_title, viewer))
+
+
+def title_bar(viewer: "napari.Viewer", text: str) -> None:
+    """Write at the colour bar what it measures."""
+    open_title(viewer)
     viewer.canvas.overlays[TITLE].text = text
-    viewer.canvas.overlays[TITLE].visible = bool(text)
+    _follow_title(viewer)
+
+
+def _follow_title(viewer: "napari.Viewer", event: Any = None) -> None:
+    """Show the title with its map alone."""
+    layer = own_layer(viewer, USE[OWN])
+    viewer.canvas.overlays[TITLE].visible = layer is not None and layer.visible
 
 
 def clipped(fraction: float) -> float:

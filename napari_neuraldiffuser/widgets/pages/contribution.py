@@ -16,7 +16,7 @@ from napari_neuraldiffuser.widgets.files.arrival import Arrival, answers
 from napari_neuraldiffuser.widgets.files.layers import add_anatomy
 from napari_neuraldiffuser.widgets.files.view import steps_to_view
 from napari_neuraldiffuser.widgets.maps.outlines import Outlines, families_in
-from napari_neuraldiffuser.widgets.maps.overlay import LookControls, Overlay, RegionControls, title_bar
+from napari_neuraldiffuser.widgets.maps.overlay import LookControls, Overlay, RegionControls, open_title
 from napari_neuraldiffuser.widgets.maps.probe import Probe, VoxelFacts, describe, look_up
 from napari_neuraldiffuser.widgets.maps.region_names import RegionNames
 from napari_neuraldiffuser.widgets.maps.roi_table import RoiTable
@@ -151,7 +151,7 @@ class ContributionPanel(Panel):
             return
         _, maps, anatomy = result
         steps: list[Callable[[], object]] = [partial(add_anatomy, self.viewer, anatomy), *steps_to_view(self.viewer)]
-        steps += [partial(title_bar, self.viewer, maps.unit), partial(self._take, maps)]
+        steps += [partial(open_title, self.viewer), partial(self._take, maps)]
         steps += [self._draw_outlines, self._draw_names, partial(self._say_notes, maps.notes)]
         if answers(self.viewer):
             self._arrival = Arrival(self, steps, self.viewer)

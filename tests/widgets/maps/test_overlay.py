@@ -11,7 +11,7 @@ import pytest
 from nibabel.affines import apply_affine
 
 from napari_neuraldiffuser.widgets.maps import subject_maps as maps
-from napari_neuraldiffuser.widgets.maps.overlay import LAYER_NAME, LEAST, Look, Overlay, both_signs, colormap_of
+from napari_neuraldiffuser.widgets.maps.overlay import LAYER_NAME, LEAST, TITLE, Look, Overlay, both_signs, colormap_of
 from tests.support.window.output_folder import AFFINE, LOWEST, PEAK, write_map
 
 
@@ -112,6 +112,27 @@ def test_a_layer_that_the_user_removed_comes_back(overlay, viewer, volume):
     assert len(viewer.layers) == 0
     overlay.show(volume, Look(), {})
     assert LAYER_NAME in viewer.layers
+
+
+def test_the_title_is_there_with_its_map_alone(overlay, viewer, volume):
+    title = viewer.canvas.overlays[TITLE]
+    overlay.show(volume, Look(), {"target": "z", "unit": "share of R²"})
+    assert (title.text, title.visible) == ("z\nshare of R²", True)
+    viewer.add_image(np.zeros((3, 4, 5)), name="other")
+    viewer.layers.remove("other")
+    assert title.visible
+    overlay.layer.visible = False
+    assert not title.visible
+    overlay.layer.visible = True
+    assert title.visible
+    viewer.layers.clear()
+    assert not title.visible
+    viewer.add_image(np.zeros((3, 4, 5)), name="another volume")
+    assert not title.visible
+    overlay.show(volume, Look(), {"target": "c"})
+    assert title.visible
+    overlay.remove()
+    assert not title.visible
 
 
 def test_another_overlay_has_the_same_layer(overlay, viewer, volume):
