@@ -216,7 +216,7 @@ class ContributionPanel(Panel):
         volume, self.saving.path = self.maps.maps[target], self.maps.paths[target]
         self.overlay.measure(volume)
         self.look.set_largest(self.overlay.largest(self.look.look().sign))
-        told = {**volume.placing["metadata"], "target": target, "unit": self.maps.unit}
+        told = {**volume.placing["metadata"], "target": target, "unit": self.maps.unit, "subject": self.maps.label}
         self.overlay.show(volume, self.look.look(), told)
         self._fill_table()
 

@@ -16,6 +16,9 @@ from napari_neuraldiffuser.core.base.names import KINDS
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import ARMS, Recipe, Source
 from napari_neuraldiffuser.widgets.files.layer_info import OWN, LayerData, kind_of, own_layers
+from napari_neuraldiffuser.widgets.maps.outlines import Outlines, is_family
+from napari_neuraldiffuser.widgets.maps.overlay import Overlay
+from napari_neuraldiffuser.widgets.maps.subject_maps import plain
 from napari_neuraldiffuser.widgets.run.score_table import FlatTable, TableRow
 from napari_neuraldiffuser.widgets.session.controls import Fold, Notice, StageControls, add, button, form, side_by_side
 from napari_neuraldiffuser.widgets.session.panel import Panel
@@ -275,17 +278,32 @@ class ReportPanel(Panel):
 
         for layer in own_layers(self.viewer, SHOWN):
             self.viewer.layers.remove(layer)
-        for layer in add_layers(self.viewer, [one for one in layers if not self._is_there(one)]):
+        missing = [one for one in layers if not self._is_there(one)]
+        for layer in add_layers(self.viewer, missing):
             layer.metadata[OWN] = SHOWN
-        self.say("")
+        self.say("" if missing else "The results are shown already.")
 
     def _is_there(self, new: LayerData) -> bool:
-        """Whether another page has added this layer already: the same of the same folder, or the same anatomy."""
+        """Whether another page has added this already: as it is, as outlines, or the folder's maps as an overlay."""
         data, keywords, _ = new
         told = keywords["metadata"].get(KEY, {})
-        anatomies = [layer.data for layer in self.viewer.layers if kind_of(layer) == "anatomy"]
-        same = told.get("kind") == "anatomy" and any(np.array_equal(data, other) for other in anatomies)
-        return same or told in [layer.metadata.get(KEY) for layer in self.viewer.layers]
+        there = [layer for layer in self.viewer.layers if kind_of(layer) == told.get("kind")]
+        if told.get("kind") == "roi":
+            there = [layer for layer in there if is_family(layer, told["family"])]
+        if told.get("kind") in ("anatomy", "roi") and any(np.array_equal(data, layer.data) for layer in there):
+            return True
+        return told in [layer.metadata.get(KEY) for layer in self.viewer.layers] or self._is_mapped(told)
+
+    def _is_mapped(self, told: dict[str, Any]) -> bool:
+        """Whether the Contribution page shows this subject's maps, or outlines of the same regions."""
+        overlay, label = Overlay(self.viewer).layer, self.finished.page.stem if self.finished else ""
+        if overlay is None or overlay.metadata.get("subject") != label or told.get("output") != self.session.output:
+            return False
+        if told["kind"] == "roi":
+            return plain(told["family"]) in map(plain, Outlines(self.viewer).made)
+        if told["kind"] == "contribution":
+            overlay.visible = True
+        return told["kind"] == "contribution"
 
     # memory
 

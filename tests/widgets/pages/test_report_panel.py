@@ -11,6 +11,7 @@ from napari_neuraldiffuser.core.base.progress import Cancelled
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.widgets.files.layer_info import KEY, about
 from napari_neuraldiffuser.widgets.pages import report as panels
+from napari_neuraldiffuser.widgets.pages.contribution import ContributionPanel
 from napari_neuraldiffuser.widgets.pages.report import (
     ReportPanel,
     folder_problems,
@@ -19,6 +20,7 @@ from napari_neuraldiffuser.widgets.pages.report import (
     read_finished,
     score_rows,
 )
+from tests.support.window import contribution_page
 from tests.support.window.output_folder import write_output
 from tests.support.window.viewers import dock
 
@@ -214,6 +216,39 @@ def test_results_as_layers(ready, viewer, result, qtbot):
     qtbot.waitUntil(lambda: ready.message.text() == "")
     assert not set(map(id, shown)) & set(map(id, viewer.layers)), "others in their place"
     assert [layer.name for layer in viewer.layers] == [layer.name for layer in shown]
+
+
+def test_what_the_contribution_page_shows_is_not_added_again(ready, viewer, session, result, qtbot):
+    page = ContributionPanel(viewer, session)
+    dock(viewer, page, qtbot)
+    finish(ready, result, qtbot)
+    contribution_page.finish(page, qtbot)
+    shown = [layer.name for layer in viewer.layers]
+    viewer.layers["contribution"].visible = False
+    ready.show_layers()
+    qtbot.waitUntil(lambda: ready.message.text() == "The results are shown already.")
+    assert [layer.name for layer in viewer.layers] == shown
+    assert viewer.layers["contribution"].visible
+    page.source.subject.setCurrentText("sub-02")  # another subject's maps are others
+    contribution_page.finish(page, qtbot)
+    ready.show_layers()
+    qtbot.waitUntil(lambda: "contribution g02" in viewer.layers)
+    assert "ROI prf-visualrois" in viewer.layers
+
+
+def test_regions_that_the_data_page_shows_are_not_added_again(ready, viewer):
+    labels = np.random.default_rng(0).integers(0, 3, (3, 4, 5))
+
+    def regions(data, family="prf-visualrois", **told):
+        metadata = {KEY: about("roi", family=family, **told)}
+        return data, {"name": "ROI", "affine": np.eye(4), "units": ("mm",) * 3, "metadata": metadata}, "labels"
+
+    data, keywords, _ = regions(labels, source=Source(nsd_dir="somewhere"))
+    viewer.add_labels(data, **keywords)
+    ready._add_layers([regions(labels.copy(), "prfvisualrois", output="/out")])
+    assert len(viewer.layers) == 1
+    ready._add_layers([regions(labels.copy(), "floc-faces", output="/out"), regions(labels + 1, output="/out")])
+    assert len(viewer.layers) == 3, "another family, and another subject's regions"
 
 
 def test_an_anatomy_that_is_shown_already_is_not_added_twice(ready, viewer):
