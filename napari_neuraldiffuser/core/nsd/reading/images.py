@@ -114,8 +114,8 @@ def in_one_shape(image: SpatialImage, series: bool, **options: Any) -> SpatialIm
     """
     several = tuple(n for n in image.shape[3:] if n != 1)
     shape = (*image.shape[:3], *(several or (1,) * (series and image.ndim > 3)))
-    affine = in_millimetres(image)
-    if shape == image.shape and affine is image.affine:
+    factor = _millimetres(image)
+    if shape == image.shape and factor == 1:
         return image
     data = image.dataobj
     if type(data) is nib.arrayproxy.ArrayProxy:
@@ -123,18 +123,28 @@ def in_one_shape(image: SpatialImage, series: bool, **options: Any) -> SpatialIm
         data = nib.arrayproxy.ArrayProxy(data.file_like, about, **options)
     else:
         data = np.asanyarray(data).reshape(shape)
-    same: Any = type(image)(data, affine, image.header)
+    header = image.header if factor == 1 else _scaled(image.header, factor)
+    same = type(image)(data, image.affine if factor == 1 else header.get_best_affine(), header)
     same.file_map = image.file_map
-    if affine is not image.affine:
-        same.header["xyzt_units"] = int(same.header["xyzt_units"]) // 8 * 8 + MM  # the unit of time stays
     return same
 
 
-def in_millimetres(image: SpatialImage) -> np.ndarray:
-    """The affine (4, 4), voxel to mm, whatever unit of length the header has."""
+def _millimetres(image: SpatialImage) -> float:
+    """How many mm the header's unit of length is."""
     header: Any = image.header
-    factor = MILLIMETRES.get(int(header["xyzt_units"]) % 8) if hasattr(header, "get_xyzt_units") else None
-    return image.affine if factor is None else np.diag([factor, factor, factor, 1.0]) @ image.affine
+    return MILLIMETRES.get(int(header["xyzt_units"]) % 8, 1.0) if hasattr(header, "get_xyzt_units") else 1.0
+
+
+def _scaled(header: Any, factor: float) -> Any:
+    """A header in mm: sform, qform and voxel sizes all scaled, as each may be the one that counts, their codes kept."""
+    scaled = header.copy()
+    scaled["pixdim"][1:4] *= factor
+    for name in ("qoffset_x", "qoffset_y", "qoffset_z"):
+        scaled[name] = scaled[name] * factor
+    for name in ("srow_x", "srow_y", "srow_z"):
+        scaled[name] *= factor
+    scaled["xyzt_units"] = int(scaled["xyzt_units"]) // 8 * 8 + MM  # the unit of time stays
+    return scaled
 
 
 def stem_of(path: str | Path) -> str:
@@ -167,6 +177,7 @@ def place_note(image: SpatialImage) -> str:
         return ""
     if sform is None or qform is None:
         return ""
+    sform, qform = (np.diag([*(_millimetres(image),) * 3, 1.0]) @ form for form in (sform, qform))
     corners = np.array(np.meshgrid(*((0, n - 1) for n in image.shape[:3]))).reshape(3, -1)
     apart = np.linalg.norm((sform - qform)[:3, :3] @ corners + (sform - qform)[:3, 3:], axis=0).max()
     return "" if apart <= PLACE_TOLERANCE_MM else f"sform and qform up to {apart:.3g} mm apart: the sform is used"

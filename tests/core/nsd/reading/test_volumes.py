@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from napari_neuraldiffuser.core.nsd import NSDError
-from napari_neuraldiffuser.core.nsd.reading.images import place_note, whole_numbers
+from napari_neuraldiffuser.core.nsd.reading.images import is_oriented, place_note, whole_numbers
 from napari_neuraldiffuser.core.nsd.reading.volumes import (
     check_grid,
     open_volume,
@@ -170,6 +170,37 @@ def test_places_are_in_mm_whatever_the_headers_unit(tmp_path, unit, factor, suff
     np.testing.assert_allclose(found.affine, AFFINE, rtol=1e-5)
     np.testing.assert_allclose(found.header.get_zooms(), [2, 3, 4], rtol=1e-5)
     np.testing.assert_array_equal(found.dataobj, LABELS)
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("micron", 0.001), ("meter", 1000), ("mm", 1)])
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize(
+    ("codes", "apart", "note"),
+    [
+        ((0, 0), 0, "neither sform nor qform"),
+        ((4, 1), 30, "sform and qform up to 30 mm apart"),
+        ((4, 1), 0.05, ""),
+        ((1, 0), 30, ""),
+        ((0, 1), 30, ""),
+    ],
+)
+def test_what_is_doubtful_about_places_is_told_in_any_unit(tmp_path, unit, factor, kind, codes, apart, note):
+    other = AFFINE.copy()
+    other[0, 3] += apart
+    inverse = np.diag([1 / factor] * 3 + [1.0])
+    image = kind(LABELS.astype(np.int16), inverse @ AFFINE)
+    image.header.set_xyzt_units(unit, "sec")
+    image.set_sform(inverse @ AFFINE, codes[0])
+    image.set_qform(inverse @ other, codes[1])
+    nib.save(image, tmp_path / "x.nii")
+    raw, found = nib.load(tmp_path / "x.nii"), open_volume(tmp_path / "x.nii")
+    for one in (raw, found):
+        assert place_note(one).startswith(note) and bool(place_note(one)) == bool(note)
+        assert is_oriented(one) == any(codes)
+    assert (int(found.header["sform_code"]), int(found.header["qform_code"])) == codes
+    assert found.header.get_xyzt_units() == ("mm", "sec")
+    np.testing.assert_allclose(found.header.get_qform(), other, atol=1e-4)
+    np.testing.assert_allclose(found.affine, np.diag([factor] * 3 + [1.0]) @ raw.affine, rtol=1e-5)
 
 
 @pytest.mark.parametrize("extra", [(), (1,), (1, 1), (1, 1, 1)])
