@@ -107,6 +107,8 @@ def dataset_of(
     if isinstance(link, h5py.ExternalLink):
         raise error(f"{wanted}, got a link to {link.filename}. Copy the dataset into the file (h5repack, h5copy).")
     found = file.get(key)
+    if found is None and isinstance(link, h5py.SoftLink):
+        raise error(f"{wanted}, got a link to {link.path!r}, which is not in it. Choose the file that holds it.")
     if found is None:
         raise error(f"{wanted}, got {', '.join(sorted(file)) or 'nothing'}. Choose the file that holds it.")
     if not isinstance(found, h5py.Dataset):

@@ -172,7 +172,7 @@ def test_datasets_that_are_none(tmp_path):
             "complex": "of real numbers",
             "nothing": r"got shape \(0, 2\)",
             "linked": "a link to other.h5",
-            "broken": "got also, broken, complex",
+            "broken": "got a link to '/absent', which is not in it",
             "absent": "got also, broken, complex",
             "virtual": "lie in other files",
         }

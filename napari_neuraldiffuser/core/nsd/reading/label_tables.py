@@ -13,7 +13,7 @@ NUMBERED = re.compile(r"(\d+)[\s,;]+(\S.*)")
 COLOURS = (5, 4, 3)
 """How many numbers may follow a name: FreeSurfer's colour, opacity and tissue; without tissue; the colour alone."""
 EVERYTHING = ".txt"
-"""Look-up tables of this ending name all labels there are: a volume has few of them."""
+"""Look-up tables of this ending name all labels there are: a volume has few of them.  Notes may have it too."""
 
 
 def beside(volume: Path, stem: str, present: Iterable[int]) -> dict[int, str]:
@@ -30,11 +30,11 @@ def beside(volume: Path, stem: str, present: Iterable[int]) -> dict[int, str]:
     Raises
     ------
     NSDError
-        If the table is none.
+        If the table is none; a text of that name that is no table at all is passed over.
     """
     for suffix in (".tsv", ".csv", ".ctab", ".mgz.ctab", ".label", EVERYTHING):
         table = volume.with_name(stem + suffix)
-        if table.is_file():
+        if table.is_file() and not (suffix == EVERYTHING and _is_prose(table)):
             names = read_dseg_table(table) if suffix in (".tsv", ".csv") else parse_label_table(table)
             occurring = set(present)
             return {k: name for k, name in names.items() if suffix != EVERYTHING or k in occurring}
@@ -58,8 +58,7 @@ def parse_label_table(path: str | Path) -> dict[int, str]:
     NSDError
         If a line does not start with a number, or two lines name one number differently.
     """
-    lines = [line.strip() for line in read_text(path, "a label table", NSDError).splitlines()]
-    lines = [line for line in lines if line and not line.startswith(("#", "%", "//"))]
+    lines = _lines(read_text(path, "a label table", NSDError))
     rows: list[tuple[int, str]] = []
     for line in lines:
         match = ITK_SNAP.fullmatch(line) or NUMBERED.fullmatch(line)
@@ -67,6 +66,23 @@ def parse_label_table(path: str | Path) -> dict[int, str]:
             raise NSDError(f"label table lines must be '<number> <name>', got {line!r} in {path}. Correct the line.")
         rows.append((int(match[1]), match[2] if match.re is NUMBERED else f'"{match[2]}"'))
     return _once_each(zip((k for k, _ in rows), _without_colours([rest for _, rest in rows]), strict=True), path)
+
+
+def _lines(text: str) -> list[str]:
+    """Lines that say something, less comments."""
+    lines = [line.strip() for line in text.splitlines()]
+    return [line for line in lines if line and not line.startswith(("#", "%", "//"))]
+
+
+def _is_prose(path: Path) -> bool:
+    """Whether fewer than half of a text's lines are a label's number and name; what is no text at all is not judged."""
+    if not path.stat().st_size:
+        return True
+    try:
+        lines = _lines(read_text(path, error=NSDError))
+    except NSDError:
+        return False
+    return not lines or 2 * sum(NUMBERED.fullmatch(line) is not None for line in lines) < len(lines)
 
 
 def _once_each(rows: Iterable[tuple[int, str]], path: str | Path) -> dict[int, str]:

@@ -105,3 +105,18 @@ def test_tables_beside_a_volume(tmp_path, name, text):
 def test_labels_of_one_name_are_one_region():
     rois = Rois("x", np.array([[[1, 2, 3, 0, -1]]]), {1: "V1", 2: "V2", 3: "V1", 4: "V4"}, np.eye(4))
     assert region_sizes(rois) == {"V1": 2, "V2": 1, "V4": 0}
+
+
+@pytest.mark.parametrize(
+    "notes", ["Drawn by hand.\nLabels:\n1 V1\n", "", "# only a comment\n", "V1, both hemispheres\n", "2024\n"]
+)
+def test_notes_beside_a_volume_are_no_table(tmp_path, notes):
+    (tmp_path / "roi.txt").write_text(notes)
+    assert beside(tmp_path / "roi.nii.gz", "roi", [1]) == {}
+
+
+@pytest.mark.parametrize("content", [b"1 V1\nsecond area\n", b"index name\n1 V1\n2 V2\n", b"1 V1\n2 caf\xe9\n"])
+def test_a_table_with_a_fault_is_not_taken_for_notes(tmp_path, content):
+    (tmp_path / "roi.txt").write_bytes(content)
+    with pytest.raises(NSDError, match=r"roi\.txt"):
+        beside(tmp_path / "roi.nii.gz", "roi", [1])
