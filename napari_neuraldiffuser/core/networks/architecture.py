@@ -1,5 +1,6 @@
 """Whether the parts of a model fit each other and this method, told by their configurations without torch."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ KINDS = {
     "image_encoder": ("model_type", ("clip", "clip_vision_model"), "a CLIP vision model"),
 }
 REMEDY = {"image_encoder": "Give a CLIP model with its projection, such as openai/clip-vit-base-patch32, as guide."}
+AGAIN = "Download it again."
 USE_SD1 = "Use a folder of Stable Diffusion 1.x."
 CONDITIONS = {
     # field of the UNet that is set where it wants more than latents, timestep and text -> what it wants
@@ -107,6 +109,12 @@ def _unshifted(vae: Config, configs: Mapping[str, Config]) -> str:
     return f"must have latents that are scaled and not shifted, got {shifts[0]}. {USE_SD1}" if shifts else ""
 
 
+def _scaled(vae: Config, configs: Mapping[str, Config]) -> str:
+    factor = vae.get("scaling_factor", 1.0)
+    good = isinstance(factor, (int, float)) and math.isfinite(factor) and factor > 0
+    return "" if good else f"must have a number above 0 as scaling_factor, got {factor!r}. {AGAIN}"
+
+
 def _predicts_noise(scheduler: Config, configs: Mapping[str, Config]) -> str:
     kind = scheduler.get("prediction_type", "epsilon")
     return (
@@ -132,7 +140,7 @@ def _colours(clip: Config, configs: Mapping[str, Config]) -> str:
 
 
 RULES: dict[str, tuple[Callable[[Config, Mapping[str, Config]], str], ...]] = {
-    "vae": (_pictures, _unshifted),
+    "vae": (_pictures, _unshifted, _scaled),
     "unet": (_conditions, _channels, _text_width, _square),
     "scheduler": (_predicts_noise, _noise_levels),
     "image_encoder": (_colours,),

@@ -1,5 +1,6 @@
 """What a model folder must hold, part by part, told without torch: front ends ask before anything is computed."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,9 +8,10 @@ from typing import Any
 
 from napari_neuraldiffuser.core.base.files import json_object
 from napari_neuraldiffuser.core.networks import architecture
+from napari_neuraldiffuser.core.networks.architecture import AGAIN
 from napari_neuraldiffuser.core.networks.digest import PARTS
 from napari_neuraldiffuser.core.networks.source import CHECKPOINTS, ModelError, as_folder, model_place
-from napari_neuraldiffuser.core.networks.weight_files import AGAIN, NAMES, Weights, find_weights, not_itself
+from napari_neuraldiffuser.core.networks.weight_files import NAMES, Weights, find_weights, not_itself
 
 CONFIGS = {part: "config.json" for part in NAMES} | {
     "scheduler": "scheduler_config.json",
@@ -169,9 +171,20 @@ def _config(part: str, folder: Path) -> dict[str, Any]:
     path = folder / CONFIGS[part]
     found = json_object(path)
     if found is None:
-        what, remedy = not_itself(path) or ("something else", AGAIN)
+        what, remedy = not_itself(path) or no_object(path)
         raise ModelError(f"Model part {part} must have its configuration in {path}, got {what}. {remedy}")
     return found
+
+
+def no_object(path: Path) -> tuple[str, str]:
+    """What a file is instead of a JSON object in UTF-8, which the libraries read alone, and the remedy."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except UnicodeDecodeError:
+        return "text of another encoding than UTF-8", "Save it as UTF-8, or download it again."
+    except ValueError as error:
+        return f"no JSON ({error})", AGAIN
+    return f"JSON of another kind than an object ({type(found).__name__})", AGAIN
 
 
 def _check_vocabulary(folder: Path) -> None:

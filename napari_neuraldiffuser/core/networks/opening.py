@@ -1,5 +1,6 @@
 """Opens the parts of a model folder, whole or not at all; alone imports diffusers and transformers."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import Any
 import torch
 
 from napari_neuraldiffuser.core.base.files import json_object
-from napari_neuraldiffuser.core.networks.architecture import REMEDY
-from napari_neuraldiffuser.core.networks.folder import Part, check_folder, fit_problems
+from napari_neuraldiffuser.core.networks.architecture import AGAIN, REMEDY
+from napari_neuraldiffuser.core.networks.folder import Part, check_folder, fit_problems, no_object
 from napari_neuraldiffuser.core.networks.source import ModelError
+from napari_neuraldiffuser.core.networks.weight_files import not_itself
 
 STRANGERS = {
     # part -> names in its files that are not read, by rule: buffers of old files, and the other half of a whole CLIP
@@ -85,6 +87,7 @@ def open_part(part: Part, weights: bool = True) -> Any:
         _check_told(part, {**told, "missing_keys": unread})
     if weights:
         _own_memory(network)
+        _check_finite(part, network)
     if statistics := _pixel_statistics(part.preprocessing):
         network.pixel_statistics = statistics
     return network
@@ -109,17 +112,36 @@ def _misfits(opened: Mapping[str, Any], parts: Mapping[str, Part]) -> Iterator[t
 
 def _pixel_statistics(folders: Sequence[Path]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Mean and standard deviation that an image encoder was trained with, from the first preprocessor configuration."""
-    for path in (folder / "preprocessor_config.json" for folder in folders):
-        if path.is_file():
-            values = json_object(path) or {}
-            try:
-                mean, deviation = (tuple(map(float, values[name])) for name in ("image_mean", "image_std"))
-            except (KeyError, TypeError, ValueError) as error:
-                raise ModelError(
-                    f"{path} must have image_mean and image_std, got neither. Download it again."
-                ) from error
-            return mean, deviation
-    return None
+    path = next((path for folder in folders if (path := folder / "preprocessor_config.json").is_file()), None)
+    if path is None:
+        return None
+    if (values := json_object(path)) is None:
+        what, remedy = not_itself(path) or no_object(path)
+        raise ModelError(f"{path} must have image_mean and image_std, got {what}. {remedy}")
+    mean, deviation = (_three(values.get(name)) for name in ("image_mean", "image_std"))
+    if not mean or not deviation or min(deviation) <= 0:
+        got = " and ".join(repr(values.get(name)) for name in ("image_mean", "image_std"))
+        raise ModelError(
+            f"{path} must have image_mean and image_std of three numbers, the latter above 0, got {got}. {AGAIN}"
+        )
+    return mean, deviation
+
+
+def _three(values: Any) -> tuple[float, ...]:
+    """One number for each colour; empty where it is something else."""
+    numbers = isinstance(values, list) and all(isinstance(one, (int, float)) and math.isfinite(one) for one in values)
+    return tuple(map(float, values)) if numbers and len(values) == 3 else ()
+
+
+def _check_finite(part: Part, network: torch.nn.Module) -> None:
+    """Raise ModelError if a weight is NaN or infinite: every image would be black, with no error."""
+    bounds = ((name, weight.aminmax()) for name, weight in network.named_parameters() if weight.numel())
+    broken = sorted(name for name, (low, high) in bounds if not (low.isfinite() and high.isfinite()))
+    if broken:
+        raise ModelError(
+            f"Model part {part.name} must have finite weights in {part.folder.parent / part.read}, got NaN or infinity "
+            f"in {_counted(broken, 'of them')}. {AGAIN}"
+        )
 
 
 def _class_of(part: str) -> Any:

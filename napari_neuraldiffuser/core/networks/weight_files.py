@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_neuraldiffuser.core.base.files import json_object
+from napari_neuraldiffuser.core.networks.architecture import AGAIN
 from napari_neuraldiffuser.core.networks.source import ModelError
 
 DIFFUSERS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
@@ -23,7 +24,6 @@ POINTERS = {
     b"/annex/objects/": ("a pointer of git-annex", "Run git annex get in its folder, or download it again."),
 }
 PAGES = (b"<!doctype", b"<html", b"<?xml")
-AGAIN = "Download it again."
 
 
 @dataclass(frozen=True)

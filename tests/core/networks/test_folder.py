@@ -62,6 +62,22 @@ def test_a_configuration_that_is_none(folder, part, content):
     assert "again" in said
 
 
+@pytest.mark.parametrize(
+    ("encoding", "what"), [("utf-16", "text of another encoding than UTF-8. Save it as UTF-8"), ("utf-32", "encoding")]
+)
+@pytest.mark.parametrize("part", PARTS)
+def test_a_configuration_of_another_encoding(folder, part, encoding, what):
+    path = folder / part / CONFIGS[part]
+    path.write_bytes(path.read_text().encode(encoding))
+    assert what in refusal(folder)
+
+
+@pytest.mark.parametrize("factor", [0, 0.0, -0.18, None, "0.18", float("nan"), float("inf")])
+def test_a_scaling_factor_that_is_none(folder, factor):
+    edit(folder, "vae", scaling_factor=factor)
+    assert "Model part vae in" in refusal(folder) and "a number above 0 as scaling_factor, got" in refusal(folder)
+
+
 @pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n", b"<html>404</html>"])
 def test_words_of_the_tokenizer_that_are_none(folder, content):
     (folder / "tokenizer" / "tokenizer.json").write_bytes(content)

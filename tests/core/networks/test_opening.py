@@ -262,11 +262,40 @@ def test_a_tokenizer_that_is_none(folder, content):
     assert "Model part tokenizer must be readable" in refusal(folder)
 
 
-@pytest.mark.parametrize("content", ["{}", "[1]", '{"image_mean": [0.5], "image_std": 3}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{}",
+        "[1]",
+        '{"image_mean": [0.5], "image_std": 3}',
+        '{"image_mean": [0.5], "image_std": [0, 0.5, 0.5]}',
+        '{"image_mean": [0.5, 0.5, 0.5], "image_std": [0, 0.5, 0.5]}',
+        '{"image_mean": [0.5, 0.5, 0.5], "image_std": [-1, 0.5, 0.5]}',
+        '{"image_mean": [0.5, NaN, 0.5], "image_std": [0.5, 0.5, 0.5]}',
+        '{"image_mean": [0.5, 0.5, 0.5], "image_std": [Infinity, 0.5, 0.5]}',
+        '{"image_mean": [0.5, 0.5, 0.5], "image_std": ["a", 0.5, 0.5]}',
+        '{"image_mean": [0.5, 0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5, 0.5]}',
+    ],
+)
 def test_pixel_statistics_that_are_none(folder, content):
     (folder / "feature_extractor").mkdir()
     (folder / "feature_extractor" / "preprocessor_config.json").write_text(content)
     assert "must have image_mean and image_std" in refusal(folder)
+
+
+@pytest.mark.parametrize("part", ["vae", "unet", "text_encoder", "image_encoder"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_no_numbers(folder, part, value):
+    """One of them makes every picture black, with no error; half precision is no excuse."""
+
+    def spoil(state):
+        name = a_matrix(state)
+        state[name] = state[name].clone()
+        state[name].view(-1)[-1] = value
+
+    change(folder, part, spoil)
+    with pytest.raises(m.ModelError, match=f"Model part {part} must have finite weights in .*got NaN or infinity in 1"):
+        m.load(folder)
 
 
 def test_a_guide_brings_its_own_pixel_statistics(folder, tmp_path):
