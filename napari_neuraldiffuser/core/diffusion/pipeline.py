@@ -53,6 +53,13 @@ class StepEvent:
     latents: torch.Tensor
     clean: Callable[[], torch.Tensor]
 
+    def shown(self) -> torch.Tensor:
+        """Latents of the image as far as it has come: the clean estimate, and after the last step the result.
+
+        On the way there the latents themselves are mostly noise.
+        """
+        return self.latents if self.done == self.total else self.clean()
+
     def __str__(self) -> str:
         loss = "" if self.loss is None else f", feature loss {self.loss.mean():.4g}"
         stimuli = ", ".join(map(str, self.stimulus_ids))

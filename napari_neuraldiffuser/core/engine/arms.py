@@ -116,7 +116,7 @@ class ArmRun:
         self.shown.step(self, event)
 
     def rescue(self) -> Arm | None:
-        """The arm as far as it came: its last latents decoded; None where no step was done."""
+        """The arm as far as it came, as a preview shows it; None where no step was done."""
         steps, seconds = self._steps(), self.seconds
         if self.last is not None:
             self.parts.append(self._present(self.last))
@@ -125,7 +125,7 @@ class ArmRun:
         return Arm(self.name, _joined(self.parts), seconds, steps, complete=False) if self.parts else None
 
     def _present(self, event: StepEvent) -> Reconstruction:
-        images = to_images(self.models, event.latents)
+        images = to_images(self.models, event.shown())
         shape = len(event.stimulus_ids), self.diffusion.repeats
         losses = np.stack(self.losses, axis=1) if self.losses else np.zeros((len(images), 0))
         finite = torch.isfinite(event.latents).flatten(1).all(dim=1).cpu().numpy()
@@ -209,7 +209,7 @@ class Shown:
         self._put(batch.stimulus_ids.tolist(), batch.images)
 
     def _preview(self, arm: ArmRun, event: StepEvent, about: dict[str, Any]) -> None:
-        images = to_images(arm.models, event.clean())
+        images = to_images(arm.models, event.shown())
         self._put(event.stimulus_ids, images.reshape(-1, *self.images.shape[1:]))
         self.events.event("preview", {**about, "images": self.images.copy()})
 

@@ -14,16 +14,21 @@ from napari_neuraldiffuser.core.networks import models as model_folder
 from tests.support.study_cases import DIFFUSION, N_STEPS, Log, call, images_of
 
 
+def _shown(event):
+    """Latents that a picture is made of: without the noise that is still to be taken away."""
+    return (event.latents if event.done == N_STEPS else event.clean()).clone()
+
+
 @pytest.mark.parametrize("batch_size", [4, 2])
 @pytest.mark.parametrize("stopped", [("guided", 1), ("guided", 3), ("unguided", 2)])
 def test_cancelling_keeps_what_is_there(given, ready, stopped, batch_size):
     recipe = given.with_stage("diffusion", DIFFUSION.but(batch_size=batch_size))
     arm, k = stopped
     log = Log(lambda name, p: name == "step" and (p["arm"], p["done"]) == stopped)
-    latents = []
+    shown = []
     after = study_arms.ArmRun._after_step
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study_arms.ArmRun, "_after_step", lambda s, e: (latents.append(e.latents.clone()), after(s, e)))
+        patch.setattr(study_arms.ArmRun, "_after_step", lambda s, e: (shown.append(_shown(e)), after(s, e)))
         with pytest.raises(Cancelled) as stop:
             call(ready, "reconstruct", recipe, log)
     result = stop.value.result
@@ -35,11 +40,16 @@ def test_cancelling_keeps_what_is_there(given, ready, stopped, batch_size):
     pixels = images_of(result)
     reached = given.stimulus_ids if batch_size == 4 else given.stimulus_ids[:1]
     assert {key[1:] for key in pixels if key[0] == arm} == {(s, r) for s in reached for r in (1, 2)}
-    present = pipeline.to_images(model_folder.load(given.models), latents[-1])
+    present = pipeline.to_images(model_folder.load(given.models), shown[-1])
     np.testing.assert_array_equal(np.stack([pixels[arm, s, r] for s in reached for r in (1, 2)]), present)
     if arm == "unguided":
         assert provenance["steps_done"]["guided"] == N_STEPS * 4 // batch_size
         assert provenance["arms"]["guided"]["complete"]
+    if batch_size == 4:  # the last preview is what stays on the screen
+        again = Log(lambda name, p: name == "preview" and (p["arm"], p["done"]) == stopped)
+        with pytest.raises(Cancelled):
+            call(ready, "reconstruct", recipe, again, preview_every=1)
+        np.testing.assert_array_equal(again.of("arm")[-1]["images"], again.of("preview")[-1]["images"])
     # the unfinished arm is no result for a later run
     finished = call(ready, "reconstruct", recipe)
     assert finished["complete"]
