@@ -51,7 +51,7 @@ def check_gpu(name: str) -> None:
 
     check_device(name)
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"device must be available, got {name!r}: torch sees no CUDA GPU. Use --device cpu.")
+        raise UserError(f"device must be available, got {name!r}: torch sees no CUDA GPU. Choose cpu as the device.")
 
 
 def free_memory() -> None:

@@ -92,7 +92,7 @@ def test_images_of_another_kind_are_refused(models, bad):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_a_gpu_that_is_not_there(folder):
-    with pytest.raises(UserError, match="--device cpu"):
+    with pytest.raises(UserError, match="Choose cpu as the device"):
         m.load(folder, device="cuda")
 
 
