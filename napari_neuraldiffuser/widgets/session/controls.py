@@ -84,8 +84,10 @@ def _part(layout: QtWidgets.QFormLayout, row: int, role: Any) -> QtWidgets.QWidg
     item = layout.itemAt(row, role)
     if item is None:
         return None
+    if (widget := item.widget()) is not None:  # an empty list is false
+        return widget
     inner = item.layout()
-    return item.widget() or (inner.itemAt(0).widget() if inner is not None and inner.count() else None)
+    return inner.itemAt(0).widget() if inner is not None and inner.count() else None
 
 
 def _tip_of(control: QtWidgets.QWidget) -> str:

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from dataclasses import fields
 
 import pytest
-from qtpy.QtWidgets import QLabel
+from qtpy.QtWidgets import QComboBox, QLabel, QListWidget, QTableWidget, QWidget
 
 from napari_neuraldiffuser.core.params import (
     ContributionParams,
@@ -17,7 +17,14 @@ from napari_neuraldiffuser.widgets.pages.contribution import ContributionPanel
 from napari_neuraldiffuser.widgets.pages.decode import DecodePanel
 from napari_neuraldiffuser.widgets.pages.reconstruct import ReconstructPanel
 from napari_neuraldiffuser.widgets.pages.report import ReportPanel
-from napari_neuraldiffuser.widgets.session.controls import LayerControls, ParamControls, tip
+from napari_neuraldiffuser.widgets.session.controls import (
+    LayerControls,
+    ParamControls,
+    explain_labels,
+    form,
+    side_by_side,
+    tip,
+)
 from tests.support.toys import TOYS, registered
 
 GUIDANCE = ("guidance_scale", "guidance_strength", "layers", "x0_estimate", "x0_blend", "normalise")
@@ -93,6 +100,16 @@ def test_every_label_says_what_its_control_does(viewer, session, qtbot):
     labels = [label for label in made.findChildren(QLabel) if label.text() in ("Preset", "Device", "Run A", "Run B")]
     assert len(labels) == 4
     assert all(label.toolTip() for label in labels)
+
+
+@pytest.mark.parametrize("control", [QComboBox, QListWidget, QTableWidget])
+def test_a_label_says_what_an_empty_control_does(qtbot, control):
+    for layout in (form, side_by_side):
+        holder, label, made = QWidget(), QLabel("Target"), control(toolTip="What is mapped")
+        qtbot.addWidget(holder)
+        holder.setLayout(form(None, (label.text(), made)) if layout is form else side_by_side(label, made))
+        explain_labels(holder)
+        assert [one.toolTip() for one in holder.findChildren(QLabel)] == ["What is mapped"]
 
 
 def test_no_line_of_a_tooltip_is_longer_than_a_line():
