@@ -64,7 +64,7 @@ class ReconstructPanel(Panel):
 
     def _connect(self) -> None:
         self.run_tip = "Reconstructs the chosen stimuli; decodes them first where needed"
-        self.form.changed.connect(self.revalidate)
+        self.form.changed.connect(self.changed)
         self.view.said.connect(self._say_in_between)
         self.view.shown.connect(self._show_beside)
         self.view.taken.connect(self.take_parameters)

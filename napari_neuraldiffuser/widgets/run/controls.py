@@ -114,7 +114,7 @@ class PresetRow(QWidget):
         known = list(state.presets())
         self.box.clear()
         self.box.addItems(known)
-        self.box.setCurrentText(name if name in known else known[0])
+        self.box.setCurrentText(name if name in known else state.preferred_preset())
 
     def show_params(self, diffusion: DiffusionParams, guidance: GuidanceParams) -> None:
         """Mark whether these are still the preset's; where another preset says exactly this, it is that one."""

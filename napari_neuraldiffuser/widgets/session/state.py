@@ -56,6 +56,12 @@ def preferences() -> dict[str, Any]:
     return {name: getattr(page, name, default) for name, default in DEFAULTS.items()}
 
 
+def preferred_preset() -> str:
+    """The preset of that page, or the plugin's own where that is one of the user's that was deleted since."""
+    wished = str(preferences()["preset"])
+    return wished if wished in presets() else str(DEFAULTS["preset"])
+
+
 def changed_preferences() -> dict[str, Any]:
     """Preferences that are others than when they were last taken up: these win over what panels remember."""
     taken = DEFAULTS | remembered(TAKEN)

@@ -6,7 +6,7 @@ from qtpy.QtWidgets import QMessageBox
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.params import PRESETS, DiffusionParams, GuidanceParams
 from napari_neuraldiffuser.widgets.pages.reconstruct import ReconstructPanel
-from napari_neuraldiffuser.widgets.session.state import params_of_preset, presets
+from napari_neuraldiffuser.widgets.session.state import params_of_preset, preferences, presets
 from tests.support.window.reconstruct_run import layers
 
 
@@ -122,3 +122,35 @@ def test_a_device_that_is_not_there_becomes_the_cpu_loudly(viewer, session, qtbo
     session.change(device="cuda")  # as the Preferences call it
     assert session.recipe.device == "cuda:0"
     assert panel.form.device.warning.isHidden()
+
+
+@pytest.mark.parametrize(
+    ("preset", "change"), [("demo", {"seed": 77}), ("published", {"n_steps": 31}), ("neuraldiffuser", {"repeats": 4})]
+)
+def test_a_changed_parameter_leaves_the_preset_that_it_began_from(viewer, session, qtbot, preset, change):
+    first = ReconstructPanel(viewer)
+    qtbot.addWidget(first)
+    first.form.preset._pick(preset)
+    assert first.form.preset.name == preset and not first.form.preset.modified
+    first._remember.stop()
+    session.change(settings=changed(session, **change))
+    assert first._remember.isActive(), "a changed parameter is worth remembering"
+    first._store()
+    again = ReconstructPanel(viewer)
+    qtbot.addWidget(again)
+    assert again.form.preset.name == preset and again.form.preset.modified
+    again.form.preset.reset.click()
+    settings = session.recipe.settings
+    assert (settings.diffusion, settings.guidance) == params_of_preset(preset)
+
+
+def test_a_first_window_begins_from_the_preferred_preset(viewer, session, qtbot):
+    session.change(settings=changed(session, seed=5))
+    made = ReconstructPanel(viewer)
+    qtbot.addWidget(made)
+    assert made.form.preset.name == preferences()["preset"] and made.form.preset.modified
+
+
+def changed(session, **values):
+    recipe = session.recipe
+    return recipe.with_stage("diffusion", recipe.settings.diffusion.but(**values)).settings
