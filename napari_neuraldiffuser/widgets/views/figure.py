@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy import QtWidgets
-from qtpy.QtCore import Signal
+from qtpy.QtCore import Qt, Signal
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.names import KINDS
@@ -176,6 +176,7 @@ class ExportFigure(QtWidgets.QDialog):
         super().__init__(parent)
         self.viewer = unwrapped(viewer)
         self.setWindowTitle("Export figure")
+        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         layer = shown_map(self.viewer)
         told = layer.metadata if layer is not None else {}
         target = told.get("target") or told.get(KEY, {}).get("target")

@@ -79,7 +79,7 @@ class PlaneView(QtWidgets.QWidget):
     def pixel(self, place: tuple[float, ...]) -> tuple[float, float]:
         """Widget pixel (x, y) of a place (S, A, R)."""
         frame, grid = self.frame(), self.grid
-        x, y = _fraction(place[grid.across], grid.columns), _fraction(place[grid.up], grid.rows)
+        x, y = _fraction(place[grid.across], grid.columns, grid.step), _fraction(place[grid.up], grid.rows, -grid.step)
         return frame.left() + (1 - x if self.mirrored else x) * frame.width(), frame.top() + y * frame.height()
 
     def place_at(self, point: QPoint) -> dict[int, float]:
@@ -89,7 +89,7 @@ class PlaneView(QtWidgets.QWidget):
         frame, grid = self.frame(), self.grid
         x, y = (point.x() - frame.left()) / frame.width(), (point.y() - frame.top()) / frame.height()
         x = 1 - x if self.mirrored else x
-        return {grid.across: _at(x, grid.columns), grid.up: _at(y, grid.rows)}
+        return {grid.across: _at(x, grid.columns, grid.step), grid.up: _at(y, grid.rows, -grid.step)}
 
     def paintEvent(self, event: QPaintEvent) -> None:
         """Draw slice, crosshair and letters."""
@@ -135,14 +135,12 @@ _LETTER_PLACES = {
 """The fourth letter would stand on the line of text."""
 
 
-def _fraction(place: float, centres: np.ndarray) -> float:
-    """How far a place lies along an axis of pixel centres, 0 ... 1 from edge to edge."""
-    step = centres[1] - centres[0]
+def _fraction(place: float, centres: np.ndarray, step: float) -> float:
+    """How far a place lies along an axis of pixel centres, 0 ... 1 from edge to edge; `step` from one to the next."""
     return (place - (centres[0] - step / 2)) / (step * len(centres))
 
 
-def _at(fraction: float, centres: np.ndarray) -> float:
-    step = centres[1] - centres[0]
+def _at(fraction: float, centres: np.ndarray, step: float) -> float:
     return float(centres[0] - step / 2 + fraction * step * len(centres))
 
 
@@ -176,6 +174,7 @@ class LinkedViews(QtWidgets.QWidget):
             layer.events.connect(self._layer_changed)
         self.anatomical.events.changed.connect(self._changed)
         self.clicks = Clicks(viewer, weakly(self._canvas_clicked))
+        self.destroyed.connect(partial(_stop_listening, self.clicks))
 
     def _inserted(self, event: Any) -> None:
         event.value.events.connect(self._layer_changed)
@@ -234,6 +233,10 @@ class LinkedViews(QtWidgets.QWidget):
         """A click on napari's own canvas moves the crosshair too."""
         if place is not None and isalive(self) and self.isVisible():
             self.go_to(dict(enumerate(place[::-1])))
+
+
+def _stop_listening(clicks: Clicks, *_: Any) -> None:
+    clicks.close()
 
 
 def make_room(viewer: "napari.Viewer", views: LinkedViews) -> None:

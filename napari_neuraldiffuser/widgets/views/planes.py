@@ -36,6 +36,8 @@ class Grid:
     """Place of each row on the axis `up`, top first."""
     columns: np.ndarray
     """Place of each column on the axis `across`, left first."""
+    step: float
+    """Size of a pixel."""
 
 
 def grid_of(plane: tuple[int, int, int], place: tuple[float, ...], box: list[Span], step: float) -> Grid:
@@ -43,8 +45,13 @@ def grid_of(plane: tuple[int, int, int], place: tuple[float, ...], box: list[Spa
     fixed, up, across = plane
     longest = max(box[axis][1] - box[axis][0] for axis in (up, across))
     step = max(step, longest / MOST)
-    rows, columns = (np.arange(box[axis][0] + step / 2, box[axis][1], step) for axis in (up, across))
-    return Grid(fixed, up, across, float(place[fixed]), rows[::-1], columns)
+    rows, columns = (_centres(*box[axis], step) for axis in (up, across))
+    return Grid(fixed, up, across, float(place[fixed]), rows[::-1], columns, step)
+
+
+def _centres(low: float, high: float, step: float) -> np.ndarray:
+    """Centres of pixels between two places; the middle where a box is thinner than one pixel."""
+    return np.arange(low + step / 2, high, step) if high - low > step else np.array([(low + high) / 2])
 
 
 def volumes(layers: Iterable["napari.layers.Layer"]) -> list["napari.layers.Layer"]:

@@ -56,7 +56,7 @@ def test_the_box_has_whole_voxels(volume):
 
 def test_outside_a_layer_nothing_is_drawn(viewer):
     layer = viewer.add_image(np.ones((3, 3, 3)), contrast_limits=(0, 1), translate=(5, 5, 5))
-    grid = Grid(0, 1, 2, 6.0, np.arange(10.0)[::-1], np.arange(10.0))
+    grid = Grid(0, 1, 2, 6.0, np.arange(10.0)[::-1], np.arange(10.0), 1.0)
     picture = drawn([layer], grid)
     expected = np.zeros((10, 10))
     expected[2:5, 5:8] = 255
@@ -69,7 +69,7 @@ def test_time_stands_where_its_slider_does(viewer):
     data = np.arange(4 * 2 * 2 * 2).reshape(4, 2, 2, 2)
     layer = viewer.add_image(data)
     still = viewer.add_image(np.full((2, 2, 2), 7))
-    grid = Grid(0, 1, 2, 1.0, np.array([1.0, 0.0]), np.array([0.0, 1.0]))
+    grid = Grid(0, 1, 2, 1.0, np.array([1.0, 0.0]), np.array([0.0, 1.0]), 1.0)
     values, _ = values_at(layer, grid, (3.0,))
     np.testing.assert_array_equal(values, data[3, 1, ::-1])
     np.testing.assert_array_equal(values_at(still, grid, (3.0,))[0], np.full((2, 2), 7))
@@ -79,7 +79,7 @@ def test_a_turned_layer_that_is_not_ours(viewer):
     """A rotation of 90 degrees about S: what napari shows at a place is what is drawn there."""
     data = np.arange(27.0).reshape(3, 3, 3)
     layer = viewer.add_image(data, rotate=np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]]))
-    grid = Grid(0, 1, 2, 1.0, np.array([0.0, -1.0, -2.0]), np.array([0.0, 1.0, 2.0]))
+    grid = Grid(0, 1, 2, 1.0, np.array([0.0, -1.0, -2.0]), np.array([0.0, 1.0, 2.0]), 1.0)
     values, inside = values_at(layer, grid, ())
     assert inside.all()
     for row, column in np.ndindex(3, 3):
@@ -168,6 +168,33 @@ def test_what_changes_in_napari_is_drawn(linked, viewer, volume, qtbot):
     viewer.layers.clear()
     qtbot.waitUntil(lambda: not linked.empty.isHidden())
     assert axial.picture is None
+
+
+@pytest.mark.parametrize("shape", [(1, 20, 30), (20, 1, 30), (20, 30, 1), (1, 1, 30), (1, 900, 1200), (1, 1, 1)])
+def test_a_volume_of_one_slice_is_drawn_and_clicked(viewer, qtbot, shape):
+    layer = viewer.add_image(np.arange(1, 1 + np.prod(shape), dtype=np.float32).reshape(shape), units=("mm",) * 3)
+    made = LinkedViews(viewer)
+    qtbot.addWidget(made)
+    made.resize(700, 250)
+    made.draw()
+    box = box_of([layer])
+    for plane, one in made.views.items():
+        assert not one.grab().isNull() and one.picture.any(), plane
+        frame = one.frame()
+        found = one.place_at(frame.center().toPoint())
+        for axis, place in found.items():  # within a pixel of the screen
+            size = max(box[axis][1] - box[axis][0], one.grid.step)
+            assert abs(place - sum(box[axis]) / 2) <= size / min(frame.width(), frame.height()) * 1.01, (plane, axis)
+
+
+def test_the_canvas_is_listened_to_only_while_the_views_are_open(viewer, qtbot):
+    before = list(viewer.mouse_drag_callbacks)
+    for _ in range(3):
+        made = LinkedViews(viewer)
+        assert len(viewer.mouse_drag_callbacks) == len(before) + 1
+        with qtbot.waitSignal(made.destroyed):
+            made.deleteLater()
+    assert viewer.mouse_drag_callbacks == before
 
 
 def test_the_wheel_goes_through_slices_and_stops_at_the_ends(linked, viewer):
