@@ -20,6 +20,8 @@ MANY = 20
 """Repeats that are shown of one arm; more are in the run's folder."""
 SECOND = "B, {}"
 """Name of the row of an arm of the run to compare with."""
+ABSENT = "not computed"
+"""Of an arm that a run has no image of, beside one that has."""
 
 
 class ImageRow(QtWidgets.QWidget):
@@ -142,6 +144,8 @@ class Gallery(QtWidgets.QWidget):
         for arm in ARMS:
             self._show_arm(arm, arm, f"A {arm}" if other else arm, run)
             self._show_arm(SECOND.format(arm), arm, f"B {arm}", other)
+            if other is not None and (arm in run.images) != (arm in other.images):
+                self._keep_place(arm)
 
     def mark(self, changed: Mapping[str, str]) -> None:
         """Mark the rows of that name as out of date since something changed; all others are up to date."""
@@ -161,6 +165,13 @@ class Gallery(QtWidgets.QWidget):
         shown = f"first {MANY} of {len(own)} repeats" if len(own) > MANY else ""
         heading = "   ".join(part for part in (title, mean_text(scores), run.tag(arm), shown) if part)
         self._show(name, heading, list(own[:MANY]), titles, texts)
+
+    def _keep_place(self, arm: str) -> None:
+        """Of an arm that one run has, say that the other has none: its column is not the other's."""
+        pairs = ((arm, f"A {arm}", self.run), (SECOND.format(arm), f"B {arm}", self.other))
+        for name, title, run in pairs:
+            if run is not None and arm not in run.images:
+                self._show(name, f"{title}   {run.tag(arm) or ABSENT}", [], [], [])
 
     def _show(
         self, name: str, heading: str, images: Sequence[np.ndarray], titles: Sequence[str], texts: Sequence[str]

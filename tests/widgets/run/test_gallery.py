@@ -202,6 +202,30 @@ def test_the_run_before_is_shown_below(gallery):
     assert not gallery.rows["B, guided"].isVisible()
 
 
+@pytest.mark.parametrize("lacking", ["A", "B"])
+@pytest.mark.parametrize("arm", ["guided", "unguided"])
+def test_an_arm_that_one_run_lacks_keeps_its_place(gallery, arm, lacking):
+    a, b = begun(stimuli=(3,)), begun(stimuli=(3,))
+    finish(a if lacking == "B" else b, arm, GREEN)
+    gallery.show_run(a, 3, b)
+    QApplication.processEvents()
+    first, second = gallery.rows[arm], gallery.rows[f"B, {arm}"]
+    empty, full = (first, second) if lacking == "A" else (second, first)
+    assert first.isVisible() and second.isVisible() and first.x() < second.x()
+    assert empty.heading.text() == f"{lacking} {arm}   step 0 of 18"
+    assert not any(cell.isVisible() for cell in empty.cells)
+    assert colour(full.cells[0]) == GREEN.tolist()
+    finish(a if lacking == "A" else b, arm, RED)
+    gallery.show_run(a, 3, b)
+    assert colour(empty.cells[0]) == RED.tolist()
+    never = Run(Recipe(stimulus_ids=(3,), arms=tuple({"guided", "unguided"} - {arm})))
+    never.take(
+        "begin", {"stimulus_ids": [3], "arms": list(never.recipe.arms), "n_steps": 18, "seen": a.seen, "start": a.start}
+    )
+    gallery.show_run(*((never, 3, b) if lacking == "A" else (a, 3, never)))
+    assert empty.heading.text() == f"{lacking} {arm}   not computed"
+
+
 def test_an_empty_gallery_says_what_to_do(gallery):
     gallery.show_run(begun(), 3)
     gallery.show_empty("Press Run.")
