@@ -56,12 +56,15 @@ def read_finished(result: dict[str, Any], progress: Progress | None = None) -> F
 
 
 def score_rows(summary: dict[str, Any]) -> list[TableRow]:
-    """Rows of `evaluation.summarise`, in its order, for `COLUMNS`."""
+    """Rows of `evaluation.summarise`, in its order, for `COLUMNS`; scores that neither arm has are left out."""
     arms = {arm: summary.get("arms", {}).get(arm, {}) for arm in ARMS}
     definitions = summary.get("protocol", {}).get("metrics", {})
     metrics = dict.fromkeys([*arms["unguided"], *arms["guided"]])
     named = {metric: {arm: arms[arm].get(metric, {}) for arm in ARMS} for metric in metrics}
-    return [_row(metric, values, summary, definitions.get(metric, metric)) for metric, values in named.items()]
+    known = {
+        metric: ours for metric, ours in named.items() if any(one.get("mean") is not None for one in ours.values())
+    }
+    return [_row(metric, values, summary, definitions.get(metric, metric)) for metric, values in known.items()]
 
 
 def _row(metric: str, arms: dict[str, dict[str, Any]], summary: dict[str, Any], definition: str) -> TableRow:

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +23,8 @@ LEVELS = (
     "Chance: the same pictures with their stimuli mixed up, over all stimuli of the run; n/a with one stimulus.\n"
     "Ceiling: the seen image after its way through the autoencoder alone, as a perfect z shows it; n/a between repeats"
 )
-NAMES = 92
-"""Most pixels for the metrics' names; a longer one is in its tooltip."""
+NAMES, LETTERS = 104, 15
+"""Most pixels for the metrics' names, and most letters in a line of one."""
 
 
 def spread(values: list[float]) -> str:
@@ -121,7 +122,7 @@ class FlatTable(QTableWidget):
         """Show other rows; none, and the table is hidden."""
         self.setRowCount(len(rows))
         for k, row in enumerate(rows):
-            head = QTableWidgetItem(row.name)
+            head = QTableWidgetItem(textwrap.fill(row.name, LETTERS, break_long_words=False))
             head.setToolTip(row.tip)
             self.setVerticalHeaderItem(k, head)
             for column, text in enumerate(row.texts):

@@ -20,6 +20,7 @@ from napari_neuraldiffuser.widgets.pages.report import (
     read_finished,
     score_rows,
 )
+from napari_neuraldiffuser.widgets.run.score_table import TableRow
 from tests.support.window import contribution_page
 from tests.support.window.output_folder import write_output
 from tests.support.window.viewers import dock
@@ -284,6 +285,33 @@ def test_scores_of_a_summary():
     assert mean_se({"mean": 0.1234, "se": 0.01}, "+") == "+0.123 ± 0.010"
     assert [row.name for row in score_rows(SUMMARY)] == ["PixCorr", "SSIM"]
     assert score_rows({}) == []
+
+
+@pytest.mark.parametrize("none", [{}, {"mean": None, "se": None, "n": 0}])
+def test_a_score_that_neither_arm_has_is_no_row(none):
+    arms = {arm: {**SUMMARY["arms"][arm], "repeat_ssim": none} for arm in ("unguided", "guided")}
+    assert [row.name for row in score_rows({**SUMMARY, "arms": arms})] == ["PixCorr", "SSIM"]
+    arms["guided"]["repeat_ssim"] = {"mean": 0.9, "se": None, "n": 1}
+    assert [row.name for row in score_rows({**SUMMARY, "arms": arms})][-1] == "Repeats: SSIM"
+
+
+def test_names_of_scores_are_read_in_full(ready):
+    from napari_neuraldiffuser.core.base.registry import METRICS
+
+    names = [metric.label for metric in METRICS.values()]
+    ready.scores.show_rows(
+        [TableRow(name, "", ("0.123 ± 0.012", "0.123 ± 0.012", "0.22, 0.93", "+0.1")) for name in names]
+    )
+    ready.results.setVisible(True)
+    header = ready.scores.verticalHeader()
+    assert header.sizeHint().width() <= header.maximumWidth()
+    told = [ready.scores.verticalHeaderItem(k) for k in range(len(names))]
+    assert [" ".join(head.text().split()) for head in told] == names
+    lines = [head.text().count("\n") + 1 for head in told]
+    assert max(lines) > 1
+    heights = [ready.scores.rowHeight(k) for k in range(len(names))]
+    assert all(height >= n * header.fontMetrics().height() for height, n in zip(heights, lines, strict=True))
+    assert ready.scores.height() >= sum(heights)
 
 
 @pytest.mark.parametrize("n, bold", [(2, ()), (4, ()), (5, (3,)), (None, ())])
