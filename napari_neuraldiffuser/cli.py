@@ -199,9 +199,11 @@ def evaluate(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(summary, indent=2))
         return 0
+    columns = ("mean", "se", "n", "chance")
+    print("arm", "metric", *columns, sep="\t")
     for arm, scores in summary["arms"].items():
         for metric, value in scores.items():
-            print(arm, metric, *(value[what] for what in ("mean", "se", "n", "chance")), sep="\t")
+            print(arm, metric, *("n/a" if (x := value[what]) is None else f"{x:.6g}" for what in columns), sep="\t")
     return 0
 
 

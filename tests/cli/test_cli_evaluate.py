@@ -26,7 +26,11 @@ SMALL = ["--size", "32", "--metrics", "pixcorr", "twoway_edges"]
 
 def test_scores_with_their_chance_level(folders, capsys):
     assert cli.main(["evaluate", *folders, *PATTERNS, *SMALL]) == 0
-    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    head, *rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert head == ["arm", "metric", "mean", "se", "n", "chance"]
+    assert all(len(cell.lstrip("-0.")) <= 7 or "e" in cell for row in rows for cell in row[2:]), (
+        "six digits tell enough"
+    )
     assert [row[:2] for row in rows] == [["recon", "pixcorr"], ["recon", "twoway_edges"]]
     mean, _, n, chance = rows[0][2:]
     assert float(mean) > 0.999 and n == "3" and abs(float(chance)) < 0.2

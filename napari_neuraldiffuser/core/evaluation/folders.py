@@ -1,6 +1,7 @@
 """Folders of reconstructed and seen pictures, from any tool, paired by their names and scored."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from napari_neuraldiffuser.core.base.names import entity
+from napari_neuraldiffuser.core.base.names import KINDS, entity
 from napari_neuraldiffuser.core.base.pictures import (
     SUFFIXES,
     common_side,
@@ -18,7 +19,7 @@ from napari_neuraldiffuser.core.base.pictures import (
     read_square,
 )
 from napari_neuraldiffuser.core.base.progress import Progress
-from napari_neuraldiffuser.core.evaluation.pairing import ImageFolderError, Pairs, pair, some
+from napari_neuraldiffuser.core.evaluation.pairing import LISTED, ImageFolderError, Pairs, pair, some
 from napari_neuraldiffuser.core.evaluation.scores import Encoder, Scores, evaluate, scores_table, summarise
 from napari_neuraldiffuser.core.params import EvaluationParams
 
@@ -91,9 +92,11 @@ def evaluate_folders(
     """
     recon_dir, seen_dir = Path(recon_dir), Path(seen_dir)
     files = _image_files(recon_dir, "recon_dir"), _image_files(seen_dir, "seen_dir")
-    pairs = pair(*files, (recon_dir, seen_dir), (pattern, seen_pattern))
-    arms = _by_arm(pairs)
-    stimuli = _common_stimuli(arms)
+    folders, patterns = (recon_dir, seen_dir), (pattern, seen_pattern)
+    try:
+        pairs, arms, stimuli = _paired(files, folders, patterns)
+    except ImageFolderError as error:
+        raise _better_told(files, folders, patterns) or error from None
     images = {arm: _load_repeats(files, stimuli) for arm, files in arms.items()}
     seen, notes = _load_seen(stimuli, all(one.shape[2] == one.shape[3] for one in images.values()))
     scores = {arm: evaluate(recon, seen, encoder, params, progress) for arm, recon in images.items()}
@@ -103,10 +106,45 @@ def evaluate_folders(
 
 
 def _image_files(folder: Path, name: str) -> list[Path]:
+    if not folder.is_dir():
+        got = "a file. Give its folder" if folder.exists() else "which is not there. Check the path"
+        raise ImageFolderError(f"{name} must be a folder with images, got {folder}, {got}.")
     files = picture_files(folder)
     if not files:
-        raise ImageFolderError(f"{name} must be a folder with images ({', '.join(sorted(SUFFIXES))}), got {folder}.")
+        raise ImageFolderError(
+            f"{name} must be a folder with images ({', '.join(sorted(SUFFIXES))}), got none in {folder}. Give the "
+            "folder of the picture files: reconstructions of a run, and what was seen, are in OUT_DIR/sub-XX/recon."
+        )
     return files
+
+
+def _paired(
+    files: tuple[list[Path], list[Path]], folders: tuple[Path, Path], patterns: tuple[str, str]
+) -> tuple[Pairs, Arms, list[Path]]:
+    """Pairs of reconstructions and seen pictures, the same by arm, and the stimuli."""
+    pairs = pair(*files, folders, patterns)
+    arms = _by_arm(pairs)
+    return pairs, arms, _common_stimuli(arms)
+
+
+def _better_told(
+    files: tuple[list[Path], list[Path]], folders: tuple[Path, Path], patterns: tuple[str, str]
+) -> ImageFolderError | None:
+    """Why folders do not pair where it is not their names: a whole output folder, or the two in the wrong order."""
+    subjects = [subject for subject in sorted(folders[0].glob("sub-*")) if KINDS["image"].find(subject)]
+    if subjects:
+        places = [str(KINDS["image"].find(subject)[0][0].parent) for subject in subjects]
+        return ImageFolderError(
+            f"recon_dir must hold the reconstructions of one subject, got {folders[0]}, a run's whole output, which "
+            f"may hold copies in its work folder too. Give {' or '.join(places[:LISTED])}."
+        )
+    with suppress(ImageFolderError):
+        _paired(files[::-1], folders[::-1], patterns)
+        return ImageFolderError(
+            f"recon_dir and seen_dir must be given in this order, got {folders[0]} and {folders[1]}, which pair the "
+            "other way round only: swapped? Give the reconstructions first."
+        )
+    return None
 
 
 def _by_arm(pairs: Pairs) -> Arms:

@@ -246,7 +246,7 @@ def test_spellings_of_one_name_pair_with_a_note(recon, seen):
 
 
 def test_of_two_spellings_the_same_one_is_meant_and_none_is_guessed(recon, seen):
-    fill(recon, ["a.png", "b.png", "c.png", "d.png"])
+    fill(recon, NAMES)
     fill(seen, ["a.png", "b.png", "c.png", "d.png"])
     save(seen / "A.png", 255 - PICTURES[0])
     assert right(evaluate_folders(recon, seen, None, PIXCORR))
@@ -261,7 +261,7 @@ def test_of_two_spellings_the_same_one_is_meant_and_none_is_guessed(recon, seen)
 
 
 def test_reconstructions_without_a_seen_picture_are_refused_and_listed(recon, seen):
-    fill(recon, ["a.png", "b.png", "c.png", "d.png"])
+    fill(recon, NAMES)
     fill(seen, ["a.png", "b.png", "c.png", "other.png"])
     with pytest.raises(ImageFolderError, match=r"got none for 1 of 4: d\.png\. Name"):
         evaluate_folders(recon, seen, None, PIXCORR)
@@ -271,7 +271,7 @@ def test_reconstructions_without_a_seen_picture_are_refused_and_listed(recon, se
 
 
 def test_several_seen_pictures_of_one_name_are_refused(recon, seen):
-    fill(recon, ["a.png", "b.png", "c.png", "d.png"])
+    fill(recon, NAMES)
     fill(seen, ["x/a.png", "b.png", "c.png", "d.png"])
     save(seen / "y/a.png", PICTURES[0])
     with pytest.raises(
@@ -321,7 +321,7 @@ def test_folders_without_pictures(recon, seen, tmp_path):
 
 def test_unreadable_pictures_are_named(recon, seen):
     fill(seen, ["a.png", "b.png", "c.png", "d.png"])
-    fill(recon, ["a.png", "b.png", "c.png", "d.png"])
+    fill(recon, NAMES)
     (recon / "c.png").write_bytes((recon / "c.png").read_bytes()[:60])
     with pytest.raises(PictureError, match=r"c\.png must be a whole picture"):
         evaluate_folders(recon, seen, None, PIXCORR)
@@ -336,7 +336,7 @@ def test_reconstructions_have_one_size(recon, seen):
 
 
 def test_seen_pictures_of_other_shapes_are_cut_as_a_run_cuts_its_stimuli(recon, seen):
-    fill(recon, ["a.png", "b.png", "c.png", "d.png"])
+    fill(recon, NAMES)
     frame = [np.pad(picture, ((0, 0), (9 + 2 * k, 9 + 2 * k), (0, 0))) for k, picture in enumerate(PICTURES)]
     fill(seen, ["a.png", "b.png", "c.png", "d.png"], frame)
     result = evaluate_folders(recon, seen, None, PIXCORR)
@@ -352,3 +352,63 @@ def test_seen_pictures_of_other_shapes_are_cut_as_a_run_cuts_its_stimuli(recon, 
 def test_the_words_of_the_sidecar(recon):
     assert numbering([3])[NUMBERS].endswith("73k images") and LABELS not in numbering([3])
     assert numbering([3], ["cat"])[LABELS] == {"00003": "cat"}
+
+
+# ---- folders that are not what they were taken for ----
+
+
+NAMES = ["a.png", "b.png", "c.png", "d.png"]
+
+
+@pytest.mark.parametrize(("names", "repeats"), [(NAMES, 1), (NAMES, 2), ([f"stim-{k:05d}.png" for k in PLACES], 2)])
+def test_folders_in_the_wrong_order_are_told(recon, seen, names, repeats):
+    fill(seen, names)
+    for rep in range(1, repeats + 1):
+        fill(recon, [name.replace(".png", f"_rep-{rep}_desc-x_recon.png") for name in names])
+    assert right(evaluate_folders(recon, seen, None, PIXCORR), "x") or repeats > 1
+    with pytest.raises(ImageFolderError, match="swapped"):
+        evaluate_folders(seen, recon, None, PIXCORR)
+
+
+def test_two_files_of_one_seen_picture_are_not_taken_for_the_wrong_order(recon, seen):
+    fill(recon, NAMES)
+    fill(seen, NAMES)
+    fill(seen, ["a.bmp"], PICTURES[:1])
+    with pytest.raises(ImageFolderError, match="several that fit"):
+        evaluate_folders(recon, seen, None, PIXCORR)
+
+
+@pytest.mark.parametrize("subjects", [["sub-01"], ["sub-01", "sub-02"]])
+def test_a_whole_output_folder_is_told_from_its_images(tmp_path, seen, subjects):
+    """The work folder has the same images, without the sidecar that says what their numbers are."""
+    out = tmp_path / "out"
+    for subject in subjects:
+        names = [OURS.format(k, 1, "guided").replace("sub-01", subject) for k in range(N)]
+        for place in (out / subject / "recon", out / "work" / subject / "images"):
+            fill(place, names)
+        (out / subject / "recon" / f"{subject}_recon.json").write_text(json.dumps(numbering(range(N), list("abcd"))))
+    fill(seen, [f"{label}.png" for label in "abcd"])
+    with pytest.raises(ImageFolderError, match="whole output.*Give .*out/sub-01/recon"):
+        evaluate_folders(out, seen, None, PIXCORR)
+    assert right(evaluate_folders(out / "sub-01" / "recon", seen, None, PIXCORR), "guided")
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (None, "is not there. Check the path"),
+        ("a file", "a file. Give its folder"),
+        ("empty", "got none in .*Give the folder of the picture files"),
+    ],
+)
+@pytest.mark.parametrize("which", ["recon_dir", "seen_dir"])
+def test_a_folder_without_pictures_says_what_it_is(recon, seen, tmp_path, made, told, which):
+    fill(recon, NAMES)
+    other = tmp_path / "other"
+    if made == "a file":
+        other.write_text("x")
+    elif made:
+        other.mkdir()
+    folders = (other, recon) if which == "recon_dir" else (recon, other)
+    with pytest.raises(ImageFolderError, match=f"{which} must be a folder with images.*{told}"):
+        evaluate_folders(*folders, None, PIXCORR)
