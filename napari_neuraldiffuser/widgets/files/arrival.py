@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from qtpy.compat import isalive
 from qtpy.QtCore import QEventLoop, QObject, QThread, QTimer
 
-from napari_neuraldiffuser.widgets.files.layer_info import LayerData, kind_of
-from napari_neuraldiffuser.widgets.files.layers import add_layers
-from napari_neuraldiffuser.widgets.files.view import prepare, steps_to_view
+from napari_neuraldiffuser.widgets.files.layer_info import LayerData
+from napari_neuraldiffuser.widgets.files.layers import add_layer
+from napari_neuraldiffuser.widgets.files.view import all_ours, finish_arriving, prepare, steps_to_view
 from napari_neuraldiffuser.widgets.session.keys import window_of
 from napari_neuraldiffuser.widgets.session.worker import ThreadTask
 from napari_neuraldiffuser.widgets.views.pictures import show_files
@@ -43,17 +43,21 @@ def arrive(find: Callable[[], Found]) -> list[Any]:
     from napari import current_viewer
 
     viewer = current_viewer()
-    found = in_background(partial(found_and_warm, find)) if answers(viewer) else find()
+    in_window = answers(viewer)
+    found = in_background(partial(found_and_warm, find)) if in_window else find()
+    if in_window and window_of(viewer) is None:
+        return [(None,)]  # the user closed it meanwhile
     tell(found.notes)
-    if not answers(viewer):
+    if not in_window:
         show_files(found.pictures)
         prepare(viewer)
         return found.layers or [(None,)]  # napari: read, but nothing to add
+    finish_arriving(viewer)
     first, rest = found.layers[:1], found.layers[1:]
     steps: list[Callable[[], object]] = []
-    if all(kind_of(layer) for layer in viewer.layers):
+    if all_ours(viewer):
         steps += steps_to_view(viewer)
-    steps += [partial(add_layers, viewer, [layer]) for layer in rest]
+    steps += [partial(add_layer, viewer, layer) for layer in rest]
     steps.append(partial(show_files, found.pictures))
     if not viewer.layers:
         steps.append(viewer.reset_view)

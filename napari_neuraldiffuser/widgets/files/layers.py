@@ -96,15 +96,19 @@ def transparent_below() -> "napari.utils.Colormap":
 
 
 def add_layers(viewer: "napari.Viewer", layers: list[LayerData]) -> list[Any]:
-    """Add layers of ours to a viewer."""
+    """Add layers of ours to a viewer, which from then on is anatomical."""
+    added = [add_layer(viewer, layer) for layer in layers]
+    AnatomicalView.of(viewer)
+    return added
+
+
+def add_layer(viewer: "napari.Viewer", layer: LayerData) -> Any:
+    """Add one layer of ours, and leave the camera as it is."""
     from napari.layers import Layer
 
-    added = []
-    for data, keywords, kind in layers:
-        layer = viewer.add_layer(Layer.create(data, keywords, kind))
-        finish(layer)
-        added.append(layer)
-    AnatomicalView.of(viewer)
+    data, keywords, kind = layer
+    added = viewer.add_layer(Layer.create(data, keywords, kind))
+    finish(added)
     return added
 
 

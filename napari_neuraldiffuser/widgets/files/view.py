@@ -211,12 +211,22 @@ def _finish_inserted(event: Any) -> None:
     finish(event.value)
 
 
+def finish_arriving(viewer: "napari.Viewer") -> None:
+    """Finish layers of ours that napari itself adds, from now on."""
+    viewer.layers.events.inserted.connect(_finish_inserted)
+
+
+def all_ours(viewer: "napari.Viewer") -> bool:
+    """Whether a viewer shows nothing of others, whose camera is not turned."""
+    return all(kind_of(layer) for layer in viewer.layers)
+
+
 def prepare(viewer: "napari.Viewer | None") -> None:
     """Have layers of ours finished as they arrive; turn the camera unless other layers are shown already."""
     if viewer is None:
         return
-    viewer.layers.events.inserted.connect(_finish_inserted)
-    if all(kind_of(layer) for layer in viewer.layers):
+    finish_arriving(viewer)
+    if all_ours(viewer):
         AnatomicalView.of(viewer)
     if not viewer.layers:
         show_all_soon(viewer)

@@ -4,6 +4,7 @@ import threading
 
 import numpy as np
 import pytest
+from napari.layers import Layer
 from qtpy.QtCore import QEventLoop, QObject, QTimer
 
 from napari_neuraldiffuser.core.base.errors import UserError
@@ -59,6 +60,55 @@ def test_a_window_reads_in_a_thread_and_gets_one_layer_a_turn(viewer, qtbot, mon
     assert [layer.name for layer in viewer.layers] == ["layer 1", "layer 2", "layer 3"]
     assert len(set(turns)) == 3, "each in a turn of its own"
     assert notes == ["a remark"]
+
+
+@pytest.mark.window
+@pytest.mark.parametrize("first", ["roi", "contribution"])
+def test_the_first_layer_is_finished_as_the_others_are(viewer, qtbot, first):
+    def find():
+        look = {"units": ("mm",) * 3, "axis_labels": ("S", "A", "R")}
+        told = {"roi": about("roi", family="V1"), "contribution": about("contribution", target="z")}
+        data, kind = {"roi": (np.ones((3, 4, 5), int), "labels"), "contribution": (np.ones((3, 4, 5)), "image")}[first]
+        one = data, {**look, "metadata": {"neuraldiffuser": told[first]}}, kind
+        return Found([one, one], [])
+
+    arriving = in_window(lambda: arrive(find))
+    viewer.add_layer(Layer.create(*arriving[0]))  # as napari adds it
+    qtbot.waitUntil(lambda: len(viewer.layers) == 2)
+    for layer in viewer.layers:
+        assert layer.contour == 1 if first == "roi" else layer.colorbar.visible
+
+
+@pytest.mark.window
+def test_a_camera_on_layers_of_others_is_not_turned(viewer, qtbot):
+    viewer.add_image(np.zeros((3, 4, 5)), name="of another")
+    before = viewer.scene.camera.orientation2d
+    arriving = in_window(lambda: arrive(lambda: Found(layers(3), [])))
+    viewer.add_layer(Layer.create(*arriving[0]))
+    qtbot.waitUntil(lambda: len(viewer.layers) == 4)
+    assert viewer.scene.camera.orientation2d == before
+    assert not viewer.canvas.overlays.scale_bar.visible
+
+
+@pytest.mark.window
+def test_nothing_is_added_to_a_window_that_was_closed_meanwhile(viewer, monkeypatch):
+    told, closed = [], threading.Event()
+    monkeypatch.setattr(arrival, "tell", told.extend)
+
+    def close():
+        viewer.close()
+        closed.set()
+
+    def find():
+        assert closed.wait(30)
+        return Found(layers(3), ["a remark"])
+
+    def call():
+        QTimer.singleShot(0, close)  # in the loop that waits for the reading
+        return arrive(find)
+
+    assert in_window(call) == [(None,)]
+    assert told == []
 
 
 @pytest.mark.window
