@@ -29,17 +29,20 @@ STAGES: dict[str, tuple[type[Params], tuple[str, ...]]] = {
 }
 
 
-def add_params(parser: argparse.ArgumentParser, cls: type[Params], names: tuple[str, ...]) -> None:
-    """One option per field; an option that is not given stays absent from the namespace."""
+def add_params(
+    parser: argparse.ArgumentParser, cls: type[Params], names: tuple[str, ...], defaults: Params | None = None
+) -> None:
+    """One option per field, its help with its value in `defaults`; one that is not given stays absent."""
+    values = defaults or cls()
     group = parser.add_argument_group(f"{stage_of(cls)} parameters", (cls.__doc__ or "").strip())
     for f in fields(cls):
         if f.name in names:
-            group.add_argument("--" + f.name.replace("_", "-"), **_options(f))
+            group.add_argument("--" + f.name.replace("_", "-"), **_options(f, getattr(values, f.name)))
 
 
-def _options(f: Any) -> dict[str, Any]:
+def _options(f: Any, value: Any) -> dict[str, Any]:
     unit = f" [{f.metadata['unit']}]" if f.metadata["unit"] else ""
-    default = " ".join(map(str, f.default)) if isinstance(f.default, tuple) else f.default
+    default = " ".join(map(str, value)) if isinstance(value, tuple) else value
     options: dict[str, Any] = {
         "help": f"{f.metadata['help']}{unit} (default: {default})".replace("%", "%%"),
         "default": argparse.SUPPRESS,

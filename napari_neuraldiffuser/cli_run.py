@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from napari_neuraldiffuser.cli_options import STAGES, add_params, given, settings_from
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.names import bids_label, nsd_name
+from napari_neuraldiffuser.core.networks.digest import default_preset
 from napari_neuraldiffuser.core.params import PRESETS, Settings, WorkflowParams, preset
 
 OWN_FILES = {
@@ -36,17 +37,20 @@ def command(
     return parser
 
 
-def add_run_options(parser: argparse.ArgumentParser, preset: str) -> None:
-    """The options that every run has, on simulated data and others."""
+def add_run_options(parser: argparse.ArgumentParser, models: str = "") -> None:
+    """The options that every run has, on simulated data and others; `models` where they cannot be chosen."""
+    named = default_preset(models)
+    choice = named if models else f"{named}; {default_preset('demo')} with the bundled models"
     parser.add_argument(
-        "--guidance", choices=sorted(PRESETS), default=preset, help="named settings (default: %(default)s)"
+        "--guidance", choices=sorted(PRESETS), help=f"named settings (default: {choice}); defaults below are {named}'s"
     )
     parser.add_argument("--n-stimuli", type=int, help="only the first so many test stimuli")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     parser.add_argument("--work-dir", type=Path, help="targets, decoder and stage records (default: OUT_DIR/work)")
     parser.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True, help="skip complete stages")
-    for cls, names in STAGES.values():
-        add_params(parser, cls, names)
+    defaults = _named(named)
+    for stage, (cls, names) in STAGES.items():
+        add_params(parser, cls, names, getattr(defaults, stage))
 
 
 def add_run(commands: Commands) -> None:
@@ -67,7 +71,7 @@ def add_run(commands: Commands) -> None:
     parser.add_argument("--guide", help="CLIP vision model, where the model folder has no image_encoder")
     _add_own_files(parser)
     _add_engine(parser)
-    add_run_options(parser, "neuraldiffuser")
+    add_run_options(parser)
 
 
 def _add_own_files(parser: argparse.ArgumentParser) -> None:
@@ -92,12 +96,16 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     add_params(parser, WorkflowParams, CUT)
 
 
-def _settings(args: argparse.Namespace) -> Settings:
-    diffusion, guidance = preset(args.guidance)
-    return settings_from(args, Settings(diffusion=diffusion, guidance=guidance))
+def _named(name: str) -> Settings:
+    diffusion, guidance = preset(name)
+    return Settings(diffusion=diffusion, guidance=guidance)
 
 
-def job_of(args: argparse.Namespace, nsd_dir: Path, subject: str, **more: Any) -> Any:
+def _settings(args: argparse.Namespace, models: str) -> Settings:
+    return settings_from(args, _named(args.guidance or default_preset(models)))
+
+
+def job_of(args: argparse.Namespace, nsd_dir: Path, subject: str, models: str = "demo", **more: Any) -> Any:
     """The job of one subject that the options describe."""
     from napari_neuraldiffuser.core.job.spec import Job
 
@@ -105,7 +113,8 @@ def job_of(args: argparse.Namespace, nsd_dir: Path, subject: str, **more: Any) -
         nsd_dir=nsd_dir,
         out_dir=args.out_dir,
         subject=subject,
-        settings=_settings(args),
+        settings=_settings(args, models),
+        models=models,
         device=args.device,
         n_stimuli=args.n_stimuli,
         work_dir=args.work_dir,

@@ -13,6 +13,7 @@ from napari_neuraldiffuser.core.base.lock import held, output_lock
 from napari_neuraldiffuser.core.base.progress import tell
 from napari_neuraldiffuser.core.job.check import check_job
 from napari_neuraldiffuser.core.job.spec import Job
+from napari_neuraldiffuser.core.networks.digest import is_bundled
 from napari_neuraldiffuser.core.networks.machine import check_gpu
 from napari_neuraldiffuser.core.nsd import open_source
 from napari_neuraldiffuser.core.nsd.describe import stimuli_used
@@ -47,6 +48,8 @@ def run_participants(jobs: Sequence[Job], cut: WorkflowParams, how: How) -> int:
     """Run the subjects of `jobs` and print the paths of what was written; returns the exit status."""
     jobs_there = [absolute(job) for job in jobs]
     _check(jobs_there, how)
+    if any(is_bundled(job.models) for job in jobs):
+        tell(sys.stderr, "neuraldiffuser: the small bundled models are used; --models chooses others.\n")
     wf = workflows.init_neuraldiffuser_wf(jobs_there, cut)
     if how.dry_run:
         return _show(wf, how, dict(_chunks(job, cut) for job in jobs_there))

@@ -1,6 +1,7 @@
 """`neuraldiffuser run`: what its options mean, how it ends, and what it says."""
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +13,7 @@ from napari_neuraldiffuser import cli, cli_run
 from napari_neuraldiffuser.core.base.names import Derivatives
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.job.spec import Job
+from napari_neuraldiffuser.core.networks.digest import DEMO_FOLDER
 from napari_neuraldiffuser.core.params import PRESETS, BetasParams, Settings, WorkflowParams, preset
 from nipype_interfaces.running import front
 from tests.support.workflows.small_workflows import fails, node, ok, workflow
@@ -39,7 +41,8 @@ def test_without_options_one_subject_runs_one_node_after_another(asked):
     assert cli.main(["run", "NSD", "OUT", "participant"]) == 0
     (job,) = asked["jobs"]
     assert (job.subject, job.nsd_dir, job.out_dir) == ("subj01", Path("NSD"), Path("OUT"))
-    assert job.settings == Settings() and job.command == "neuraldiffuser run NSD OUT participant"
+    assert (job.settings.diffusion, job.settings.guidance) == preset("demo")
+    assert job.command == "neuraldiffuser run NSD OUT participant"
     assert asked["cut"] == WorkflowParams()
     assert asked["how"] == front.How(Path("OUT/work"))
 
@@ -78,8 +81,30 @@ def test_the_group_is_every_subject_unless_told(asked):
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_those_of_the_core(name):
     args = cli.build_parser().parse_args(["run", "NSD", "OUT", "participant", "--guidance", name])
-    settings = cli_run._settings(args)
+    settings = cli_run._settings(args, "demo")
     assert (settings.diffusion, settings.guidance) == preset(name)
+
+
+@pytest.mark.parametrize(
+    ("models", "name"),
+    [("demo", "demo"), (str(DEMO_FOLDER), "demo"), ("SD_DIR", "neuraldiffuser"), ("owner/name", "neuraldiffuser")],
+)
+def test_unnamed_settings_fit_the_models(asked, models, name):
+    assert cli.main(["run", "NSD", "OUT", "participant", "--models", models, "--n-steps", "7"]) == 0
+    (job,) = asked["jobs"]
+    diffusion, guidance = preset(name)
+    assert (job.settings.diffusion, job.settings.guidance) == (diffusion.but(n_steps=7), guidance)
+    assert job.models == models
+
+
+@pytest.mark.parametrize(("command", "name"), [("demo", "demo"), ("run", "neuraldiffuser")])
+def test_help_states_the_defaults_that_hold(capsys, command, name):
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    diffusion, guidance = preset(name)
+    for option, value in [("n-steps", diffusion.n_steps), ("guidance-scale", guidance.guidance_scale)]:
+        assert re.search(rf"--{option} \w+ (?:(?!--).)*\(default: {re.escape(str(value))}\)", text), option
 
 
 @pytest.mark.parametrize(

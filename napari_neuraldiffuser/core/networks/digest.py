@@ -16,6 +16,16 @@ def model_source(path: str | Path) -> str:
     return str(DEMO_FOLDER if str(path) == "demo" else path)
 
 
+def is_bundled(path: str | Path) -> bool:
+    """Whether these are the small models that come with the package."""
+    return Path(model_source(path)).resolve() == DEMO_FOLDER.resolve()
+
+
+def default_preset(models: str | Path) -> str:
+    """Named settings where none were named: those of the equations are far too strong for the bundled models."""
+    return "demo" if is_bundled(models) else "neuraldiffuser"
+
+
 def folder_digest(source: str, guide: str | Path | None = None) -> str:
     """SHA-256 over names and contents of the folders' weights and configurations; a hub id stands for itself."""
     guided = _contents(Path(guide)) if guide and Path(guide).is_dir() else str(guide)
