@@ -85,33 +85,44 @@ def make_folder(folder: str | Path) -> Path:
         ) from error
 
 
+HEAD = 64
+"""Bytes that tell a pointer or a page."""
 WEB_PAGE = re.compile(rb"\s*<(!doctype html|html)", re.IGNORECASE)
+PAGE = ("a web page in its place", "Log in where it comes from and download the file itself.")
 POINTERS = {
-    b"version https://git-lfs": "a pointer of Git LFS in its place. Fetch the file itself (git lfs pull).",
-    b"/annex/objects/": "a pointer of git-annex in its place. Fetch the file itself (datalad get).",
+    # how a file begins that stands for another -> what it is, and how to get the other
+    b"version https://git-lfs": ("a pointer of Git LFS", "Run git lfs pull in its folder, or download it again."),
+    b"version https://git-xet": ("a pointer of Git Xet", "Run git xet pull in its folder, or download it again."),
+    b"/annex/objects/": ("a pointer of git-annex", "Run git annex get or datalad get on it, or download it again."),
 }
 
 
 def file_trouble(path: str | Path) -> str:
     """What is wrong with a file whatever its format, with the remedy; nothing where it can be read and has content."""
+    fault = file_fault(path)
+    return ". ".join(fault) if fault else ""
+
+
+def file_fault(path: str | Path) -> tuple[str, str] | None:
+    """What is wrong with a file whatever its format, and the remedy; None where it can be read and has content."""
     try:
         with open(path, "rb") as stream:
-            start = stream.read(64)
+            start = stream.read(HEAD)
     except FileNotFoundError:
         if os.path.islink(path):
-            return "a link to a file that is not there. Fetch that file (datalad get)."
-        return "no such file. Check the path."
+            return "a link to a file that is not there", "Fetch that file (datalad get)."
+        return "no such file", "Check the path."
     except IsADirectoryError:
-        return "a folder. Choose the file in it."
+        return "a folder", "Choose the file in it."
     except PermissionError:
-        return "no permission to read it. Change its permissions."
+        return "no permission to read it", "Change its permissions."
     except OSError as error:
-        return f"{error.strerror or error}. Check the disk."
+        return f"{error.strerror or error}", "Check the disk."
     if not start:
-        return "an empty file (0 bytes). Copy or download it again."
+        return "an empty file (0 bytes)", "Copy or download it again."
     if WEB_PAGE.match(start):
-        return "a web page in its place. Log in where it comes from and download the file itself."
-    return next((told for mark, told in POINTERS.items() if start.startswith(mark)), "")
+        return PAGE
+    return next((told for mark, told in POINTERS.items() if start.startswith(mark)), None)
 
 
 def is_full(error: BaseException) -> bool:

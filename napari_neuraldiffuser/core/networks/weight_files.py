@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from napari_neuraldiffuser.core.base.files import json_object
+from napari_neuraldiffuser.core.base.files import HEAD, PAGE, POINTERS, file_fault, json_object
 from napari_neuraldiffuser.core.networks.architecture import AGAIN
 from napari_neuraldiffuser.core.networks.source import ModelError
 
@@ -17,13 +17,8 @@ TRANSFORMERS = ("model.safetensors", "pytorch_model.bin")
 NAMES = {"vae": DIFFUSERS, "unet": DIFFUSERS, "text_encoder": TRANSFORMERS, "image_encoder": TRANSFORMERS}
 """Part -> names of its weights, the preferred first."""
 FIRST_VARIANTS = ("fp16", "bf16", "fp32")
-POINTERS = {
-    # how a file begins that stands for another -> what it is, and how to get the other
-    b"version https://git-lfs": ("a pointer of Git LFS", "Run git lfs pull in its folder, or download it again."),
-    b"version https://git-xet": ("a pointer of Git Xet", "Run git xet pull in its folder, or download it again."),
-    b"/annex/objects/": ("a pointer of git-annex", "Run git annex get in its folder, or download it again."),
-}
-PAGES = (b"<!doctype", b"<html", b"<?xml")
+XML = b"<?xml"
+"""How the errors of storage servers begin."""
 
 
 @dataclass(frozen=True)
@@ -88,15 +83,9 @@ def damage(path: Path) -> tuple[str, str] | None:
 
 def not_itself(path: Path) -> tuple[str, str] | None:
     """What stands in the place of any downloaded file, and the remedy; None where it may be the file."""
-    if not path.exists():
-        return ("a link to a file that is not there" if path.is_symlink() else "no such file"), AGAIN
-    head = _head(path)
-    if not head:
-        return "an empty file", AGAIN
-    for beginning, pointer in POINTERS.items():
-        if head.startswith(beginning):
-            return pointer
-    return ("a web page, maybe of an error", AGAIN) if head.lstrip().lower().startswith(PAGES) else None
+    if fault := file_fault(path):
+        return fault if path.exists() else (fault[0], AGAIN)
+    return PAGE if _head(path).lstrip().startswith(XML) else None
 
 
 def is_pointer(path: Path) -> bool:
@@ -112,7 +101,7 @@ def _whole(path: str, size: int, changed: int) -> bool:
 
 def _head(path: Path) -> bytes:
     with open(path, "rb") as stream:
-        return stream.read(64)
+        return stream.read(HEAD)
 
 
 def _is_pickle(path: str) -> bool:

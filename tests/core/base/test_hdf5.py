@@ -65,6 +65,7 @@ CONDITIONS = [
         lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n"),
         "pointer of Git LFS.*git lfs pull",
     ),
+    (lambda path: path.write_bytes(b"version https://git-xet.org/spec/v1\n"), "pointer of Git Xet.*git xet pull"),
     (lambda path: path.write_bytes(b"/annex/objects/MD5E-s1--2\n"), "pointer of git-annex.*datalad get"),
     (lambda path: path.write_bytes(b"MATLAB 5.0 MAT-file"), "another format than HDF5"),
     (lambda path: np.save(path.open("wb"), np.ones(3)), "another format than HDF5"),

@@ -90,9 +90,10 @@ def test_a_variant_that_was_fetched_is_read_beside_pointers(folder, known):
     [
         (POINTER.encode(), "a pointer of Git LFS", "git lfs pull"),
         (b"/annex/objects/SHA256E-s492265874--3d2.safetensors\n", "a pointer of git-annex", "git annex get"),
-        (b"", "an empty file", "Download it again"),
-        (b"<!DOCTYPE html>\n<html><head><title>404</title>", "a web page", "Download it again"),
-        (b'\n <?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "a web page", "Download it again"),
+        (b"", "an empty file", "download it again"),
+        (b"version https://git-xet.org/spec/v1\n", "a pointer of Git Xet", "git xet pull"),
+        (b"<!DOCTYPE html>\n<html><head><title>404</title>", "a web page", "download the file itself"),
+        (b'\n <?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "a web page", "download the file itself"),
         (b'{"error": "Repository not found"}', "no weights", "Download it again"),
         (b"\0" * 1000, "no weights", "Download it again"),
     ],
@@ -128,6 +129,14 @@ def test_a_file_that_was_mended_is_looked_at_again(folder):
     assert "cut short" in refusal(folder)
     path.write_bytes(data)
     check_folder(folder)
+
+
+@pytest.mark.parametrize("part", NETWORKS)
+def test_a_folder_in_the_place_of_weights_is_named(folder, part):
+    path = folder / part / NAMES[part][0]
+    path.unlink()
+    path.mkdir()
+    assert f"must have weights in {path}, got a folder" in refusal(folder)
 
 
 def test_links_to_nothing_are_named(folder):
