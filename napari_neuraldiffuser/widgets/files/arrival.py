@@ -140,6 +140,8 @@ class Arrival(QObject):
         return bool(self._steps)
 
     def end(self) -> None:
-        """Take no further step."""
+        """Take no further step, and leave the parent."""
         self._steps.clear()
-        self._timer.stop()
+        if isalive(self):
+            self._timer.stop()
+            self.deleteLater()

@@ -162,3 +162,13 @@ def test_steps_end_when_the_user_removes_all_layers(viewer, qtbot):
     arriving._take()
     assert len(viewer.layers) == 0
     assert taken == ["after a step of its own"]
+
+
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_a_finished_arrival_leaves_its_parent(qtbot, n):
+    parent, taken = QObject(), []
+    arriving = Arrival(parent, [lambda: taken.append(1)] * n)
+    with qtbot.waitSignal(arriving.destroyed):
+        pass
+    assert len(taken) == n and parent.children() == []
+    arriving.end()
