@@ -164,7 +164,8 @@ class Study:
 
         from napari_neuraldiffuser.core.networks.kernels.backend import backend_info
 
-        found = [{"name": "cpu", "label": f"CPU, {torch.get_num_threads()} threads"}]
+        n = torch.get_num_threads()
+        found = [{"name": "cpu", "label": f"CPU, {n} thread{'' if n == 1 else 's'}"}]
         for index in range(torch.cuda.device_count()):
             about = torch.cuda.get_device_properties(index)
             label = f"{about.name}, {about.total_memory / 2**30:.0f} GiB"
