@@ -66,6 +66,7 @@ class ReconstructPanel(Panel):
         self.run_tip = "Reconstructs the chosen stimuli; decodes them first where needed"
         self.form.changed.connect(self.changed)
         self.view.said.connect(self._say_in_between)
+        self.view.failed.connect(super().fail)  # it is no run that failed
         self.view.shown.connect(self._show_beside)
         self.view.taken.connect(self.take_parameters)
         self.strip.asked.connect(self.start_strip)

@@ -29,6 +29,8 @@ class RunView(QtWidgets.QWidget):
     """`run` or `stimulus`, or what the run has, is new."""
     said = Signal(str)
     """What a button did."""
+    failed = Signal(Exception)
+    """Why it could not."""
     changed = Signal()
     """A choice that is remembered."""
     taken = Signal(object)
@@ -45,6 +47,7 @@ class RunView(QtWidgets.QWidget):
         self.compare, self.ruined = Comparison(self.history), Notice(WARNING)
         self.results = ResultRow(self.gallery)
         self.results.said.connect(self.said)
+        self.results.failed.connect(self.failed)
         self.gallery.turned.connect(lambda stimulus: self.show_run(self.run, stimulus))
         self.gallery.resized.connect(lambda _: self.refresh())
         self.gallery.resized.connect(lambda _: self.changed.emit())
@@ -154,6 +157,7 @@ class ResultRow(QtWidgets.QWidget):
     """Buttons for what a run left behind."""
 
     said = Signal(str)
+    failed = Signal(Exception)
 
     def __init__(self, gallery: Gallery) -> None:
         super().__init__()
@@ -196,8 +200,14 @@ class ResultRow(QtWidgets.QWidget):
     def save_to(self, folder: str | Path) -> None:
         """Write the images in a thread."""
         self.saving = ThreadTask(partial(write_images, Path(folder), self.gallery.shown_images()))
-        self.saving.ended.connect(lambda result: self.said.emit(str(result)))
+        self.saving.ended.connect(self._saved)
         self.saving.start()
+
+    def _saved(self, result: Any) -> None:
+        if isinstance(result, Exception):
+            self.failed.emit(result)
+        else:
+            self.said.emit(result)
 
 
 def write_images(folder: Path, images: dict[str, np.ndarray], progress: Progress) -> str:

@@ -111,16 +111,15 @@ class BoldBox(Fold):
     def _look(self) -> None:
         """Ask for the subjects of a new folder; an answer about the one before is ignored."""
         self.subject.clear()
+        if self._asked is not None:
+            self._asked.ended.disconnect(self._found)
         self._problem, self._asked = "", None
         if not self.folder.problem():
-            task = self.panel.session.call("bold_subjects", {"folder": self.folder.located}, quiet=True)
-            self._asked = task
-            task.ended.connect(lambda result: self._found(task, result))
+            self._asked = self.panel.session.call("bold_subjects", {"folder": self.folder.located}, quiet=True)
+            self._asked.ended.connect(self._found)  # a method, as Qt lets go of it with the page
         self._judge()
 
-    def _found(self, task: Task, result: Any) -> None:
-        if task is not self._asked:
-            return
+    def _found(self, result: Any) -> None:
         if isinstance(result, dict):
             self.subject.addItems(result["subjects"])
             self.out.edit.setPlaceholderText(result["out_dir"])

@@ -353,3 +353,17 @@ def test_all_images_of_a_run_are_written(qtbot, tmp_path):
     assert pixels(QImage(str(tmp_path / "stim-00007_rep-2_guided.png")))[0, 0].tolist() == RED.tolist()
     with pytest.raises(Exception, match="must be saved to a folder that can be written"):
         write_images(tmp_path / "none", view.gallery.shown_images(), lambda *_: None)
+
+
+@pytest.mark.parametrize("folder", ["none", "file", "none/below"])
+def test_images_that_cannot_be_written_are_an_error(qtbot, tmp_path, folder):
+    (tmp_path / "file").touch()
+    view = RunView()
+    qtbot.addWidget(view)
+    view.add(begun())
+    said = []
+    view.said.connect(said.append)
+    with qtbot.waitSignal(view.failed) as failed:
+        view.results.save_to(tmp_path / folder)
+    assert "must be saved to a folder that can be written" in str(failed.args[0])
+    assert said == []

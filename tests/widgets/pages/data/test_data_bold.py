@@ -81,3 +81,12 @@ def test_it_can_be_cancelled_and_fails_aloud(panel, folder):
     panel.bold.run_button.click()
     panel.session.engine.answer("betas", UserError("BOLD must be of one space, got MNI, T1w. Choose one."))
     assert "BOLD must be of one space" in panel.message.text() and panel.session.recipe.source == before
+
+
+@pytest.mark.parametrize("answer", [{"subjects": ["01"], "out_dir": ""}, UserError("BIDS folder must hold BOLD.")])
+def test_an_answer_after_the_page_closed_reaches_nobody(panel, tmp_path, qtbot, answer):
+    panel.bold.folder.choose(str(tmp_path))
+    _, task = panel.session.engine.last("bold_subjects")
+    with qtbot.waitSignal(panel.bold.destroyed):
+        panel.bold.deleteLater()
+    task.end(answer)

@@ -270,3 +270,10 @@ def test_a_reopened_panel_takes_the_pictures_that_are_there(ready, session, anat
     strip = docked.find(viewer, PictureStrip)
     assert again.beside_brain.strip is strip
     assert (strip.images["guided"] == BLUE).all()
+
+
+def test_images_that_cannot_be_written_end_no_run(ready, session):
+    ready.run_button.click()
+    ready.view.failed.emit(UserError("Images must be saved to a folder that can be written."))
+    assert "must be saved" in ready.message.text() and ready.message.property("tone") == "error"
+    assert ready.current is not None and ready.task is not None
