@@ -2,14 +2,19 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from napari_neuraldiffuser.cli_options import add_params, given
 from napari_neuraldiffuser.cli_progress import ConsoleProgress
 from napari_neuraldiffuser.cli_run import Commands, command
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.params import BoldParams, BoldSimulationParams, SimulationParams
+
+if TYPE_CHECKING:
+    from napari_neuraldiffuser.core.bold import Run
 
 OPTIONS = tuple(f.name for f in fields(BoldParams))
 SCANNER = tuple(sorted({f.name for f in fields(BoldSimulationParams)} - {f.name for f in fields(SimulationParams)}))
@@ -38,32 +43,51 @@ def add_betas(commands: Commands) -> None:
 
 
 def betas(args: argparse.Namespace) -> int:
-    """Estimate betas of the participants, one after another; 1 where some failed and others did not."""
-    from napari_neuraldiffuser.core.bold import participants
+    """Estimate betas of the participants, one after another; 1 where some failed and others did not.
+
+    What all of them lack is told before the first is fitted.
+    """
+    from napari_neuraldiffuser.core.bold import participants, survey
 
     table = args.bids_dir.name.lower().endswith(".tsv")
     labels = args.participant_label or (["01"] if table else participants(args.bids_dir))
     if table and len(labels) > 1:
         raise UserError(f"--participant-label must be one label for a table of runs, got {len(labels)}.")
-    params, failed = BoldParams(**given(args, BoldParams, OPTIONS)), 0
-    for label in dict.fromkeys(labels):
+    params, labels = BoldParams(**given(args, BoldParams, OPTIONS)), list(dict.fromkeys(labels))
+    alone = len(labels) == 1
+    ready = labels if alone else _that_work(args, labels, lambda label: survey(_runs(args, label), params))
+    done = _that_work(args, ready, lambda label: _one(args, label, params), alone)
+    return 0 if done == labels else 1 if done else 2
+
+
+def _that_work(
+    args: argparse.Namespace, labels: list[str], work: Callable[[str], object], alone: bool = False
+) -> list[str]:
+    """Do something for each participant; the labels of those for whom nothing was wrong, the others are told of."""
+    done = []
+    for label in labels:
         try:
-            _one(args, label, params)
+            work(label)
+            done.append(label)
         except UserError as error:
-            if len(labels) == 1 or args.debug:
+            if alone or args.debug:
                 raise
             print(f"neuraldiffuser: {label}: {error}", file=sys.stderr)
-            failed += 1
-    return 2 if failed == len(labels) else 1 if failed else 0
+    return done
+
+
+def _runs(args: argparse.Namespace, label: str) -> "list[Run]":
+    from napari_neuraldiffuser.core.bold import find_runs
+
+    return find_runs(args.bids_dir, label, events_dir=args.events_dir, space=args.space, task=args.task, mask=args.mask)
 
 
 def _one(args: argparse.Namespace, label: str, params: BoldParams) -> None:
-    from napari_neuraldiffuser.core.bold import find_runs, make_betas
+    from napari_neuraldiffuser.core.bold import make_betas
 
-    runs = find_runs(args.bids_dir, label, events_dir=args.events_dir, space=args.space, task=args.task, mask=args.mask)
     progress = ConsoleProgress()
     written = make_betas(
-        runs,
+        _runs(args, label),
         args.out_dir,
         label,
         params,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MISSING = ("", "n/a")
+FLAGS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
 FIRST_LINE = re.compile(r"[^\r\n]*\S[^\r\n]*")
 SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons"}
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -137,6 +138,17 @@ def text_column(
     if missing.any():
         raise _cell_error(table, column, missing, "a label in every row", path, error)
     return table[column].map(spelled)
+
+
+def flag_column(
+    table: "pd.DataFrame", column: str, path: str | Path, error: type[UserError] = TableError
+) -> list[bool | None]:
+    """A column of 0/1 or true/false, None where a cell is missing; an `error` names the first row of something else."""
+    words = table[column].str.strip().str.lower()
+    wrong = (words.notna() & ~words.isin(list(FLAGS))).to_numpy()
+    if wrong.any():
+        raise _cell_error(table, column, wrong, "0/1 or true/false", path, error)
+    return [FLAGS.get(word) for word in words]
 
 
 def spelled(label: str) -> str:

@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from napari_neuraldiffuser.core.base.tables import spelled
+from napari_neuraldiffuser.core.base.tables import flag_column, spelled
 from napari_neuraldiffuser.core.bold.runs import BoldError, Run
 from napari_neuraldiffuser.core.bold.tables import listed, numbers, read_whole
 from napari_neuraldiffuser.core.params import BoldParams
 
 STIMULUS_COLUMNS = ("stim_file", "stimulus")
 """Columns that name what was seen, the first that is there."""
-TRUE, FALSE = ("1", "1.0", "true"), ("0", "0.0", "false")
 
 
 @dataclass
@@ -114,11 +113,7 @@ def _flags(table: pd.DataFrame, params: BoldParams, run: Run) -> pd.Series:
                 f"in {run.events}. Choose it with --test-column, or --test-rule repeats."
             )
         return pd.Series([None] * len(table), dtype=object)
-    words = table[name].str.strip().str.lower()
-    odd = sorted(words.dropna()[~words.dropna().isin(TRUE + FALSE)].unique())
-    if odd:
-        raise BoldError(f"column {name} must hold 0/1 or true/false, got {odd[:5]} in {run.events}. Correct it.")
-    return words.map(lambda word: None if pd.isna(word) else word in TRUE).astype(object)
+    return pd.Series(flag_column(table, name, run.events, BoldError), dtype=object)
 
 
 def _usable(trials: pd.DataFrame, others: pd.DataFrame, run: Run, end: float, n_left: int) -> Events:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import OWN_SPACE
-from napari_neuraldiffuser.core.base.tables import add_flags, read_table, text_column, whole_column
+from napari_neuraldiffuser.core.base.tables import add_flags, flag_column, read_table, text_column, whole_column
 from napari_neuraldiffuser.core.nsd.assemble import Session, assemble
 from napari_neuraldiffuser.core.nsd.betas import Betas, mask_voxels
 from napari_neuraldiffuser.core.nsd.reading.images import place_note
@@ -138,15 +138,8 @@ def _test_column(table: pd.DataFrame, path: str | Path) -> np.ndarray:
     told: dict[str, bool] = {}
     for name in TEST_COLUMNS:
         if name in table.columns:
-            add_flags(told, table["stimulus"], _flags(table[name], path), path, NSDError)
+            add_flags(told, table["stimulus"], flag_column(table, name, path, NSDError), path, NSDError)
     return table["stimulus"].map(lambda label: told.get(label, False)).to_numpy(dtype=bool)
-
-
-def _flags(column: pd.Series, path: str | Path) -> list[bool | None]:
-    words = column.dropna().str.lower().replace({"1.0": "1", "0.0": "0"})
-    if not words.isin(["0", "1", "true", "false"]).all():
-        raise NSDError(f"column {column.name} must hold 0/1 or true/false, got {sorted(words.unique())[:5]} in {path}.")
-    return [None if pd.isna(word) else word in ("1", "true") for word in words.reindex(column.index)]
 
 
 def _readers(image: nib.spatialimages.SpatialImage, voxels: np.ndarray, table: pd.DataFrame) -> list[partial[Session]]:

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.core.base.tables import read_table, read_text, spelled, text_column, whole_column
+from napari_neuraldiffuser.core.base.tables import (
+    flag_column,
+    read_table,
+    read_text,
+    spelled,
+    text_column,
+    whole_column,
+)
 
 NEEDED = ("trial", "stimulus")
 
@@ -143,3 +150,18 @@ def test_text_without_its_mark(tmp_path):
     for encoding in ("utf-8", "utf-8-sig", "utf-16"):
         (tmp_path / "x.txt").write_text("1 V1\n", encoding=encoding)
         assert read_text(tmp_path / "x.txt") == "1 V1\n"
+
+
+def test_flags(written):
+    cells = ["1", "0", "TRUE", "False", "1.0", "0.0", "n/a", ""]
+    table = written("trial\tstimulus\ttest\n" + "".join(f"1\ta\t{cell}\n" for cell in cells))
+    assert flag_column(table, "test", "t.tsv") == [True, False, True, False, True, False, None, None]
+    empty = written("trial\tstimulus\ttest\n1\ta\tn/a\n2\tb\t\n")
+    assert flag_column(empty, "test", "t.tsv") == [None, None]
+
+
+@pytest.mark.parametrize("cell", ["2", "yes", "0.5", "-1"])
+def test_what_is_no_flag_is_named(written, cell):
+    table = written(f"trial\tstimulus\ttest\n1\ta\t1\n2\tb\t{cell}\n")
+    with pytest.raises(UserError, match=f"t.tsv must have 0/1 or true/false in column test, got '{cell}' in row 2"):
+        flag_column(table, "test", "t.tsv")

@@ -149,7 +149,7 @@ def test_a_volume_and_a_truncated_series(own):
         (lambda t: t.replace("s03.png", "s04"), {}, "distinct labels, got 's04' and 's04.png'"),
         (lambda t: t.assign(stim_file=[f"u{k}.png" for k in range(12)]), {}, "shown more often than the others"),
         (lambda t: t, {"test_rule": "column"}, "must have column test with 1 for held-out.*--test-column"),
-        (lambda t: t.assign(test="maybe"), {}, r"column test must hold 0/1 or true/false, got \['maybe'\]"),
+        (lambda t: t.assign(test="maybe"), {}, "must have 0/1 or true/false in column test, got 'maybe' in row 1 "),
         (lambda t: t.assign(test=["1"] + ["0"] * 11), {}, "held out everywhere or nowhere, got 's00.png' as both"),
         (lambda t: t.assign(test="1"), {}, "stimuli must be left for training"),
         (lambda t: t.assign(test="0"), {"test_rule": "column"}, "the test column must mark some stimuli with 1"),
