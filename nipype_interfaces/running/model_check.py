@@ -35,8 +35,14 @@ def compare_weights(models: str, guide: str | None, work_dir: Path, apart: bool)
         # a login node may have too little memory for torch: then the first node that opens the models tells
         with suppress(BrokenProcessPool), ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
             other.submit(_compare, models, guide).result()
+            _keep(record, models, guide)
     else:
         _compare(models, guide)
+        _keep(record, models, guide)
+
+
+def _keep(record: Path, models: str, guide: str | None) -> None:
+    """Only what was compared is not compared again."""
     write_json(record, {"models": models, "guide": guide})
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import shutil
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -132,6 +133,22 @@ def test_weights_are_compared_once_for_files_as_they_are(model_dir, tmp_path, mo
     os.utime(folder / "unet" / "config.json", (1, 1))
     model_check.compare_weights(str(folder), None, tmp_path / "work", apart=False)
     assert len(compared) == 2
+
+
+def test_a_process_that_was_killed_has_compared_nothing(model_dir, tmp_path, monkeypatch):
+    class Killed:
+        def __init__(self, *arguments):
+            pass
+
+        __enter__ = lambda self: self  # noqa: E731
+        __exit__ = lambda self, *error: None  # noqa: E731
+
+        def submit(self, *arguments):
+            raise BrokenProcessPool
+
+    monkeypatch.setattr(model_check, "ProcessPoolExecutor", Killed)
+    model_check.compare_weights(str(model_dir), None, tmp_path, apart=True)
+    assert not list(tmp_path.rglob("*.json"))
 
 
 @pytest.mark.parametrize("options", [[], ["--dry-run"], ["--nprocs", "2"]])
