@@ -18,6 +18,7 @@ from napari_neuraldiffuser.core.networks.machine import check_gpu
 from napari_neuraldiffuser.core.nsd import open_source
 from napari_neuraldiffuser.core.nsd.describe import stimuli_used
 from napari_neuraldiffuser.core.nsd.selection import with_masks
+from napari_neuraldiffuser.core.outputs.description import check_place
 from napari_neuraldiffuser.core.outputs.sidecars import notes_of
 from napari_neuraldiffuser.core.params import WorkflowParams
 from nipype.pipeline import engine as pe
@@ -97,6 +98,7 @@ def run_group(out_dir: Path, labels: list[str], how: How) -> int:
         raise UserError(
             f"OUT_DIR must be a folder with finished subjects, got {out_dir}. Run the participant level first."
         )
+    check_place(out_dir)
     wf = pe.Workflow(name="group_wf")
     # this takes a minute of one process, so it is done here whatever the engine is
     node = pe.Node(GroupReport(out_dir=str(out_dir.absolute()), labels=labels), name="group", n_procs=1)

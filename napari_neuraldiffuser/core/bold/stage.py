@@ -20,6 +20,7 @@ from napari_neuraldiffuser.core.bold.runs import BoldError, Run
 from napari_neuraldiffuser.core.bold.survey import Survey, survey
 from napari_neuraldiffuser.core.bold.write import BetaFiles, write_betas, write_mask, write_table
 from napari_neuraldiffuser.core.job.resume import Records
+from napari_neuraldiffuser.core.outputs.description import check_place
 from napari_neuraldiffuser.core.params import BoldParams
 
 MOST_LOST = 0.5
@@ -79,10 +80,11 @@ def make_betas(
     BoldError, NSDError
         For what is missing or unreadable; nothing is written then.
     OutputError
-        If a folder cannot be written.
+        If a folder cannot be written, or `out_dir` is the data set of another program.
     BusyError
         If another process writes results of the subject to `out_dir`.
     """
+    check_place(Path(out_dir))
     label, found = bids_label(subject), survey(runs, params or BoldParams())
     with held(*output_lock(out_dir, label)):
         return _make(found, Path(out_dir), label, work_dir, resume, command, progress or silent)

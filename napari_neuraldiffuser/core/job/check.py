@@ -6,6 +6,7 @@ from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.networks.folder import check_folder
 from napari_neuraldiffuser.core.nsd import open_source
 from napari_neuraldiffuser.core.nsd.describe import stimuli_used
+from napari_neuraldiffuser.core.outputs.description import check_place
 from napari_neuraldiffuser.core.params import Settings
 
 
@@ -18,6 +19,7 @@ def check_job(job: Job) -> None:
         For the first thing that is wrong: folders that cannot be written, options that contradict each other, models,
         scans, masks and regions that are not there or do not fit.
     """
+    check_place(job.out_dir, None if job.scans.own else job.nsd_dir)
     for folder in (job.out_dir, job.work):
         make_folder(folder)
     check_settings(job.settings)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import napari_neuraldiffuser
-from napari_neuraldiffuser.core.base.files import atomic_path, json_object, make_folder, write_json
+from napari_neuraldiffuser.core.base.files import OutputError, atomic_path, json_object, make_folder, write_json
 from napari_neuraldiffuser.core.base.names import KINDS, unknown_to_bids
 
 README = """# Reconstructions of seen images from fMRI
@@ -26,6 +26,7 @@ A JSON file beside each table, volume and folder of images says what it was made
 parameters.
 `.bidsignore` names what BIDS has no name for yet.
 """
+MAKER = "napari-neuraldiffuser"
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "scipy", "nibabel", "nilearn", "h5py", "scikit-image")
 
 
@@ -51,13 +52,37 @@ def installed(name: str) -> str | None:
 
 def generated_by(kernels: bool = True) -> list[dict[str, Any]]:
     """BIDS `GeneratedBy`; without `kernels` of what no kernel computed, and then without importing torch."""
-    entry = {"Name": "napari-neuraldiffuser", "Version": napari_neuraldiffuser.__version__, "Versions": versions()}
+    entry = {"Name": MAKER, "Version": napari_neuraldiffuser.__version__, "Versions": versions()}
     if kernels:
         # imports torch, which whoever asks for names of files does without
         from napari_neuraldiffuser.core.networks.kernels.ops import backend_info
 
         entry["KernelBackend"] = backend_info()["backend"]
     return [entry]
+
+
+def check_place(out_dir: Path, scans: Path | None = None) -> None:
+    """Raise OutputError for an output folder that is somebody else's data set, or among the scans.
+
+    Parameters
+    ----------
+    out_dir : Path
+    scans : Path, optional
+        Folder that is read, such as an NSD tree or raw BIDS.
+    """
+    place, read = Path(out_dir).resolve(), scans.resolve() if scans else None
+    if read and (place == read or any(part.resolve() in (place, *place.parents) for part in read.glob("nsddata*"))):
+        raise OutputError(f"OUT_DIR must not be a folder of the scans, got {out_dir}. Give a folder of its own.")
+    path = place / KINDS["description"].path
+    if not path.is_file():
+        return
+    makers = (json_object(path) or {}).get("GeneratedBy")
+    names = [maker.get("Name") for maker in makers if isinstance(maker, dict)] if isinstance(makers, list) else []
+    if MAKER not in names:
+        raise OutputError(
+            f"OUT_DIR must not be the data set of another program, got {out_dir}, whose {path.name} does not name "
+            f"{MAKER} in GeneratedBy. Give a folder of its own."
+        )
 
 
 def write_description(out_dir: Path, links: Mapping[str, str] | None = None) -> Path:
