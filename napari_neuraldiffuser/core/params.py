@@ -46,7 +46,11 @@ class BoldSimulationParams(SimulationParams):
     autocorrelation: float = param(0.3, "Correlation of the noise from one volume to the next.", low=0.0, high=0.95)
     motion: float = param(0.3, "Size of head motion; its effect on the signal grows with it.", unit="mm", low=0.0)
     hrf_delay: float = param(
-        0.5, "How much later than the usual model the response peaks, on average.", unit="s", low=-3.0, high=3.0
+        0.5,
+        "Mean delay of the response beyond the 6 s of the usual model; 0.5 peaks 0.3 later than that model.",
+        unit="s",
+        low=-3.0,
+        high=3.0,
     )
 
 

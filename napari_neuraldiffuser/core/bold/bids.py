@@ -98,6 +98,11 @@ def derivatives_root(folder: str | Path) -> Path:
         raise BoldError(f"BIDS folder must hold one set of preprocessed BOLD, got {names} in {root}. Give one of them.")
     if below:
         return below[0]
+    if root.name.startswith("sub-"):
+        raise BoldError(
+            f"BIDS folder must hold sub-XX, got {root}, which is one of them. Give the folder above it, {root.parent}, "
+            f"with --participant-label {root.name.removeprefix('sub-')}."
+        )
     surface = next(root.rglob("sub-*_bold.func.gii"), None) or next(root.rglob("sub-*_bold.dtseries.nii"), None)
     instead = f"only surfaces such as {surface.name}" if surface else "none"
     raise BoldError(

@@ -93,8 +93,21 @@ class Layout:
         if not self.design.is_file():
             raise NSDError(
                 f"nsd_dir must be an NSD folder, got {self.root}: there is no "
-                f"{self.design.relative_to(self.root)}. Give the folder that holds nsddata and nsddata_betas."
+                f"{self.design.relative_to(self.root)}. {_instead(self.root)}"
             )
         if not self.ppdata.is_dir():
             have = sorted(p.name for p in self.ppdata.parent.glob("subj*"))
             raise NSDError(f"subject must be one of {have} in {self.ppdata.parent}, got {self.subject!r}.")
+
+
+def _instead(folder: Path) -> str:
+    """What to give in the place of a folder that is no NSD folder, by what is in it."""
+    if betas := sorted([*folder.glob("sub-*_betas.nii*"), *folder.glob("sub-*/**/sub-*_betas.nii*")]):
+        return f"For the betas in it give the file: {betas[0]}, with --mask and --trials (docs/nsd.md)."
+    inside = folder.name.startswith("sub-") and any(folder.glob("**/*_bold.*"))
+    if inside or any(folder.glob("**/sub-*/**/*_bold.*")):
+        return (
+            "It holds BOLD: make betas of it first with `neuraldiffuser betas`, and give the BETAS.nii.gz that this "
+            "writes (docs/own-scans.md)."
+        )
+    return "Give the folder that holds nsddata and nsddata_betas."

@@ -16,7 +16,7 @@ from napari_neuraldiffuser.core.nsd.betas import Betas
 from napari_neuraldiffuser.core.nsd.brain_source import BrainSource
 from napari_neuraldiffuser.core.nsd.own_stimuli import OwnStimuli
 from napari_neuraldiffuser.core.nsd.reading import label_tables
-from napari_neuraldiffuser.core.nsd.reading.images import stem_of
+from napari_neuraldiffuser.core.nsd.reading.images import SUFFIXES, stem_of
 from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError, check_grid, open_volume, read_labels
 from napari_neuraldiffuser.core.nsd.rois import Rois, label_names
 from napari_neuraldiffuser.core.nsd.user import assemble_betas, open_betas, read_mask, read_user_trials
@@ -29,6 +29,8 @@ NEEDED = {
     "trials": "a tab-separated table with trial, stimulus, session and test",
 }
 OPTIONAL = ("images", "captions", "anatomy")
+TABLES = (".tsv", ".csv", ".txt", ".json")
+"""Endings that no volume has."""
 
 
 class OwnScans(BrainSource):
@@ -172,8 +174,14 @@ def family_name(path: str | Path) -> str:
 def _check_files(source: Source) -> None:
     for name, what in NEEDED.items():
         path = getattr(source, name)
-        if not path or not Path(path).is_file():
-            raise NSDError(f"own scans must have {name}, {what}, got {path or 'none'}. Choose the file.")
+        option = "" if name == "betas" else f" (--{name} FILE)"
+        if not path:
+            raise NSDError(f"own scans must have {name}, {what}, got none. Choose the file{option}.")
+        if not Path(path).is_file():
+            raise NSDError(f"own scans must have {name}, {what}, got {path}, which is no file. Check the path{option}.")
+        if Path(path).name.lower().endswith(SUFFIXES if name == "trials" else TABLES):
+            got = "a volume" if name == "trials" else "a file of text"
+            raise NSDError(f"own scans must have {name}, {what}, got {got}, {path}. Choose another file{option}.")
     given = [(name, getattr(source, name)) for name in OPTIONAL] + [("ROI volume", path) for path in source.rois]
     for name, path in given:
         if path and not Path(path).exists():

@@ -10,7 +10,7 @@ import numpy as np
 from napari_neuraldiffuser.core.base.contracts import SeenImages, StimulusIds
 from napari_neuraldiffuser.core.base.files import file_digest
 from napari_neuraldiffuser.core.base.pictures import common_side, picture_files, picture_size, read_square
-from napari_neuraldiffuser.core.nsd.reading.captions import ByLabel, read_label_captions
+from napari_neuraldiffuser.core.nsd.reading.captions import ByLabel, label_parts, read_label_captions
 from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError
 
 
@@ -56,7 +56,7 @@ class OwnStimuli(SeenImages):
             raise NSDError(
                 f"{self._folder} must hold an image <label>.png (.jpg ...) per stimulus of the trials table, "
                 f"got none for {len(absent)}: {', '.join(absent[:5])}. There are: "
-                f"{', '.join(self._index.labels()[:3]) or 'no images'} ... Name the files by the labels."
+                f"{', '.join(self._index.labels()[:3]) or 'no images'} ... {self._remedy(absent)}"
             )
         double = next((files for files in candidates if len(files) > 1), None)
         if double:
@@ -65,6 +65,18 @@ class OwnStimuli(SeenImages):
                 "Remove one, or write the label with its suffix in the trials table."
             )
         return [files[0] for files in candidates]
+
+    def _remedy(self, absent: list[str]) -> str:
+        """What helps where labels have no image: the one folder below that has all of them, if there is one."""
+        below = set.intersection(*(self._folders_of(name) for name in absent))
+        if len(below) == 1:
+            return f"They are in {Path(self._folder, *below)}: give that folder (--images)."
+        return "Name the files by the labels, or give the folder that they are named in (--images)."
+
+    def _folders_of(self, name: str) -> set[str]:
+        """Folders below the given one that have an image of a label."""
+        label, _ = label_parts(name)
+        return {one.removesuffix(label) for one in self._index.labels() if one.endswith(f"/{label}")}
 
     def check(self, ids: StimulusIds) -> None:
         """Raise an NSDError unless every index has one image file and captions; no image is read."""
@@ -91,8 +103,9 @@ class OwnStimuli(SeenImages):
             got = f"{len(entries)} entries" if entries else "none"
             there = ", ".join(self._captions.labels()[:3]) or "no captions"
             raise NSDError(
-                f"{self._captions_file} must have captions of stimulus {name}, once, got {got}. There are: {there} ... "
-                "Name the captions by the labels."
+                f"{self._captions_file} must have one entry of captions of stimulus {name}, got {got}. "
+                f"There are: {there} ... Name the captions by the labels of the trials table, or give another file "
+                "(--captions)."
             )
         return list(entries[0])
 
@@ -124,7 +137,7 @@ class OwnStimuli(SeenImages):
         if not self._folder or not folder.is_dir():
             raise NSDError(
                 f"images must be a folder with one image per stimulus label, got {self._folder or 'none'}. "
-                "Choose the folder of the images that were shown."
+                "Choose the folder of the images that were shown (--images DIR)."
             )
         index = ByLabel()
         for path in picture_files(folder):
@@ -141,6 +154,6 @@ class OwnStimuli(SeenImages):
         if not self._captions_file:
             raise NSDError(
                 "captions must be given to encode what the images show, got none. "
-                'Write a JSON such as {"<label>": ["a dog on a lawn"]} and choose it.'
+                'Write a JSON such as {"<label>": ["a dog on a lawn"]} and choose it (--captions FILE).'
             )
         return read_label_captions(self._captions_file)

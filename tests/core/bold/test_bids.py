@@ -29,6 +29,12 @@ def test_entities(name, found):
     assert entities(name) == found
 
 
+def test_the_folder_of_one_participant_names_that_above(scanned):
+    for folder in (scanned.raw, scanned.fmriprep):
+        with pytest.raises(BoldError, match=f"one of them. Give the folder above it, {folder}, .*participant-label 01"):
+            find_runs(folder / "sub-01", "01")
+
+
 def test_runs_in_order_with_their_files(scanned):
     for folder in (scanned.raw, scanned.fmriprep):
         runs = find_runs(folder, "01")

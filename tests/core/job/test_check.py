@@ -112,7 +112,7 @@ def a_picture_less(scans, tmp_path):
     ("spoil", "told"),
     [
         (no_captions, "captions.json must be a JSON"),
-        (a_caption_less, "captions.json must have captions of stimulus"),
+        (a_caption_less, "captions.json must have one entry of captions of stimulus"),
         (a_picture_less, "pictures must hold an image .* got none for 1"),
     ],
 )

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from napari_neuraldiffuser.core import nsd
+from napari_neuraldiffuser.core.base.recipe import Source
 from tests.support.nsd.tree import AFFINE, SHAPE, N, hdf5, volume
 
 
@@ -124,3 +125,41 @@ def test_a_broken_design(tree):
     (tree.root / "nsddata/experiments/nsd/nsd_expdesign.mat").write_bytes(b"MATLAB 5.0 MAT-file, cut")
     with pytest.raises(nsd.NSDError, match="nsd_expdesign.mat must be a complete file"):
         nsd.Subject(tree.root, "subj02").betas()
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        (["sub-01_betas.nii.gz"], "give the file: .*sub-01_betas.nii.gz, with --mask and --trials"),
+        (["sub-02/func/sub-02_space-T1w_betas.nii"], "give the file: .*sub-02_space-T1w_betas.nii, with"),
+        (["sub-01/func/sub-01_task-a_bold.nii.gz"], "neuraldiffuser betas"),
+        (["derivatives/fmriprep/sub-01/ses-1/func/sub-01_task-a_desc-preproc_bold.nii.gz"], "neuraldiffuser betas"),
+        (["other.txt"], "Give the folder that holds nsddata"),
+    ],
+)
+def test_a_folder_that_is_no_nsd_folder_says_what_to_do_with_it(tmp_path, files, told):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(nsd.NSDError, match=f"must be an NSD folder.*{told}"):
+        nsd.Subject(tmp_path, "subj01")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "told"),
+    [
+        ("mask", "trials.tsv", "a file of text, .*trials.tsv.*--mask FILE"),
+        ("trials", "mask.nii.gz", "a volume, .*mask.nii.gz.*--trials FILE"),
+        ("trials", "MASK.NII", "a volume"),
+        ("mask", "", "got none.*--mask FILE"),
+        ("trials", "absent.tsv", "which is no file.*--trials FILE"),
+    ],
+)
+def test_own_files_in_each_other_s_place(tmp_path, name, given, told):
+    files = {"betas": "betas.nii.gz", "mask": "m.nii", "trials": "t.tsv"} | {name: given}
+    paths = {key: str(tmp_path / value) if value else "" for key, value in files.items()}
+    for path in filter(None, paths.values()):
+        if "absent" not in path:
+            open(path, "w").close()
+    with pytest.raises(nsd.NSDError, match=f"own scans must have {name}, .*{told}"):
+        nsd.OwnScans(Source(subject="subj01", **paths))

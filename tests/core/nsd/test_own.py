@@ -250,7 +250,7 @@ def test_regions_and_masks_of_freesurfer(source, scans, tmp_path):
 
 @pytest.mark.parametrize("name", ["betas", "mask", "trials"])
 def test_files_that_are_needed(source, name):
-    with pytest.raises(nsd.NSDError, match=f"must have {name}, .*got /no/where.*Choose the file"):
+    with pytest.raises(nsd.NSDError, match=f"must have {name}, .*got /no/where, which is no file.*Check the path"):
         nsd.open_source(replace(source, **{name: "/no/where"}))
     if name != "betas":
         with pytest.raises(nsd.NSDError, match=f"must have {name}, .*got none"):

@@ -89,6 +89,17 @@ def test_missing_and_double_images(pictures):
         stimuli[[0.5]]
 
 
+@pytest.mark.parametrize("below", ["stimuli", "stimuli/set a"])
+def test_images_in_a_folder_below_are_named(tmp_path, below):
+    for name in ("x.png", "y.jpg"):
+        (tmp_path / below).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / below / name)
+    with pytest.raises(nsd.NSDError, match=f"They are in {tmp_path / below}: give that folder"):
+        nsd.OwnStimuli(str(tmp_path), "", ["x", "y.jpg"])[[0, 1]]
+    with pytest.raises(nsd.NSDError, match="Name the files by the labels"):
+        nsd.OwnStimuli(str(tmp_path), "", ["x", "z"])[[0, 1]]
+
+
 def test_labels_may_be_paths_with_suffix(tmp_path):
     """BIDS's stim_file names files below the folder."""
     folder = tmp_path / "pictures"
@@ -111,7 +122,7 @@ def test_captions(pictures, tmp_path):
 
     assert captions({names[0]: "a red ball"}) == ["a red ball"]
     assert captions({names[0]: ["a", "b"]}) == ["a", "b"]
-    with pytest.raises(nsd.NSDError, match=f"must have captions of stimulus {names[0]}, once, got none.*{names[1]}"):
+    with pytest.raises(nsd.NSDError, match=f"one entry of captions of stimulus {names[0]}, got none.*{names[1]}"):
         captions({names[1]: "a"})
     for bad in ("[1]", "{"):
         with pytest.raises(nsd.NSDError, match="captions.json must be a JSON of stimulus label to captions"):
