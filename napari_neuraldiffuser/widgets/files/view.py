@@ -1,6 +1,7 @@
 """Neurological and radiological view, anatomical planes, places in mm: for layers in (S, A, R) mm (see reader)."""
 
 import contextlib
+import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -64,6 +65,8 @@ class AnatomicalView:
             chosen = preferences()["convention"]
             _VIEWS[key] = cls(viewer, chosen if chosen in CONVENTIONS else CONVENTIONS[0])
             weakref.finalize(viewer, _VIEWS.pop, key, None)
+            # napari slices in 3D before anyone can hide outlines, and would say so over the scale bar each time
+            warnings.filterwarnings("ignore", "Contours are not displayed", UserWarning)
             _show_scale_bar(viewer)
             bind_keys(viewer)
             _VIEWS[key].apply()

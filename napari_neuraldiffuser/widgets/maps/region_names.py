@@ -67,13 +67,9 @@ class RegionNames:
         if not places:
             return
         placing = {name: family.volume.placing[name] for name in ("affine", "units", "axis_labels")}
-        text = {"string": [name for _, name in places], "color": "white", "size": SIZE}
-        look = {
-            "size": 0.1,
-            "face_color": "transparent",
-            "border_color": "transparent",
-            "blending": "translucent_no_depth",
-        }
+        seen = {"blending": "translucent_no_depth"}  # in 3D, whatever is in front: letters do not take it from points
+        text = {"string": [name for _, name in places], "color": "white", "size": SIZE, **seen}
+        look = {"size": 0.1, "face_color": "transparent", "border_color": "transparent", **seen}
         metadata = {OWN: LAYER_NAME, "of": key}
         points, own = np.array([at for at, _ in places]), {**look, **placing}
         with keeping_active(self.viewer):

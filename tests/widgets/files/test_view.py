@@ -86,6 +86,15 @@ def test_head_is_never_mirrored_in_3d(viewer, volume, convention):
         assert len(edges(viewer)) == 4, order
 
 
+@pytest.mark.filterwarnings("error:Contours are not displayed")
+def test_nothing_warns_of_contours_in_3d(viewer):
+    AnatomicalView.of(viewer)
+    labels = viewer.add_labels(np.random.default_rng(0).integers(0, 3, (4, 5, 6)))
+    labels.contour = 1
+    viewer.dims.ndisplay = 3
+    assert labels.contour == 1
+
+
 def test_4d_volume(viewer, tmp_path):
     nib.save(nib.Nifti1Image(np.ones((4, 5, 6, 3), np.float32), np.eye(4)), tmp_path / "bold.nii")
     viewer.open(tmp_path / "bold.nii", plugin=PLUGIN)

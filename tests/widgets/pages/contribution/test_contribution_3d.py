@@ -32,6 +32,11 @@ def test_3d_has_surfaces_instead_of_outlines(panel, viewer, qtbot):
     assert viewer.layers["outlines prf-visualrois"].visible
 
 
+def test_names_are_seen_through_what_is_in_front(panel, viewer):
+    layer = viewer.layers["region names"]
+    assert layer.blending == layer.text.blending == "translucent_no_depth"
+
+
 @pytest.mark.parametrize("sign", RENDERING)
 def test_each_sign_is_rendered_so_that_it_is_seen(panel, viewer, sign):
     """Along a line of sight, the highest value hides negative shares and the lowest positive ones."""
