@@ -186,7 +186,10 @@ class ExportFigure(QtWidgets.QDialog):
         self.kind.addItems([*PLANES, SURFACES])
         self.kind.setCurrentText("axial")
         self.n = QtWidgets.QSpinBox(minimum=1, maximum=30, value=6, toolTip="Slices; of each plane for all three")
-        self.columns = QtWidgets.QSpinBox(minimum=1, maximum=10, value=3, toolTip="Slices or views in a row")
+        self.columns = QtWidgets.QSpinBox(
+            minimum=1, maximum=10, value=FigureStyle.columns, toolTip="Slices or views in a row"
+        )
+        self.kind.currentTextChanged.connect(self._fill_rows)
         self.ground = QtWidgets.QComboBox(toolTip="White for a page, dark for a talk")
         self.ground.addItems(list(GROUNDS))
         self.dpi = QtWidgets.QSpinBox(minimum=50, maximum=1200, value=300, suffix=" dpi")
@@ -205,6 +208,11 @@ class ExportFigure(QtWidgets.QDialog):
         add(QtWidgets.QVBoxLayout(self), rows, self.regions, self.pictures, self.dpi, self.message, self.save)
         self.written.connect(self.message.setText)
         self.failed.connect(self.message.setText)
+
+    def _fill_rows(self, kind: str) -> None:
+        """Four views fill two rows of two."""
+        self.columns.setValue(len(SIDES) // 2 if kind == SURFACES else FigureStyle.columns)
+        self.n.setEnabled(kind != SURFACES)
 
     def style_wanted(self) -> FigureStyle:
         """What the controls say."""

@@ -10,7 +10,7 @@ from qtpy.compat import isalive
 from qtpy.QtCore import QPoint, QRectF, QSize, Qt, QTimer, Signal
 from qtpy.QtGui import QColor, QHideEvent, QMouseEvent, QPainter, QPaintEvent, QPen, QShowEvent, QWheelEvent
 
-from napari_neuraldiffuser.widgets.files.view import PLANES, AnatomicalView
+from napari_neuraldiffuser.widgets.files.view import PLANES, AnatomicalView, show_all_soon
 from napari_neuraldiffuser.widgets.run.picture import qimage
 from napari_neuraldiffuser.widgets.session.controls import side_by_side, stacked
 from napari_neuraldiffuser.widgets.session.keys import unwrapped, window_of
@@ -240,7 +240,10 @@ def _stop_listening(clicks: Clicks, *_: Any) -> None:
 
 
 def make_room(viewer: "napari.Viewer", views: LinkedViews) -> None:
-    """Let three planes be seen: a third of the height, and more of the width than the pictures beside them."""
+    """Let three planes be seen: a third of the height, and more of the width than the pictures beside them.
+
+    The canvas is smaller then, and fits the brain anew.
+    """
     if not isalive(views):
         return
     window, dock = window_of(viewer), docked.dock_of(views)
@@ -251,6 +254,7 @@ def make_room(viewer: "napari.Viewer", views: LinkedViews) -> None:
     if strip is not None and (beside := docked.dock_of(strip)) is not None:
         width = window.width()
         window.resizeDocks([beside, dock], [2 * width // 5, 3 * width // 5], Qt.Orientation.Horizontal)
+    show_all_soon(viewer)
 
 
 def toggle(viewer: "napari.Viewer") -> None:

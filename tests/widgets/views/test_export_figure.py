@@ -10,7 +10,15 @@ from napari_neuraldiffuser.widgets.files.view import AnatomicalView
 from napari_neuraldiffuser.widgets.maps.overlay import Look, Overlay
 from napari_neuraldiffuser.widgets.maps.subject_maps import read_map
 from napari_neuraldiffuser.widgets.samples import result_folder
-from napari_neuraldiffuser.widgets.views.figure import NO_MAP, ExportFigure, plan_of, regions_of, shown_map
+from napari_neuraldiffuser.widgets.views.figure import (
+    NO_MAP,
+    SIDES,
+    SURFACES,
+    ExportFigure,
+    plan_of,
+    regions_of,
+    shown_map,
+)
 from napari_neuraldiffuser.widgets.views.pictures import PictureStrip
 
 PLUGIN = "napari-neuraldiffuser"
@@ -82,6 +90,23 @@ def test_the_dialog_writes_a_figure(opened, tmp_path, qtbot, kind):
     assert dialog.save.isEnabled()
     red = (image[..., 0].astype(int) - image[..., 2]) > 80
     assert red.sum() > 20, "the heat map is on it"
+
+
+def test_views_fill_their_rows(opened, qtbot):
+    dialog = ExportFigure(opened)
+    qtbot.addWidget(dialog)
+    dialog.kind.setCurrentText(SURFACES)
+    assert len(SIDES) % dialog.style_wanted().columns == 0 and dialog.style_wanted().columns > 1
+    assert not dialog.n.isEnabled(), "there are no slices"
+    dialog.kind.setCurrentText("coronal")
+    assert dialog.style_wanted().columns == FigureStyle().columns and dialog.n.isEnabled()
+
+
+def test_a_closed_dialog_is_gone(opened, qtbot):
+    dialog = ExportFigure(opened)
+    dialog.show()
+    with qtbot.waitSignal(dialog.destroyed):
+        dialog.close()
 
 
 def test_what_cannot_be_exported_is_said(viewer, opened, tmp_path, qtbot):

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication
 
 from napari_neuraldiffuser.widgets.files import view
 from napari_neuraldiffuser.widgets.files.view import PLANES, AnatomicalView
+from napari_neuraldiffuser.widgets.session.keys import window_of
 from napari_neuraldiffuser.widgets.views import docked
 from napari_neuraldiffuser.widgets.views.linked import LinkedViews, toggle
 from napari_neuraldiffuser.widgets.views.planes import Grid, box_of, colours_of, drawn, grid_of, outlines, values_at
@@ -204,6 +206,20 @@ def test_the_wheel_goes_through_slices_and_stops_at_the_ends(linked, viewer):
     assert viewer.dims.point[0] == pytest.approx(span.stop, abs=span.step)
     linked.step(0, -1)
     assert viewer.dims.point[0] <= span.stop - 0.5 * span.step
+
+
+@pytest.mark.window
+def test_the_canvas_fits_the_brain_in_the_room_that_is_left(viewer, qtbot):
+    viewer.add_image(np.zeros((20, 30, 40)), units=("mm",) * 3)
+    window_of(viewer).show()
+    viewer.scene.camera.zoom = 999
+    toggle(viewer)
+    qtbot.waitUntil(lambda: viewer.scene.camera.zoom != 999)
+    viewer.scene.camera.zoom = 999
+    toggle(viewer)
+    toggle(viewer)
+    QApplication.processEvents()
+    assert viewer.scene.camera.zoom == 999, "views that are only shown again leave the camera to the user"
 
 
 @pytest.mark.window
