@@ -7,7 +7,7 @@ import pytest
 from napari_neuraldiffuser.core.outputs.complete import why_incomplete
 from napari_neuraldiffuser.core.outputs.group.write import GroupError, write_group
 from nipype_interfaces.interfaces import DerivativesSink, sink
-from tests.support.output_tree import write_subject
+from tests.support.output_tree import job_of, write_raw, write_subject
 
 
 @pytest.fixture
@@ -62,3 +62,15 @@ def test_parts_of_a_subject_are_not_a_complete_one(tmp_path, monkeypatch):
     placed = DerivativesSink(out_dir=tmp_path / "out", label="sub-01", files=[str(places.scores)]).run()
     assert [name.rsplit("/", 1)[1] for name in placed.outputs.out_files] == ["sub-01_desc-recon_scores.tsv"]
     assert list((tmp_path / "out/sub-01").iterdir()) == [tmp_path / "out/sub-01/sub-01_desc-recon_scores.tsv"]
+
+
+def test_regions_and_anatomy_of_an_earlier_run_go(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    places, out = write_subject(tmp_path / "node"), tmp_path / "out"
+    older, job = write_subject(out), job_of(out, write_raw(tmp_path / "nsd"))
+    older.regions("prf-visualrois").rename(older.regions("floc-faces"))
+    files = [str(p) for p in sorted(places.folder.rglob("*")) if p.is_file() and p != places.anatomy]
+    about = {"settings": job.settings.to_dict(), "source": job.scans.to_dict(), "models": "demo"}
+    DerivativesSink(out_dir=out, label="sub-01", files=files, model_digest="ab" * 32, **about).run()
+    assert {path.name for path, _ in older.find("regions")} == {older.regions("prf-visualrois").name}
+    assert not older.anatomy.exists() and older.embeddings.is_file()
