@@ -78,7 +78,10 @@ def _main(argv: Sequence[str] | None) -> int:
     args = build_parser().parse_args(argv)
     args.typed = shlex.join(["neuraldiffuser", *argv])
     try:
-        return args.command(args)
+        status = args.command(args)
+        if sys.stdout:
+            sys.stdout.flush()  # a disk that is full is told below
+        return status
     except UserError as error:
         if args.debug:
             raise
@@ -88,13 +91,23 @@ def _main(argv: Sequence[str] | None) -> int:
         print("\nneuraldiffuser: interrupted; the same command continues where it stopped.", file=sys.stderr)
         return 130
     except Exception as error:
-        wanting = (
-            full_disk(getattr(error, "filename", None) or Path.cwd()) if is_full(error) else machines_remedy(error)
-        )
+        wanting = _full(error) if is_full(error) else machines_remedy(error)
         if args.debug or not wanting or isinstance(error, BrokenPipeError):
             raise
         print(f"neuraldiffuser: {said(error)}; {wanting}", file=sys.stderr)
         return 1
+
+
+def _full(error: Exception) -> str:
+    """What is full: the disk of the file that the error names, or where standard output goes."""
+    if name := getattr(error, "filename", None):
+        return full_disk(name)
+    try:
+        print(flush=True)  # a stream that has failed may have thrown away what it could not write
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return "standard output goes to a full disk. Free space there, or send it elsewhere."
+    return full_disk(Path.cwd())
 
 
 def build_parser() -> argparse.ArgumentParser:

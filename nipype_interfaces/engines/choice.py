@@ -58,8 +58,16 @@ def read_plugin_file(path: str | Path) -> tuple[str, dict[str, Any]]:
     path = Path(path)
     try:
         described = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise EngineError(
+            f"--use-plugin must be a YAML file, got {path.absolute()}, which is not there. Give its whole path; "
+            "examples are plugins/*.yml of the source code (docs/cluster.md)."
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise EngineError(f"--use-plugin must be a YAML file that can be read, got {path}: {error}.") from error
+        why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        raise EngineError(
+            f"--use-plugin must be a YAML file that can be read, got {path}: {why}. Choose another file."
+        ) from error
     except yaml.YAMLError as error:
         raise EngineError(f"{path} must be YAML, got: {' '.join(str(error).split())}.") from error
     if not isinstance(described, dict) or not isinstance(described.get("plugin"), str):

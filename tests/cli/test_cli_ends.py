@@ -102,3 +102,20 @@ def test_a_bug_shows_itself(monkeypatch, error):
     monkeypatch.setattr("napari_neuraldiffuser.doctor.doctor", fails)
     with pytest.raises(type(error)):
         cli.main(["doctor"])
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_under_standard_output_is_named_as_that(unbuffered):
+    command = [sys.executable, "-m", "napari_neuraldiffuser.cli", "doctor", "--json"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered},
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "standard output goes to a full disk" in done.stderr and done.stderr.count("\n") == 1

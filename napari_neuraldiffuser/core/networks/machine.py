@@ -37,12 +37,13 @@ def check_device(name: str) -> None:
 
     n = torch.cuda.device_count()
     known = ", ".join(["cpu", *(f"cuda:{k}" for k in range(n))])
+    remedy = "Choose another." if n else "The word for a GPU is cuda, but torch sees none here: choose cpu."
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UserError(f"device must be one of {known}, got {name!r}. Choose another.") from error
+        raise UserError(f"device must be one of {known}, got {name!r}. {remedy}") from error
     if device.type == "cuda" and n and (device.index or 0) >= n:
-        raise UserError(f"device must be one of {known}, got {name!r}. Choose another.")
+        raise UserError(f"device must be one of {known}, got {name!r}. {remedy}")
 
 
 def check_gpu(name: str) -> None:

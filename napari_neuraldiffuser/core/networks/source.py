@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.core.networks.digest import model_source
+from napari_neuraldiffuser.core.networks.digest import PARTS, model_source
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 CHECKPOINTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
@@ -79,6 +79,7 @@ def _cached(hub_id: str, what: str) -> Path:
 
 def _nearest(path: Path) -> str:
     """What to do about a folder that is not there."""
-    beside = {name.lower(): name for name in os.listdir(path.parent)} if path.parent.is_dir() else {}
+    names = os.listdir(path.parent) if path.parent.is_dir() else []
+    beside = {name.lower(): name for name in names if any((path.parent / name / part).is_dir() for part in PARTS)}
     near = difflib.get_close_matches(path.name.lower(), beside, n=1)
     return f"Did you mean {path.parent / beside[near[0]]}?" if near else "Check the path."

@@ -5,7 +5,9 @@ import socket
 
 import pytest
 
+from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.networks import models as m
+from napari_neuraldiffuser.core.networks.machine import check_device
 from napari_neuraldiffuser.core.networks.source import is_hub_id, model_place
 from tests.support.model_folders import in_cache
 
@@ -62,7 +64,7 @@ def test_a_path_with_a_typing_error_is_no_hub_id(tmp_path, monkeypatch, form):
 
 @pytest.mark.parametrize("typed", ["models/sd-14", "models/sd_1.4", "models/SD14"])
 def test_the_folder_that_was_meant(tmp_path, monkeypatch, typed):
-    (tmp_path / "models" / "sd14").mkdir(parents=True)
+    (tmp_path / "models" / "sd14" / "unet").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(m.ModelError, match="Did you mean models/sd14?"):
         m.load(typed)
@@ -92,3 +94,16 @@ def test_a_file_of_another_kind(tmp_path):
     (tmp_path / "sd.zip").write_bytes(b"PK")
     with pytest.raises(m.ModelError, match="must be a folder, got the file .*sd.zip. Give the folder that has unet"):
         m.load(tmp_path / "sd.zip")
+
+
+def test_a_folder_that_is_no_model_is_not_meant(tmp_path):
+    (tmp_path / "NSD_DIR").mkdir()
+    with pytest.raises(m.ModelError, match=r"Check the path\.$"):
+        model_place(tmp_path / "SD_DIR")
+
+
+@pytest.mark.parametrize(("gpus", "said"), [(0, "word for a GPU is cuda, but torch sees none"), (1, "cuda:0, got")])
+def test_a_device_that_torch_does_not_know(monkeypatch, gpus, said):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    with pytest.raises(UserError, match=said):
+        check_device("gpu")

@@ -91,7 +91,9 @@ def test_a_bad_plugin_file_is_refused(tmp_path, text, message):
 
 def test_a_plugin_file_that_cannot_be_read(tmp_path):
     with pytest.raises(EngineError, match="--use-plugin must be a YAML file that can be read"):
-        engines.choose(tmp_path / "absent.yml", None)
+        engines.choose(tmp_path, None)
+    with pytest.raises(EngineError, match=r"got /.*plugins/absent.yml, which is not there. Give its whole path"):
+        engines.choose("plugins/absent.yml", None)
     (tmp_path / "bytes.yml").write_bytes(b"\xff\xfe\x00plugin")
     with pytest.raises(EngineError, match="must be a YAML file that can be read"):
         engines.choose(tmp_path / "bytes.yml", None)
