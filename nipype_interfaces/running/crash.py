@@ -197,9 +197,15 @@ def report(failures: Sequence[Failure], note: str = "") -> str:
     for failure in failures:
         groups.setdefault((failure.label.without_item, failure.error), []).append(failure)
     lines = [f"{len(failures)} {'node' if len(failures) == 1 else 'nodes'} failed{note}."]
+    causes: dict[str, str] = {}
     for number, group in enumerate(groups.values()):
-        short = f"{_title(group)}: {textwrap.shorten(group[0].error, WIDTH)} ({group[0].file})"
-        lines += ["", *(_full(group) if number < SHOWN else [short])]
+        title, first = _title(group), group[0]
+        # a message may name its node: SLURM refuses the jobs of all nodes alike
+        cause = first.error.replace(str(first.label), "") if first.explained else title
+        earlier = causes.setdefault(cause, title)
+        told = f"the same as {earlier}" if earlier != title else textwrap.shorten(first.error, WIDTH)
+        short = f"{title}: {told} ({first.file or 'no crash report'})"
+        lines += ["", *(_full(group) if number < SHOWN and earlier == title else [short])]
     return "\n".join([*lines, "", "When that is mended, the same command continues: finished nodes are kept."])
 
 

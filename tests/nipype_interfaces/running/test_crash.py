@@ -215,3 +215,13 @@ def test_no_environment_reaches_a_crash_file_or_the_report(tmp_path, monkeypatch
     failure, outcome = failing(tmp_path, "library")
     assert "s3cret" not in failure.file.read_text() + outcome.report()
     assert all(b"s3cret" not in p.read_bytes() for p in tmp_path.rglob("*") if p.is_file() and p.suffix != ".pklz")
+
+
+def test_one_cause_of_several_nodes_is_told_once():
+    """SLURM refuses the jobs of all nodes alike, in messages that name the node."""
+    kind, wrong = "nipype_interfaces.slurm.commands.SlurmJobError", "no job could be submitted: invalid partition."
+    labels = [NodeLabel("sub-01", name, None, name) for name in ("load", "fit", "draw")]
+    failures = [Failure(label, f"{label}: {wrong}", kind) for label in labels]
+    text = crash.report([*failures, Failure(NodeLabel("sub-01", "map", None, "map"), "map: another reason.", kind)])
+    assert text.count("invalid partition") == 1 and "another reason" in text
+    assert text.count("the same as sub-01 load") == 2
