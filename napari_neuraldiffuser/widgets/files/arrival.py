@@ -102,6 +102,12 @@ def in_background(work: Callable[[], T]) -> T:
     return ends[0]
 
 
+def arriving_in(viewer: "napari.Viewer") -> bool:
+    """Whether layers of a folder that was opened are still to come."""
+    window = window_of(viewer)
+    return window is not None and any(one.under_way for one in window.findChildren(Arrival))
+
+
 class Arrival(QObject):
     """Takes one step in every turn of the event loop, for as long as `parent` is there.
 

@@ -12,7 +12,8 @@ from superqt.utils import signals_blocked
 
 from napari_neuraldiffuser.core.base.recipe import Recipe
 from napari_neuraldiffuser.core.outputs.report.slices import region_colours
-from napari_neuraldiffuser.widgets.files.arrival import Arrival, answers
+from napari_neuraldiffuser.widgets.files.arrival import Arrival, answers, arriving_in
+from napari_neuraldiffuser.widgets.files.layer_info import kind_of
 from napari_neuraldiffuser.widgets.files.layers import add_anatomy
 from napari_neuraldiffuser.widgets.files.view import steps_to_view
 from napari_neuraldiffuser.widgets.maps.outlines import Outlines, families_in
@@ -99,6 +100,9 @@ class ContributionPanel(Panel):
         removed.connect(self._layer_removed)
         slots = [(emitter, WeakMethod(self._slice_changed)) for emitter in emitters]
         slots.append((removed, WeakMethod(self._layer_removed)))
+        inserted = self.viewer.layers.events.inserted
+        inserted.connect(self._layer_inserted)
+        slots.append((inserted, WeakMethod(self._layer_inserted)))
         self.destroyed.connect(partial(_let_go, self.probe, slots))
         session = self.session
         session.output_changed.connect(self.open_folder)
@@ -233,6 +237,13 @@ class ContributionPanel(Panel):
 
     def _chosen(self) -> dict[str, Family]:
         return {name: f for name, f in self.families.items() if self.regions.chosen in ("", name)}
+
+    def _layer_inserted(self, event: Any) -> None:
+        """Hide what of an opened folder comes after its maps are shown, as what came before was."""
+        ours = kind_of(event.value) in ("contribution", "roi") and not self.overlay.made(event.value)
+        if ours and self.overlay.shown and arriving_in(self.viewer):
+            self.overlay.hide_others()
+            self._redraw_timer.start()
 
     def _layer_removed(self, event: Any) -> None:
         """Nothing comes back that the user took away, until the folder is opened again."""

@@ -8,11 +8,13 @@ from qtpy.QtCore import QMimeData, QUrl
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.params import BetasParams
 from napari_neuraldiffuser.widgets.files import outputs
+from napari_neuraldiffuser.widgets.files.arrival import Arrival, arriving_in
 from napari_neuraldiffuser.widgets.files.layer_info import about
 from napari_neuraldiffuser.widgets.maps import subject_maps as maps
 from napari_neuraldiffuser.widgets.maps.overlay import Look
 from napari_neuraldiffuser.widgets.maps.source import LATE
 from napari_neuraldiffuser.widgets.pages.contribution import REMOVED
+from napari_neuraldiffuser.widgets.session.keys import window_of
 from tests.support.window.contribution_page import finish, read, rows
 from tests.support.window.output_folder import REGIONS, write_output
 from tests.support.window.viewers import settle
@@ -59,6 +61,19 @@ def test_nothing_is_shown_of_a_folder_once_all_layers_are_removed(empty, viewer,
     assert empty.maps is None and empty.target.count() == 0
     read(empty, out_dir, qtbot)
     assert "contribution" in viewer.layers
+
+
+@pytest.mark.window
+def test_what_arrives_after_the_maps_is_hidden_too(panel, viewer, qtbot):
+    def add(target):
+        told = {"neuraldiffuser": about("contribution", output=panel.session.output, target=target)}
+        viewer.add_image(np.ones((4, 5, 6)), name=f"contribution {target}", metadata=told)
+
+    Arrival(window_of(viewer), [lambda: add("g02"), lambda: None], viewer)
+    qtbot.waitUntil(lambda: "contribution g02" in viewer.layers and not arriving_in(viewer))
+    assert not viewer.layers["contribution g02"].visible
+    add("z")
+    assert viewer.layers["contribution z"].visible, "a file that the user opens is shown"
 
 
 def removed_alone(viewer):
