@@ -147,9 +147,6 @@ def napari_windows(nsd_dir: Path, folder: Path) -> None:
     window.picture("contribution")
     window.run("Reconstruct")
     window.picture("napari")
-    window.panels["Report"].restore({"n_stimuli": 4})
-    window.run("Report")
-    window.picture("report_panel")
     window.viewer.close()
 
 
@@ -180,6 +177,8 @@ def sample_windows(folder: Path) -> None:
     window.viewer.dims.ndisplay = 3
     window.settle()
     window.viewer.scene.camera.set_view_direction((-0.4, 0.8, 0.5), (1, 0, 0))
+    window.viewer.reset_view(reset_camera_angle=False)
+    window.viewer.scene.camera.zoom *= 1.4
     window.picture("three_d")
     window.viewer.dims.ndisplay = 2
     contribution.look.sign.setCurrentIndex(contribution.look.sign.findData("positive"))
