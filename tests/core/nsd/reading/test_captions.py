@@ -104,7 +104,7 @@ def test_pictures_and_captions_of_labels_with_accents(tmp_path, on_disk, in_tabl
 
 def test_two_captions_that_one_label_could_mean(tmp_path):
     stimuli = nsd.OwnStimuli("", str(written(tmp_path / "c.json", {"s1.png": "a", "s1.jpg": "b"})), ["s1", "s1.jpg"])
-    with pytest.raises(nsd.NSDError, match="captions of stimulus s1, once, got 2 entries"):
+    with pytest.raises(nsd.NSDError, match="one entry of captions of stimulus s1, got 2 entries"):
         stimuli.captions(0)
     assert stimuli.captions(1) == ["b"]
 
