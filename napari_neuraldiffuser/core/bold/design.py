@@ -79,8 +79,9 @@ def make_design(run: Run, timing: Timing, events: Events, confounds: Confounds, 
     Raises
     ------
     BoldError
-        If no trial can be estimated.
+        If no trial can be estimated, or one is longer than the run.
     """
+    _check_durations(run, timing, events.trials)
     matrix = _first_level(timing, events, confounds, params)
     trials = events.trials
     derivative = ["", "_derivative"] if "derivative" in params.hrf_model else [""]
@@ -101,6 +102,16 @@ def make_design(run: Run, timing: Timing, events: Events, confounds: Confounds, 
         run, timing, confounds.keep, trials[usable].reset_index(drop=True), responses[usable],
         nuisance.reset_index(drop=True), dropped, confounds.displacement, [*events.notes, *confounds.notes],
     )  # fmt: skip
+
+
+def _check_durations(run: Run, timing: Timing, trials: pd.DataFrame) -> None:
+    """Before responses are computed at all: those of durations in milliseconds would take minutes."""
+    longest, length = int(trials["duration"].argmax()), timing.n * timing.tr
+    if trials["duration"][longest] > length:
+        raise BoldError(
+            f"{run.name} must have trials shorter than its {length:g} s, got {trials['duration'][longest]:g} s in row "
+            f"{trials['row'][longest]} of {run.events}. Check that durations are in seconds."
+        )
 
 
 def _no_response(run: Run, timing: Timing, trials: pd.DataFrame, seen: np.ndarray) -> BoldError:
