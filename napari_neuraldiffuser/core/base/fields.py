@@ -25,9 +25,13 @@ def param(
     low: float | None = None,
     high: float | None = None,
     choices: Collection[str] | None = None,
+    only: tuple[str, tuple[str, ...]] | None = None,
 ) -> Value:
-    """A dataclass field that carries its help text, unit, inclusive limits and choices as metadata."""
-    meta = {"help": help, "unit": unit, "low": low, "high": high, "choices": choices}
+    """A dataclass field that carries its help text, unit, inclusive limits and choices as metadata.
+
+    `only` names another field of the class and the values of it for which this one matters.
+    """
+    meta = {"help": help, "unit": unit, "low": low, "high": high, "choices": choices, "only": only}
     return field(default=default, metadata=meta)
 
 

@@ -1,4 +1,4 @@
-"""Named settings, as changes of the defaults of `core/params.py`.  Standard library only."""
+"""Named settings, as changes of the defaults of `core/params/`.  Standard library only."""
 
 from typing import Any
 

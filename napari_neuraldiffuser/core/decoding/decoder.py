@@ -24,21 +24,25 @@ class TargetFit:
 
     Attributes
     ----------
-    alpha : float
-        Chosen penalty.
-    alphas, r2 : tuple of float
-        Penalties tried and the R² of each, leaving one stimulus out, pooled over the scored columns.
+    chosen : float
+        The best of `tried`.
+    tried, r2 : tuple of float
+        What was tried along `axis` and the R² of each on training stimuli that were held out, pooled over the scored
+        columns.  For ridge penalties, leaving one stimulus out at a time.
     shape : tuple of int
         Shape of one stimulus' target.
     mean : ndarray (T,) float64
         Training mean, the intercept.
+    axis : str
+        "penalty", or "epoch" for a decoder that is trained until held-out stimuli are predicted no better.
     """
 
-    alpha: float
-    alphas: tuple[float, ...]
+    chosen: float
+    tried: tuple[float, ...]
     r2: tuple[float, ...]
     shape: tuple[int, ...]
     mean: np.ndarray
+    axis: str = "penalty"
 
     @property
     def constant(self) -> bool:
@@ -47,8 +51,8 @@ class TargetFit:
 
     @property
     def best_r2(self) -> float:
-        """Leave-one-stimulus-out R² at the chosen penalty; NaN of a constant target."""
-        return self.r2[self.alphas.index(self.alpha)]
+        """Held-out R² of the chosen one; NaN of a constant target."""
+        return self.r2[self.tried.index(self.chosen)]
 
 
 class Decoder(Protocol):

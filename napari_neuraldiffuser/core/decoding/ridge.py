@@ -139,8 +139,8 @@ class RidgeDecoder:
         else:
             r2 = solver.leave_out_r2(self.spectrum, chosen, leaves)
             best = leaves[int(np.argmax(r2))]
-        alphas = tuple(left.alpha for left in leaves)
-        return TargetFit(best.alpha, alphas, tuple(float(value) for value in r2), shape, mean), best
+        tried = tuple(left.alpha for left in leaves)
+        return TargetFit(best.alpha, tried, tuple(float(value) for value in r2), shape, mean), best
 
     def check(self, betas: Responses) -> None:
         """Raise DecodingError unless `betas` are of the training voxels in the same order, space and grid."""
@@ -165,7 +165,7 @@ class RidgeDecoder:
 
     def deviations(self, name: str, similarity: np.ndarray) -> np.ndarray:
         """Prediction minus training mean, K_test (K + αI)⁻¹ Y, (m, T), before any alignment (method.md eq. 10)."""
-        smoother = solver.apply_inverse(self.spectrum, self.accuracy[name].alpha, similarity.T).T
+        smoother = solver.apply_inverse(self.spectrum, self.accuracy[name].chosen, similarity.T).T
         out = np.zeros((len(similarity), self.accuracy[name].mean.size), self.x.dtype)
         for positions, y in self._centred_targets(name):
             out += smoother[:, positions] @ y
@@ -176,7 +176,7 @@ class RidgeDecoder:
         products = np.empty((len(self.x), len(q)), self.x.dtype)
         for positions, y in self._centred_targets(name):
             products[positions] = y @ q.T
-        return solver.apply_inverse(self.spectrum, self.accuracy[name].alpha, products).T @ self.x
+        return solver.apply_inverse(self.spectrum, self.accuracy[name].chosen, products).T @ self.x
 
     def _centred_targets(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         mean = self.accuracy[name].mean.astype(self.x.dtype)

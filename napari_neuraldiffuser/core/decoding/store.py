@@ -20,7 +20,7 @@ from napari_neuraldiffuser.core.decoding.decoder import Decoder, DecodingError, 
 from napari_neuraldiffuser.core.networks.embeddings import dataset_name
 from napari_neuraldiffuser.core.params import TARGETS, DecodingParams
 
-FORMAT = 1
+FORMAT = 2
 REMEDY = "Fit the decoder again and save it."
 FIRST_KIND = "ridge"
 """The kind of a file that does not say its kind."""
@@ -102,8 +102,8 @@ def create_group(file: h5py.File, kind: str, decoder: Decoder) -> h5py.Group:
     group.attrs.update(kind=kind, format=FORMAT, params=json.dumps(decoder.params.to_dict()))
     for name, fit in decoder.accuracy.items():
         out = group.create_group(f"fits/{name}")
-        out["alphas"], out["r2"], out["mean"] = fit.alphas, fit.r2, fit.mean
-        out.attrs.update(alpha=fit.alpha, shape=fit.shape)
+        out["tried"], out["r2"], out["mean"] = fit.tried, fit.r2, fit.mean
+        out.attrs.update(chosen=fit.chosen, axis=fit.axis, shape=fit.shape)
     return group
 
 
@@ -118,16 +118,17 @@ def read_fits(group: h5py.Group) -> dict[str, TargetFit]:
 
 
 def _read_fit(group: h5py.Group) -> TargetFit:
-    alpha, shape = float(group.attrs["alpha"]), tuple(int(size) for size in group.attrs["shape"])
-    alphas = tuple(map(float, read_array(group, "alphas", None)))
+    chosen, shape = float(group.attrs["chosen"]), tuple(int(size) for size in group.attrs["shape"])
+    tried = tuple(map(float, read_array(group, "tried", None)))
     # a target without variance has no R²
-    r2 = tuple(map(float, read_array(group, "r2", len(alphas), finite=False)))
-    if alpha not in alphas:
+    r2 = tuple(map(float, read_array(group, "r2", len(tried), finite=False)))
+    axis = str(group.attrs["axis"])
+    if chosen not in tried:
         raise DecodingError(
-            f"{group.file.filename} must have the penalty of {group.name} among those that were tried, got {alpha}. "
+            f"{group.file.filename} must have the {axis} of {group.name} among those that were tried, got {chosen}. "
             f"{REMEDY}"
         )
-    return TargetFit(alpha, alphas, r2, shape, read_array(group, "mean", int(np.prod(shape))))
+    return TargetFit(chosen, tried, r2, shape, read_array(group, "mean", int(np.prod(shape))), axis)
 
 
 def read_accuracy(path: str | Path) -> dict[str, TargetFit]:

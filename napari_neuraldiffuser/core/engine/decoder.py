@@ -40,7 +40,7 @@ class Decoded:
     path, decoder : Path
         Embeddings of all test stimuli; the decoder that made them.
     fits : dict
-        accuracy, alphas and curves of every target, decoder_digest, loaded.
+        accuracy, chosen and curves of every target, decoder_digest, loaded.
     inputs : Inputs
     models : Models
     cached : bool
@@ -181,8 +181,10 @@ def _fits(decoder: Decoder) -> dict[str, Any]:
     fits = decoder.accuracy
     return {
         "accuracy": {name: fit.best_r2 for name, fit in fits.items()},
-        "alphas": {name: fit.alpha for name, fit in fits.items()},
-        "curves": {name: {"alphas": list(fit.alphas), "r2": list(fit.r2)} for name, fit in fits.items()},
+        "chosen": {name: fit.chosen for name, fit in fits.items()},
+        "curves": {
+            name: {"tried": list(fit.tried), "r2": list(fit.r2), "axis": fit.axis} for name, fit in fits.items()
+        },
         "decoder_digest": array_digest(*decoder.arrays()),
     }
 
@@ -192,7 +194,7 @@ def describe(decoded: Decoded) -> dict[str, Any]:
     inputs, fits = decoded.inputs, decoded.fits
     test_ids = [int(s) for s in inputs.test.stimulus_ids]
     return {
-        **{name: fits[name] for name in ("accuracy", "alphas", "curves")},
+        **{name: fits[name] for name in ("accuracy", "chosen", "curves")},
         "plot": np.frombuffer(accuracy_plot(fits["accuracy"], fits["curves"]), np.uint8),
         "test_ids": test_ids,
         "captions": captions(inputs.subject.stimuli, test_ids),

@@ -38,7 +38,7 @@ class Problem:
 
     def explicit(self, name):
         """Centred test betas, weights, and true and predicted deviations from the training mean."""
-        weights, _ = primal_ridge(self.x, self.y[:, COLUMNS[name]], self.decoder.accuracy[name].alpha)
+        weights, _ = primal_ridge(self.x, self.y[:, COLUMNS[name]], self.decoder.accuracy[name].chosen)
         x = self.x_test - self.x.mean(0)
         return x, weights, self.y_test[:, COLUMNS[name]] - self.y[:, COLUMNS[name]].mean(0), x @ weights
 
@@ -133,7 +133,7 @@ def test_noise_suppressors_have_weights_but_no_share():
     decoder = RidgeDecoder().fit(train, make_targets(y[:400]))
     rois = make_rois("regions", np.repeat([1, 2, 3, 4], 10), dict(enumerate("ABCD", 1)), test)
     table = contribution.map(decoder, test, rois, make_targets(y[400:])).table
-    weights, _ = primal_ridge(x[:400], y[:400], decoder.accuracy["c"].alpha)
+    weights, _ = primal_ridge(x[:400], y[:400], decoder.accuracy["c"].chosen)
     energy = (weights**2).reshape(4, 10, -1).sum((1, 2))
     assert energy[1] / energy.sum() > 0.05  # raw weights mislead ...
     for name in COLUMNS:

@@ -43,7 +43,7 @@ def test_joined_parts_are_the_whole(tmp_path, parts):
             np.testing.assert_array_equal(one[name], other[name])
     for name in NAMES:
         assert joined.accuracy[name].r2 == whole.accuracy[name].r2
-        assert joined.accuracy[name].alpha == whole.accuracy[name].alpha
+        assert joined.accuracy[name].chosen == whole.accuracy[name].chosen
     found = read_accuracy(tmp_path / "joined.h5")
     assert list(found) == list(NAMES)
     assert [fit.best_r2 for fit in found.values()] == [whole.accuracy[name].best_r2 for name in NAMES]

@@ -36,7 +36,7 @@ def test_prediction_equals_normal_equations(n, p, dtype, rtol):
     decoder, train, test, y, _ = fitted(n, p, dtype, align="none")
     predicted = decoder.predict(test)
     for name in NAMES:
-        alpha = decoder.accuracy[name].alpha
+        alpha = decoder.accuracy[name].chosen
         weights, intercept = primal_ridge(train.data.astype(float), y[:, COLUMNS[name]], alpha)
         expected = test.data.astype(float) @ weights + intercept
         np.testing.assert_allclose(flat(predicted, name), expected, rtol=rtol, atol=rtol)
@@ -67,8 +67,8 @@ def test_penalty_is_chosen_per_group():
     decoder = RidgeDecoder(DecodingParams(alphas=alphas)).fit(train, make_targets(y))
     for name in NAMES:
         reference = RidgeCV(alphas=alphas).fit(x, y[:, COLUMNS[name]])
-        assert decoder.accuracy[name].alpha == reference.alpha_
-    assert decoder.accuracy["c"].alpha > 100 * decoder.accuracy["z"].alpha
+        assert decoder.accuracy[name].chosen == reference.alpha_
+    assert decoder.accuracy["c"].chosen > 100 * decoder.accuracy["z"].chosen
     assert decoder.accuracy["z"].best_r2 > 0.9 > 0.1 > decoder.accuracy["c"].best_r2
 
 
@@ -127,13 +127,13 @@ def test_repeats_are_stored_once(tmp_path):
     assert len(loaded.targets) == 15
     test = make_betas(x_test)
     np.testing.assert_array_equal(loaded.predict(test).z, decoder.predict(test).z)
-    weights, intercept = primal_ridge(x, y[::2][ids][:, COLUMNS["c"]], decoder.accuracy["c"].alpha)
+    weights, intercept = primal_ridge(x, y[::2][ids][:, COLUMNS["c"]], decoder.accuracy["c"].chosen)
     np.testing.assert_allclose(flat(decoder.predict(test), "c"), x_test @ weights + intercept, rtol=1e-5)
 
 
 def test_train_alignment_uses_left_out_training_predictions():
     decoder, train, test, y, _ = fitted(n=21, p=30, align="train")
-    z, alpha = y[:, COLUMNS["z"]], decoder.accuracy["z"].alpha
+    z, alpha = y[:, COLUMNS["z"]], decoder.accuracy["z"].chosen
     left_out = np.empty_like(z)
     for i in range(len(z)):
         rest = np.arange(len(z)) != i
@@ -180,7 +180,7 @@ def test_constant_target_group_is_predicted_as_it_is(rounding, name, columns):
     decoder = RidgeDecoder(DecodingParams(align="train")).fit(make_betas(x), make_targets(y))
     np.testing.assert_allclose(decoder.predict(make_betas(x_test))[name], 2.5, rtol=1e-3)
     assert np.isnan(decoder.accuracy[name].best_r2) and decoder.accuracy[name].constant
-    assert decoder.accuracy[name].alpha == max(decoder.params.alphas)
+    assert decoder.accuracy[name].chosen == max(decoder.params.alphas)
     assert decoder.accuracy["g02"].best_r2 > 0
 
 
@@ -261,5 +261,5 @@ def test_files_that_are_no_decoder_are_refused(tmp_path):
             RidgeDecoder.load(tmp_path / name)
     with h5py.File(tmp_path / "d.h5", "a") as file:
         file["decoder"].attrs["format"] = 99
-    with pytest.raises(DecodingError, match="format 1, got 99"):
+    with pytest.raises(DecodingError, match="format 2, got 99"):
         RidgeDecoder.load(tmp_path / "d.h5")

@@ -32,7 +32,7 @@ def test_decode_gives_what_the_plain_calls_give(given, ready, tmp_path):
     decoder = RidgeDecoder().fit(train, targets)
     assert found["cached"]
     assert found["accuracy"] == {name: fit.best_r2 for name, fit in decoder.accuracy.items()}
-    assert found["alphas"] == {name: fit.alpha for name, fit in decoder.accuracy.items()}
+    assert found["chosen"] == {name: fit.chosen for name, fit in decoder.accuracy.items()}
     assert found["curves"]["g02"]["r2"] == list(decoder.accuracy["g02"].r2)
     assert (found["n_train"], found["n_test"], found["n_voxels"]) == (len(train), len(test), train.n_voxels)
     decoded, plain = embeddings.Embeddings.load(found["embeddings"]), decoder.predict(test)

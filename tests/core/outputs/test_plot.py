@@ -20,7 +20,7 @@ def test_targets_without_r2_are_drawn_as_not_known(lacking):
         warnings.simplefilter("error")
         png = accuracy_plot(
             {name: max(values) if name not in lacking else np.nan for name, values in r2.items()},
-            {name: {"alphas": ALPHAS, "r2": values} for name, values in r2.items()},
+            {name: {"tried": ALPHAS, "r2": values, "axis": "penalty"} for name, values in r2.items()},
         )
     picture = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
     assert picture.std() > 5

@@ -18,7 +18,7 @@ def png(width=400, height=300):
 def decoded(**changes):
     return {
         "accuracy": {"z": 0.25, "c": 0.5},
-        "alphas": {"z": 1000.0, "c": 1e7},
+        "chosen": {"z": 1000.0, "c": 1e7},
         "curves": {},
         "plot": png(),
         "test_ids": [13, 27],

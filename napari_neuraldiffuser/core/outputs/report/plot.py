@@ -1,4 +1,4 @@
-"""Picture of how well a decoder predicts: R² of every target, and how it depends on the penalty."""
+"""Picture of how well a decoder predicts: R² of every target, and how it depends on what was tried."""
 
 import io
 from typing import Any
@@ -13,12 +13,12 @@ FAINT = "#3a424b"
 
 
 def accuracy_plot(accuracy: dict[str, float], curves: dict[str, dict[str, Any]]) -> bytes:
-    """Draw bars of cross-validated R² and its curves over the penalty.
+    """Draw bars of held-out R² and its curves over what was tried: ridge penalties or epochs.
 
     Parameters
     ----------
     accuracy : dict of target to R²
-    curves : dict of target to {"alphas", "r2"}
+    curves : dict of target to {"tried", "r2", "axis"}, see `decoding.TargetFit`
 
     Returns
     -------
@@ -46,20 +46,22 @@ def _bars(axes: Any, accuracy: dict[str, float], colours: dict[str, str]) -> Non
     axes.bar_label(shown, texts, padding=2, color=INK, fontsize=8)
     axes.margins(y=0.2)
     axes.axhline(0, color=INK, linewidth=0.6)
-    _dress(axes, "cross-validated R² of every target")
+    _dress(axes, "held-out R² of every target")
 
 
 def _lines(axes: Any, curves: dict[str, dict[str, Any]], colours: dict[str, str]) -> None:
     for name, curve in curves.items():
-        axes.plot(curve["alphas"], curve["r2"], color=colours[name], linewidth=1.4, marker=".", markersize=4)
-    axes.set_xscale("log")
+        axes.plot(curve["tried"], curve["r2"], color=colours[name], linewidth=1.4, marker=".", markersize=4)
+    axis = next((curve["axis"] for curve in curves.values()), "penalty")
+    if axis == "penalty":
+        axes.set_xscale("log")
     values = np.array([r2 for curve in curves.values() for r2 in curve["r2"]], dtype=float)
     values = values[np.isfinite(values)]
     if values.size:
         # too small a penalty sends R² far below 0, which would press the curves together
         axes.set_ylim(bottom=max(values.min(), -max(values.max(), 0.1)) - 0.02)
     axes.axhline(0, color=INK, linewidth=0.6)
-    _dress(axes, "R² over the ridge penalty")
+    _dress(axes, f"R² over the {axis}")
 
 
 def _dress(axes: Any, title: str) -> None:

@@ -1,0 +1,50 @@
+"""Parameters of target embeddings and of decoders.  Standard library only."""
+
+from dataclasses import dataclass
+
+from napari_neuraldiffuser.core.base import registry
+from napari_neuraldiffuser.core.base.fields import Params, param
+from napari_neuraldiffuser.core.base.registry import LAYERS
+from napari_neuraldiffuser.core.params.contrastive import ContrastiveParams
+from napari_neuraldiffuser.core.params.network import NetworkParams
+
+
+@dataclass(frozen=True)
+class FeatureParams(Params):
+    """How target embeddings are computed from images and captions."""
+
+    layers: tuple[str, ...] = param(LAYERS, "Guidance layers to extract.", choices=LAYERS)
+    feature_normalisation: str = param(
+        "imagenet",
+        "Mean and standard deviation applied to images before the guide network (published code: imagenet).",
+        choices=("imagenet", "clip", "model"),
+    )
+    batch_size: int = param(32, "Images encoded at once.", unit="images", low=1)
+
+
+@dataclass(frozen=True)
+class RidgeParams(Params):
+    """What every kind of decoder has, and what ridge has of its own."""
+
+    decoder: str = param("ridge", "Kind of decoder that is fitted.", choices=registry.DECODERS)
+    alphas: tuple[float, ...] = param(
+        tuple(10.0**k for k in range(0, 8)),
+        "Ridge penalties tried, for voxels of unit variance; the one that predicts left-out images best is taken. A "
+        "small one follows the noise, a large one decodes the average picture. Take more where the best is the first "
+        "or last.",
+        low=1e-12,
+    )
+    cv_targets: int = param(1024, "Target columns per group that the cross-validation scores.", low=1)
+    align: str = param(
+        "train",
+        "Match mean and spread of the decoded z to the training targets (train), to the test set's own statistics as "
+        "the published code does (test), or not at all (none). Without it the decoded z has little contrast and the "
+        "picture comes out flat; train is right for new scans.",
+        choices=("none", "train", "test"),
+    )
+    seed: int = param(0, "Seed of the choice of scored target columns.", low=0)
+
+
+@dataclass(frozen=True)
+class DecodingParams(NetworkParams, ContrastiveParams, RidgeParams):
+    """From betas to embeddings."""

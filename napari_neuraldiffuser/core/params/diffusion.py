@@ -1,0 +1,151 @@
+"""Parameters of the diffusion run and of guidance, and their presets.  Standard library only."""
+
+from dataclasses import dataclass
+
+from napari_neuraldiffuser.core.base import registry
+from napari_neuraldiffuser.core.base.fields import ParamError, Params, param
+from napari_neuraldiffuser.core.base.presets import PRESETS
+from napari_neuraldiffuser.core.base.registry import LAYERS
+
+
+@dataclass(frozen=True)
+class DiffusionParams(Params):
+    """The image-to-image DDIM run (method.md eq. 14-21, 29)."""
+
+    n_steps: int = param(
+        50,
+        "DDIM steps of the full schedule. More give finer pictures and take longer in proportion: 20 to look around, "
+        "50 for results, above 100 hardly anything changes.",
+        unit="steps",
+        low=1,
+        high=1000,
+    )
+    strength: float = param(
+        0.75,
+        "Share of the schedule that is run from the noised z. Low stays close to the blurred picture that z shows, "
+        "high invents more from c; 0.6 to 0.85 are usual, 1 forgets z.",
+        low=0.0,
+        high=1.0,
+    )
+    cfg_scale: float = param(
+        7.5,
+        "Classifier-free guidance scale s: how strictly the picture follows the decoded text c. 1 follows it loosely, "
+        "3 to 8 are usual, above 12 colours glare and layout is lost.",
+        low=0.0,
+    )
+    sag_scale: float = param(
+        0.0,
+        "Self-attention guidance scale: sharpens what the model attends to, at half as much time again. 0 is off, the "
+        "published code has 0.75, above 1 edges are overdrawn.",
+        low=0.0,
+    )
+    start_noise: str = param(
+        "executed",
+        "Noise level of the start: of the first executed timestep, or the published int(executed / n_steps * 1000), "
+        "which is a little more noise than the first step takes away. Change it only to repeat published figures.",
+        choices=("executed", "published"),
+    )
+    repeats: int = param(
+        5,
+        "Reconstructions per stimulus, each from its own noise: what they share was decoded, what differs was "
+        "invented. 1 to look around, 3 to 5 for scores.",
+        low=1,
+    )
+    seed: int = param(
+        0,
+        "Which noise the pictures start from; it depends on (seed, stimulus, repeat) only. Another seed gives other "
+        "details and no better picture; keep it when parameters are compared.",
+        low=0,
+    )
+    batch_size: int = param(
+        10,
+        "Most images denoised at once; whole stimuli are kept together. It changes memory and time, not the picture: "
+        "lower it when memory does not suffice.",
+        unit="images",
+        low=1,
+    )
+
+    @property
+    def executed_steps(self) -> int:
+        """DDIM steps that are run of every batch: the last of the schedule (method.md eq. 15)."""
+        return int(self.strength * self.n_steps)
+
+    @property
+    def stimuli_per_batch(self) -> int:
+        """Whole stimuli, as many as fit `batch_size` images with all their repeats; at least one."""
+        return max(1, self.batch_size // self.repeats)
+
+    def n_batches(self, n_stimuli: int) -> int:
+        """Batches that some stimuli are cut into."""
+        return -(-n_stimuli // self.stimuli_per_batch)
+
+
+@dataclass(frozen=True)
+class GuidanceParams(Params):
+    """The pull toward the decoded guidance features g (method.md eq. 22-28)."""
+
+    guidance_scale: float = param(
+        300000.0,
+        "Weight kappa of the feature gradient: how hard the picture is pulled toward the decoded edges, textures and "
+        "parts g. 0 turns guidance off; too little changes nothing, too much burns the picture out. Sensible: about "
+        "300000 with normalise none and Stable Diffusion 1.4, 1 to 15 with rms.",
+        low=0.0,
+    )
+    guidance_strength: float = param(
+        0.2,
+        "Share eta of the executed steps that are guided, from the first on. Early steps settle layout, so 0.2 already "
+        "moves shapes; to 0.7 details follow too, and every guided step takes several times as long.",
+        low=0.0,
+        high=1.0,
+    )
+    layers: tuple[str, ...] = param(
+        LAYERS,
+        "Guidance layers whose features are compared: early ones (g02) pull edges and colours, late ones (g12) parts "
+        "and kinds of things. Usually all.",
+        choices=LAYERS,
+    )
+    layer_weights: tuple[float, ...] = param(
+        (1.5, 1.2, 1.0, 1.0, 1.0, 1.0),
+        "Weight a_l of each layer, in the order of layers: more on early layers for layout, more on late ones for "
+        "content. 0.5 to 2 are sensible.",
+        low=0.0,
+    )
+    x0_estimate: str = param(
+        "exact",
+        "Clean latent from the noise prediction: exact, or the published (1 - abar) for its root, for its figures.",
+        choices=("exact", "published"),
+    )
+    x0_blend: bool = param(True, "Decode a blend of the clean estimate and the noisy latent (published). Usually on.")
+    normalise: str = param(
+        "none",
+        "none: the gradient is multiplied by guidance_scale; rms: scaled so that its rms is guidance_scale times that "
+        "of the conditional minus unconditional noise prediction. rms is for any models, and kappa is then 1 to 15; "
+        "none needs a kappa found for these models.",
+        choices=("none", "rms"),
+    )
+    rule: str = param(
+        "noise", "Where the gradient enters: noise adds it to the noise prediction.", choices=registry.GUIDANCE_RULES
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.layer_weights) != len(self.layers):
+            raise ParamError(
+                f"layer_weights must have one weight per layer ({len(self.layers)}), "
+                f"got {len(self.layer_weights)}. Give both layers and layer_weights."
+            )
+
+
+def preset(name: str, diffusion: DiffusionParams | None = None) -> tuple[DiffusionParams, GuidanceParams]:
+    """Diffusion and guidance parameters of a named preset; `diffusion` supplies what the preset leaves open.
+
+    Raises
+    ------
+    ParamError
+        If there is no such preset.
+    """
+    if name not in PRESETS:
+        raise ParamError(f"guidance preset must be one of {sorted(PRESETS)}, got {name!r}.")
+    changes = PRESETS[name]
+    base = diffusion or DiffusionParams()
+    return base.but(**changes["diffusion"]), GuidanceParams(**changes["guidance"])

@@ -1,0 +1,65 @@
+"""Parameters of contribution maps, scores, and the cutting of a run into nodes.  Standard library only."""
+
+from dataclasses import dataclass
+
+from napari_neuraldiffuser.core.base import registry
+from napari_neuraldiffuser.core.base.fields import Params, param
+
+
+@dataclass(frozen=True)
+class ContributionParams(Params):
+    """ROI and voxel contribution maps."""
+
+    method: str = param(
+        "additive",
+        "How the prediction is attributed: additive is the exact additive split over voxels.",
+        choices=registry.ATTRIBUTION_METHODS,
+    )
+    bootstrap: int = param(
+        200,
+        "Bootstrap samples of stimuli for the standard error: 200 are enough to read it, 1000 for print.",
+        unit="samples",
+        low=2,
+    )
+    seed: int = param(0, "Seed of the bootstrap.", low=0)
+
+
+@dataclass(frozen=True)
+class EvaluationParams(Params):
+    """Scores of reconstructions against seen images."""
+
+    metrics: tuple[str, ...] = param(
+        tuple(registry.METRICS),
+        "Scores that are computed; those of features where there is an image encoder.",
+        choices=registry.METRICS,
+    )
+    size: int = param(425, "Side at which PixCorr and SSIM compare images; papers have 425.", unit="px", low=16)
+    batch_size: int = param(32, "Images encoded at once for two-way identification.", unit="images", low=1)
+
+
+@dataclass(frozen=True)
+class WorkflowParams(Params):
+    """How a run is cut into the nodes of a workflow; none of these changes a result."""
+
+    chunk_size: int = param(
+        20,
+        "Test stimuli that one node reconstructs, rounded up to whole batches; each node opens the models once.",
+        unit="stimuli",
+        low=1,
+    )
+    decoder_parts: str = param(
+        "embeddings",
+        "Decoders fitted in parallel: one for each of z, c and g (embeddings), one for every target and layer "
+        "(targets), or one for all (one).",
+        choices=("embeddings", "targets", "one"),
+    )
+    gpu_mem_gb: float = param(16.0, "Memory of the host that a GPU node asks for.", unit="GB", low=0.1)
+    num_threads: int = param(
+        0, "Threads of each node and processors it asks for; 0: asks for one, uses all it gets.", low=0
+    )
+
+    def parts(self, layers: tuple[str, ...]) -> list[list[str]]:
+        """Targets of each decoder that is fitted on its own."""
+        whole = ["z", "c", *layers]
+        split = {"embeddings": [["z"], ["c"], list(layers)], "targets": [[name] for name in whole], "one": [whole]}
+        return split[self.decoder_parts]
