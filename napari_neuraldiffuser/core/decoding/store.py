@@ -22,6 +22,7 @@ from napari_neuraldiffuser.core.params import TARGETS, DecodingParams
 
 FORMAT = 2
 REMEDY = "Fit the decoder again and save it."
+AXES = ("penalty", "epoch")
 FIRST_KIND = "ridge"
 """The kind of a file that does not say its kind."""
 
@@ -122,7 +123,11 @@ def _read_fit(group: h5py.Group) -> TargetFit:
     tried = tuple(map(float, read_array(group, "tried", None)))
     # a target without variance has no R²
     r2 = tuple(map(float, read_array(group, "r2", len(tried), finite=False)))
-    axis = str(group.attrs["axis"])
+    axis = group.attrs["axis"]
+    if not isinstance(axis, str) or axis not in AXES:
+        raise DecodingError(
+            f"{group.file.filename} must say in {group.name} what was tried among {AXES}, got {axis!r}. {REMEDY}"
+        )
     if chosen not in tried:
         raise DecodingError(
             f"{group.file.filename} must have the {axis} of {group.name} among those that were tried, got {chosen}. "

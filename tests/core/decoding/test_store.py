@@ -135,7 +135,7 @@ def test_attributes(files, tmp_path, value):
     for where, name in [
         ("decoder", "params"),
         ("decoder", "format"),
-        *((f"decoder/fits/{t}", a) for t in ("z", "c", "g02") for a in ("alpha", "shape")),
+        *((f"decoder/fits/{t}", a) for t in ("z", "c", "g02") for a in ("chosen", "shape", "axis")),
     ]:
         path = shutil.copy(folder / "decoder.h5", tmp_path / "decoder.h5")
         with h5py.File(path, "a") as file:
