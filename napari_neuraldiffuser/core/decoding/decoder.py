@@ -54,6 +54,13 @@ class TargetFit:
         """Held-out R² of the chosen one; NaN of a constant target."""
         return self.r2[self.tried.index(self.chosen)]
 
+    @property
+    def alpha(self) -> float:
+        """The chosen penalty, by the name that scripts know it by; DecodingError where no penalties were tried."""
+        if self.axis != "penalty":
+            raise DecodingError(f"alpha must be of tried penalties, got {self.axis}. Use chosen.")
+        return self.chosen
+
 
 class Decoder(Protocol):
     """Betas to embeddings.  A kind of decoder is a class with these, named in `base.registry.DECODERS`.

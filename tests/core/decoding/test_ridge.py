@@ -239,6 +239,13 @@ def test_bad_betas_are_refused():
         RidgeDecoder().fit(make_betas(x, np.arange(30) + 1), make_targets(y))
 
 
+def test_scripts_find_the_penalty_by_its_name_and_no_other_kind_of_choice():
+    fit = fitted()[0].accuracy["z"]
+    assert fit.alpha == fit.chosen in fit.tried
+    with pytest.raises(DecodingError, match="alpha must be of tried penalties, got epoch"):
+        _ = replace(fit, axis="epoch").alpha
+
+
 def test_unfitted_and_unknown_alignment_are_refused(tmp_path):
     decoder, _, test, _, _ = fitted()
     with pytest.raises(DecodingError, match="must be fitted"):
