@@ -5,14 +5,14 @@ from dataclasses import fields
 from typing import Any
 
 from napari_neuraldiffuser.core import params
-from napari_neuraldiffuser.core.base.fields import stage_of
+from napari_neuraldiffuser.core.base.fields import help_of, of_one_kind, stage_of
 from napari_neuraldiffuser.core.params import Params, Settings
 
 STAGES: dict[str, tuple[type[Params], tuple[str, ...]]] = {
     # stage of Settings -> its class and the fields that become options
     "betas": (params.BetasParams, ("roi", "sessions", "space", "version", "zscore")),
     "features": (params.FeatureParams, ("feature_normalisation",)),
-    "decoding": (params.DecodingParams, ("decoder", "alphas", "align")),
+    "decoding": (params.DecodingParams, ("decoder", "alphas", "align", *of_one_kind(params.DecodingParams))),
     "diffusion": (
         params.DiffusionParams,
         ("repeats", "seed", "n_steps", "strength", "cfg_scale", "sag_scale", "start_noise", "batch_size"),
@@ -41,10 +41,9 @@ def add_params(
 
 
 def _options(f: Any, value: Any) -> dict[str, Any]:
-    unit = f" [{f.metadata['unit']}]" if f.metadata["unit"] else ""
     default = " ".join(map(str, value)) if isinstance(value, tuple) else value
     options: dict[str, Any] = {
-        "help": f"{f.metadata['help']}{unit} (default: {default})".replace("%", "%%"),
+        "help": f"{help_of(f)} (default: {default})".replace("%", "%%"),
         "default": argparse.SUPPRESS,
         "dest": f.name,
     }

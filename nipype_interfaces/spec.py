@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import Field, fields
 from typing import Any, TypeVar
 
+from napari_neuraldiffuser.core.base.fields import help_of
 from napari_neuraldiffuser.core.params import ParamError, Params
 from nipype.interfaces.base import BaseInterfaceInputSpec, traits
 
@@ -72,8 +73,7 @@ def params_of(inputs: BaseInterfaceInputSpec, cls: type[AnyParams]) -> AnyParams
 
 
 def _trait(f: Field[Any]) -> Any:
-    unit = f.metadata["unit"]
-    options = {"usedefault": True, "desc": f.metadata["help"] + (f" Unit: {unit}." if unit else "")}
+    options = {"usedefault": True, "desc": help_of(f)}
     if isinstance(f.default, tuple):
         return traits.List(_scalar(f.default[0], f.metadata), value=list(f.default), **options)
     return _scalar(f.default, f.metadata, **options)

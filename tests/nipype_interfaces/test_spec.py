@@ -8,6 +8,7 @@ from dataclasses import fields
 import pytest
 from nipype.interfaces.base import traits
 
+from napari_neuraldiffuser.core.base.fields import help_of
 from napari_neuraldiffuser.core.params import (
     ContributionParams,
     DecodingParams,
@@ -22,7 +23,7 @@ from nipype_interfaces.interfaces import ContributionMap, EvaluateReconstruction
 from nipype_interfaces.spec import params_of, params_spec, spec_fields
 from tests.support.toys import TOYS, registered
 
-CLASSES = Params.__subclasses__()
+CLASSES = [*Params.__subclasses__(), DecodingParams]
 
 
 def listed(value):
@@ -35,8 +36,8 @@ def test_spec_has_every_field_with_its_default_and_help(cls):
     for f in fields(cls):
         assert getattr(inputs, f.name) == listed(f.default), f.name
         desc = inputs.trait(f.name).desc
-        assert desc.startswith(f.metadata["help"])
-        assert f.metadata["unit"] in desc
+        assert desc == help_of(f)
+        assert desc == help_of(f)
         assert inputs.trait(f.name).usedefault
     assert params_of(inputs, cls) == cls()
 

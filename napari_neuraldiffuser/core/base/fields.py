@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
 from typing import Any, Self, TypeVar
 
 from napari_neuraldiffuser.core.base.errors import UserError
@@ -97,6 +97,18 @@ def _check_limits(name: str, item: Any, meta: Mapping[str, Any]) -> None:
         raise ParamError(f"{name} must be at least {low}, got {item}.")
     if high is not None and item > high:
         raise ParamError(f"{name} must be at most {high}, got {item}.")
+
+
+def of_one_kind(cls: type) -> tuple[str, ...]:
+    """Fields of a params class that matter for some values of another field only, see `param`."""
+    return tuple(f.name for f in fields(cls) if f.metadata["only"])
+
+
+def help_of(f: Field[Any]) -> str:
+    """Help text of a field, with what it matters for and its unit."""
+    only, unit = f.metadata["only"], f.metadata["unit"]
+    where = f"For {only[0]} {' or '.join(only[1])}: " if only else ""
+    return where + f.metadata["help"] + (f" [{unit}]" if unit else "")
 
 
 def default_of(cls: type, name: str) -> Any:

@@ -10,6 +10,7 @@ from qtpy import QtWidgets
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QPainter, QPixmap, QResizeEvent
 
+from napari_neuraldiffuser.core.base.fields import of_one_kind
 from napari_neuraldiffuser.core.base.recipe import Recipe, decoding_part, differences
 from napari_neuraldiffuser.core.params import DecodingParams, FeatureParams
 from napari_neuraldiffuser.widgets.pages.models_form import ModelsForm
@@ -19,8 +20,8 @@ from napari_neuraldiffuser.widgets.session.session import default_recipe
 
 COLUMNS = {
     "Target": "z: image latent, c: text embedding, g02 ... g12: guidance layers",
-    "R²": "Cross-validated on the training stimuli, at the chosen penalty",
-    "Penalty": "The ridge penalty with the best cross-validated R²",
+    "R²": "Of training stimuli that were held out, for what was chosen",
+    "Chosen": "The ridge penalty, or the epoch of a decoder that is trained, with the best R² of held-out stimuli",
 }
 FADED = 0.35
 
@@ -50,7 +51,7 @@ class DecodeResult(QtWidgets.QWidget):
         self.counts.setText(counts(decoded))
         self.table.setRowCount(len(decoded["accuracy"]))
         for i, (target, r2) in enumerate(decoded["accuracy"].items()):
-            for j, text in enumerate((target, f"{r2:.3f}" if r2 == r2 else "n/a", f"{decoded['alphas'][target]:g}")):
+            for j, text in enumerate((target, f"{r2:.3f}" if r2 == r2 else "n/a", f"{decoded['chosen'][target]:g}")):
                 item = QtWidgets.QTableWidgetItem(text)
                 item.setTextAlignment(Qt.AlignmentFlag.AlignCenter)
                 self.table.setItem(i, j, item)
@@ -73,7 +74,7 @@ class PlotLabel(QtWidgets.QLabel):
     """A picture as wide as the panel, scaled for the pixels that the screen really has."""
 
     def __init__(self) -> None:
-        super().__init__(toolTip="R² of every target, and how it depends on the penalty", minimumWidth=1)
+        super().__init__(toolTip="R² of every target, and how it depends on what was tried", minimumWidth=1)
         self.whole = QPixmap()
         self._faded = False
 
@@ -130,7 +131,8 @@ def counts(decoded: dict[str, Any]) -> str:
     )
 
 
-FEATURES, DECODING = ("feature_normalisation",), ("decoder", "align", "cv_targets", "seed")
+FEATURES = ("feature_normalisation",)
+DECODING = ("decoder", "align", "cv_targets", "seed", *of_one_kind(DecodingParams))
 LABELS = {
     "feature_normalisation": "Feature normalisation",
     "decoder": "Decoder",

@@ -140,8 +140,19 @@ class ParamControls(QtWidgets.QWidget):
         texts = {name: name.replace("_", " ").capitalize() for name in offered} | (labels or {})
         form(self, *((texts[name], widget) for name, widget in self.controls.items()))
         explain_labels(self)
+        self._matter = {name: only for name in offered if (only := known[name].metadata["only"])}
         for widget in self.controls.values():
             on_change(widget, self.changed.emit)
+        for other in {other for other, _ in self._matter.values()} & set(self.controls):
+            on_change(self.controls[other], self._show_what_matters)
+        self._show_what_matters()
+
+    def _show_what_matters(self) -> None:
+        """Rows of fields that another field's value makes meaningless are hidden; they keep their values."""
+        rows: Any = self.layout()
+        for name, (other, wanted) in self._matter.items():
+            if other in self.controls:
+                rows.setRowVisible(self.controls[name], value_of(self.controls[other]) in wanted)
 
     def show_values(self, params: Params) -> None:
         """Show what `params` says; emits `changed` at most once, at the end."""

@@ -10,6 +10,7 @@ import pytest
 from napari_neuraldiffuser.core import params
 from napari_neuraldiffuser.core.params import (
     BetasParams,
+    DecodingParams,
     DiffusionParams,
     GuidanceParams,
     ParamError,
@@ -17,7 +18,7 @@ from napari_neuraldiffuser.core.params import (
     default_of,
 )
 
-CLASSES = Params.__subclasses__()
+CLASSES = [*Params.__subclasses__(), DecodingParams]
 FIELDS = [(cls, field) for cls in CLASSES for field in dataclasses.fields(cls)]
 IDS = [f"{cls.__name__}.{field.name}" for cls, field in FIELDS]
 

@@ -1,11 +1,12 @@
 """Controls generated from the params dataclasses give back what they show."""
 
 from contextlib import ExitStack
-from dataclasses import fields
+from dataclasses import dataclass, fields
 
 import pytest
 from qtpy.QtWidgets import QComboBox, QLabel, QListWidget, QTableWidget, QWidget
 
+from napari_neuraldiffuser.core.base.fields import Params, help_of, param
 from napari_neuraldiffuser.core.params import (
     ContributionParams,
     DecodingParams,
@@ -158,3 +159,28 @@ def test_pages_offer_what_is_registered(viewer, session, qtbot):
         session.change_stage("evaluation", EvaluationParams())
         assert "brightness" not in found["metrics"].values()["metrics"]
         session.change_stage("contribution", ContributionParams())
+
+
+@dataclass(frozen=True)
+class KindParams(Params):
+    """A kind, and fields of one kind alone."""
+
+    kind: str = param("plain", "Kind.", choices=("plain", "deep"))
+    deep_width: int = param(4, "Width.", low=1, only=("kind", ("deep",)))
+
+
+def test_rows_that_do_not_matter_are_hidden_and_keep_their_values(qtbot):
+    made = ParamControls(KindParams, ("kind", "deep_width"))
+    qtbot.addWidget(made)
+    width = made.controls["deep_width"]
+    assert not made.layout().isRowVisible(width)
+    made.show_values(KindParams("deep", 7))
+    assert made.layout().isRowVisible(width)
+    made.controls["kind"].setCurrentText("plain")
+    assert not made.layout().isRowVisible(width)
+    assert made.params(KindParams()) == KindParams("plain", 7)
+
+
+def test_help_says_for_which_kind_a_field_matters():
+    told = {f.name: help_of(f) for f in fields(KindParams)}
+    assert told == {"kind": "Kind.", "deep_width": "For kind deep: Width."}
