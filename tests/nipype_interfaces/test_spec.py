@@ -37,7 +37,6 @@ def test_spec_has_every_field_with_its_default_and_help(cls):
         assert getattr(inputs, f.name) == listed(f.default), f.name
         desc = inputs.trait(f.name).desc
         assert desc == help_of(f)
-        assert desc == help_of(f)
         assert inputs.trait(f.name).usedefault
     assert params_of(inputs, cls) == cls()
 

@@ -82,7 +82,14 @@ ESTIMATORS = Registry(
 GUIDANCE_RULES = Registry("guidance rule", {"noise": f"{CORE}.diffusion.guidance:noise_rule"})
 """Functions `rule(prediction, pull, step, params) -> Prediction`: where the gradient enters a step."""
 
-ATTRIBUTION_METHODS = Registry("attribution method", {"additive": f"{CORE}.attribution.additive:additive"})
+ATTRIBUTION_METHODS = Registry(
+    "attribution method",
+    {
+        "auto": f"{CORE}.attribution.automatic:automatic",
+        "additive": f"{CORE}.attribution.additive:additive",
+        "integrated-gradients": f"{CORE}.attribution.integrated:integrated_gradients",
+    },
+)
 """Functions with the arguments of `attribution.map` that return its `ContributionMaps`."""
 
 METRICS = Registry(

@@ -124,3 +124,17 @@ class LinearDecoder(Decoder, Protocol):
 
     def pull_back(self, name: str, q: np.ndarray) -> np.ndarray:
         """W q for every row of q (m, T): (m, p)."""
+
+
+@runtime_checkable
+class DifferentiableDecoder(Decoder, Protocol):
+    """A decoder whose prediction has a gradient with respect to the betas."""
+
+    def centre(self, betas: Responses) -> np.ndarray:
+        """Betas (m, p) minus the training mean, checked: x."""
+
+    def respond(self, name: str, x: np.ndarray) -> np.ndarray:
+        """Prediction (m, T) for centred betas, before any alignment: ŷ(x)."""
+
+    def gradient(self, name: str, x: np.ndarray, q: np.ndarray) -> np.ndarray:
+        """Gradient (m, p) of q · ŷ(x) for every row, with q (m, T) held fixed."""

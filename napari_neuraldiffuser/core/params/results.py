@@ -11,8 +11,9 @@ class ContributionParams(Params):
     """ROI and voxel contribution maps."""
 
     method: str = param(
-        "additive",
-        "How the prediction is attributed: additive is the exact additive split over voxels.",
+        "auto",
+        "How the prediction is attributed: additive is the exact split of a linear decoder over voxels, "
+        "integrated-gradients is for any with gradients, such as the network, and auto takes the one that fits.",
         choices=registry.ATTRIBUTION_METHODS,
     )
     bootstrap: int = param(

@@ -109,6 +109,8 @@ def test_an_attribution_method_is_used(problem):
         maps = attribution.map(decoder, test, rois, params=ContributionParams(method="even"))
         np.testing.assert_allclose(maps.table.share, 1 / 3)
         with pytest.raises(attribution.ContributionError, match="must be linear for the additive split"):
+            attribution.map(decoder, test, rois, params=ContributionParams(method="additive"))
+        with pytest.raises(attribution.ContributionError, match="must have gradients"):
             attribution.map(decoder, test, rois)
 
 

@@ -21,8 +21,8 @@ UNDER_IMAGES = ("pixcorr", "ssim", "twoway_features")
 """Metrics whose scores stand under a stimulus's images."""
 SHARE_TEXT = {
     "product-measure": "Share of the explained variance (R², against the training mean) of each target that each "
-    "region's voxels carried, by the product measure of the exact additive split of the linear prediction. The rows of "
-    "one family sum to the R² of the target.",
+    "region's voxels carried: the product measure, over the exact split of a linear prediction or the integrated "
+    "gradients of another. The rows of one family sum to the R² of the target.",
     "prediction-share": "Share of each decoded target that each region's voxels added; one family sums to 1.",
 }
 
