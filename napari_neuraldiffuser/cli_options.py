@@ -10,7 +10,13 @@ from napari_neuraldiffuser.core.params import Params, Settings
 
 STAGES: dict[str, tuple[type[Params], tuple[str, ...]]] = {
     # stage of Settings -> its class and the fields that become options
-    "betas": (params.BetasParams, ("roi", "sessions", "space", "version", "zscore")),
+    "betas": (
+        params.BetasParams,
+        (
+            *("roi", "sessions", "space", "version", "zscore"),
+            *("min_noise_ceiling", "max_voxels", "ceiling_from"),
+        ),
+    ),
     "features": (params.FeatureParams, ("feature_normalisation",)),
     "decoding": (params.DecodingParams, ("decoder", "alphas", "align", *of_one_kind(params.DecodingParams))),
     "diffusion": (

@@ -8,6 +8,7 @@ import pandas as pd
 
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.nsd.betas import Betas
+from napari_neuraldiffuser.core.nsd.by_ceiling import TRAINING, chosen, training_ceiling
 from napari_neuraldiffuser.core.nsd.ceiling import noise_ceiling
 from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError
 from napari_neuraldiffuser.core.params import BetasParams
@@ -186,10 +187,16 @@ def assemble(
         if progress is not None:
             progress(number, len(readers), "sessions read")
     data, kept, dropped = assembler.finish()
-    about["notes"] = [*about.get("notes", []), *missing_notes(trials, assembler.missing, about.get("stimulus_names"))]
+    voxels = voxels[kept]
+    notes = [*about.get("notes", []), *missing_notes(trials, assembler.missing, about.get("stimulus_names"))]
     shared = shared_rows(trials.drop(index=trials.index[assembler.missing]), assembler.ids, average)
+    if params.chooses_voxels and params.ceiling_from == "training":
+        ceiling = training_ceiling(data, assembler.repeats, shared)
+        best, note = chosen(ceiling, params, f"ROI {params.roi}", TRAINING)
+        data, voxels = _compact(data, best), voxels[best]
+        notes.append(note)
     about["noise_ceiling"] = noise_ceiling(data, assembler.repeats, shared, params.zscore)
-    return Betas(data, assembler.ids, shared, assembler.repeats, voxels[kept], dropped=dropped, **about)
+    return Betas(data, assembler.ids, shared, assembler.repeats, voxels, dropped=dropped, **{**about, "notes": notes})
 
 
 def missing_notes(trials: pd.DataFrame, missing: Sequence[int], names: Sequence[str] | None = None) -> list[str]:

@@ -38,16 +38,24 @@ def noise_ceiling(data: np.ndarray, repeats: np.ndarray, test: np.ndarray, zscor
     several = repeats > 1
     if not several.any() or not test.any():
         return {"mean": None, "why": NOT_REPEATED}
+    ceiling = ceiling_of(signal_share(data, repeats, several), float(np.mean(1 / repeats[test])))
+    return {"mean": float(ceiling.mean()), "why": ""}
+
+
+def signal_share(data: np.ndarray, repeats: np.ndarray, several: np.ndarray) -> np.ndarray:
+    """Share of the variance of a z-scored trial that the image explains, (n_voxels,), from the rows `several` (n,)."""
     kept = 1 / repeats[several]
     rows = np.flatnonzero(several)
     squares = np.zeros(data.shape[1])
     for first in range(0, len(rows), ROWS):
         block = data[rows[first : first + ROWS]].astype(np.float64)
         squares += np.einsum("iv,iv->v", block, block)
-    signal = np.clip((squares / len(rows) - kept.mean()) / (1 - kept.mean()), 0, 1)
-    of_test = float(np.mean(1 / repeats[test]))
-    ceiling = signal / (signal + (1 - signal) * of_test)
-    return {"mean": float(ceiling.mean()), "why": ""}
+    return np.clip((squares / len(rows) - kept.mean()) / (1 - kept.mean()), 0, 1)
+
+
+def ceiling_of(signal: np.ndarray, per_trial: float) -> np.ndarray:
+    """Noise ceiling, 0 to 1, of rows whose 1 / trials has the mean `per_trial`, from the shares of `signal_share`."""
+    return signal / np.maximum(signal + (1 - signal) * per_trial, np.finfo(float).tiny)
 
 
 def ceiling_text(ceiling: Mapping[str, Any], n_voxels: int, trials: float) -> str:

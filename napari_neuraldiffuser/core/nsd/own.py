@@ -14,6 +14,7 @@ from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.nsd.betas import Betas
 from napari_neuraldiffuser.core.nsd.brain_source import BrainSource
+from napari_neuraldiffuser.core.nsd.by_ceiling import resolved
 from napari_neuraldiffuser.core.nsd.own_stimuli import OwnStimuli
 from napari_neuraldiffuser.core.nsd.reading import label_tables
 from napari_neuraldiffuser.core.nsd.reading.images import SUFFIXES, stem_of
@@ -52,6 +53,7 @@ class OwnScans(BrainSource):
     def __init__(self, source: Source, params: BetasParams | None = None) -> None:
         self.source, self.params, self.name = source, params or BetasParams(), source.subject
         _check_files(source)
+        resolved(self.params, own=True)
         image = open_betas(source.betas)
         x, y, z, self._n_trials = (int(n) for n in image.shape)
         self._shape, self._affine = (x, y, z), image.affine
@@ -160,8 +162,8 @@ class OwnScans(BrainSource):
 
         An ROI other than the mask is not cut by it: write `V1 & mask` for that.
         """
-        voxels = self.voxels(roi)
-        return assemble_betas(open_betas(self.source.betas), voxels, self._table, self.params, progress)
+        voxels, params = self.voxels(roi), resolved(self.params, own=True)
+        return assemble_betas(open_betas(self.source.betas), voxels, self._table, params, progress)
 
 
 def family_name(path: str | Path) -> str:

@@ -11,6 +11,7 @@ from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.nsd.assemble import Session, assemble
 from napari_neuraldiffuser.core.nsd.betas import Betas
 from napari_neuraldiffuser.core.nsd.brain_source import BrainSource
+from napari_neuraldiffuser.core.nsd.by_ceiling import CIRCULAR, check_ncsnr, chosen, ncsnr_ceiling, per_trial, resolved
 from napari_neuraldiffuser.core.nsd.layout import Layout
 from napari_neuraldiffuser.core.nsd.reading.design import TRIALS_PER_SESSION, read_trials
 from napari_neuraldiffuser.core.nsd.reading.sessions import read_session, read_surface_session, session_grid
@@ -46,6 +47,7 @@ class Subject(BrainSource):
         self.params = params or BetasParams()
         self.layout = Layout(Path(nsd_dir), subject, self.params.space, self.params.version)
         self.layout.check()
+        check_ncsnr(self.layout.ncsnr, self._ceiling_params)
         self.name = subject
 
     @cached_property
@@ -101,7 +103,8 @@ class Subject(BrainSource):
     def response_files(self) -> list[Path]:
         """The design, every session, and which voxels are valid in it."""
         sessions = self.layout.sessions()
-        return [self.layout.design, *sessions.values(), *map(self.layout.valid_session, sessions)]
+        ceilings = [self.layout.ncsnr] if self._ceiling_params.ceiling_from == "ncsnr" else []
+        return [self.layout.design, *sessions.values(), *map(self.layout.valid_session, sessions), *ceilings]
 
     def region_files(self) -> list[Path]:
         """The volumes of the ROI folder and their label tables."""
@@ -174,9 +177,19 @@ class Subject(BrainSource):
         voxels = self.voxels(roi)
         files, notes = self._chosen_files()
         trials = self.trials[self.trials["session"].isin(files)]
+        params = self._ceiling_params
+        if params.ceiling_from == "ncsnr":
+            ceiling = ncsnr_ceiling(self.layout.ncsnr, voxels, per_trial(trials, params.average_repeats), self._grid)
+            kept, note = chosen(ceiling, params, f"ROI {roi or params.roi}", CIRCULAR)
+            voxels, notes = voxels[kept], [*notes, note]
         readers = [partial(self._read, session, path, voxels) for session, path in files.items()]
         about = {"affine": self.affine, "shape": self.shape, "space": self.params.space, "notes": notes}
-        return assemble(readers, trials, voxels, self.params, progress, **about)
+        return assemble(readers, trials, voxels, params, progress, **about)
+
+    @property
+    def _ceiling_params(self) -> BetasParams:
+        """The params, `ceiling_from` saying where ceilings come from, or auto where none is asked for."""
+        return resolved(self.params, own=False) if self.params.chooses_voxels else self.params.but(ceiling_from="auto")
 
     def _chosen_files(self) -> tuple[dict[int, Path], list[str]]:
         """Files of the sessions that are read, and notes on those that are not."""

@@ -12,6 +12,7 @@ from napari_neuraldiffuser.core.base.recipe import OWN_SPACE
 from napari_neuraldiffuser.core.base.tables import add_flags, flag_column, read_table, text_column, whole_column
 from napari_neuraldiffuser.core.nsd.assemble import Session, assemble
 from napari_neuraldiffuser.core.nsd.betas import Betas, mask_voxels
+from napari_neuraldiffuser.core.nsd.by_ceiling import resolved
 from napari_neuraldiffuser.core.nsd.reading.images import place_note
 from napari_neuraldiffuser.core.nsd.reading.sessions import iterate_nifti
 from napari_neuraldiffuser.core.nsd.reading.volumes import (
@@ -62,7 +63,7 @@ def user_betas(
     image = open_betas(betas_nifti)
     voxels = mask_voxels(read_mask(mask, image))
     trials = read_user_trials(trials_tsv, image.shape[3])
-    return assemble_betas(image, voxels, trials, params or BetasParams(), progress)
+    return assemble_betas(image, voxels, trials, resolved(params or BetasParams(), own=True), progress)
 
 
 def open_betas(path: str | Path) -> nib.spatialimages.SpatialImage:

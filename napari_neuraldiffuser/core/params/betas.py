@@ -25,6 +25,28 @@ class BetasParams(Params):
     )
     zscore: bool = param(True, "Z-score every voxel within each session; off only for betas that are z-scored already.")
     average_repeats: bool = param(True, "Average the repeats of an image: less noise; off decodes single trials.")
+    min_noise_ceiling: float = param(
+        0.0,
+        "Only voxels whose noise ceiling, for the trials of a test image, is at least this are used; 0 takes all.",
+        unit="%",
+        low=0.0,
+        high=100.0,
+    )
+    max_voxels: int = param(
+        0, "Only so many voxels are used, those of the highest noise ceiling; 0 takes all.", unit="voxels", low=0
+    )
+    ceiling_from: str = param(
+        "auto",
+        "Where the noise ceilings that choose voxels come from. ncsnr: NSD's file, computed with the test images too, "
+        "so that choosing by it is mildly circular; training: repeats of the training images alone; auto: ncsnr for "
+        "NSD, training for own scans.",
+        choices=("auto", "ncsnr", "training"),
+    )
+
+    @property
+    def chooses_voxels(self) -> bool:
+        """Whether voxels are chosen by their noise ceiling."""
+        return self.min_noise_ceiling > 0 or self.max_voxels > 0
 
 
 @dataclass(frozen=True)

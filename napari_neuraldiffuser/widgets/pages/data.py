@@ -26,8 +26,17 @@ from napari_neuraldiffuser.widgets.source.selection import RoiBox, SessionsLine,
 ADD_EVERY = 20
 """Milliseconds between layers, in which the window draws itself."""
 LOOKING = "looking at the files …"
-MORE = ("space", "version", "zscore", "average_repeats")
-MORE_LABELS = {"zscore": "Z-score per session", "version": "Beta version"}
+MORE = (
+    *("space", "version", "zscore", "average_repeats"),
+    *("min_noise_ceiling", "max_voxels", "ceiling_from"),
+)
+MORE_LABELS = {
+    "zscore": "Z-score per session",
+    "version": "Beta version",
+    "min_noise_ceiling": "Least noise ceiling",
+    "max_voxels": "Most voxels",
+    "ceiling_from": "Ceilings from",
+}
 
 
 class DataPanel(Panel):
