@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -314,3 +315,31 @@ def test_two_workers_share_the_images_of_one(load, monkeypatch):
     row = workers.measure(args)
     assert asked == [(8, 1), (4, 2)] * 2
     assert row["ratio"]["median"] == 2.0 and row["ours"]["median"] == 6.0
+
+
+def test_scores_of_decoded_targets_against_definitions(load):
+    decoded = load("common.decoded")
+    rng = np.random.default_rng(0)
+    true = rng.standard_normal((7, 5))
+    guess = true + rng.standard_normal((7, 5))
+    found = decoded.scores(true, guess, decoded.resampled(7, 3, 0))
+    r = [np.corrcoef(true[:, k], guess[:, k])[0, 1] for k in range(5)]
+    assert found["r"][0] == pytest.approx(np.mean(r)) and found["r"].shape == (4,)
+    assert found["r2"][0] == pytest.approx(1 - ((true - guess) ** 2).sum() / (true**2).sum())
+    between = np.corrcoef(true, guess)[:7, 7:]
+    beaten = [(between[i, np.arange(7) != i] < between[i, i]).mean() for i in range(7)]
+    assert found["twoway"][0] == pytest.approx(np.mean(beaten))
+    # the second row of counts is the set in which a stimulus stands as often as it was drawn
+    counts = decoded.resampled(7, 3, 0)[1].astype(int)
+    drawn = np.repeat(np.arange(7), counts)
+    r = [np.corrcoef(true[drawn, k], guess[drawn, k])[0, 1] for k in range(5)]
+    assert found["r"][1] == pytest.approx(np.mean(r))
+    same = decoded.compared({"a": found["r"]}, found["r"])["a"]
+    assert same["gain"] == 0 and same["gain_se"] == 0 and same["value"] == found["r"][0]
+
+
+def test_constant_columns_have_no_correlation(load):
+    decoded = load("common.decoded")
+    true, weights = np.eye(4), decoded.resampled(4, 1, 0)[:1]
+    assert decoded.scores(true, np.zeros((4, 4)), weights)["r"][0] == 0
+    assert decoded.two_way(true, np.zeros((4, 4))).tolist() == [0.5] * 4
