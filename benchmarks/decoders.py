@@ -1,6 +1,6 @@
 """Kinds of decoders against ridge on simulated subjects: held-out correlation, R² and two-way identification.
 
-    python benchmarks/decoders.py [--kinds K ...] [--seeds S ...] [--subjects N] [--sessions 1 all] [--json FILE] [--quick]
+    python benchmarks/decoders.py [--kinds K ...] [--seeds S ...] [--sessions 1 all] [--json FILE] [--quick]
 
 Every seed has subjects of its own (`neuraldiffuser simulate`), whose pictures are encoded by the bundled demo models.
 Each kind is fitted with its default parameters (`--set NAME=VALUE` changes one) to the training images of the sessions
@@ -188,7 +188,7 @@ def print_table(found: dict[str, list[dict]]) -> None:
         if line["target"] in LAYERS:
             continue
         print(
-            f" {line['target']:>4} {line['score']:>6} {line['kind']:<24}"
+            f"{line['sessions']:>5} {line['target']:>4} {line['score']:>6} {line['kind']:<24}"
             f"{line['value']:+.4f} ({line['se']:.4f})   gain {line['gain']:+.4f} "
             f"({line['gain_se']:.4f}; stimuli {line['gain_se_stimuli']:.4f})"
         )
