@@ -18,7 +18,10 @@ STAGES: dict[str, tuple[type[Params], tuple[str, ...]]] = {
         ),
     ),
     "features": (params.FeatureParams, ("feature_normalisation",)),
-    "decoding": (params.DecodingParams, ("decoder", "alphas", "align", *of_one_kind(params.DecodingParams))),
+    "decoding": (
+        params.DecodingParams,
+        ("decoder", "alphas", "align", "align_form", "align_targets", *of_one_kind(params.DecodingParams)),
+    ),
     "diffusion": (
         params.DiffusionParams,
         ("repeats", "seed", "n_steps", "strength", "cfg_scale", "sag_scale", "start_noise", "batch_size"),

@@ -14,6 +14,9 @@ LAYERS = ("g02", "g04", "g06", "g08", "g10", "g12")
 """Guidance layers: the second MLP linear of vision transformer blocks 0..5 (the authors' Linear-2 ... Linear-12)."""
 
 TARGETS = ("z", "c", *LAYERS)
+ALIGN_FORMS = ("none", "group", "shrunk", "column")
+"""How the spread of a decoded target is changed: not; by one factor; halfway; by a factor for each column."""
+
 SPACES = ("func1pt8mm", "func1mm")
 """NSD's volume spaces."""
 

@@ -8,14 +8,13 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 
 from napari_neuraldiffuser.core.base.contracts import Responses
-from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.progress import Progress
+from napari_neuraldiffuser.core.decoding.alignment import Alignment
+from napari_neuraldiffuser.core.decoding.errors import DecodingError
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings, Targets
 from napari_neuraldiffuser.core.params import DecodingParams
 
-
-class DecodingError(UserError):
-    """Betas, targets or a decoder file do not fit; the message names what, the rule and the remedy."""
+__all__ = ["Decoder", "DecodingError", "LinearDecoder", "TargetFit"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,9 @@ class TargetFit:
         Training mean, the intercept.
     axis : str
         "penalty", or "epoch" for a decoder that is trained until held-out stimuli are predicted no better.
+    alignment : Alignment, optional
+        Spread of predictions for training stimuli that were left out, and what is done about it; None where it was not
+        measured.
     """
 
     chosen: float
@@ -43,6 +45,7 @@ class TargetFit:
     shape: tuple[int, ...]
     mean: np.ndarray
     axis: str = "penalty"
+    alignment: Alignment | None = None
 
     @property
     def constant(self) -> bool:

@@ -1,7 +1,7 @@
 """RidgeDecoder: betas to embeddings by ridge regression, one penalty per target group."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,12 +12,12 @@ from napari_neuraldiffuser.core.base.contracts import Responses
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.hdf5 import creating_hdf5
 from napari_neuraldiffuser.core.base.progress import Progress
-from napari_neuraldiffuser.core.decoding import solver, store
+from napari_neuraldiffuser.core.decoding import alignment, solver, store
 from napari_neuraldiffuser.core.decoding.decoder import DecodingError, TargetFit
 from napari_neuraldiffuser.core.decoding.geometry import Geometry, checked_data
+from napari_neuraldiffuser.core.decoding.left_out import left_out_map
 from napari_neuraldiffuser.core.decoding.targets import (
     blocks,
-    gather,
     is_constant,
     match_rows,
     summary,
@@ -28,6 +28,8 @@ from napari_neuraldiffuser.core.networks.embeddings import Embeddings, TargetFil
 from napari_neuraldiffuser.core.params import DecodingParams
 
 FEWEST_STIMULI = 3
+MOST_LEFT_OUT, SOME_LEFT_OUT = 1536, 512
+"""Up to so many stimuli all are predicted without themselves to measure the spread; of more, some are drawn."""
 
 
 class RidgeDecoder:
@@ -114,16 +116,28 @@ class RidgeDecoder:
     ) -> None:
         self.accuracy = {}
         for done, (name, k) in enumerate(names.items(), 1):
-            self.accuracy[name], best = self._fit_target(name, leaves, np.random.default_rng([self.params.seed, k]))
-            if name == "z":
-                self.alignment = self._measure_alignment(best)
+            fit, best = self._fit_target(name, leaves, np.random.default_rng([self.params.seed, k]))
+            self.accuracy[name] = replace(fit, alignment=self._measure_alignment(name, fit.mean, best))
             if progress:
                 progress(done, len(names), f"ridge {name}")
 
-    def _measure_alignment(self, left: solver.LeaveOut) -> solver.Alignment:
-        mean, dtype = self.accuracy["z"].mean, self.x.dtype
-        y = gather(self.targets, "z", self.rows, dtype) - mean.astype(dtype)
-        return solver.measure_alignment(y, mean, self.spectrum, left)
+    def _measure_alignment(self, name: str, mean: np.ndarray, left: solver.LeaveOut) -> alignment.Alignment:
+        """Spread of training stimuli that are predicted without themselves, in one pass over the targets."""
+        dtype, n = self.x.dtype, len(self.x)
+        some = n if n <= MOST_LEFT_OUT else SOME_LEFT_OUT
+        left_out = left_out_map(self.spectrum, left, dtype, some, self.params.seed)
+        place = np.full(n, -1)
+        place[left_out.rows] = np.arange(len(left_out.rows))
+        truth, decoded = (np.zeros((len(left_out.rows), mean.size), dtype) for _ in range(2))
+        decoded_mean, squares = np.zeros(mean.size), np.zeros(mean.size)
+        for positions, y in self._centred_targets(name, mean):
+            decoded += left_out.sample[:, positions] @ y
+            decoded_mean += left_out.mean[positions] @ y
+            squares += np.einsum("ij,ij->j", y, y)
+            among = place[positions] >= 0
+            truth[place[positions[among]]] = y[among]
+        known = alignment.Moments(decoded_mean, np.zeros(mean.size), np.sqrt(squares / n))
+        return alignment.measure(decoded, truth, self.params.align_form, known, self.params.seed).moved(mean)
 
     def _fit_target(
         self, name: str, leaves: list[solver.LeaveOut], rng: np.random.Generator
@@ -167,19 +181,19 @@ class RidgeDecoder:
         """Prediction minus training mean, K_test (K + αI)⁻¹ Y, (m, T), before any alignment (method.md eq. 10)."""
         smoother = solver.apply_inverse(self.spectrum, self.accuracy[name].chosen, similarity.T).T
         out = np.zeros((len(similarity), self.accuracy[name].mean.size), self.x.dtype)
-        for positions, y in self._centred_targets(name):
+        for positions, y in self._centred_targets(name, self.accuracy[name].mean):
             out += smoother[:, positions] @ y
         return out
 
     def pull_back(self, name: str, q: np.ndarray) -> np.ndarray:
         """W q for every row of q (m, T), W (p, T) being the weights that are never formed: (m, p)."""
         products = np.empty((len(self.x), len(q)), self.x.dtype)
-        for positions, y in self._centred_targets(name):
+        for positions, y in self._centred_targets(name, self.accuracy[name].mean):
             products[positions] = y @ q.T
         return solver.apply_inverse(self.spectrum, self.accuracy[name].chosen, products).T @ self.x
 
-    def _centred_targets(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        mean = self.accuracy[name].mean.astype(self.x.dtype)
+    def _centred_targets(self, name: str, mean: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        mean = mean.astype(self.x.dtype)
         for positions, y in blocks(self.targets, name, self.rows, self.x.dtype):
             yield positions, y - mean
 
@@ -191,7 +205,7 @@ class RidgeDecoder:
         betas : Betas
             Data (m, p) of the training voxels, prepared like the training betas.
         align : {"none", "train", "test"}, optional
-            Instead of `params.align`; concerns z alone.
+            Instead of `params.align`.
 
         Raises
         ------
@@ -206,14 +220,14 @@ class RidgeDecoder:
         for k, name in enumerate(self.names):
             values = self.deviations(name, similarity)
             values += self.accuracy[name].mean.astype(values.dtype)
-            if name == "z" and align != "none":
-                values = solver.aligned(values, align, self.alignment)
+            values = alignment.apply(values, alignment.how(name, self.params, align), self.accuracy[name].alignment)
             if not np.isfinite(values).all():
                 raise DecodingError(f"decoder must predict finite {name}, got NaN or infinity. {store.REMEDY}")
             out[name] = values.astype(np.float32).reshape(-1, *self.accuracy[name].shape)
             if progress:
                 progress(k + 1, len(self.names), f"decode {name}")
-        return Embeddings(out.pop("z"), out.pop("c"), out, np.array(betas.stimulus_ids), self.attrs | {"align": align})
+        attrs = self.attrs | alignment.attrs(self.accuracy, self.params, align)
+        return Embeddings(out.pop("z"), out.pop("c"), out, np.array(betas.stimulus_ids), attrs)
 
     def arrays(self) -> list[np.ndarray]:
         """Centred betas, their mean and spectrum, and the means of the targets."""
@@ -238,8 +252,6 @@ class RidgeDecoder:
             group["u"], group["s"] = self.spectrum.u, self.spectrum.s
             # betas without geometry have None here, which is left out
             group.update({f"geometry/{field}": v for field, v in vars(self.geometry).items() if v is not None})
-            if "z" in self.names:
-                group.update({f"alignment/{field}": values for field, values in vars(self.alignment).items()})
 
     def _save_targets(self, file: h5py.File) -> None:
         """The targets of every training stimulus once, in the type they have on disk."""
@@ -266,10 +278,6 @@ class RidgeDecoder:
             decoder.spectrum = solver.Spectrum(u, store.read_array(group, "s", u.shape[1]))
             decoder.geometry = Geometry.read(group["geometry"], p)
             decoder.accuracy = store.read_fits(group)
-            if "z" in decoder.accuracy:
-                size, names = decoder.accuracy["z"].mean.size, (f.name for f in fields(solver.Alignment))
-                read = {name: store.read_array(group["alignment"], name, size) for name in names}
-                decoder.alignment = solver.Alignment(**read)
         decoder._use_saved_targets(path)
         return decoder
 

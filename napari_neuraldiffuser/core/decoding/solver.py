@@ -20,10 +20,7 @@ from napari_neuraldiffuser.core.decoding.decoder import DecodingError
 
 VOXELS_AT_ONCE = 2048
 STIMULI_AT_ONCE = 512
-COLUMNS_AT_ONCE = 2048
 RELATIVE_RANK = 1e-12
-LARGEST_GAIN = 1000.0
-"""A column decoded with less than 1/1000 of its true spread carries nothing: it becomes the training mean."""
 
 
 @dataclass(frozen=True)
@@ -167,56 +164,3 @@ def leave_out_r2(spectrum: Spectrum, y: np.ndarray, leaves: list[LeaveOut]) -> n
 def energy(values: np.ndarray) -> float:
     """Sum of squares, rows in the values' own dtype and their sum in float64."""
     return float(np.einsum("ij,ij->i", values, values).sum(dtype=np.float64))
-
-
-@dataclass(frozen=True)
-class Alignment:
-    """Statistics per column of z, each (T,) float64: of left-out predictions, and of the training targets.
-
-    They match mean and spread of the decoded z to those of real latents.  A ridge prediction varies less than its
-    target.  The published code shifts and scales every column of z with statistics of the whole test set, which one new
-    scan does not have; `train` takes those of predictions for training stimuli that were left out of the fit.
-    """
-
-    decoded_mean: np.ndarray
-    decoded_sd: np.ndarray
-    mean: np.ndarray
-    sd: np.ndarray
-
-
-def measure_alignment(y: np.ndarray, mean: np.ndarray, spectrum: Spectrum, left: LeaveOut) -> Alignment:
-    """Statistics of z predicted for every training stimulus without itself, at the penalty of `left`.
-
-    `y` (n, T) is z minus its `mean` (T,).
-    """
-    decoded_mean, decoded_sd = np.empty(mean.size), np.empty(mean.size)
-    for start in range(0, mean.size, COLUMNS_AT_ONCE):
-        part = slice(start, start + COLUMNS_AT_ONCE)
-        truth = np.ascontiguousarray(y[:, part])
-        rotated = rotate(spectrum, truth)
-        decoded = truth - leave_out_residuals(spectrum, rotated, left)
-        decoded_mean[part] = decoded.mean(0, dtype=np.float64)
-        decoded_sd[part] = decoded.std(0, dtype=np.float64)
-    return Alignment(decoded_mean + mean, decoded_sd, mean, y.std(0, dtype=np.float64))
-
-
-def aligned(z: np.ndarray, how: str, stats: Alignment) -> np.ndarray:
-    """(z - mean) / sd * sd_train + mean_train per column, for z (m, T) (method.md eq. 13).
-
-    Mean and sd are of the left-out predictions where `how` is "train", and of `z` itself, as in the published code,
-    where it is "test".
-
-    Raises
-    ------
-    DecodingError
-        For "test" with fewer than 2 stimuli.
-    """
-    if how == "test" and len(z) < 2:
-        raise DecodingError(
-            f"align='test' must have at least 2 stimuli to take statistics of, got {len(z)}. Use align='train'."
-        )
-    mean, sd = stats.decoded_mean, stats.decoded_sd
-    if how == "test":
-        mean, sd = z.mean(0, dtype=np.float64), z.std(0, dtype=np.float64)
-    usable = sd * LARGEST_GAIN > stats.sd
-    return (z - mean) * np.where(usable, stats.sd / np.where(usable, sd, 1.0), 0.0) + stats.mean

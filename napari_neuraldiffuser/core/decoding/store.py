@@ -16,11 +16,12 @@ import numpy as np
 from napari_neuraldiffuser.core.base.errors import UserError, said
 from napari_neuraldiffuser.core.base.hdf5 import creating_hdf5, open_hdf5
 from napari_neuraldiffuser.core.base.registry import DECODERS
+from napari_neuraldiffuser.core.decoding.alignment import FORMS, PER_COLUMN, Alignment
 from napari_neuraldiffuser.core.decoding.decoder import Decoder, DecodingError, TargetFit
 from napari_neuraldiffuser.core.networks.embeddings import dataset_name
 from napari_neuraldiffuser.core.params import TARGETS, DecodingParams
 
-FORMAT = 2
+FORMAT = 3
 REMEDY = "Fit the decoder again and save it."
 AXES = ("penalty", "epoch")
 FIRST_KIND = "ridge"
@@ -105,6 +106,8 @@ def create_group(file: h5py.File, kind: str, decoder: Decoder) -> h5py.Group:
         out = group.create_group(f"fits/{name}")
         out["tried"], out["r2"], out["mean"] = fit.tried, fit.r2, fit.mean
         out.attrs.update(chosen=fit.chosen, axis=fit.axis, shape=fit.shape)
+        if fit.alignment is not None:
+            _write_alignment(out.create_group("alignment"), fit.alignment)
     return group
 
 
@@ -133,7 +136,27 @@ def _read_fit(group: h5py.Group) -> TargetFit:
             f"{group.file.filename} must have the {axis} of {group.name} among those that were tried, got {chosen}. "
             f"{REMEDY}"
         )
-    return TargetFit(chosen, tried, r2, shape, read_array(group, "mean", int(np.prod(shape))), axis)
+    mean = read_array(group, "mean", int(np.prod(shape)))
+    stats = _read_alignment(group["alignment"], mean.size) if "alignment" in group else None
+    return TargetFit(chosen, tried, r2, shape, mean, axis, stats)
+
+
+def _write_alignment(group: h5py.Group, stats: Alignment) -> None:
+    for field in (*PER_COLUMN, "distance"):
+        group[field] = getattr(stats, field)
+    group.attrs.update(form=stats.form, identified=stats.identified)
+
+
+def _read_alignment(group: h5py.Group, size: int) -> Alignment:
+    form = group.attrs["form"]
+    if not isinstance(form, str) or form not in FORMS:
+        raise DecodingError(
+            f"{group.file.filename} must have an alignment among {FORMS} in {group.name}, got {form!r}. {REMEDY}"
+        )
+    # of a target without variance there is no distance
+    distance = tuple(map(float, read_array(group, "distance", len(FORMS), finite=False)))
+    columns = {field: read_array(group, field, size) for field in PER_COLUMN}
+    return Alignment(form, **columns, distance=distance, identified=float(group.attrs["identified"]))
 
 
 def read_accuracy(path: str | Path) -> dict[str, TargetFit]:
@@ -172,7 +195,7 @@ def _check_parts(parts: list[h5py.File], paths: Sequence[str | Path]) -> None:
 
 
 def _join(parts: list[h5py.File], file: h5py.File) -> None:
-    """The first part, and the targets, fits and alignment of the others; targets in the project's order."""
+    """The first part, and the targets and fits of the others; targets in the project's order."""
     first = parts[0]
     file.attrs.update(first.attrs)
     if "stimulus_id" in first:
@@ -180,7 +203,7 @@ def _join(parts: list[h5py.File], file: h5py.File) -> None:
     group = file.create_group("decoder")
     group.attrs.update(first["decoder"].attrs)
     for key in first["decoder"]:
-        if key not in ("fits", "alignment"):
+        if key != "fits":
             first.copy(f"decoder/{key}", group)
     fits = group.create_group("fits")
     owner = {name: part for part in parts for name in part["decoder/fits"]}
@@ -189,5 +212,3 @@ def _join(parts: list[h5py.File], file: h5py.File) -> None:
         if dataset_name(name) in part:
             part.copy(dataset_name(name), file, dataset_name(name))
         part.copy(f"decoder/fits/{name}", fits)
-        if name == "z" and "alignment" in part["decoder"]:
-            part.copy("decoder/alignment", group)

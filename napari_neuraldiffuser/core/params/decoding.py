@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from napari_neuraldiffuser.core.base import registry
 from napari_neuraldiffuser.core.base.fields import Params, param
-from napari_neuraldiffuser.core.base.registry import LAYERS
+from napari_neuraldiffuser.core.base.registry import ALIGN_FORMS, LAYERS, TARGETS
 from napari_neuraldiffuser.core.params.contrastive import ContrastiveParams
 from napari_neuraldiffuser.core.params.network import NetworkParams
 
@@ -37,10 +37,18 @@ class RidgeParams(Params):
     cv_targets: int = param(1024, "Target columns per group that the cross-validation scores.", low=1)
     align: str = param(
         "train",
-        "Match mean and spread of the decoded z to the training targets (train), to the test set's own statistics as "
-        "the published code does (test), or not at all (none). Without it the decoded z has little contrast and the "
-        "picture comes out flat; train is right for new scans.",
+        "Give decoded values mean and spread of the training targets, by statistics of training stimuli that were left "
+        "out (train) or of the test set as the published code does (test), or leave them (none). A decoder hedges: "
+        "without it z, c and g vary too little and the picture comes out flat; train is right for new scans.",
         choices=("none", "train", "test"),
+    )
+    align_targets: tuple[str, ...] = param(TARGETS, "Targets whose spread is matched.", choices=TARGETS)
+    align_form: str = param(
+        "auto",
+        "How the spread is matched with align=train: by one factor for the target (group), one for every column "
+        "(column), halfway between (shrunk), not (none), or by the one of these whose left-out predictions are "
+        "distributed most like the training targets (auto; none where they tell no stimuli apart).",
+        choices=("auto", *ALIGN_FORMS),
     )
     seed: int = param(0, "Seed of the choice of scored target columns.", low=0)
 

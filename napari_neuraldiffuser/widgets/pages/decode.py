@@ -132,11 +132,12 @@ def counts(decoded: dict[str, Any]) -> str:
 
 
 FEATURES = ("feature_normalisation",)
-DECODING = ("decoder", "align", "cv_targets", "seed", *of_one_kind(DecodingParams))
+DECODING = ("decoder", "align", "align_form", "cv_targets", "seed", *of_one_kind(DecodingParams))
 LABELS = {
     "feature_normalisation": "Feature normalisation",
     "decoder": "Decoder",
-    "align": "Align decoded z to",
+    "align": "Match spread to",
+    "align_form": "Spread is matched",
     "cv_targets": "Columns for validation",
     "seed": "Seed of these columns",
 }

@@ -45,7 +45,7 @@ def test_prediction_equals_normal_equations(n, p, dtype, rtol):
 
 
 @pytest.mark.parametrize("n, p", [(40, 25), (20, 60)])
-@pytest.mark.parametrize("block", ["solver.VOXELS_AT_ONCE", "solver.STIMULI_AT_ONCE", "solver.COLUMNS_AT_ONCE"])
+@pytest.mark.parametrize("block", ["solver.VOXELS_AT_ONCE", "solver.STIMULI_AT_ONCE"])
 def test_blocks_change_nothing(monkeypatch, block, n, p):
     """Real subjects always run in blocks; here 7 at a time, with a rest."""
     whole, train, test, _, _ = fitted(n, p, align="train")
@@ -131,29 +131,64 @@ def test_repeats_are_stored_once(tmp_path):
     np.testing.assert_allclose(flat(decoder.predict(test), "c"), x_test @ weights + intercept, rtol=1e-5)
 
 
-def test_train_alignment_uses_left_out_training_predictions():
-    decoder, train, test, y, _ = fitted(n=21, p=30, align="train")
-    z, alpha = y[:, COLUMNS["z"]], decoder.accuracy["z"].chosen
-    left_out = np.empty_like(z)
-    for i in range(len(z)):
-        rest = np.arange(len(z)) != i
-        weights, intercept = primal_ridge(train.data[rest], z[rest], alpha)
-        left_out[i] = train.data[i] @ weights + intercept
-    plain = flat(decoder.predict(test, align="none"), "z")
-    expected = (plain - left_out.mean(0)) / left_out.std(0) * z.std(0) + z.mean(0)
-    np.testing.assert_allclose(flat(decoder.predict(test), "z"), expected, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_train_alignment_uses_left_out_training_predictions(repeats):
+    """Of every target, against a refit without each stimulus."""
+    x, y, x_test, _ = linear_data(24, 30)
+    ids = np.arange(24) // repeats
+    train, test = make_betas(x, ids), make_betas(x_test)
+    y = y[::repeats]
+    decoder = RidgeDecoder(DecodingParams(align_form="column")).fit(train, make_targets(y, np.arange(len(y))))
+    for name, columns in COLUMNS.items():
+        truth, alpha = y[ids][:, columns], decoder.accuracy[name].chosen
+        left_out = np.empty_like(truth)
+        for stimulus in np.unique(ids):
+            rest = ids != stimulus
+            weights, intercept = primal_ridge(x[rest], truth[rest], alpha)
+            left_out[~rest] = x[~rest] @ weights + intercept
+        plain = flat(decoder.predict(test, align="none"), name)
+        expected = (plain - left_out.mean(0)) / left_out.std(0) * truth.std(0) + truth.mean(0)
+        np.testing.assert_allclose(flat(decoder.predict(test), name), expected, rtol=1e-4, atol=1e-5)
     # one new scan gives what it gives among others
     one = make_betas(test.data[3:4], [1003])
     np.testing.assert_allclose(decoder.predict(one).z[0], decoder.predict(test).z[3], rtol=1e-5)
 
 
+def test_only_some_targets_are_aligned():
+    decoder, _, test, *_ = fitted(align_form="group", align_targets=("z", "g02"))
+    plain, aligned = decoder.predict(test, align="none"), decoder.predict(test)
+    assert np.array_equal(plain.c, aligned.c)
+    said = aligned.attrs["spread"].splitlines()
+    assert [line.split()[2] for line in said] == ["z", "c", "g02"]
+    assert said[1] == "spread of c left as decoded"
+    for name in ("z", "g02"):
+        stats = decoder.accuracy[name].alignment
+        assert stats.gain > 1 and f"multiplied by {stats.gain:.2f}, by one factor" in aligned.attrs["spread"]
+        ratio = (flat(aligned, name) - stats.mean) / (flat(plain, name) - stats.decoded_mean)
+        np.testing.assert_allclose(ratio, stats.gain, rtol=1e-3)
+
+
+def test_of_many_stimuli_some_are_left_out(monkeypatch):
+    whole, train, test, y, _ = fitted(n=120, p=20, align_form="column")
+    monkeypatch.setattr("napari_neuraldiffuser.core.decoding.ridge.MOST_LEFT_OUT", 100)
+    monkeypatch.setattr("napari_neuraldiffuser.core.decoding.ridge.SOME_LEFT_OUT", 60)
+    some, *_ = fitted(n=120, p=20, align_form="column")
+    for name in NAMES:
+        a, b = whole.accuracy[name].alignment, some.accuracy[name].alignment
+        np.testing.assert_array_equal(a.mean, b.mean)
+        # spread of all targets either way; that of predictions is of 60 stimuli
+        np.testing.assert_allclose(a.sd, b.sd, rtol=1e-6)
+        np.testing.assert_allclose(a.decoded_sd, b.decoded_sd, rtol=0.4)
+        assert not np.array_equal(a.decoded_sd, b.decoded_sd)
+
+
 def test_test_alignment_has_the_training_mean_and_spread():
-    decoder, _, test, y, _ = fitted(align="test")
-    z = flat(decoder.predict(test), "z").astype(float)
-    np.testing.assert_allclose(z.mean(0), y[:, COLUMNS["z"]].mean(0), rtol=1e-4)
-    np.testing.assert_allclose(z.std(0), y[:, COLUMNS["z"]].std(0), rtol=1e-4)
-    for name in ("c", "g02"):
-        np.testing.assert_array_equal(decoder.predict(test)[name], decoder.predict(test, align="none")[name])
+    decoder, _, test, y, _ = fitted(align="test", align_targets=("z", "c"))
+    for name in ("z", "c"):
+        values = flat(decoder.predict(test), name).astype(float)
+        np.testing.assert_allclose(values.mean(0), y[:, COLUMNS[name]].mean(0), rtol=1e-4)
+        np.testing.assert_allclose(values.std(0), y[:, COLUMNS[name]].std(0), rtol=1e-4)
+    np.testing.assert_array_equal(decoder.predict(test)["g02"], decoder.predict(test, align="none")["g02"])
     with pytest.raises(DecodingError, match="at least 2 stimuli"):
         decoder.predict(make_betas(test.data[:1]))
 
@@ -268,5 +303,5 @@ def test_files_that_are_no_decoder_are_refused(tmp_path):
             RidgeDecoder.load(tmp_path / name)
     with h5py.File(tmp_path / "d.h5", "a") as file:
         file["decoder"].attrs["format"] = 99
-    with pytest.raises(DecodingError, match="format 2, got 99"):
+    with pytest.raises(DecodingError, match="format 3, got 99"):
         RidgeDecoder.load(tmp_path / "d.h5")

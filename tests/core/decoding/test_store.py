@@ -120,7 +120,7 @@ def test_what_is_not_finite(files, tmp_path):
     for name in datasets(folder / "decoder.h5"):
         path = shutil.copy(folder / "decoder.h5", tmp_path / "decoder.h5")
         with h5py.File(path, "a") as file:
-            if file[name].dtype.kind != "f" or name.endswith("/r2"):
+            if file[name].dtype.kind != "f" or name.endswith(("/r2", "/distance")):
                 continue
             floats.append(name)
             put(file, name, first_is_nan(file[name][...]))
@@ -129,13 +129,14 @@ def test_what_is_not_finite(files, tmp_path):
     assert len(floats) > 10
 
 
-@pytest.mark.parametrize("value", [None, "text", 3, [1, 2]])
+@pytest.mark.parametrize("value", [None, "text", 7, [1, 2]])
 def test_attributes(files, tmp_path, value):
     folder, test = files
     for where, name in [
         ("decoder", "params"),
         ("decoder", "format"),
         *((f"decoder/fits/{t}", a) for t in ("z", "c", "g02") for a in ("chosen", "shape", "axis")),
+        *((f"decoder/fits/{t}/alignment", "form") for t in ("z", "c", "g02")),
     ]:
         path = shutil.copy(folder / "decoder.h5", tmp_path / "decoder.h5")
         with h5py.File(path, "a") as file:
