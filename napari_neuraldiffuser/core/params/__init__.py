@@ -8,6 +8,7 @@ from napari_neuraldiffuser.core.base.fields import ParamError, Params, default_o
 from napari_neuraldiffuser.core.base.presets import PRESETS
 from napari_neuraldiffuser.core.base.registry import LAYERS, SPACES, TARGETS
 from napari_neuraldiffuser.core.params.betas import BetasParams, BoldParams
+from napari_neuraldiffuser.core.params.crossval import CrossvalParams
 from napari_neuraldiffuser.core.params.decoding import DecodingParams, FeatureParams
 from napari_neuraldiffuser.core.params.diffusion import DiffusionParams, GuidanceParams, preset
 from napari_neuraldiffuser.core.params.results import ContributionParams, EvaluationParams, WorkflowParams
@@ -23,6 +24,7 @@ __all__ = [
     "BoldParams",
     "BoldSimulationParams",
     "ContributionParams",
+    "CrossvalParams",
     "DecodingParams",
     "DiffusionParams",
     "EvaluationParams",
