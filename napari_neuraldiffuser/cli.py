@@ -1,4 +1,4 @@
-"""The command line: `neuraldiffuser demo | simulate | betas | run | evaluate | doctor`.
+"""The command line: `neuraldiffuser demo | simulate | betas | run | crossval | evaluate | doctor`.
 
 Exit status: 0 done; 1 some stimuli, nodes or subjects failed, the machine lacked something, or the doctor found a
 problem; 2 bad input or usage; 130 interrupted; 141 nobody read the output any more, as behind `| head`.  Progress goes
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from napari_neuraldiffuser import __version__
 from napari_neuraldiffuser.cli_betas import add_betas, add_bold_simulation, check_scanner_options, simulate_bold
+from napari_neuraldiffuser.cli_crossval import add_crossval
 from napari_neuraldiffuser.cli_options import add_params, given
 from napari_neuraldiffuser.cli_progress import ConsoleProgress
 from napari_neuraldiffuser.cli_run import OWN_FILES as OWN_FILES
@@ -122,6 +123,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_simulate(commands)
     add_betas(commands)
     add_run(commands)
+    add_crossval(commands)
     _add_evaluate(commands)
     _add_doctor(commands)
     return parser

@@ -69,12 +69,13 @@ def add_run(commands: Commands) -> None:
     )
     parser.add_argument("--models", default="demo", help="model folder, hub id or demo (default: %(default)s)")
     parser.add_argument("--guide", help="CLIP vision model, where the model folder has no image_encoder")
-    _add_own_files(parser)
+    add_own_files(parser)
     _add_engine(parser)
     add_run_options(parser)
 
 
-def _add_own_files(parser: argparse.ArgumentParser) -> None:
+def add_own_files(parser: argparse.ArgumentParser) -> None:
+    """The files that stand beside BETAS.nii.gz."""
     own = parser.add_argument_group("own scans", "files beside BETAS.nii.gz (docs/nsd.md)")
     for name, what in OWN_FILES.items():
         own.add_argument(f"--{name}", default="", metavar="FILE" if name != "images" else "DIR", help=what)

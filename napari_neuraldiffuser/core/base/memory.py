@@ -34,8 +34,9 @@ def check_fits(needed: float, what: str, remedy: str = REMEDY) -> None:
 
 
 def size(n_bytes: float) -> str:
-    """ "1.2 GB" or "37 MB"."""
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
+    """ "1.2 GB", "37 MB" or "5 kB"."""
+    power, unit = next(((p, u) for p, u in ((9, "GB"), (6, "MB")) if n_bytes >= 10**p), (3, "kB"))
+    return f"{n_bytes / 10**power:.{int(power == 9)}f} {unit}"
 
 
 def _machine() -> Iterator[int]:

@@ -4,7 +4,7 @@ from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import make_folder
 from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.networks.folder import check_folder
-from napari_neuraldiffuser.core.nsd import open_source
+from napari_neuraldiffuser.core.nsd import CROSSVAL, open_source
 from napari_neuraldiffuser.core.nsd.describe import stimuli_used
 from napari_neuraldiffuser.core.outputs.description import check_place
 from napari_neuraldiffuser.core.params import Settings
@@ -30,8 +30,8 @@ def check_job(job: Job) -> None:
     test = test[: job.n_stimuli]
     if not test:
         raise UserError(
-            f"{subject.name} must have test stimuli, got none in sessions {betas.sessions}. Choose more sessions, or "
-            "mark stimuli as test."
+            f"{subject.name} must have test stimuli, got none in sessions {betas.sessions}. Choose more sessions, mark "
+            f"stimuli as test, or decode all by cross-validation: {CROSSVAL}."
         )
     subject.voxels(betas.roi)
     subject.mapped_families()

@@ -7,7 +7,7 @@ import importlib
 from typing import Any
 
 from napari_neuraldiffuser.core.base.recipe import OWN_SPACE, Source
-from napari_neuraldiffuser.core.nsd.betas import Betas, betas_facts, dropped_notes, load_betas, save_betas
+from napari_neuraldiffuser.core.nsd.betas import CROSSVAL, Betas, betas_facts, dropped_notes, load_betas, save_betas
 from napari_neuraldiffuser.core.nsd.brain_source import BrainSource
 from napari_neuraldiffuser.core.nsd.ceiling import ceiling_text
 from napari_neuraldiffuser.core.nsd.mindeye import mindeye_betas
@@ -22,7 +22,7 @@ from napari_neuraldiffuser.core.nsd.user import user_betas
 from napari_neuraldiffuser.core.params import BetasParams
 
 __all__ = [
-    "Betas", "BrainSource", "MASK", "NSDError", "OWN_SPACE", "OwnScans", "OwnStimuli", "Rois", "Stimuli", "Subject",
+    "Betas", "BrainSource", "CROSSVAL", "MASK", "NSDError", "OWN_SPACE", "OwnScans", "OwnStimuli", "Rois", "Stimuli", "Subject",
     "betas_facts", "ceiling_text", "dropped_notes", "load_betas", "mindeye_betas", "open_source",
     "read_surface_session", "save_betas", "simulate", "user_betas",
 ]  # fmt: skip

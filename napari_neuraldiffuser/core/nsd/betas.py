@@ -20,6 +20,8 @@ from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError
 FORMAT = 1
 ARRAYS = ("data", "stimulus_ids", "shared", "repeats")
 GEOMETRY = ("voxels", "affine")
+CROSSVAL = "neuraldiffuser crossval ... --folds 10"
+"""The way that needs no test stimuli."""
 
 
 @dataclass
@@ -90,7 +92,8 @@ class Betas:
         if not self.shared.any():
             raise NSDError(
                 "betas must hold test stimuli (shared images), got none. Add sessions in which shared images "
-                "were shown or, for own scans, a column 'test' (0/1) in the trials table."
+                "were shown or, for own scans, a column 'test' (0/1) in the trials table; or decode all stimuli by "
+                f"cross-validation: {CROSSVAL}."
             )
         if self.shared.all():
             raise NSDError("betas must hold training stimuli, got test stimuli (shared images) only.")

@@ -21,6 +21,7 @@ regions carried it.
 - `sub-XX/sub-XX_*`: decoded embeddings, scores, their summary, shares of regions and contribution maps.
 - `sub-XX/sub-XX_complete.json`: written last; a subject without it is not complete.
 - `group.html`, `group_*`: the subjects together.
+- `crossval/`: every stimulus of a small set decoded by a decoder that has not seen it, with scores.
 
 A JSON file beside each table, volume and folder of images says what it was made from, by which models and with which
 parameters.

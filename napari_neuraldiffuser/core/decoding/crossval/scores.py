@@ -176,7 +176,8 @@ def _group(
         inside = np.flatnonzero(categories[places] == category)
         _, first, own = np.unique(stimuli[places[inside]], return_index=True, return_inverse=True)
         if len(first) > 1:
-            r = similarity[np.ix_(inside[first], inside)]
+            # stimuli of one target, as of one caption, are ties whatever the rounding
+            r = similarity[np.ix_(inside[first], inside)].round(6)
             found.append(((rankdata(r, axis=0) - 1) / (len(first) - 1), own))
     return found
 

@@ -56,7 +56,7 @@ def cross_validate(
     progress: Progress | None = None,
     keep: Callable[[int, Callable[[], Fold]], Fold] = lambda k, work: work(),
 ) -> CrossValidation:
-    """Nested cross-validation of a decoder of any kind (method.md eq. 12a-12b).
+    """Nested cross-validation of a decoder of any kind.
 
     Stimuli are dealt into folds, all trials of one into the same.  Whatever the decoder chooses (penalty, epoch) and
     measures (means, alignment) is found on the other folds alone.  Which stimuli are marked as test plays no part.

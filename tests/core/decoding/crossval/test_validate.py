@@ -106,7 +106,7 @@ def test_folds_that_are_there_are_not_decoded_again():
         return kept[k]
 
     first = cross_validate(betas, targets, params=CrossvalParams(folds=3), keep=keep)
-    again = cross_validate(betas, None or targets, params=CrossvalParams(folds=3), keep=lambda k, work: kept[k])
+    again = cross_validate(betas, targets, params=CrossvalParams(folds=3), keep=lambda k, work: kept[k])
     np.testing.assert_array_equal(first.decoded.z, again.decoded.z)
     assert first.scores == again.scores
 
@@ -118,5 +118,5 @@ def test_what_is_no_set_to_cross_validate_is_refused(monkeypatch):
     with pytest.raises(DecodingError, match="categories must have every stimulus, got none for 1, first 42"):
         cross_validate(betas, targets, categories=dict.fromkeys(range(42), "a"))
     monkeypatch.setattr(memory, "available", lambda: 1000)
-    with pytest.raises(memory.MemoryNeeded, match=r"43 decoded rows of 22 numbers must fit into memory, got 0 MB"):
+    with pytest.raises(memory.MemoryNeeded, match=r"43 decoded rows of 22 numbers must fit into memory, got 16 kB for 1 kB free"):
         cross_validate(betas, targets)
