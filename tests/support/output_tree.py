@@ -12,11 +12,16 @@ from skimage import io
 from napari_neuraldiffuser.core.base.files import make_folder, write_json
 from napari_neuraldiffuser.core.base.names import Derivatives
 from napari_neuraldiffuser.core.base.recipe import ARMS
+from napari_neuraldiffuser.core.decoding.crossval import cross_validate
 from napari_neuraldiffuser.core.job.images import write_failed
 from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.outputs import complete
 from napari_neuraldiffuser.core.outputs.anatomy import volume_bytes, write_regions, write_shown
+from napari_neuraldiffuser.core.outputs.crossval import write_crossval
 from napari_neuraldiffuser.core.outputs.description import write_description
+from napari_neuraldiffuser.core.outputs.sidecars import Facts
+from napari_neuraldiffuser.core.params import CrossvalParams
+from tests.support.stand_ins import linear_data, make_betas, make_targets
 
 METRICS = ("pixcorr", "ssim")
 STIMULI = (13, 34, 70000)
@@ -57,6 +62,14 @@ def write_subject(out: Path, subject: str = "subj01", seed: int = 0, failed: tup
     places.anatomy.write_bytes(volume_bytes(nib.Nifti1Image(np.zeros((3, 3, 3), np.float32), np.eye(4))))
     write_failed(places, list(failed))
     return places
+
+
+def write_small_crossval(places: Derivatives, facts: Facts) -> None:
+    """A cross-validation of a few stimuli of random responses."""
+    x, y, _, _ = linear_data(12, 9)
+    params = CrossvalParams(folds=3, permutations=10)
+    found = cross_validate(make_betas(x), make_targets(y), params=params)
+    write_crossval(found, params, places, facts, n_voxels=9, command="neuraldiffuser crossval")
 
 
 def _scores(rng: np.random.Generator) -> pd.DataFrame:

@@ -1,6 +1,5 @@
 """Cross-validated decoding of one subject: scans in; scores, decoded embeddings of every stimulus and a page out."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from napari_neuraldiffuser.core.base.files import array_digest, fingerprint, mak
 from napari_neuraldiffuser.core.base.lock import held, output_lock
 from napari_neuraldiffuser.core.base.progress import Progress, silent
 from napari_neuraldiffuser.core.base.recipe import ALGORITHM_VERSION
-from napari_neuraldiffuser.core.decoding.crossval import CrossValidation, Fold, cross_validate
+from napari_neuraldiffuser.core.decoding.crossval import Fold, cross_validate
 from napari_neuraldiffuser.core.job import stages
 from napari_neuraldiffuser.core.job.resume import Records
 from napari_neuraldiffuser.core.job.spec import Job
@@ -58,14 +57,7 @@ class Kept:
     def clear(self) -> None:
         """Remove the folds, whose content is in the results."""
         for path in [*self.folder.glob("crossval-*.h5"), *(self.folder / "stages").glob("crossval-*.json")]:
-            os.unlink(path)
-
-
-def crossval_files(betas: nsd.Betas, targets: Path, settings: Settings, params: CrossvalParams, kept: Kept,
-                   categories: dict[int, str] | None = None, progress: Progress = silent) -> CrossValidation:  # fmt: skip
-    """Cross-validate prepared betas and a file of targets; folds that `kept` has are not decoded again."""
-    with TargetFile(targets) as rows:
-        return cross_validate(betas, rows, settings.decoding, params, categories, progress, kept)
+            path.unlink()
 
 
 def run_crossval(job: Job, params: CrossvalParams | None = None, progress: Progress = silent) -> CrossvalFiles:
@@ -87,8 +79,9 @@ def run_crossval(job: Job, params: CrossvalParams | None = None, progress: Progr
         return _run(job, params, subject, categories, progress)
 
 
-def _run(job: Job, params: CrossvalParams, subject: nsd.BrainSource, categories: dict[int, str] | None,
-         progress: Progress) -> CrossvalFiles:  # fmt: skip
+def _run(
+    job: Job, params: CrossvalParams, subject: nsd.BrainSource, categories: dict[int, str] | None, progress: Progress
+) -> CrossvalFiles:
     progress(0, 1, "reading betas")
     betas = subject.betas()
     progress(1, 1, "reading betas")
@@ -102,15 +95,22 @@ def _run(job: Job, params: CrossvalParams, subject: nsd.BrainSource, categories:
     betas = replace(betas, notes=[*betas.notes, *nsd.dropped_notes(betas.dropped), *subject.stimuli.notes])
     made_from = _made_from(betas, subject.stimuli.fingerprint(stimuli), models.digest, job.settings, params, categories)
     kept = Kept(job.work, made_from, job.resume)
-    found = crossval_files(betas, targets, job.settings, params, kept, categories, progress)
+    with TargetFile(targets) as rows:
+        found = cross_validate(betas, rows, job.settings.decoding, params, categories, progress, kept)
     facts = Facts.of(job, models.digest, betas.notes)
     written = write_crossval(found, params, job.places, facts, n_voxels=betas.n_voxels, command=job.command)
     kept.clear()
     return written
 
 
-def _made_from(betas: nsd.Betas, stimuli: str, models: str, settings: Settings, params: CrossvalParams,
-               categories: dict[int, str] | None) -> str:  # fmt: skip
+def _made_from(
+    betas: nsd.Betas,
+    stimuli: str,
+    models: str,
+    settings: Settings,
+    params: CrossvalParams,
+    categories: dict[int, str] | None,
+) -> str:
     """What decoded folds depend on: not the permutations."""
     digest = array_digest(betas.data, betas.stimulus_ids)
     how = (settings.features, settings.decoding, params.folds, params.fold_seed, sorted((categories or {}).items()))

@@ -34,6 +34,7 @@ DEFINITIONS = {
     "within_p": NULL_TEXT,
     "chosen": "What the decoders of the folds chose, each with how many did: a penalty, an epoch.",
 }
+STAGES = ("betas", "features", "decoding")
 NOTE = "Scores are of decoded values as they are; the embeddings in the file are aligned as `align` says."
 
 
@@ -112,12 +113,11 @@ def _sidecars(
     files: CrossvalFiles,
     names: list[str],
 ) -> dict[Path, dict[str, Any]]:
-    stages = ("betas", "features", "decoding")
     made = {
         "Sources": facts.sources("betas", "stimuli"),
         "Model": facts.model,
         "ModelDigest": facts.model_digest,
-        "Parameters": {stage: facts.settings[stage] for stage in stages} | {"crossval": params.to_dict()},
+        "Parameters": {stage: facts.settings[stage] for stage in STAGES} | {"crossval": params.to_dict()},
         "ROI": facts.settings["betas"]["roi"],
         "Space": places.space,
         **({"Notes": list(facts.notes)} if facts.notes else {}),
@@ -175,7 +175,7 @@ def _write_page(
         "null": NULL_TEXT,
         "note": NOTE,
         "notes": list(facts.notes),
-        "parameters": {s: facts.settings[s] for s in ("betas", "features", "decoding")} | {"crossval": params.to_dict()},
+        "parameters": {**{s: facts.settings[s] for s in STAGES}, "crossval": params.to_dict()},
         "command": command,
         "embeddings": files.embeddings.name,
         "versions": generated_by()[0]["Versions"],

@@ -12,7 +12,7 @@ from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.outputs import validate as bids
 from napari_neuraldiffuser.core.outputs.group import write as group
 from napari_neuraldiffuser.core.outputs.sidecars import Facts, write_sidecars
-from tests.support.output_tree import change, job_of, vouch_all, write_raw, write_subject
+from tests.support.output_tree import change, job_of, vouch_all, write_raw, write_small_crossval, write_subject
 
 EMBEDDINGS = "sub-01/sub-01_desc-ridge_embeddings.json"
 
@@ -23,7 +23,9 @@ def whole(tmp_path_factory):
     out, raw = folder / "out", write_raw(folder / "nsd")
     for subject in ("subj01", "subj02"):
         places = write_subject(out, subject, failed=(99,))
-        write_sidecars(places, Facts.of(job_of(out, raw, subject=subject), "ab" * 32))
+        facts = Facts.of(job_of(out, raw, subject=subject), "ab" * 32)
+        write_sidecars(places, facts)
+        write_small_crossval(places, facts)
     group.write_group(vouch_all(out))
     return out
 

@@ -9,9 +9,9 @@ from napari_neuraldiffuser.core.decoding.targets import is_constant
 
 NULL_TEXT = (
     "Stimuli are exchanged at random within their fold (and within their category, for the comparison within a "
-    "category), the decoded patterns stay; no decoder is fitted again. p is the share of such assignments, the true one "
-    "counted among them, that are identified as well. It tests whether a decoded pattern says which of the stimuli of "
-    "its fold was seen."
+    "category), the decoded patterns stay; no decoder is fitted again. p is the share of such assignments, the true "
+    "one counted among them, that are identified as well. It tests whether a decoded pattern says which of the stimuli "
+    "of its fold was seen."
 )
 PERMUTATIONS_AT_ONCE = 200
 

@@ -118,5 +118,5 @@ def test_what_is_no_set_to_cross_validate_is_refused(monkeypatch):
     with pytest.raises(DecodingError, match="categories must have every stimulus, got none for 1, first 42"):
         cross_validate(betas, targets, categories=dict.fromkeys(range(42), "a"))
     monkeypatch.setattr(memory, "available", lambda: 1000)
-    with pytest.raises(memory.MemoryNeeded, match=r"43 decoded rows of 22 numbers must fit into memory, got 16 kB for 1 kB free"):
+    with pytest.raises(memory.MemoryNeeded, match="43 decoded rows .* got 16 kB for 1 kB free"):
         cross_validate(betas, targets)
