@@ -12,6 +12,7 @@ import select
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 READER_GONE = 141
 """As a shell tells of a program that SIGPIPE ended."""
-SIMULATION_OPTIONS = ("n_subjects", "seed", "grid", "n_sessions", "n_test", "noise")
+SIMULATION_OPTIONS = tuple(f.name for f in fields(SimulationParams))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -181,11 +182,17 @@ def _run_jobs(jobs: Iterable["Job"]) -> int:
 def demo(args: argparse.Namespace) -> int:
     """Simulate a subject beside the output, then run it with the bundled models."""
     from napari_neuraldiffuser.core.base.files import make_folder
+    from napari_neuraldiffuser.core.job.check import check_settings
     from napari_neuraldiffuser.core.nsd import simulate as simulation
+    from napari_neuraldiffuser.core.outputs.description import check_place
 
-    nsd_dir = make_folder(args.out_dir) / "nsd"
+    nsd_dir = args.out_dir / "nsd"
+    job = job_of(args, nsd_dir, "subj01")
+    check_settings(job.settings)
+    check_place(job.out_dir)
+    make_folder(args.out_dir)
     simulation.write_subjects(nsd_dir, SimulationParams(), ConsoleProgress())
-    return _run_jobs([job_of(args, nsd_dir, "subj01")])
+    return _run_jobs([job])
 
 
 def simulate(args: argparse.Namespace) -> int:
@@ -194,8 +201,11 @@ def simulate(args: argparse.Namespace) -> int:
         return simulate_bold(args, SIMULATION_OPTIONS)
     check_scanner_options(args)
     from napari_neuraldiffuser.core.nsd import simulate as simulation
+    from napari_neuraldiffuser.core.nsd.simulation.space import GB, LARGE, needed_bytes
 
     params = SimulationParams(**given(args, SimulationParams, SIMULATION_OPTIONS))
+    if (needed := needed_bytes(params)) > LARGE:
+        print(f"neuraldiffuser: up to {needed / GB:.1f} GB will be written to {args.nsd_dir}", file=sys.stderr)
     simulation.write_subjects(args.nsd_dir, params, ConsoleProgress())
     print(args.nsd_dir)
     return 0

@@ -13,7 +13,7 @@ from napari_neuraldiffuser.core.base.lock import held, output_lock
 from napari_neuraldiffuser.core.base.progress import tell
 from napari_neuraldiffuser.core.job.check import check_job
 from napari_neuraldiffuser.core.job.spec import Job
-from napari_neuraldiffuser.core.networks.digest import is_bundled
+from napari_neuraldiffuser.core.networks.digest import is_bundled, located_models
 from napari_neuraldiffuser.core.networks.machine import check_gpu
 from napari_neuraldiffuser.core.nsd import open_source
 from napari_neuraldiffuser.core.nsd.describe import stimuli_used
@@ -181,7 +181,7 @@ def absolute(job: Job) -> Job:
         source=job.scans.absolute(),
         out_dir=Path(job.out_dir).absolute(),
         work_dir=Path(job.work_dir).absolute() if job.work_dir else None,
-        models=located(job.models) if Path(job.models).is_dir() else job.models,
-        guide=located(job.guide) if job.guide and Path(job.guide).is_dir() else job.guide,
+        models=located_models(str(job.models)),
+        guide=located_models(str(job.guide)) if job.guide else job.guide,
         settings=replace(job.settings, betas=betas),
     )

@@ -9,7 +9,7 @@ from napari_neuraldiffuser import cli, cli_run
 from napari_neuraldiffuser.cli_options import STAGES, settings_from
 from napari_neuraldiffuser.cli_progress import ConsoleProgress
 from napari_neuraldiffuser.core.base.recipe import Source
-from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams, ParamError, Settings
+from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams, ParamError, Settings, SimulationParams
 from tests.support.toys import TOYS, registered
 
 RUN = ["run", "NSD", "OUT", "participant"]
@@ -117,3 +117,23 @@ def test_own_scans_reach_the_source():
     source = cli_run.own_scans(args, ["subj03"])
     want = Source("", "subj03", "B.NII.GZ", "m.nii", "t.tsv", "i", "c.json", "a.nii", ("x.nii", "y.nii"))
     assert source == want and source.own
+
+
+def test_every_parameter_of_the_simulator_is_an_option():
+    options = "--subjects 2 --seed 3 --grid full --n-sessions 40 --n-test 1000 --train-repeats 3 --image-size 64 --noise 2"
+    args = cli.build_parser().parse_args(["simulate", "NSD", *options.split()])
+    params = SimulationParams(2, 3, "full", 40, 1000, 3, 64, 2.0)
+    assert cli.given(args, SimulationParams, cli.SIMULATION_OPTIONS) == params.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--n-stimuli", "0"], "--n-stimuli must be at least 1"),
+        (["--layers", "g02", "--layer-weights", "1", "2"], "one weight per layer"),
+    ],
+)
+def test_what_is_wrong_with_a_demo_is_told_before_it_simulates(options, said, tmp_path, capsys):
+    assert cli.main(["demo", str(tmp_path / "out"), *options]) == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*"))

@@ -299,3 +299,10 @@ def test_the_whole_command_in_a_process_of_its_own(nsd_dir, model_dir, tmp_path)
     assert said.strip().endswith("False"), said
     table, _ = call("--dry-run")
     assert "nodes, 0 to run" in table
+
+
+def test_a_folder_named_demo_does_not_stand_for_the_bundled_models(tmp_path, monkeypatch):
+    (tmp_path / "demo").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert front.absolute(Job(Path("nsd"), Path("out"), models="demo")).models == "demo"
+    assert front.absolute(Job(Path("nsd"), Path("out"), models="./demo")).models == str(tmp_path / "demo")

@@ -3,9 +3,11 @@
 from functools import lru_cache
 from pathlib import Path
 
-from napari_neuraldiffuser.core.base.files import file_digest, fingerprint
+from napari_neuraldiffuser.core.base.files import file_digest, fingerprint, located
 
 DEMO_FOLDER = Path(__file__).parents[2] / "demo_models"
+BUNDLED = "demo"
+"""What the bundled models are called; a folder of that name is ./demo."""
 PARTS = ("vae", "unet", "scheduler", "text_encoder", "tokenizer", "image_encoder")
 """Folders of a model folder."""
 DECISIVE = {".safetensors", ".json", ".bin", ".txt"}
@@ -13,7 +15,12 @@ DECISIVE = {".safetensors", ".json", ".bin", ".txt"}
 
 def model_source(path: str | Path) -> str:
     """The folder or hub id that `"demo"`, a folder or a hub id stands for."""
-    return str(DEMO_FOLDER if str(path) == "demo" else path)
+    return str(DEMO_FOLDER if str(path) == BUNDLED else path)
+
+
+def located_models(text: str) -> str:
+    """A folder by its whole path; the bundled models, hub ids and what is not there as they are."""
+    return located(text) if text not in ("", BUNDLED) and Path(located(text)).is_dir() else text
 
 
 def is_bundled(path: str | Path) -> bool:

@@ -26,11 +26,13 @@ from napari_neuraldiffuser.core.nsd.simulation.scenes import backgrounds as scen
 from napari_neuraldiffuser.core.nsd.simulation.scenes import captions as scene_captions
 from napari_neuraldiffuser.core.nsd.simulation.scenes import draw as scenes
 from napari_neuraldiffuser.core.nsd.simulation.scenes import shapes as scene_shapes
+from napari_neuraldiffuser.core.nsd.simulation.space import check_space, needed_bytes, session_bytes
 from napari_neuraldiffuser.core.nsd.stimuli import Stimuli
 from napari_neuraldiffuser.core.params import SimulationParams
 
 VERSION = "betas_fithrf_GLMdenoise_RR"
 BLOCK_VOXELS = 8192
+IMAGES_AT_ONCE = 64
 MARKER = "nsddata_stimuli/simulation.json"
 
 
@@ -46,8 +48,8 @@ def write_subjects(
     OutputError
         If the folder cannot be written.
     NSDError
-        If the design does not fit NSD's (too many images, too few trials), or the folder holds data that is not
-        simulated.
+        If the design does not fit NSD's (too many images, too few trials), the disk has too little space, or the
+        folder holds data that is not simulated.
     """
     params = params or SimulationParams()
     return [write_subject(nsd_dir, params, progress, number) for number in range(1, params.n_subjects + 1)]
@@ -78,8 +80,11 @@ def write_subject(
     layout = Layout(make_folder(nsd_dir), f"subj{number:02d}", version=VERSION)
     recipe = fingerprint({"params": params.but(n_subjects=1).to_dict(), "subject": number, "code": code_digest()})
     design = experiment.make_experiment(params)
+    complete = is_complete(layout, recipe, params)
+    if not complete:
+        check_space(layout.root, needed_bytes(params.but(n_subjects=1)), there=session_bytes(layout))
     write_common(layout, params, design, report)
-    if is_complete(layout, recipe, params):
+    if complete:
         return layout.truth
     layout.truth.unlink(missing_ok=True)
     subject = make_subject(layout, params, design, report)
@@ -194,20 +199,34 @@ def respond(
     people = responses.make_population(head, rng)
     ids, image_of = np.unique(shown, return_inverse=True)
     scenes_shown = [scene_of(params.seed, one) for one in ids.tolist()]
-    parts = np.array_split(ids, -(-len(ids) // 64))
-    images = np.concatenate([features.shrink(images_of(part)) for part in parts])
-    report(1, 3, "responses")
-    low = responses.low_level_signal(people, features.opponent_maps(images), features.energy_maps(images), rng)
-    report(2, 3, "responses")
+    opponent, energy = _local_features(ids, images_of, report)
+    low = responses.low_level_tuning(people, rng)
     table, names = features.content_table(scenes_shown)
-    signal = responses.mix(people, low, responses.content_signal(people, table, names, rng))
-    report(3, 3, "responses")
+    content = responses.content_tuning(people, names, rng)
+    signal = np.empty((len(ids), len(people.rows)), dtype=np.float32)
+    for part in responses.blocks(len(people.rows), len(ids)):
+        seen = responses.low_level_signal(people, low, opponent, energy, part)
+        signal[:, part] = responses.mix(people, seen, responses.unit(table @ content[:, part]), part)
+        report(part.stop, len(people.rows), "responses of voxels")
     level = np.full(len(head.voxels), noise.QUIET_LEVEL * params.noise, dtype=np.float32)
     level[people.rows] = noise.remaining_level(people.amplitude, people.ncsnr) * params.noise
     ncsnr = np.zeros(len(head.voxels), dtype=np.float32)
     ncsnr[people.rows] = people.ncsnr / max(params.noise, 1e-3)
     maps = noise.smooth_maps(head, params.grid, np.random.default_rng([params.seed, 4, number]))
     return SimulatedSubject(head, people, signal, image_of, noise.NoiseModel(maps, level), ncsnr, number)
+
+
+def _local_features(
+    ids: np.ndarray, images_of: Callable[[np.ndarray], np.ndarray], report: Progress
+) -> tuple[np.ndarray, np.ndarray]:
+    """Opponent maps (3, n, 1024) and energy maps (8, n, 1024) of images; few images are in memory at once."""
+    opponent, energy = [], []
+    for first in range(0, len(ids), IMAGES_AT_ONCE):
+        images = features.shrink(images_of(ids[first : first + IMAGES_AT_ONCE]))
+        opponent.append(features.opponent_maps(images))
+        energy.append(features.energy_maps(images))
+        report(min(first + IMAGES_AT_ONCE, len(ids)), len(ids), "images seen")
+    return np.concatenate(opponent, axis=1), np.concatenate(energy, axis=1)
 
 
 def _write_session(layout: Layout, subject: SimulatedSubject, params: SimulationParams, session: int) -> None:

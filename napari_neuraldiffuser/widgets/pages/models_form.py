@@ -1,22 +1,12 @@
 """Which networks: the bundled ones, a folder or a hub id, and a guide where that has none."""
 
-from pathlib import Path
-
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QLineEdit, QWidget
 
-from napari_neuraldiffuser.core.base.files import located
+from napari_neuraldiffuser.core.networks.digest import BUNDLED, located_models
 from napari_neuraldiffuser.core.networks.folder import folder_problem
 from napari_neuraldiffuser.widgets.session.controls import Notice, button, form, side_by_side
 from napari_neuraldiffuser.widgets.session.path_field import RecentBox
-
-DEMO = "demo"
-
-
-def chosen(text: str) -> str:
-    """A folder that exists by its whole path; "demo", hub ids and what is not there as they are."""
-    text = text.strip()
-    return located(text) if text not in ("", DEMO) and Path(located(text)).is_dir() else text
 
 
 class ModelsForm(QWidget):
@@ -27,8 +17,10 @@ class ModelsForm(QWidget):
     def __init__(self) -> None:
         super().__init__()
         # what was looked at and is fine: pages ask at every change of anything
-        self._fine: tuple[str, str] | None = (DEMO, "")
-        self.models = RecentBox("demo: the bundled models; a Stable Diffusion folder; or owner/name on the hub", DEMO)
+        self._fine: tuple[str, str] | None = (BUNDLED, "")
+        self.models = RecentBox(
+            "demo: the bundled models; a Stable Diffusion folder; or owner/name on the hub", BUNDLED
+        )
         self.browse = button("Browse…", "Choose a model folder", self._browse)
         self.guide = QLineEdit(placeholderText="the models' own image encoder")
         self.guide.setToolTip("CLIP vision model that targets and guidance use, where the model folder has none")
@@ -44,7 +36,7 @@ class ModelsForm(QWidget):
     @property
     def values(self) -> tuple[str, str]:
         """Models and guide, folders by their whole paths."""
-        return chosen(self.models.currentText()), chosen(self.guide.text())
+        return located_models(self.models.currentText().strip()), located_models(self.guide.text().strip())
 
     def problem(self) -> str:
         """Why these cannot be used, or nothing."""

@@ -10,7 +10,7 @@ import scipy.io
 
 from napari_neuraldiffuser.core import nsd
 from napari_neuraldiffuser.core.base.files import read_json
-from napari_neuraldiffuser.core.nsd.simulation import brain, experiment, features, noise
+from napari_neuraldiffuser.core.nsd.simulation import brain, experiment, features, noise, responses, space
 from napari_neuraldiffuser.core.params import BetasParams, SimulationParams
 
 PARAMS = SimulationParams(n_sessions=1, n_test=20, train_repeats=3, image_size=32, seed=5)
@@ -220,3 +220,45 @@ def _r2(x, y, x_test, y_test, alpha=1000.0):
 
     predicted = Ridge(alpha=alpha).fit(x, y).predict(x_test)
     return 1 - ((y_test - predicted) ** 2).sum() / ((y_test - y_test.mean(axis=0)) ** 2).sum()
+
+
+def test_what_makes_forty_sessions_possible_is_said_and_is():
+    params = SimulationParams(n_sessions=40)
+    with pytest.raises(nsd.NSDError, match="Give train_repeats 3 and n_test 1000, or lower n_sessions") as refused:
+        experiment.make_experiment(params)
+    assert "got 14910" in str(refused.value)
+    whole = experiment.make_experiment(params.but(train_repeats=3, n_test=1000))
+    assert np.unique(whole.shown(1), return_counts=True)[1].tolist() == [3] * 10_000
+    # fewer sessions need no other test images
+    with pytest.raises(nsd.NSDError, match="Give train_repeats 2 and n_test 60,"):
+        experiment.make_experiment(SimulationParams(n_sessions=20, train_repeats=1))
+    assert experiment.make_experiment(SimulationParams(n_sessions=20)).n_trials == 15_000
+
+
+def test_the_size_is_told_before_and_is_about_right(written):
+    root = written[0]
+    there = sum(path.stat().st_size for path in root.rglob("*.hdf5"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(brain.GRIDS, "demo", SMALL_GRID)
+        space._grey.cache_clear()
+        needed = space.needed_bytes(PARAMS)
+    space._grey.cache_clear()
+    assert 0.9 * there < needed < 1.6 * there
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_written(tmp_path, monkeypatch, small_grid):
+    free = space.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(space.shutil, "disk_usage", lambda folder: free._replace(free=1_000_000))
+    with pytest.raises(nsd.NSDError, match=r"must have 0\.0 GB free|must have 0\.\d GB free .* Lower n_sessions"):
+        nsd.simulate.write_subject(tmp_path, PARAMS)
+    assert not list(tmp_path.rglob("*.hdf5"))
+
+
+def test_responses_do_not_depend_on_how_many_voxels_are_computed_at_once(small_grid, monkeypatch):
+    shown = np.arange(80).repeat(2)
+    images = lambda ids: np.random.default_rng(0).integers(0, 256, (len(ids), 64, 64, 3), dtype=np.uint8)  # noqa: E731
+    whole = nsd.simulate.respond(1, shown, images, PARAMS, lambda *call: None)
+    monkeypatch.setattr(responses, "BLOCK_VALUES", 80 * 50)
+    assert len(responses.blocks(whole.signal.shape[1], 80)) > 4
+    parts = nsd.simulate.respond(1, shown, images, PARAMS, lambda *call: None)
+    np.testing.assert_allclose(parts.signal, whole.signal, rtol=2e-4, atol=2e-5)

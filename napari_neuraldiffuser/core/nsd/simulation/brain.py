@@ -75,16 +75,28 @@ def make_brain(grid: str, rng: np.random.Generator) -> Brain:
     `rng` shifts every region by a few millimetres, so that subjects differ.
     """
     size, shape = GRIDS[grid]
-    half = (np.array(shape) - 1) / 2 * size
-    affine = np.diag([size, size, size, 1.0])
-    affine[:3, 3] = -half
-    to_mni = affine.copy()
-    to_mni[:3, 3] += CENTRE_MNI
+    affine, to_mni = _affines(grid)
     grey, anatomy = _template(shape, to_mni, size)
     voxels = np.argwhere(grey > GREY_FRACTION)
     mni = apply_affine(to_mni, voxels)
     members = place_regions(mni, size**3, rng)
     return Brain(shape, affine, voxels, mni, anatomy, members, grow_general(mni, members, size**3))
+
+
+def n_grey(grid: str) -> int:
+    """How many grey voxels every subject has."""
+    size, shape = GRIDS[grid]
+    return int((_template(shape, _affines(grid)[1], size)[0] > GREY_FRACTION).sum())
+
+
+def _affines(grid: str) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels to mm with a centred origin, and to MNI mm."""
+    size, shape = GRIDS[grid]
+    affine = np.diag([size, size, size, 1.0])
+    affine[:3, 3] = -(np.array(shape) - 1) / 2 * size
+    to_mni = affine.copy()
+    to_mni[:3, 3] += CENTRE_MNI
+    return affine, to_mni
 
 
 def _template(shape: tuple[int, int, int], to_mni: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray]:

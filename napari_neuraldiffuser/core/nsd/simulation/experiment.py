@@ -69,14 +69,23 @@ def _show_counts(params: SimulationParams, n_trials: int) -> np.ndarray:
     n_train = -(-left // params.train_repeats)
     if n_train > N_IMAGES - N_SHARED:
         raise NSDError(
-            f"n_sessions x 750 trials must need at most {N_IMAGES - N_SHARED} training images, got {n_train}. "
-            "Raise train_repeats or n_test, or lower n_sessions."
+            f"n_sessions x {TRIALS_PER_SESSION} trials must need at most {N_IMAGES - N_SHARED} training images, got "
+            f"{n_train}. {_enough(params, n_trials)}"
         )
     counts = np.zeros(N_IMAGES, dtype=int)
     counts[: params.n_test] = TEST_REPEATS
     counts[N_SHARED : N_SHARED + n_train] = params.train_repeats
     counts[N_SHARED + n_train - 1] -= n_train * params.train_repeats - left
     return counts
+
+
+def _enough(params: SimulationParams, n_trials: int) -> str:
+    """What makes the training images suffice for so many trials: more repeats, then more test images."""
+    for repeats in range(params.train_repeats, TEST_REPEATS + 1):
+        n_test = max(params.n_test, -(-(n_trials - repeats * (N_IMAGES - N_SHARED)) // TEST_REPEATS))
+        if n_test <= N_SHARED and (n_test == params.n_test or repeats == TEST_REPEATS):
+            return f"Give train_repeats {repeats} and n_test {n_test}, or lower n_sessions."
+    return "Lower n_sessions."
 
 
 def _subject_images(rng: np.random.Generator) -> np.ndarray:

@@ -8,7 +8,8 @@ from napari_neuraldiffuser.core.nsd.simulation.atlas import REST, Region
 from napari_neuraldiffuser.core.nsd.simulation.brain import Brain
 from napari_neuraldiffuser.core.nsd.simulation.features import FIELD_PX
 
-BLOCK_VOXELS = 2048
+BLOCK_VOXELS, BLOCK_VALUES = 2048, 4_000_000
+"""Most voxels, and most responses, that are computed at once."""
 LINEAR_SHARE = 0.65
 """Share of the low-level signal's variance from signed luminance, colour and Gabor filters; the rest is contrast
 energy."""
@@ -101,38 +102,65 @@ def retinotopy(mni: np.ndarray, field: str, rng: np.random.Generator) -> np.ndar
     return np.clip(np.stack([side * x, y], axis=1), -0.49, 0.49)
 
 
-def low_level_signal(
-    people: Population, opponent: np.ndarray, energy: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    """Image-driven part of the responses, (n_images, n_voxels) float32, unit variance per voxel.
+@dataclass
+class LowLevelTuning:
+    """What each voxel takes from an image's local features.
 
-    Parameters
+    Attributes
     ----------
-    people : Population
-    opponent : (3, n_images, 1024)
-        Luminance and colour maps.
-    energy : (8, n_images, 1024)
-        Oriented contrast energy.
-    rng : numpy.random.Generator
-        Draws each voxel's mixture of channels.
+    signed : (4, n) float
+        Weights of luminance, two colours and a Gabor filter.
+    energy : (8, n) float
+        Weights of oriented contrast energy.
+    turn, phase : (n,) float
+        Of the Gabor filter.
     """
+
+    signed: np.ndarray
+    energy: np.ndarray
+    turn: np.ndarray
+    phase: np.ndarray
+
+
+def low_level_tuning(people: Population, rng: np.random.Generator) -> LowLevelTuning:
+    """Draw each voxel's mixture of channels."""
     n = len(people.rows)
     signed = rng.normal(size=(4, n)) * np.array([1.0, 0.6, 0.6, 1.0])[:, None]
     # orientation tuning: a smooth bump around a preferred orientation, a preferred frequency band, all positive
     tuning = np.exp(2 * np.cos(2 * (rng.uniform(0, np.pi, n)[None] - np.deg2rad([0, 45, 90, 135])[:, None])))
     band = rng.uniform(0, 1, n)
     weights = np.concatenate([tuning * band, tuning * (1 - band)])
-    turn, phase = rng.uniform(0, np.pi, n), rng.uniform(0, 2 * np.pi, n)
-    out = np.empty((opponent.shape[1], n), dtype=np.float32)
-    for start in range(0, n, BLOCK_VOXELS):
-        part = slice(start, start + BLOCK_VOXELS)
-        pool, gabor = receptive_fields(people.position[part], people.sigma[part], turn[part], phase[part])
-        linear = sum(w * unit(m @ pool.T) for w, m in zip(signed[:3, part], opponent, strict=True))
-        linear = linear + signed[3, part] * unit(opponent[0] @ gabor.T)
-        complex_cells = sum(w * (m @ pool.T) for w, m in zip(weights[:, part], energy, strict=True))
-        mixed = np.sqrt(LINEAR_SHARE) * unit(linear) + np.sqrt(1 - LINEAR_SHARE) * unit(np.sqrt(complex_cells))
-        out[:, part] = unit(mixed)
-    return out
+    return LowLevelTuning(signed, weights, rng.uniform(0, np.pi, n), rng.uniform(0, 2 * np.pi, n))
+
+
+def blocks(n: int, n_images: int) -> list[slice]:
+    """Parts of `n` voxels whose responses are computed at once: an intermediate of all of them would take gigabytes."""
+    size = max(1, min(BLOCK_VOXELS, BLOCK_VALUES // n_images))
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+
+
+def low_level_signal(
+    people: Population, tuning: LowLevelTuning, opponent: np.ndarray, energy: np.ndarray, part: slice
+) -> np.ndarray:
+    """Image-driven part of the responses of some voxels, (n_images, n) float32, unit variance per voxel.
+
+    Parameters
+    ----------
+    people : Population
+    tuning : LowLevelTuning
+    opponent : (3, n_images, 1024)
+        Luminance and colour maps.
+    energy : (8, n_images, 1024)
+        Oriented contrast energy.
+    part : slice
+        Which voxels.
+    """
+    pool, gabor = receptive_fields(people.position[part], people.sigma[part], tuning.turn[part], tuning.phase[part])
+    signed, weights = tuning.signed[:, part], tuning.energy[:, part]
+    linear = sum(w * unit(m @ pool.T) for w, m in zip(signed[:3], opponent, strict=True))
+    linear = linear + signed[3] * unit(opponent[0] @ gabor.T)
+    complex_cells = sum(w * (m @ pool.T) for w, m in zip(weights, energy, strict=True))
+    return unit(np.sqrt(LINEAR_SHARE) * unit(linear) + np.sqrt(1 - LINEAR_SHARE) * unit(np.sqrt(complex_cells)))
 
 
 def receptive_fields(
@@ -153,21 +181,24 @@ def receptive_fields(
     return pool.reshape(flat).astype(np.float32), gabor.reshape(flat).astype(np.float32)
 
 
-def content_signal(people: Population, table: np.ndarray, names: list[str], rng: np.random.Generator) -> np.ndarray:
-    """Content-driven part of the responses, (n_images, n_voxels) float32, unit variance per voxel.
+def content_tuning(people: Population, names: list[str], rng: np.random.Generator) -> np.ndarray:
+    """Weights of what scenes contain, (len(names), n_voxels) float32; the unit of table @ weights is the signal.
 
     Every voxel has a weak random tuning to everything a scene contains (a distributed code) and a strong positive
     one to what its region prefers.
     """
     weights = rng.normal(0.0, 0.5, (len(names), len(people.rows)))
+    rows_of = {prefix: _rows_of(prefix, names) for prefix in {p for prefers in people.preference for p in prefers}}
     for voxel, prefers in enumerate(people.preference):
         for prefix in prefers:
-            rows = [
-                k for k, name in enumerate(names) if name == prefix or (prefix[-1] == ":" and name.startswith(prefix))
-            ]
+            rows = rows_of[prefix]
             strong = rng.uniform(1.5, 2.5) if len(rows) == 1 else rng.normal(0.0, 1.2, len(rows))
             weights[rows, voxel] += strong
-    return unit(table @ weights.astype(np.float32))
+    return weights.astype(np.float32)
+
+
+def _rows_of(prefix: str, names: list[str]) -> list[int]:
+    return [k for k, name in enumerate(names) if name == prefix or (prefix[-1] == ":" and name.startswith(prefix))]
 
 
 def unit(values: np.ndarray) -> np.ndarray:
@@ -177,8 +208,8 @@ def unit(values: np.ndarray) -> np.ndarray:
     return centred / np.where(spread > 0, spread, 1.0)
 
 
-def mix(people: Population, low: np.ndarray, content: np.ndarray) -> np.ndarray:
-    """Signal in percent signal change, (n_images, n_voxels) float32."""
-    share = people.low_level
+def mix(people: Population, low: np.ndarray, content: np.ndarray, part: slice) -> np.ndarray:
+    """Signal of some voxels in percent signal change, (n_images, n) float32."""
+    share = people.low_level[part]
     both = np.sqrt(share) * low + np.sqrt(1 - share) * content
-    return (people.amplitude * unit(both)).astype(np.float32)
+    return (people.amplitude[part] * unit(both)).astype(np.float32)
