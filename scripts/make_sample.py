@@ -63,7 +63,7 @@ def make(demo: Path, folder: Path) -> None:
     write_json(part.recon_sidecar, sidecar(read_json(whole.recon_sidecar), ids))
     subject = Subject(demo / "nsd", SUBJECT)
     write_anatomy(subject, part)
-    write_shown(part, ids, subject.stimuli[ids], decode_start(decoded.subset(ids), models.load("demo")))
+    write_shown(part, ids, subject.stimuli[ids], decode_start(decoded.subset(ids).z, models.load("demo")))
 
 
 def sidecar(whole: dict, ids: list[int]) -> dict:

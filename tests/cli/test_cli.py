@@ -120,7 +120,9 @@ def test_own_scans_reach_the_source():
 
 
 def test_every_parameter_of_the_simulator_is_an_option():
-    options = "--subjects 2 --seed 3 --grid full --n-sessions 40 --n-test 1000 --train-repeats 3 --image-size 64 --noise 2"
+    options = (
+        "--subjects 2 --seed 3 --grid full --n-sessions 40 --n-test 1000 --train-repeats 3 --image-size 64 --noise 2"
+    )
     args = cli.build_parser().parse_args(["simulate", "NSD", *options.split()])
     params = SimulationParams(2, 3, "full", 40, 1000, 3, 64, 2.0)
     assert cli.given(args, SimulationParams, cli.SIMULATION_OPTIONS) == params.to_dict()

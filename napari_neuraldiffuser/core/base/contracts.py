@@ -36,6 +36,18 @@ class SeenImages(Protocol):
         return ""
 
 
+class Pictures(Protocol):
+    """Pictures of stimuli in some order, read when they are asked for: all of them may not fit in memory.
+
+    An item is that of one stimulus, uint8: a picture (H, W, 3), or one per repeat (repeats, H, W, 3), of which `[i, k]`
+    is one alone.  Arrays are such pictures, too.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: Any) -> np.ndarray: ...
+
+
 class Responses(Protocol):
     """Responses of one subject, one row per image; `nsd.Betas` has and explains these attributes."""
 

@@ -186,9 +186,9 @@ def to_images(models: Models, latents: torch.Tensor) -> np.ndarray:
     return (image.float().cpu().numpy() * 255).round().astype(np.uint8)
 
 
-def decode_start(decoded: Embeddings, models: Models) -> np.ndarray:
-    """The decoded starting points as images (n, H, W, 3) uint8: what z alone shows."""
-    parts = [to_images(models, repeated(models, decoded.z[i : i + 8], 1)) for i in range(0, len(decoded), 8)]
+def decode_start(z: np.ndarray, models: Models) -> np.ndarray:
+    """Decoded z (n, 4, h, w) as images (n, H, W, 3) uint8: the starting points, what z alone shows."""
+    parts = [to_images(models, repeated(models, z[i : i + 8], 1)) for i in range(0, len(z), 8)]
     return np.concatenate(parts)
 
 

@@ -51,7 +51,7 @@ def run(recipe: Recipe, decoded: Decoded, cache: Path, events: Events, preview_e
     for name in recipe.arms:
         check_fit(rows, models, recipe.settings.diffusion, guidance_of(name, recipe.settings.guidance))
     seen = decoded.inputs.subject.stimuli[np.array(recipe.stimulus_ids)]
-    kept = Kept(recipe, decoded, seen, decode_start(rows, models))
+    kept = Kept(recipe, decoded, seen, decode_start(rows.z, models))
     shown = Shown(recipe, events, preview_every, kept.start, recipe.arms)
     events.event("begin", _begin(kept, shown))
     _tell_ceiling(kept, cache, events)

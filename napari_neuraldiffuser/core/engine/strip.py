@@ -47,7 +47,7 @@ def strip(recipe: Recipe, strengths: Sequence[float], decoded: Decoded, cache: P
     recipe = recipe.but(stimulus_ids=recipe.stimulus_ids[:1])
     rows, models = decoded.rows(recipe.stimulus_ids), decoded.models
     check_fit(rows, models, recipe.settings.diffusion, recipe.settings.guidance.but(guidance_scale=max(kappas)))
-    seen, start = decoded.inputs.subject.stimuli[np.array(recipe.stimulus_ids)], decode_start(rows, models)
+    seen, start = decoded.inputs.subject.stimuli[np.array(recipe.stimulus_ids)], decode_start(rows.z, models)
     titles = [f"κ {kappa:g}" for kappa in kappas]
     shown = Shown(recipe, events, 0, start, titles)
     events.event("begin", {"stimulus": recipe.stimulus_ids[0], "kappas": kappas, "seen": seen[0], "start": start[0]})

@@ -6,6 +6,7 @@ import numpy as np
 
 from napari_neuraldiffuser.core.evaluation.metric import Metric
 from napari_neuraldiffuser.core.evaluation.metrics import nanmean_rows
+from napari_neuraldiffuser.core.evaluation.stack import Stack
 
 CHANCE_SEED = 0
 CHANCE_REPEATS = 2
@@ -40,9 +41,9 @@ def mixed(features: np.ndarray, others: np.ndarray) -> np.ndarray:
     return features[others, np.arange(others.shape[1])]
 
 
-def mixed_repeats(images: np.ndarray, others: np.ndarray) -> Callable[[int], np.ndarray]:
-    """As `mixed`, of images (n, repeats, H, W, 3), one stimulus at a time: a copy of all would not fit in memory."""
-    return lambda i: images[others[i], np.arange(others.shape[1])]
+def mixed_repeats(images: Stack, others: np.ndarray) -> Callable[[int], np.ndarray]:
+    """As `mixed`, of pictures, one stimulus (repeats', H, W, 3) at a time."""
+    return lambda i: np.stack([images.one(int(j), k) for k, j in enumerate(others[i])])
 
 
 def unknown(columns: Mapping[str, Metric]) -> dict[str, Metric]:

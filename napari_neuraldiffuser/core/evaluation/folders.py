@@ -97,8 +97,8 @@ def evaluate_folders(
         pairs, arms, stimuli = _paired(files, folders, patterns)
     except ImageFolderError as error:
         raise _better_told(files, folders, patterns) or error from None
-    images = {arm: _load_repeats(files, stimuli) for arm, files in arms.items()}
-    seen, notes = _load_seen(stimuli, all(one.shape[2] == one.shape[3] for one in images.values()))
+    images = {arm: _repeats(files, stimuli) for arm, files in arms.items()}
+    seen, notes = _seen(stimuli, all(one.square for one in images.values()))
     scores = {arm: evaluate(recon, seen, encoder, params, progress) for arm, recon in images.items()}
     labels = {path: named.label for named, path in pairs.pairs}
     names = [labels[path] or entity(path.stem, "stim") or path.stem for path in stimuli]
@@ -177,28 +177,62 @@ def _common_stimuli(arms: Arms) -> list[Path]:
     return stimuli
 
 
-def _load_repeats(files: dict[Path, dict[int, Path]], stimuli: list[Path]) -> np.ndarray:
-    paths = [path for stimulus in stimuli for _, path in sorted(files[stimulus].items())]
-    images = _load(paths)
-    return images.reshape(len(stimuli), -1, *images.shape[1:])
+@dataclass(frozen=True)
+class PictureFiles:
+    """Pictures of stimuli in files of one size, read when they are asked for.
+
+    Attributes
+    ----------
+    paths : list of list of Path
+        Of every stimulus, one file per repeat.
+    single : bool
+        Whether an item is one picture (H, W, 3) and not (repeats, H, W, 3).
+    side : int
+        Side to which the centre square is reduced; 0 leaves pictures as they are.
+    """
+
+    paths: list[list[Path]]
+    single: bool = False
+    side: int = 0
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> np.ndarray:
+        if isinstance(key, tuple):
+            return self._read(self.paths[key[0]][key[1]])
+        pictures = [self._read(path) for path in self.paths[key]]
+        return pictures[0] if self.single else np.stack(pictures)
+
+    def _read(self, path: Path) -> np.ndarray:
+        return read_square(path, self.side) if self.side else read_picture(path)
+
+    @property
+    def square(self) -> bool:
+        """Whether they are as wide as high."""
+        height, width = read_picture(self.paths[0][0]).shape[:2]
+        return height == width
+
+    def checked(self) -> "PictureFiles":
+        """The same, once it is known that all have one size; pictures are only read where their headers differ."""
+        first, *others = (path for paths in self.paths for path in paths)
+        stored = picture_size(first)
+        for path in others:
+            if picture_size(path) != stored and read_picture(path).shape != read_picture(first).shape:
+                got, wanted = read_picture(path).shape[:2], read_picture(first).shape[:2]
+                raise ImageFolderError(f"{path} must have the size of {first.name}, {wanted}, got {got}.")
+        return self
 
 
-def _load_seen(paths: Sequence[Path], square: bool) -> tuple[np.ndarray, list[str]]:
+def _repeats(files: dict[Path, dict[int, Path]], stimuli: list[Path]) -> PictureFiles:
+    return PictureFiles([[path for _, path in sorted(files[stimulus].items())] for stimulus in stimuli]).checked()
+
+
+def _seen(paths: Sequence[Path], square: bool) -> tuple[PictureFiles, list[str]]:
     """Seen pictures; made square and of one size, as a run does, where only that compares them with square ones."""
-    sizes = {picture_size(path) for path in paths}
+    sizes, files = {picture_size(path) for path in paths}, [[path] for path in paths]
     if not square or (len(sizes) == 1 and all(width == height for width, height in sizes)):
-        return _load(paths), []
+        return PictureFiles(files, single=True).checked(), []
     side = common_side(sizes)
     note = f"seen pictures cropped to their centre square and reduced to {side} px, as a run does with own stimuli"
-    return np.stack([read_square(path, side) for path in paths]), [note]
-
-
-def _load(paths: Sequence[Path]) -> np.ndarray:
-    """uint8 (n, H, W, 3); all files must have one size."""
-    images = [read_picture(path) for path in paths]
-    for path, image in zip(paths, images, strict=True):
-        if image.shape != images[0].shape:
-            raise ImageFolderError(
-                f"{path} must have the size of {paths[0].name}, {images[0].shape[:2]}, got {image.shape[:2]}."
-            )
-    return np.stack(images)
+    return PictureFiles(files, single=True, side=side), [note]

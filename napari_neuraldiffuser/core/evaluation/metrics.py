@@ -79,9 +79,11 @@ def standardise(rows: np.ndarray, dtype: npt.DTypeLike = np.float64) -> np.ndarr
     rows = np.asarray(rows, dtype=dtype)
     centred = rows - rows.mean(axis=1, keepdims=True, dtype=np.float64).astype(dtype)
     length = np.linalg.norm(centred, axis=1, keepdims=True)
-    peak = np.abs(rows).max(axis=1, keepdims=True)
+    peak = np.maximum(rows.max(axis=1, keepdims=True), -rows.min(axis=1, keepdims=True))
     defined = length > CONSTANT * peak * np.sqrt(rows.shape[1])  # False for NaN too
-    return np.divide(centred, length, out=np.full_like(centred, np.nan), where=defined)
+    np.divide(centred, length, out=centred, where=defined)
+    centred[~defined[:, 0]] = np.nan
+    return centred
 
 
 def correlations(a: np.ndarray, b: np.ndarray, dtype: npt.DTypeLike = np.float64) -> np.ndarray:

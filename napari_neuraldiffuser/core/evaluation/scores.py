@@ -2,17 +2,21 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from napari_neuraldiffuser.core.base.contracts import Pictures
 from napari_neuraldiffuser.core.base.progress import Progress, silent
 from napari_neuraldiffuser.core.base.registry import METRICS
 from napari_neuraldiffuser.core.evaluation import metrics
 from napari_neuraldiffuser.core.evaluation.chance import levels, mismatch, mixed, mixed_repeats, unknown
 from napari_neuraldiffuser.core.evaluation.metric import CUSTOM, Metric, Stimulus, encoder_word
 from napari_neuraldiffuser.core.evaluation.metrics import MetricError
+from napari_neuraldiffuser.core.evaluation.stack import Stack
 from napari_neuraldiffuser.core.params import EvaluationParams
 
 Encoder = Callable[[np.ndarray], np.ndarray]
@@ -27,8 +31,6 @@ class Scores:
     values : dict of metric name -> array (n, repeats)
         NaN where a score has no value.  A `repeat_*` value is the mean agreement of that repeat with the
         other repeats of its stimulus.
-    sd_maps : array (n, H, W) float32
-        Standard deviation between repeats per pixel, on the 0 to 1 scale.
     protocol : dict
         Everything that a figure depends on: numbers of images and repeats, sizes, definitions.
     chance : dict of metric name -> float
@@ -36,7 +38,6 @@ class Scores:
     """
 
     values: dict[str, np.ndarray]
-    sd_maps: np.ndarray
     protocol: dict[str, Any]
     chance: dict[str, float] = field(default_factory=dict)
 
@@ -51,11 +52,12 @@ class Scores:
 
 
 def evaluate(
-    images: np.ndarray,
-    seen: np.ndarray,
+    images: Pictures,
+    seen: Pictures,
     encoder: Encoder | Mapping[str, Encoder] | None = None,
     params: EvaluationParams | None = None,
     progress: Progress | None = None,
+    with_chance: bool = True,
 ) -> Scores:
     """Score the reconstructions of one arm against the seen images.
 
@@ -64,9 +66,9 @@ def evaluate(
 
     Parameters
     ----------
-    images : uint8 array (n, repeats, H, W, 3)
-        Reconstructions; (n, H, W, 3) is read as one repeat.
-    seen : uint8 array (n, H', W', 3)
+    images : uint8 array (n, repeats, H, W, 3), or Pictures
+        Reconstructions; (n, H, W, 3) is read as one repeat.  Pictures are read one stimulus at a time.
+    seen : uint8 array (n, H', W', 3), or Pictures
         Seen images, in the same order; their size may differ.
     encoder : callable or mapping of name to callable, optional
         uint8 images (m, H, W, 3) -> features (m, d), for two-way identification and feature agreement, by the name
@@ -74,6 +76,8 @@ def evaluate(
     params : EvaluationParams
     progress : callable, optional
         Called as progress(done, total, what).
+    with_chance : bool
+        Whether chance levels are computed, too; without, every picture is read in its turn.
 
     Returns
     -------
@@ -85,46 +89,44 @@ def evaluate(
         If the arrays are not uint8 images or do not match.
     """
     params = params or EvaluationParams()
-    images, seen = _checked(images, seen)
+    recon, truth = _checked(images, seen)
     encoders = _named(encoder)
     report = progress or silent
     chosen = {name: METRICS[name] for name in METRICS if name in params.metrics}
     if not encoders and all(metric.of == "features" for metric in chosen.values()):
         raise MetricError(f"metrics must have one that needs no image encoder, got {list(chosen)}. Add pixcorr.")
-    others = mismatch(*images.shape[:2])
-    values, guesses = _image_scores(images.__getitem__, seen, chosen, params.size, report), {}
+    others = mismatch(len(recon), recon.repeats) if with_chance else None
+    values, guesses = _image_scores(recon.__getitem__, truth, chosen, params.size, report), {}
     if others is not None:
-        guesses = _image_scores(mixed_repeats(images, others), seen, unknown(chosen), params.size, report)
+        guesses = _image_scores(mixed_repeats(recon, others), truth, unknown(chosen), params.size, report)
     columns = {name: metric for name, metric in chosen.items() if metric.of != "features"}
     for name, encode in encoders.items():
         wanted = _of_encoder(chosen, name, first=name == next(iter(encoders)))
         if wanted:
-            report(len(seen), len(seen), f"{name} features")
-            features = _encode(images, encode, params.batch_size), _encode(seen[:, None], encode, params.batch_size)
+            told = partial(_tell_encoded, report, f"{name} features", len(recon) * (recon.repeats + 1))
+            features = (
+                _encode(recon, encode, params.batch_size, told),
+                _encode(truth, encode, params.batch_size, partial(told, before=len(recon) * recon.repeats)),
+            )
             values |= _feature_scores(wanted, *features)
             if others is not None:
                 guesses |= _feature_scores(unknown(wanted), mixed(features[0], others), features[1])
             columns |= wanted
-    protocol = _protocol(images, seen, _definitions(chosen, encoders, params.size), params)
-    return Scores(values, metrics.repeat_sd(images), protocol, levels(columns, guesses) if len(seen) > 1 else {})
+    protocol = _protocol(recon, truth, _definitions(chosen, encoders, params.size), params)
+    return Scores(values, protocol, levels(columns, guesses) if len(truth) > 1 and with_chance else {})
 
 
-def _checked(images: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    images, seen = np.asarray(images), np.asarray(seen)
-    if images.ndim == 4:
-        images = images[:, None]
-    for name, array, ndim in (("images", images, 5), ("seen", seen, 4)):
-        if array.dtype != np.uint8 or array.ndim != ndim or array.shape[-1] != 3 or not array.size:
-            raise MetricError(
-                f"{name} must be a non-empty uint8 array with {ndim} axes ending in (H, W, 3), got "
-                f"{array.dtype} {array.shape}. Convert images to 8-bit RGB first."
-            )
+def _tell_encoded(report: Progress, what: str, total: int, done: int, before: int = 0) -> None:
+    report(before + done, total, what)
+
+
+def _checked(images: Pictures, seen: Pictures) -> tuple[Stack, Stack]:
     if len(images) != len(seen):
         raise MetricError(
             f"images must have one entry per seen image, got {len(images)} for {len(seen)}. "
             "Select seen images by the stimulus ids of the reconstructions."
         )
-    return images, seen
+    return Stack.of("images", images, 5), Stack.of("seen", seen, 4)
 
 
 def _named(encoder: Encoder | Mapping[str, Encoder] | None) -> dict[str, Encoder]:
@@ -150,7 +152,7 @@ def _feature_scores(columns: Mapping[str, Metric], recon: np.ndarray, seen: np.n
 
 def _image_scores(
     repeats_of: Callable[[int], np.ndarray],
-    seen: np.ndarray,
+    seen: Stack,
     chosen: Mapping[str, Metric],
     size: int,
     progress: Progress,
@@ -159,30 +161,34 @@ def _image_scores(
     n = len(seen)
     single, of_edges = ({k: m for k, m in chosen.items() if m.of == of} for of in ("stimulus", "edges"))
     rows: dict[str, list[np.ndarray]] = {name: [] for name in single}
-    edges = []
+    edges = np.empty(0, np.float32)
     for i in range(n):
         progress(i, n, "scoring")
-        one = Stimulus(seen[i], repeats_of(i), size)
+        one = Stimulus(seen[i][0], repeats_of(i), size)
         for name, metric in single.items():
             rows[name].append(metric.compute(one))
         if of_edges:
-            edges.append(one.edges)
+            edges = edges if edges.size else np.empty((n, *one.edges.shape), one.edges.dtype)
+            edges[i] = one.edges
     progress(n, n, "scoring")
     values = {name: np.stack(found) for name, found in rows.items()}
-    if of_edges:
-        stacked = np.stack(edges)
-        values |= {name: m.compute(stacked[:, 1:], stacked[:, :1]) for name, m in of_edges.items()}
-    return values
+    return values | {name: m.compute(edges[:, 1:], edges[:, :1]) for name, m in of_edges.items()}
 
 
-def _encode(images: np.ndarray, encode: Encoder, batch_size: int) -> np.ndarray:
-    """Features (n, repeats, d) float32 of images (n, repeats, H, W, 3)."""
-    flat = images.reshape(-1, *images.shape[2:])
-    batches = [np.asarray(encode(flat[i : i + batch_size])) for i in range(0, len(flat), batch_size)]
-    features = np.concatenate([np.reshape(b, (len(b), -1)) for b in batches]).astype(np.float32)
-    if len(features) != len(flat):
-        raise MetricError(f"encoder must return one row per image, got {len(features)} for {len(flat)} images.")
-    return features.reshape(*images.shape[:2], -1)
+def _encode(images: Stack, encode: Encoder, batch_size: int, told: Callable[[int], None]) -> np.ndarray:
+    """Features (n, repeats, d) float32 of pictures, of which a batch is in memory at once."""
+    features, total = np.empty(0, np.float32), len(images) * images.repeats
+    pictures, done = images.flat(), 0
+    while batch := list(islice(pictures, batch_size)):
+        rows = np.asarray(encode(np.stack(batch)))
+        if len(rows) != len(batch):
+            raise MetricError(f"encoder must return one row per image, got {len(rows)} for {len(batch)} images.")
+        rows = np.reshape(rows, (len(rows), -1))
+        features = features if done else np.empty((total, rows.shape[1]), np.float32)
+        features[done : done + len(batch)] = rows
+        done += len(batch)
+        told(done)
+    return features.reshape(len(images), images.repeats, -1)
 
 
 def _definitions(chosen: Mapping[str, Metric], encoders: Mapping[str, Encoder], size: int) -> dict[str, str]:
@@ -194,17 +200,15 @@ def _definitions(chosen: Mapping[str, Metric], encoders: Mapping[str, Encoder], 
     return texts | {m.column.format(encoder=encoder_word(e)): m.text(size, e) for e in encoders for m in several}
 
 
-def _protocol(
-    images: np.ndarray, seen: np.ndarray, definitions: dict[str, str], params: EvaluationParams
-) -> dict[str, Any]:
+def _protocol(images: Stack, seen: Stack, definitions: dict[str, str], params: EvaluationParams) -> dict[str, Any]:
     return {
         "n_test_images": len(seen),
-        "repeats": images.shape[1],
+        "repeats": images.repeats,
         "scored": "every repeat on its own; mean over repeats per stimulus, then mean and SE over stimuli",
         "resolution": {
             "compared_at": params.size,
-            "reconstruction": list(images.shape[2:4]),
-            "seen": list(seen.shape[1:3]),
+            "reconstruction": images.size,
+            "seen": seen.size,
             "resize": "bilinear, antialiased, each image from its own size",
         },
         "metrics": definitions,

@@ -1,9 +1,11 @@
 """The ceiling of picture scores: the seen images, encoded and decoded by the autoencoder alone."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from napari_neuraldiffuser.core.base.contracts import Pictures
 from napari_neuraldiffuser.core.base.files import array_digest, fingerprint, json_object
 from napari_neuraldiffuser.core.base.names import Derivatives
 from napari_neuraldiffuser.core.base.progress import Progress
@@ -15,18 +17,18 @@ AT_ONCE = 8
 """Images that are encoded and decoded at once."""
 
 
-def round_trip(seen: np.ndarray, models: Models, progress: Progress) -> np.ndarray:
-    """What a perfect z alone would show (method.md eq. 45): seen images (n, H', W', 3) uint8 to (n, H, W, 3) uint8."""
-    parts = []
+def round_trip(seen: Pictures, models: Models, progress: Progress) -> Iterator[np.ndarray]:
+    """What a perfect z alone would show (method.md eq. 45): seen images (H', W', 3) uint8 to parts (m, H, W, 3)."""
     for first in range(0, len(seen), AT_ONCE):
         progress(first, len(seen), "ceiling of scores")
-        parts.append(to_images(models, models.encode_images(seen[first : first + AT_ONCE])))
-    return np.concatenate(parts)
+        part = np.stack([seen[i] for i in range(first, min(first + AT_ONCE, len(seen)))])
+        yield to_images(models, models.encode_images(part))
 
 
-def made_from(seen: np.ndarray, models: Models, params: EvaluationParams) -> str:
+def made_from(seen: Pictures, models: Models, params: EvaluationParams) -> str:
     """Differs when the ceiling does."""
-    return fingerprint(["ceiling", array_digest(seen), models.digest, params])
+    pictures = [array_digest(seen[i]) for i in range(len(seen))]
+    return fingerprint(["ceiling", pictures, models.digest, params])
 
 
 def known_ceiling(places: Derivatives, key: str) -> dict[str, float] | None:

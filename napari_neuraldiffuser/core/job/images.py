@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from skimage.io import imsave
 
-from napari_neuraldiffuser.core.base.contracts import StimulusIds
 from napari_neuraldiffuser.core.base.files import atomic_path, json_object, read_json, write_json
 from napari_neuraldiffuser.core.base.names import LABELS, Derivatives, numbering, stimulus_entity
 from napari_neuraldiffuser.core.base.pictures import read_picture
@@ -210,10 +209,3 @@ def write_png(path: Path, image: np.ndarray) -> None:
     """One image (H, W, 3) uint8 as PNG, atomically."""
     with atomic_path(path) as temporary:
         imsave(temporary, image, check_contrast=False)
-
-
-def read_arm(places: Derivatives, stimulus_ids: StimulusIds, repeats: int, arm: str) -> np.ndarray:
-    """One arm's images (n, repeats, H, W, 3) uint8 from disk."""
-    return np.stack(
-        [np.stack([read_picture(places.image(int(s), r, arm)) for r in range(1, repeats + 1)]) for s in stimulus_ids]
-    )

@@ -11,15 +11,15 @@ import numpy as np
 import pandas as pd
 
 from napari_neuraldiffuser.core import decoding, nsd
-from napari_neuraldiffuser.core.base.contracts import StimulusIds
+from napari_neuraldiffuser.core.base.contracts import SeenImages, StimulusIds
 from napari_neuraldiffuser.core.base.files import atomic_path, read_json
 from napari_neuraldiffuser.core.base.names import Derivatives, entity
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.diffusion.pipeline import decode_start
-from napari_neuraldiffuser.core.job.images import read_arm
+from napari_neuraldiffuser.core.job.pictures import ArmPictures, ShownPictures
 from napari_neuraldiffuser.core.job.resume import Records
-from napari_neuraldiffuser.core.networks.embeddings import Embeddings
+from napari_neuraldiffuser.core.networks.embeddings import TargetFile, rows_of
 from napari_neuraldiffuser.core.networks.kernels.ops import backend_info
 from napari_neuraldiffuser.core.networks.models import Models
 from napari_neuraldiffuser.core.outputs.anatomy import write_anatomy, write_shown
@@ -30,6 +30,7 @@ from napari_neuraldiffuser.core.outputs.undefined import undefined
 from napari_neuraldiffuser.core.params import Settings
 
 OUTLINED = "prf-visualrois"
+SHOWN_AT_ONCE = 8
 OUR_TABLES = {"sep": "\t", "na_values": "n/a", "keep_default_na": False}
 COUNTED = {
     # of `nsd.betas_facts` -> in words
@@ -96,11 +97,9 @@ def write_page(
     list of str
         `parts.notes`, and what is not defined.
     """
-    decoded = Embeddings.load(parts.embeddings).subset(parts.stimulus_ids)
-    ids, stimuli = decoded.stimulus_ids, subject.stimuli
-    seen, start = stimuli[ids], decode_start(decoded, models)
+    ids, stimuli = np.asarray(parts.stimulus_ids), subject.stimuli
     notes = [*parts.notes, *write_anatomy(subject, places)]
-    write_shown(places, ids, seen, start)
+    _write_shown(parts.embeddings, ids, stimuli, models, places, progress)
     settings, volumes, summary = parts.settings, parts.volumes(), read_json(parts.summary)
     shares = pd.read_csv(parts.table, **OUR_TABLES)
     accuracy = {target: fit.best_r2 for target, fit in decoding.read_accuracy(parts.decoder).items()}
@@ -110,9 +109,9 @@ def write_page(
         summary=summary,
         scores=pd.read_csv(parts.scores, converters={"stimulus": str}, **OUR_TABLES),
         stimulus_ids=ids,
-        seen=seen,
-        start=start,
-        recon={arm: read_arm(places, ids, settings.diffusion.repeats, arm) for arm in ARMS},
+        seen=ShownPictures(places, ids, "seen"),
+        start=ShownPictures(places, ids, "start"),
+        recon={arm: ArmPictures(places, ids, settings.diffusion.repeats, arm) for arm in ARMS},
         labels=stimuli.labels(ids),
         captions=[next(iter(stimuli.captions(int(s))), None) for s in ids],
         contribution=shares,
@@ -127,11 +126,26 @@ def write_page(
         command=parts.command,
         notes=notes,
         failed=list(parts.failed),
+        places=places,
     )
     progress(0, 1, "page")
     write_report(places.page, data)
     progress(1, 1, "page")
     return [*parts.notes, *without]
+
+
+def _write_shown(
+    embeddings: Path, ids: np.ndarray, stimuli: SeenImages, models: Models, places: Derivatives, progress: Progress
+) -> None:
+    """Write seen images and decoded starting points, some stimuli at a time."""
+    with TargetFile(embeddings) as decoded:
+        rows, z = rows_of(decoded.stimulus_ids, ids), decoded["z"]
+        for first in range(0, len(ids), SHOWN_AT_ONCE):
+            progress(first, len(ids), "seen images and starting points")
+            part = slice(first, first + SHOWN_AT_ONCE)
+            start = decode_start(np.stack([z[row] for row in rows[part]]).astype(np.float32), models)
+            write_shown(places, ids[part], stimuli[ids[part]], start)
+    progress(len(ids), len(ids), "seen images and starting points")
 
 
 def _run_facts(subject: nsd.BrainSource, models: Models, counts: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,10 +2,8 @@
 
 from typing import Any
 
-import numpy as np
-
 from napari_neuraldiffuser.core import evaluation
-from napari_neuraldiffuser.core.base.contracts import SeenImages, StimulusIds
+from napari_neuraldiffuser.core.base.contracts import Pictures, SeenImages, StimulusIds
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import atomic_path, write_json
 from napari_neuraldiffuser.core.base.names import Derivatives, labels_by_number
@@ -13,7 +11,7 @@ from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.evaluation.levels import CEILING_TEXT, levels
 from napari_neuraldiffuser.core.job import ceiling
-from napari_neuraldiffuser.core.job.images import read_arm
+from napari_neuraldiffuser.core.job.pictures import ArmPictures, SeenPictures, spooled
 from napari_neuraldiffuser.core.networks.models import Models
 from napari_neuraldiffuser.core.outputs.description import model_name
 from napari_neuraldiffuser.core.params import EvaluationParams, Settings
@@ -48,9 +46,9 @@ def score_arms(
     """
     if not len(stimulus_ids):
         raise UserError("at least one stimulus must be reconstructed, got none. Lower guidance_scale or cfg_scale.")
-    repeats, seen = settings.diffusion.repeats, stimuli[np.asarray(stimulus_ids)]
+    repeats, seen = settings.diffusion.repeats, SeenPictures(stimuli, stimulus_ids)
     arms = {
-        arm: score(read_arm(places, stimulus_ids, repeats, arm), seen, models, settings.evaluation, progress)
+        arm: score(ArmPictures(places, stimulus_ids, repeats, arm), seen, models, settings.evaluation, progress)
         for arm in ARMS
     }
     with atomic_path(places.scores) as temporary:
@@ -64,7 +62,7 @@ def score_arms(
 
 
 def _ceiling(
-    places: Derivatives, seen: np.ndarray, models: Models, params: EvaluationParams, progress: Progress
+    places: Derivatives, seen: Pictures, models: Models, params: EvaluationParams, progress: Progress
 ) -> dict[str, Any]:
     """Ceiling of every score; taken from the summary that is there, where it is of the same."""
     key = ceiling.made_from(seen, models, params)
@@ -74,17 +72,23 @@ def _ceiling(
     return {"definition": CEILING_TEXT, "levels": known, "made_from": key}
 
 
-def ceiling_scores(seen: np.ndarray, models: Models, params: EvaluationParams, progress: Progress) -> evaluation.Scores:
-    """Scores of the seen images (n, H, W, 3) uint8 after their way through the autoencoder; none of repeats."""
-    return score(ceiling.round_trip(seen, models, progress)[:, None], seen, models, params, progress)
+def ceiling_scores(seen: Pictures, models: Models, params: EvaluationParams, progress: Progress) -> evaluation.Scores:
+    """Scores of the seen images (H, W, 3) uint8 after their way through the autoencoder; none of repeats."""
+    with spooled(ceiling.round_trip(seen, models, progress)) as pictures:
+        return score(pictures, seen, models, params, progress, with_chance=False)
 
 
 def score(
-    images: np.ndarray, seen: np.ndarray, models: Models, params: EvaluationParams, progress: Progress
+    images: Pictures,
+    seen: Pictures,
+    models: Models,
+    params: EvaluationParams,
+    progress: Progress,
+    with_chance: bool = True,
 ) -> evaluation.Scores:
-    """Scores of one arm's images (n, repeats, H, W, 3) uint8 against the seen ones (n, H, W, 3) uint8.
+    """Scores of one arm's images (repeats, H, W, 3) uint8 of each stimulus against the seen ones (H, W, 3) uint8.
 
     The encoder has the name of what holds it: of the guide, else of the models; "demo" is the bundled one.
     """
     encoder = {model_name(models.guide or models.name): models.image_features}
-    return evaluation.evaluate(images, seen, encoder, params, progress)
+    return evaluation.evaluate(images, seen, encoder, params, progress, with_chance)

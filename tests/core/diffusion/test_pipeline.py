@@ -130,7 +130,7 @@ def test_an_overflow_is_reported_not_hidden(models, decoded):
 
 
 def test_start_is_the_decoded_z(models, decoded):
-    start = decode_start(decoded, models)
+    start = decode_start(decoded.z, models)
     with torch.no_grad():
         image = models.decode_latents(torch.from_numpy(decoded.z))
     expected = ((image / 2 + 0.5).clamp(0, 1) * 255).permute(0, 2, 3, 1).numpy()

@@ -44,8 +44,6 @@ def test_every_value_is_per_stimulus_and_repeat(arms):
     values = arms["guided"].values
     assert {"pixcorr", "ssim", "edges", "twoway_custom", "repeat_pixcorr", "repeat_edges"} <= set(values)
     assert all(v.shape == (4, 3) and np.isfinite(v).all() for v in values.values())
-    assert arms["guided"].sd_maps.shape == (4, 24, 24)
-    assert arms["guided"].sd_maps.mean() < arms["unguided"].sd_maps.mean()
 
 
 def test_pixcorr_follows_the_protocol(arms):

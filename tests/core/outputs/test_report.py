@@ -12,6 +12,9 @@ import pandas as pd
 import pytest
 
 from napari_neuraldiffuser.core import evaluation
+from napari_neuraldiffuser.core.base.names import SHOWN, Derivatives
+from napari_neuraldiffuser.core.job.images import write_png
+from napari_neuraldiffuser.core.outputs.report import gallery
 from napari_neuraldiffuser.core.outputs.report.page import ReportData, write_report
 from napari_neuraldiffuser.core.outputs.report.parts import heat_tables
 from napari_neuraldiffuser.core.params import EvaluationParams
@@ -239,3 +242,68 @@ def test_sorting_in_a_browser(page, tmp_path):
     for order in found.values():
         assert order == sorted(order, reverse=True)
         assert len(set(order)) > 1
+
+
+def sources(path):
+    parser = Tags()
+    parser.feed(path.read_text())
+    return [attrs for tag, attrs in parser.tags if tag == "img" and not attrs["alt"].startswith("guided against")]
+
+
+def on_disk(data, folder):
+    """The same data, with its pictures as files below `folder`."""
+    places = Derivatives(folder, "subj01")
+    for i, stimulus in enumerate(data.stimulus_ids):
+        for what in SHOWN:
+            write_png(places.shown(stimulus, what), getattr(data, {"seen": "seen", "start": "start"}[what])[i])
+        for arm, images in data.recon.items():
+            for k, image in enumerate(images[i], 1):
+                write_png(places.image(stimulus, k, arm), image)
+    return replace(data, places=places)
+
+
+def test_pictures_that_are_too_many_for_a_page_are_the_files_beside_it(data, tmp_path, monkeypatch):
+    small = on_disk(data, tmp_path)
+    write_report(small.places.page, small)
+    assert all(attrs["src"].startswith("data:image/png") for attrs in sources(small.places.page))
+    size = sum(len(attrs["src"]) for attrs in sources(small.places.page))
+    monkeypatch.setattr(gallery, "LARGEST", size - 1)
+    write_report(small.places.page, small)
+    assert all(attrs["src"].startswith("data:image/webp") for attrs in sources(small.places.page))
+    monkeypatch.setattr(gallery, "LARGEST", 1000)
+    write_report(small.places.page, small)
+    shown = sources(small.places.page)
+    assert len(shown) == 3 * (2 + 2 * 2)
+    for attrs in shown:
+        assert (tmp_path / attrs["src"]).is_file() and attrs["loading"] == "lazy"
+        assert (attrs["width"], attrs["height"]) == ("24", "24"), "else all would count as visible"
+    assert "must lie beside it" in small.places.page.read_text()
+    assert len({attrs["src"] for attrs in shown}) == len(shown)
+
+
+def test_without_files_a_large_page_has_its_pictures_all_the_same(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(gallery, "LARGEST", 1000)
+    write_report(tmp_path / "page.html", data)
+    assert all(attrs["src"].startswith("data:image/webp") for attrs in sources(tmp_path / "page.html"))
+
+
+def test_a_page_reads_one_stimulus_at_a_time(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(gallery, "LARGEST", 1000)
+    small, asked = on_disk(data, tmp_path), []
+
+    class Told:
+        def __init__(self, pictures):
+            self.pictures = pictures
+
+        def __len__(self):
+            return len(self.pictures)
+
+        def __getitem__(self, key):
+            asked.append(key)
+            return self.pictures[key]
+
+    told = replace(
+        small, seen=Told(small.seen), start=Told(small.start), recon={a: Told(x) for a, x in small.recon.items()}
+    )
+    write_report(small.places.page, told)
+    assert set(asked) == {0}, "pictures of a large page are not read at all, but for the size of one"

@@ -7,18 +7,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from napari_neuraldiffuser.core.base.contracts import Pictures
 from napari_neuraldiffuser.core.base.files import atomic_path
-from napari_neuraldiffuser.core.base.names import SCORE_INDEX
+from napari_neuraldiffuser.core.base.names import SCORE_INDEX, Derivatives
 from napari_neuraldiffuser.core.base.recipe import ARMS
-from napari_neuraldiffuser.core.base.registry import METRICS
 from napari_neuraldiffuser.core.evaluation.differences import CLEAR, Difference
 from napari_neuraldiffuser.core.evaluation.levels import CEILING_TEXT, CHANCE_TEXT, ceiling_of, chance_of, level
-from napari_neuraldiffuser.core.evaluation.metric import label, main_figures, of_column
-from napari_neuraldiffuser.core.outputs.report.parts import data_uri, heat_tables, paired_plot, png_uri, score_cells
+from napari_neuraldiffuser.core.evaluation.metric import label, main_figures
+from napari_neuraldiffuser.core.outputs.report.gallery import gallery
+from napari_neuraldiffuser.core.outputs.report.parts import heat_tables, paired_plot, png_uri, score_cells
 
 TEMPLATES = Path(__file__).parent / "templates"
-UNDER_IMAGES = ("pixcorr", "ssim", "twoway_features")
-"""Metrics whose scores stand under a stimulus's images."""
 SHARE_TEXT = {
     "product-measure": "Share of the explained variance (R², against the training mean) of each target that each "
     "region's voxels carried: the product measure, over the exact split of a linear prediction or the integrated "
@@ -40,9 +39,9 @@ class ReportData:
     scores : DataFrame
         `evaluation.scores_table`: stim, rep, arm and metric columns.
     stimulus_ids : ndarray (n,)
-    seen, start : ndarray (n, H, W, 3) uint8
+    seen, start : Pictures (n, H, W, 3) uint8
         Seen images; decoded starting points.
-    recon : dict of arm to ndarray (n, repeats, H, W, 3) uint8
+    recon : dict of arm to Pictures (n, repeats, H, W, 3) uint8
     captions : list of str or None
     labels : list of str
         Own scans' label of each stimulus; empty for NSD.
@@ -60,15 +59,17 @@ class ReportData:
     notes : list of str
     failed : list of int
         Stimuli that were left out.
+    places : Derivatives or None
+        Where all pictures lie as files, too, which a page of many stimuli names; None where they are not.
     """
 
     subject: str
     summary: dict[str, Any]
     scores: pd.DataFrame
     stimulus_ids: np.ndarray
-    seen: np.ndarray
-    start: np.ndarray
-    recon: dict[str, np.ndarray]
+    seen: Pictures
+    start: Pictures
+    recon: dict[str, Pictures]
     captions: list[str | None]
     contribution: pd.DataFrame
     slices: dict[str, bytes]
@@ -81,6 +82,11 @@ class ReportData:
     failed: list[int] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     undefined: list[str] = field(default_factory=list)
+    places: Derivatives | None = None
+
+    @property
+    def repeats(self) -> int:
+        return len(next(iter(self.recon.values()))[0])
 
 
 def write_report(path: str | Path, data: ReportData) -> None:
@@ -91,7 +97,7 @@ def write_report(path: str | Path, data: ReportData) -> None:
     OutputError
         If the folder cannot be written.
     """
-    write_template("report.html", page_values(data), path)
+    write_template("report.html", page_values(data, Path(path)), path)
 
 
 def write_template(name: str, values: dict[str, Any], path: str | Path) -> None:
@@ -106,8 +112,8 @@ def write_template(name: str, values: dict[str, Any], path: str | Path) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def page_values(data: ReportData) -> dict[str, Any]:
-    """The template's variables."""
+def page_values(data: ReportData, path: Path) -> dict[str, Any]:
+    """The variables of the template of a page that will lie at `path`."""
     metrics = [c for c in data.scores.columns if c not in SCORE_INDEX]
     definitions, main = data.summary["protocol"].get("metrics", {}), main_figures(metrics)
     summary_rows = [_card(data.summary, m) for m in metrics]
@@ -115,12 +121,12 @@ def page_values(data: ReportData) -> dict[str, Any]:
     return {
         "d": data,
         "n": len(data.stimulus_ids),
-        "repeats": next(iter(data.recon.values())).shape[1],
+        "repeats": data.repeats,
         "labels": {column: label(column) for column in [*data.scores.columns, *definitions]},
         "cards": [c for c in summary_rows if c["metric"] in main],
         "summary_rows": summary_rows,
         "image_metrics": [m for m in metrics if not m.startswith("repeat_")],
-        "rows": [_gallery_row(data, i, metrics) for i in range(len(data.stimulus_ids))],
+        **gallery(data, metrics, path),
         "plot": paired_plot(data.scores, main or metrics, label),
         "columns": list(data.scores.columns),
         "table": score_cells(data.scores),
@@ -159,40 +165,3 @@ def number(value: float | None) -> str:
 
 def _spread(se: float | None) -> str:
     return "" if se is None else f" ± {se:.3f}"
-
-
-def _gallery_row(data: ReportData, i: int, metrics: list[str]) -> dict[str, Any]:
-    """Images and scores of one stimulus."""
-    stim = data.stimulus_ids[i]
-    own = data.scores[data.scores.stim == stim]
-    means = {arm: part[metrics].mean() for arm, part in own.groupby("arm")}
-    arms = [
-        {"name": arm, "images": [data_uri(image) for image in images[i]], "text": _score_text(means.get(arm))}
-        for arm, images in data.recon.items()
-    ]
-    return {
-        "stim": stim,
-        "name": f"{data.labels[i]} ({stim})" if data.labels else str(stim),
-        "caption": data.captions[i],
-        "seen": data_uri(data.seen[i]),
-        "start": data_uri(data.start[i]),
-        "arms": arms,
-        "sort": _sort_keys(means, metrics),
-    }
-
-
-def _score_text(means: pd.Series | None) -> str:
-    if means is None:
-        return ""
-    shown = [METRICS[name] for name in UNDER_IMAGES if name in METRICS]
-    columns = [column for column in means.index if of_column(column)[0] in shown]
-    return ", ".join(f"{label(c)} {means[c]:.2f}" if np.isfinite(means[c]) else f"{label(c)} n/a" for c in columns)
-
-
-def _sort_keys(means: dict[str, pd.Series], metrics: list[str]) -> dict[str, str]:
-    if "guided" not in means:
-        return {}
-    keys = {m: f"{means['guided'][m]:.5f}" for m in metrics}
-    if "unguided" in means and "pixcorr" in metrics:
-        keys["gain"] = f"{means['guided'].pixcorr - means['unguided'].pixcorr:.5f}"
-    return {name: value for name, value in keys.items() if value != "nan"}

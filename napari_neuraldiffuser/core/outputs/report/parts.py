@@ -10,23 +10,28 @@ import pandas as pd
 
 LIGHT, FULL = (255, 255, 255), (31, 111, 139)
 NEGATIVE = (178, 59, 59)
+WEBP_QUALITY = 85
 
 
 def png_uri(png: bytes) -> str:
     """PNG bytes as a data URI."""
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+    return _uri(png, "PNG")
 
 
-def data_uri(image: np.ndarray, width: int = 128) -> str:
-    """Image (H, W, 3) uint8 as an inline PNG; anything larger than `width` is shrunk to it."""
+def _uri(picture: bytes, kind: str) -> str:
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(picture).decode('ascii')}"
+
+
+def data_uri(image: np.ndarray, width: int = 128, kind: str = "PNG") -> str:
+    """Image (H, W, 3) uint8 as an inline PNG, or a WEBP of a tenth; anything larger than `width` is shrunk to it."""
     from PIL import Image
 
     picture = Image.fromarray(image)
     if picture.width > width:
         picture = picture.resize((width, round(width * picture.height / picture.width)), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
-    picture.save(stream, "PNG", optimize=True)
-    return png_uri(stream.getvalue())
+    picture.save(stream, kind, **({"optimize": True} if kind == "PNG" else {"quality": WEBP_QUALITY}))
+    return _uri(stream.getvalue(), kind)
 
 
 def paired_plot(scores: pd.DataFrame, metrics: list[str], label: Callable[[str], str]) -> str | None:
