@@ -1,5 +1,5 @@
 # Every target sets up what it needs in .venv; see scripts/install.sh. Nothing is downloaded but packages.
-.PHONY: help install install-core kernels demo test test-slow test-gpu gpu-day lint format bench bench-gpu pictures docs fuzz audit clean
+.PHONY: help install install-core kernels demo test test-slow test-gpu gpu-day lint format bench bench-gpu pictures docs fuzz audit clean full-size
 
 BIN := .venv/bin
 PY := $(BIN)/python
@@ -14,6 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
 BESIDE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 BENCH_OUT ?= build/bench
 BENCH_ARGS ?=
+FULL_SIZE_ARGS ?=
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -62,6 +63,10 @@ bench: install ## every script of benchmarks/, tables on stdout, rows in build/b
 bench-gpu: install ## the same on a CUDA device
 	@$(PY) scripts/require_gpu.py
 	$(PY) scripts/run_benchmarks.py --out $(BENCH_OUT)-cuda --device cuda $(BENCH_ARGS)
+
+full-size: ## a subject of NSD's size from simulation to napari: time and peak memory of every stage; half an hour
+	@sh scripts/install.sh test
+	$(PY) scripts/full_size.py $(FULL_SIZE_ARGS)
 
 pictures: ## the pictures of the documentation
 	@sh scripts/install.sh test
