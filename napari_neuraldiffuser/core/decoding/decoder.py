@@ -37,6 +37,10 @@ class TargetFit:
     alignment : Alignment, optional
         Spread of predictions for training stimuli that were left out, and what is done about it; None where it was not
         measured.
+    penalties : ndarray (T,), optional
+        The penalty of every column, where blocks or columns have their own; None where all have `chosen`.
+    penalties_r2 : float
+        R² of left-out stimuli with these, pooled over all columns.
     """
 
     chosen: float
@@ -46,6 +50,8 @@ class TargetFit:
     mean: np.ndarray
     axis: str = "penalty"
     alignment: Alignment | None = None
+    penalties: np.ndarray | None = None
+    penalties_r2: float = np.nan
 
     @property
     def constant(self) -> bool:
@@ -54,7 +60,9 @@ class TargetFit:
 
     @property
     def best_r2(self) -> float:
-        """Held-out R² of the chosen one; NaN of a constant target."""
+        """Held-out R² of the chosen one, or with the penalties of all columns; NaN of a constant target."""
+        if self.penalties is not None:
+            return self.penalties_r2
         return self.r2[self.tried.index(self.chosen)]
 
     @property

@@ -7,7 +7,6 @@ training rows needs one vector, (1ᵀB / n) Y, and is exact.  Their spread needs
 deviation is then off by about 1/√(2m), 2 % for m = 1,024.  With no more rows than that, all are taken.
 """
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +15,6 @@ import numpy.typing as npt
 from napari_neuraldiffuser.core.decoding.solver import LeaveOut, Spectrum
 
 ROWS_SAMPLED = 1024
-ROWS_AT_ONCE = 64
-COLUMNS_AT_ONCE = 4096
-
-Columns = slice | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -39,15 +34,6 @@ class LeftOutMap:
     mean: np.ndarray
     rows: np.ndarray
     sample: np.ndarray
-
-
-@dataclass(frozen=True)
-class LeftOutStatistics:
-    """Of left-out predictions and of the training targets, both minus the training mean; (T,) float64 each."""
-
-    mean: np.ndarray
-    sd: np.ndarray
-    target_sd: np.ndarray
 
 
 def left_out_map(
@@ -95,70 +81,8 @@ def _residuals(spectrum: Spectrum, alpha: float, left: np.ndarray, rows: np.ndar
 
     Written as in `solver`, so that nothing cancels for small α.
     """
-    shrink = alpha / (spectrum.s + alpha)
+    shrink, left = (values.astype(spectrum.u.dtype) for values in (alpha / (spectrum.s + alpha), left))
     inside = left @ spectrum.u if rows is None else spectrum.u[rows]
     if spectrum.full:
         return (inside * shrink) @ spectrum.u.T
     return left - (inside * (1.0 - shrink)) @ spectrum.u.T
-
-
-def left_out_statistics(
-    maps: Sequence[tuple[LeftOutMap, Columns]], blocks: Iterable[tuple[np.ndarray, np.ndarray]], size: int
-) -> LeftOutStatistics:
-    """Statistics of the left-out predictions of every column, in one pass over the targets.
-
-    Parameters
-    ----------
-    maps : sequence of (LeftOutMap, columns)
-        A map for each penalty, and the columns (indices or a slice) that have it; each column in one.
-    blocks : iterable of (positions (b,), values (b, T))
-        Training rows and their targets minus the training mean, each row once, as `targets.blocks` gives them.
-    size : int
-        T.
-
-    Returns
-    -------
-    LeftOutStatistics
-        Columns that no map has are NaN.
-    """
-    accumulated = [_Accumulated(part, columns, size) for part, columns in maps]
-    squares, n = np.zeros(size), 0
-    for positions, values in blocks:
-        for part in accumulated:
-            part.add(positions, values)
-        for start in range(0, len(values), ROWS_AT_ONCE):
-            rows = values[start : start + ROWS_AT_ONCE]
-            squares += np.einsum("ij,ij->j", rows, rows)
-        n += len(positions)
-    mean, sd = np.full(size, np.nan), np.full(size, np.nan)
-    for part in accumulated:
-        mean[part.columns] = part.mean
-        sd[part.columns] = part.sd()
-    return LeftOutStatistics(mean, sd, np.sqrt(squares / n))
-
-
-class _Accumulated:
-    """Products of one map with its columns, summed over blocks of rows."""
-
-    def __init__(self, left_out: LeftOutMap, columns: Columns, size: int) -> None:
-        width = len(np.empty(size, np.bool_)[columns])
-        self.map, self.columns = left_out, columns
-        self.mean = np.zeros(width)
-        self.sample = np.zeros((len(left_out.rows), width), left_out.sample.dtype)
-
-    def add(self, positions: np.ndarray, values: np.ndarray) -> None:
-        import torch
-
-        values = np.ascontiguousarray(values[:, self.columns], self.sample.dtype)
-        weights = np.ascontiguousarray(self.map.sample[:, positions])
-        # adds to the sum in place, which numpy cannot
-        torch.from_numpy(self.sample).addmm_(torch.from_numpy(weights), torch.from_numpy(values))
-        self.mean += self.map.mean[positions] @ values
-
-    def sd(self) -> np.ndarray:
-        """Standard deviation of the sampled predictions about the mean of all."""
-        out = np.empty(len(self.mean))
-        for start in range(0, len(out), COLUMNS_AT_ONCE):
-            part = slice(start, start + COLUMNS_AT_ONCE)
-            out[part] = np.sqrt(np.square(self.sample[:, part] - self.mean[part]).mean(0))
-        return out

@@ -1,7 +1,6 @@
-"""RidgeDecoder: betas to embeddings by ridge regression, one penalty per target group."""
+"""RidgeDecoder: betas to embeddings by ridge regression, one penalty per target group, block of columns or column."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,26 +9,25 @@ import numpy as np
 
 from napari_neuraldiffuser.core.base.contracts import Responses
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.core.base.hdf5 import creating_hdf5
+from napari_neuraldiffuser.core.base.files import array_digest
+from napari_neuraldiffuser.core.base.hdf5 import creating_hdf5, reading_hdf5
 from napari_neuraldiffuser.core.base.progress import Progress
-from napari_neuraldiffuser.core.decoding import alignment, solver, store
+from napari_neuraldiffuser.core.decoding import alignment, kept, solver, store
+from napari_neuraldiffuser.core.decoding.compact import Compact, compact
 from napari_neuraldiffuser.core.decoding.decoder import DecodingError, TargetFit
+from napari_neuraldiffuser.core.decoding.fitting import Fitting, penalty_parts
 from napari_neuraldiffuser.core.decoding.geometry import Geometry, checked_data
-from napari_neuraldiffuser.core.decoding.left_out import left_out_map
-from napari_neuraldiffuser.core.decoding.targets import (
-    blocks,
-    is_constant,
-    match_rows,
-    summary,
-    target_names,
-    target_shape,
-)
-from napari_neuraldiffuser.core.networks.embeddings import Embeddings, TargetFile, Targets, dataset_name
+from napari_neuraldiffuser.core.decoding.products import TargetMatrix, checked_device, product
+from napari_neuraldiffuser.core.decoding.targets import match_rows, target_names, target_shape
+from napari_neuraldiffuser.core.networks.embeddings import Embeddings, TargetFile, Targets
 from napari_neuraldiffuser.core.params import DecodingParams
 
 FEWEST_STIMULI = 3
-MOST_LEFT_OUT, SOME_LEFT_OUT = 1536, 512
-"""Up to so many stimuli all are predicted without themselves to measure the spread; of more, some are drawn."""
+LARGE = 10**7
+"""Betas of so many numbers take seconds to decompose, which is told."""
+
+OF_BETAS = "betas_digest"
+"""Attribute of a file of a decomposition."""
 
 
 class RidgeDecoder:
@@ -37,7 +35,8 @@ class RidgeDecoder:
 
     The weights (voxels x targets) are never formed.  The decoder keeps the centred betas (n, p), the
     eigendecomposition of their Gram matrix and a reference to the training targets, which it streams when it
-    predicts; a saved decoder has its own copy of them.
+    predicts; what a saved decoder has of them, `params.keep_targets` says.  With `params.ridge_rank` it keeps the
+    leading directions of its predictions instead of all three.
 
     Parameters
     ----------
@@ -59,6 +58,8 @@ class RidgeDecoder:
         self.params = params or DecodingParams()
         self.accuracy: dict[str, TargetFit] = {}
         self.attrs: dict[str, Any] = {}
+        self.compacted: dict[str, Compact] = {}
+        self.dtype: np.dtype[Any] = np.dtype(np.float32)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -66,9 +67,14 @@ class RidgeDecoder:
         return tuple(self.accuracy)
 
     def fit(
-        self, train: Responses, targets: Targets, progress: Progress | None = None, names: Sequence[str] | None = None
+        self,
+        train: Responses,
+        targets: Targets,
+        progress: Progress | None = None,
+        names: Sequence[str] | None = None,
+        spectrum: str | Path | None = None,
     ) -> Self:
-        """Choose a penalty per target group by leaving one stimulus out, on training data only.
+        """Choose penalties by leaving one stimulus out, on training data only.
 
         Parameters
         ----------
@@ -81,12 +87,16 @@ class RidgeDecoder:
         names : sequence of str, optional
             Targets that are fitted, all where None.  `join_decoders` puts the parts together, and gives the bits of
             one decoder of all targets.
+        spectrum : path, optional
+            File that `decompose` made of the same betas, which parts share; made anew where None.
 
         Raises
         ------
         DecodingError
-            If a stimulus has no targets, a value is not finite, or fewer than 3 stimuli are given.
+            If a stimulus has no targets, a value is not finite, fewer than 3 stimuli are given, the spectrum is of
+            other betas, or there is no such device.
         """
+        checked_device(self.params.ridge_device)
         data = checked_data(train)
         groups = solver.stimulus_groups(train.stimulus_ids)
         n = sum(len(g) for g in groups)
@@ -98,63 +108,40 @@ class RidgeDecoder:
         self.geometry = Geometry.of(train)
         self.stimulus_ids = np.array(train.stimulus_ids, dtype=np.int64)
         self.beta_mean = data.mean(0, dtype=np.float64)
+        self.dtype = data.dtype
         self.x = (data - self.beta_mean).astype(data.dtype)
         self.use_targets(targets)
-        self.spectrum = solver.decompose(self.x)
-        leaves = [solver.leave_out(self.spectrum, groups, a) for a in self.params.alphas]
-        self._choose_penalties(leaves, _chosen(target_names(targets), names), progress)
+        chosen = _chosen(target_names(targets), names)
+        self.spectrum = self._decomposed(progress) if spectrum is None else _read_spectrum(Path(spectrum), self.x)
+        fitting = Fitting(self.spectrum, groups, self.targets, self.rows, self.params)
+        self.accuracy, self.compacted = {}, {}
+        for done, (name, k) in enumerate(chosen.items(), 1):
+            self.accuracy[name] = fitting.fit(name, k)
+            if progress:
+                progress(done, len(chosen), f"ridge {name}")
+        if self.params.ridge_rank:
+            self._reduce(progress)
         return self
+
+    def _decomposed(self, progress: Progress | None) -> solver.Spectrum:
+        if progress and self.x.size > LARGE:
+            progress(0, 1, f"decomposing betas, {len(self.x)} x {self.x.shape[1]}")
+        return solver.decompose(self.x, self.params.ridge_device)
+
+    def _reduce(self, progress: Progress | None) -> None:
+        """Keep the leading directions of every target, from the exact predictions."""
+        reduced = {}
+        for done, name in enumerate(self.names, 1):
+            reduced[name] = compact(self, name, self.x, self.params.ridge_rank, self.params.seed)
+            if progress:
+                progress(done, len(self.names), f"reducing {name}")
+        self.compacted = reduced
 
     def use_targets(self, targets: Targets) -> None:
         """Take the training targets from `targets`, matched to the training rows by stimulus."""
         self.targets = targets
         self.attrs = dict(getattr(targets, "attrs", {}))
         self.rows = match_rows(targets.stimulus_ids, self.stimulus_ids)
-
-    def _choose_penalties(
-        self, leaves: list[solver.LeaveOut], names: dict[str, int], progress: Progress | None
-    ) -> None:
-        self.accuracy = {}
-        for done, (name, k) in enumerate(names.items(), 1):
-            fit, best = self._fit_target(name, leaves, np.random.default_rng([self.params.seed, k]))
-            self.accuracy[name] = replace(fit, alignment=self._measure_alignment(name, fit.mean, best))
-            if progress:
-                progress(done, len(names), f"ridge {name}")
-
-    def _measure_alignment(self, name: str, mean: np.ndarray, left: solver.LeaveOut) -> alignment.Alignment:
-        """Spread of training stimuli that are predicted without themselves, in one pass over the targets."""
-        dtype, n = self.x.dtype, len(self.x)
-        some = n if n <= MOST_LEFT_OUT else SOME_LEFT_OUT
-        left_out = left_out_map(self.spectrum, left, dtype, some, self.params.seed)
-        place = np.full(n, -1)
-        place[left_out.rows] = np.arange(len(left_out.rows))
-        truth, decoded = (np.zeros((len(left_out.rows), mean.size), dtype) for _ in range(2))
-        decoded_mean, squares = np.zeros(mean.size), np.zeros(mean.size)
-        for positions, y in self._centred_targets(name, mean):
-            decoded += left_out.sample[:, positions] @ y
-            decoded_mean += left_out.mean[positions] @ y
-            squares += np.einsum("ij,ij->j", y, y)
-            among = place[positions] >= 0
-            truth[place[positions[among]]] = y[among]
-        known = alignment.Moments(decoded_mean, np.zeros(mean.size), np.sqrt(squares / n))
-        return alignment.measure(decoded, truth, self.params.align_form, known, self.params.seed).moved(mean)
-
-    def _fit_target(
-        self, name: str, leaves: list[solver.LeaveOut], rng: np.random.Generator
-    ) -> tuple[TargetFit, solver.LeaveOut]:
-        shape = target_shape(self.targets, name)
-        size = int(np.prod(shape))
-        columns = np.sort(rng.choice(size, min(size, self.params.cv_targets), replace=False))
-        mean, chosen = summary(self.targets, name, self.rows, self.x.dtype, columns)
-        chosen -= chosen.mean(0, dtype=np.float64).astype(chosen.dtype)
-        if is_constant(solver.energy(chosen), mean[columns], len(chosen)):
-            # it has no R², and what is left of its variance is rounding: the largest penalty predicts its mean
-            r2, best = np.full(len(leaves), np.nan), max(leaves, key=lambda left: left.alpha)
-        else:
-            r2 = solver.leave_out_r2(self.spectrum, chosen, leaves)
-            best = leaves[int(np.argmax(r2))]
-        tried = tuple(left.alpha for left in leaves)
-        return TargetFit(best.alpha, tried, tuple(float(value) for value in r2), shape, mean), best
 
     def check(self, betas: Responses) -> None:
         """Raise DecodingError unless `betas` are of the training voxels in the same order, space and grid."""
@@ -171,31 +158,38 @@ class RidgeDecoder:
         if not self.accuracy:
             raise DecodingError("decoder must be fitted, got an unfitted one. Call fit() or RidgeDecoder.load().")
         self.check(betas)
-        return (checked_data(betas) - self.beta_mean).astype(self.x.dtype)
+        return (checked_data(betas) - self.beta_mean).astype(self.dtype)
 
     def similarity(self, x: np.ndarray) -> np.ndarray:
-        """Inner products (m, n) of centred betas x (m, p) with the training betas: K_test."""
-        return x @ self.x.T
+        """Inner products (m, n) of centred betas x (m, p) with the training betas, K_test; x itself when reduced."""
+        return x if self.compacted else product(x, self.x.T, self.params.ridge_device)
 
     def deviations(self, name: str, similarity: np.ndarray) -> np.ndarray:
         """Prediction minus training mean, K_test (K + αI)⁻¹ Y, (m, T), before any alignment (method.md eq. 10)."""
-        smoother = solver.apply_inverse(self.spectrum, self.accuracy[name].chosen, similarity.T).T
-        out = np.zeros((len(similarity), self.accuracy[name].mean.size), self.x.dtype)
-        for positions, y in self._centred_targets(name, self.accuracy[name].mean):
-            out += smoother[:, positions] @ y
-        return out
+        device = self.params.ridge_device
+        if self.compacted:
+            return self.compacted[name].deviations(similarity, device)
+        parts = penalty_parts(self.accuracy[name])
+        smoothers = solver.apply_inverses(self.spectrum, [alpha for alpha, _ in parts], similarity.T, device)
+        weights = [(smoother.T, columns) for smoother, (_, columns) in zip(smoothers, parts, strict=True)]
+        return self._matrix(name).weighted(weights)
 
     def pull_back(self, name: str, q: np.ndarray) -> np.ndarray:
         """W q for every row of q (m, T), W (p, T) being the weights that are never formed: (m, p)."""
-        products = np.empty((len(self.x), len(q)), self.x.dtype)
-        for positions, y in self._centred_targets(name, self.accuracy[name].mean):
-            products[positions] = y @ q.T
-        return solver.apply_inverse(self.spectrum, self.accuracy[name].chosen, products).T @ self.x
+        device = self.params.ridge_device
+        if self.compacted:
+            return self.compacted[name].pull_back(q, device)
+        parts = penalty_parts(self.accuracy[name])
+        products = self._matrix(name).times([(q[:, columns], columns) for _, columns in parts])
+        dual = [
+            solver.apply_inverses(self.spectrum, [alpha], each, device)[0]
+            for (alpha, _), each in zip(parts, products, strict=True)
+        ]
+        return product(sum(dual[1:], start=dual[0]).T, self.x, device)
 
-    def _centred_targets(self, name: str, mean: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        mean = mean.astype(self.x.dtype)
-        for positions, y in blocks(self.targets, name, self.rows, self.x.dtype):
-            yield positions, y - mean
+    def _matrix(self, name: str) -> TargetMatrix:
+        mean, device = self.accuracy[name].mean, self.params.ridge_device
+        return TargetMatrix(self.targets, name, self.rows, mean, self.dtype, device)
 
     def predict(self, betas: Responses, align: str | None = None, progress: Progress | None = None) -> Embeddings:
         """Decode embeddings.
@@ -218,51 +212,85 @@ class RidgeDecoder:
             raise DecodingError(f"decoder must have z and c to decode, got no {absent}. Join its parts, or fit all.")
         out = {}
         for k, name in enumerate(self.names):
-            values = self.deviations(name, similarity)
-            values += self.accuracy[name].mean.astype(values.dtype)
-            values = alignment.apply(values, alignment.how(name, self.params, align), self.accuracy[name].alignment)
-            if not np.isfinite(values).all():
-                raise DecodingError(f"decoder must predict finite {name}, got NaN or infinity. {store.REMEDY}")
-            out[name] = values.astype(np.float32).reshape(-1, *self.accuracy[name].shape)
+            out[name] = self._predicted(name, similarity, align)
             if progress:
                 progress(k + 1, len(self.names), f"decode {name}")
         attrs = self.attrs | alignment.attrs(self.accuracy, self.params, align)
+        if self.compacted:
+            attrs |= {"compact": self.compact_said()}
         return Embeddings(out.pop("z"), out.pop("c"), out, np.array(betas.stimulus_ids), attrs)
 
-    def arrays(self) -> list[np.ndarray]:
-        """Centred betas, their mean and spectrum, and the means of the targets."""
-        return [self.x, self.beta_mean, self.spectrum.s, *(fit.mean for fit in self.accuracy.values())]
+    def predict_target(self, name: str, betas: Responses, align: str | None = None) -> np.ndarray:
+        """One target alone, (m, ...) float32, as `predict` gives it."""
+        align = self.params.but(align=align or self.params.align).align
+        x = self.centre(betas)
+        if name not in self.names:
+            raise DecodingError(f"target must be among those of the decoder, {self.names}, got {name!r}.")
+        return self._predicted(name, self.similarity(x), align)
 
-    def save(self, path: str | Path) -> None:
-        """Write everything, training targets included, to one HDF5 file, atomically.
+    def _predicted(self, name: str, similarity: np.ndarray, align: str) -> np.ndarray:
+        fit = self.accuracy[name]
+        values = self.deviations(name, similarity)
+        values += fit.mean.astype(values.dtype)
+        values = alignment.apply(values, alignment.how(name, self.params, align), fit.alignment)
+        if not np.isfinite(values).all():
+            raise DecodingError(f"decoder must predict finite {name}, got NaN or infinity. {store.REMEDY}")
+        return values.astype(np.float32, copy=False).reshape(-1, *fit.shape)
+
+    def compact_said(self) -> str:
+        """How many directions a reduced decoder keeps, and how far it is from the exact one, in words."""
+        errors = ", ".join(f"{100 * each.error:.1f} % in {name}" for name, each in self.compacted.items())
+        return f"{self.params.ridge_rank} directions of each target, off by {errors} (rms, of training stimuli)"
+
+    def arrays(self) -> list[np.ndarray]:
+        """Centred betas, their mean and spectrum, and the means of the targets; what is kept, when reduced."""
+        means = [fit.mean for fit in self.accuracy.values()]
+        if self.compacted:
+            return [
+                self.beta_mean,
+                *means,
+                *(array for c in self.compacted.values() for array in (c.projection, c.basis)),
+            ]
+        return [self.x, self.beta_mean, self.spectrum.s, *means]
+
+    def save(self, path: str | Path, keep: str | None = None) -> None:
+        """Write everything to one HDF5 file, atomically.
+
+        Parameters
+        ----------
+        path : path
+        keep : {"copy", "half", "refer"}, optional
+            What the file has of the training targets; `params.keep_targets` where None, of which "auto" means a copy.
 
         Raises
         ------
         DecodingError
-            If the decoder is not fitted.
+            If the decoder is not fitted, or cannot keep the targets in that way.
         """
         if not self.accuracy:
             raise DecodingError("decoder must be fitted to be saved, got an unfitted one. Call fit() first.")
+        keep = keep or self.params.keep_targets
         with creating_hdf5(path) as file:
             file.attrs.update(self.attrs)
-            self._save_targets(file)
+            if not self.compacted and keep != "refer":
+                kept.copy(file, self.targets, self.rows, self.names, keep == "half")
             group = store.create_group(file, "ridge", self)
-            group["betas"], group["beta_mean"] = self.x, self.beta_mean
-            group["stimulus_ids"] = self.stimulus_ids
-            group["u"], group["s"] = self.spectrum.u, self.spectrum.s
+            group["beta_mean"] = self.beta_mean
             # betas without geometry have None here, which is left out
             group.update({f"geometry/{field}": v for field, v in vars(self.geometry).items() if v is not None})
+            if self.compacted:
+                self._save_compacted(group)
+                return
+            if keep == "refer":
+                kept.refer(group, self.targets, self.names, Path(path))
+            group["betas"], group["stimulus_ids"] = self.x, self.stimulus_ids
+            group["u"], group["s"] = self.spectrum.u, self.spectrum.s
 
-    def _save_targets(self, file: h5py.File) -> None:
-        """The targets of every training stimulus once, in the type they have on disk."""
-        ids = np.asarray(self.targets.stimulus_ids)[np.unique(self.rows.stored)]
-        file["stimulus_id"] = ids
-        rows = match_rows(self.targets.stimulus_ids, ids)
-        for name in self.names:
-            source = self.targets[name]
-            out = file.create_dataset(dataset_name(name), (len(ids), *source.shape[1:]), source.dtype)
-            for positions, values in blocks(self.targets, name, rows, source.dtype):
-                out[positions[0] : positions[-1] + 1] = values.reshape(-1, *source.shape[1:])
+    def _save_compacted(self, group: h5py.Group) -> None:
+        for name, each in self.compacted.items():
+            out = group.create_group(f"fits/{name}/compact")
+            out["projection"], out["basis"] = each.projection, each.basis
+            out.attrs["error"] = each.error
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -270,26 +298,42 @@ class RidgeDecoder:
         with store.opened(path) as file:
             group = file["decoder"]
             decoder = cls(store.read_params(group))
-            decoder.x = store.read_array(group, "betas", None, None)
-            n, p = decoder.x.shape
-            decoder.beta_mean = store.read_array(group, "beta_mean", p)
-            decoder.stimulus_ids = store.read_array(group, "stimulus_ids", n)
-            u = store.read_array(group, "u", n, None)
-            decoder.spectrum = solver.Spectrum(u, store.read_array(group, "s", u.shape[1]))
-            decoder.geometry = Geometry.read(group["geometry"], p)
+            decoder.beta_mean = store.read_array(group, "beta_mean", None)
+            decoder.geometry = Geometry.read(group["geometry"], len(decoder.beta_mean))
             decoder.accuracy = store.read_fits(group)
-        decoder._use_saved_targets(path)
+            if decoder.params.ridge_rank:
+                decoder._read_compacted(group)
+                decoder.attrs = dict(file.attrs)
+                return decoder
+            decoder._read_exact(group)
+            targets = kept.opened(group, Path(path), decoder.names)
+        decoder._use_saved_targets(targets)
         return decoder
 
-    def _use_saved_targets(self, path: str | Path) -> None:
-        """Stream the targets from the decoder's own file, if they are those that it was fitted to."""
-        targets = TargetFile(path)
+    def _read_compacted(self, group: h5py.Group) -> None:
+        for name, fit in self.accuracy.items():
+            part, p = group[f"fits/{name}/compact"], len(self.beta_mean)
+            projection = store.read_array(part, "projection", p, None)
+            basis = store.read_array(part, "basis", projection.shape[1], fit.mean.size)
+            self.compacted[name] = Compact(projection, basis, float(part.attrs["error"]))
+            self.dtype = projection.dtype
+
+    def _read_exact(self, group: h5py.Group) -> None:
+        self.x = store.read_array(group, "betas", None, len(self.beta_mean))
+        n, self.dtype = len(self.x), self.x.dtype
+        self.stimulus_ids = store.read_array(group, "stimulus_ids", n)
+        u = store.read_array(group, "u", n, None)
+        s = store.read_array(group, "s", u.shape[1])
+        self.spectrum = solver.Spectrum(u.astype(self.dtype, copy=False), s)
+
+    def _use_saved_targets(self, targets: TargetFile) -> None:
+        """Stream the targets of the decoder's own file or another, if they are those that it was fitted to."""
         try:
             self.use_targets(targets)
             for name, fit in self.accuracy.items():
                 if (shape := target_shape(targets, name)) != fit.shape:
                     raise DecodingError(
-                        f"{path} must have targets {name} of shape {fit.shape}, got {shape}. {store.REMEDY}"
+                        f"{targets.path} must have targets {name} of shape {fit.shape}, got {shape}. {store.REMEDY}"
                     )
         except UserError:
             targets.close()
@@ -297,7 +341,7 @@ class RidgeDecoder:
 
     def close(self) -> None:
         """Close the file that a loaded decoder streams its targets from."""
-        if isinstance(self.targets, TargetFile):
+        if not self.compacted and isinstance(self.targets, TargetFile):
             self.targets.close()
 
 
@@ -307,3 +351,29 @@ def _chosen(present: tuple[str, ...], names: Sequence[str] | None) -> dict[str, 
     if unknown:
         raise DecodingError(f"targets to fit must be among {present}, got {unknown}.")
     return {name: k for k, name in enumerate(present) if names is None or name in names}
+
+
+def decompose(train: Responses, path: str | Path, params: DecodingParams | None = None) -> Path:
+    """Write the eigendecomposition of betas to a file, for decoders that are fitted to parts of the targets.
+
+    Raises
+    ------
+    DecodingError
+        If a value is not finite, or the betas do not vary.
+    """
+    data = checked_data(train)
+    x = (data - data.mean(0, dtype=np.float64)).astype(data.dtype)
+    spectrum = solver.decompose(x, checked_device((params or DecodingParams()).ridge_device))
+    with creating_hdf5(path) as file:
+        file.attrs[OF_BETAS] = array_digest(x)
+        file["u"], file["s"] = spectrum.u, spectrum.s
+    return Path(path)
+
+
+def _read_spectrum(path: Path, x: np.ndarray) -> solver.Spectrum:
+    """What `decompose` wrote, if it is of the centred betas x (n, p)."""
+    with reading_hdf5(path, "a decomposition of betas", DecodingError) as file:
+        if file.attrs.get(OF_BETAS) != array_digest(x):
+            raise DecodingError(f"{path} must be the decomposition of these betas, got that of others. Make it again.")
+        u = store.read_array(file, "u", len(x), None)
+        return solver.Spectrum(u, store.read_array(file, "s", u.shape[1]))

@@ -10,6 +10,7 @@ Only products XᵀA occur, and the columns of Y outside the span of U vanish in 
 XᵀA = Xᵀ U (S + αI)⁻¹ Uᵀ Y.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ import scipy.linalg
 from threadpoolctl import threadpool_limits
 
 from napari_neuraldiffuser.core.decoding.decoder import DecodingError
+from napari_neuraldiffuser.core.decoding.products import product
 
 VOXELS_AT_ONCE = 2048
 STIMULI_AT_ONCE = 512
@@ -25,7 +27,7 @@ RELATIVE_RANK = 1e-12
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Thin eigendecomposition of a centred Gram matrix: `u` (n, r) orthonormal, `s` (r,) > 0; float64."""
+    """Thin eigendecomposition of a centred Gram matrix: `u` (n, r) orthonormal, `s` (r,) > 0, float64."""
 
     u: np.ndarray
     s: np.ndarray
@@ -36,8 +38,10 @@ class Spectrum:
         return len(self.s) == len(self.u) - 1
 
 
-def decompose(x: np.ndarray) -> Spectrum:
-    """Eigendecomposition of X Xᵀ (method.md eq. 9) for centred X (n, p), in float64, by the smaller of X Xᵀ and XᵀX.
+def decompose(x: np.ndarray, device: str = "cpu") -> Spectrum:
+    """Eigendecomposition of X Xᵀ (method.md eq. 9) for centred X (n, p), by the smaller of X Xᵀ and XᵀX.
+
+    It runs in float64 on `device`; `u` has the type of x.
 
     Raises
     ------
@@ -46,18 +50,28 @@ def decompose(x: np.ndarray) -> Spectrum:
     """
     n, p = x.shape
     gram = _gram(x) if n <= p else _gram(x.T)
+    s, vectors = _eigh(gram) if device == "cpu" else _eigh_torch(gram, device)
+    # eigenvalues ascend; centring takes one dimension, and rounding must not give it back
+    first = max(int(np.searchsorted(s, max(s[-1], 0.0) * RELATIVE_RANK, "right")), int(n <= p))
+    if first == len(s):
+        raise DecodingError("betas must vary between stimuli, got constant betas. Check the beta files and the mask.")
+    s, vectors = s[first:], vectors[:, first:]
+    u = vectors if n <= p else x @ vectors / np.sqrt(s)
+    return Spectrum(np.ascontiguousarray(u, dtype=x.dtype), np.ascontiguousarray(s))
+
+
+def _eigh(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # several threads made this many times slower on a busy machine than one
     with threadpool_limits(1):
         s, vectors = scipy.linalg.eigh(gram, overwrite_a=True, check_finite=False, driver="evd")
-    keep = s > max(s[-1], 0.0) * RELATIVE_RANK
-    if n <= p:
-        # centring takes one dimension; rounding must not give it back
-        keep[0] = False
-    if not keep.any():
-        raise DecodingError("betas must vary between stimuli, got constant betas. Check the beta files and the mask.")
-    s, vectors = s[keep], vectors[:, keep]
-    u = vectors if n <= p else x @ vectors / np.sqrt(s)
-    return Spectrum(np.ascontiguousarray(u, dtype=np.float64), s)
+    return s, vectors
+
+
+def _eigh_torch(gram: np.ndarray, device: str) -> tuple[np.ndarray, np.ndarray]:
+    import torch
+
+    s, vectors = torch.linalg.eigh(torch.from_numpy(gram).to(device))
+    return s.cpu().numpy(), vectors.cpu().numpy()
 
 
 def _gram(x: np.ndarray) -> np.ndarray:
@@ -71,8 +85,19 @@ def _gram(x: np.ndarray) -> np.ndarray:
 
 def apply_inverse(spectrum: Spectrum, alpha: float, right: np.ndarray) -> np.ndarray:
     """U (S + αI)⁻¹ Uᵀ right, (n, k) for right (n, k): all of (K + αI)⁻¹ that Xᵀ leaves (method.md eq. 10)."""
-    u, s = spectrum.u.astype(right.dtype, copy=False), spectrum.s
-    return u @ ((u.T @ right) / (s + alpha)[:, None].astype(right.dtype))
+    return apply_inverses(spectrum, [alpha], right)[0]
+
+
+def apply_inverses(
+    spectrum: Spectrum, alphas: Sequence[float], right: np.ndarray, device: str = "cpu"
+) -> list[np.ndarray]:
+    """`apply_inverse` at several penalties, with one pass over U for all of them where `right` is narrow."""
+    u = spectrum.u.astype(right.dtype, copy=False)
+    inside, k = product(u.T, right, device), right.shape[1]
+    scaled = [inside / (spectrum.s + alpha)[:, None].astype(right.dtype) for alpha in alphas]
+    if k * len(alphas) > STIMULI_AT_ONCE:
+        return [product(u, each, device) for each in scaled]
+    return np.split(product(u, np.concatenate(scaled, 1), device), len(alphas), 1)
 
 
 def stimulus_groups(stimulus_ids: np.ndarray) -> list[np.ndarray]:
@@ -150,15 +175,6 @@ def leave_out_residuals(spectrum: Spectrum, rotated: Rotated, left: LeaveOut) ->
         else:
             out[rows] = inverse.astype(residuals.dtype) @ residuals[rows]
     return out
-
-
-def leave_out_r2(spectrum: Spectrum, y: np.ndarray, leaves: list[LeaveOut]) -> np.ndarray:
-    """R² per penalty, of left-out residuals, pooled over columns, for centred y (n, t) (method.md eq. 12)."""
-    rotated = rotate(spectrum, y)
-    total = energy(y)
-    if total == 0:
-        return np.full(len(leaves), np.nan)
-    return np.array([1.0 - energy(leave_out_residuals(spectrum, rotated, left)) / total for left in leaves])
 
 
 def energy(values: np.ndarray) -> float:

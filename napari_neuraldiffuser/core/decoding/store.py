@@ -8,6 +8,7 @@ outside this group, as in an embeddings file.
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -16,6 +17,7 @@ import numpy as np
 from napari_neuraldiffuser.core.base.errors import UserError, said
 from napari_neuraldiffuser.core.base.hdf5 import creating_hdf5, open_hdf5
 from napari_neuraldiffuser.core.base.registry import DECODERS
+from napari_neuraldiffuser.core.decoding import kept
 from napari_neuraldiffuser.core.decoding.alignment import FORMS, PER_COLUMN, Alignment
 from napari_neuraldiffuser.core.decoding.decoder import Decoder, DecodingError, TargetFit
 from napari_neuraldiffuser.core.networks.embeddings import dataset_name
@@ -106,6 +108,9 @@ def create_group(file: h5py.File, kind: str, decoder: Decoder) -> h5py.Group:
         out = group.create_group(f"fits/{name}")
         out["tried"], out["r2"], out["mean"] = fit.tried, fit.r2, fit.mean
         out.attrs.update(chosen=fit.chosen, axis=fit.axis, shape=fit.shape)
+        if fit.penalties is not None:
+            out["penalties"] = fit.penalties
+            out.attrs["penalties_r2"] = fit.penalties_r2
         if fit.alignment is not None:
             _write_alignment(out.create_group("alignment"), fit.alignment)
     return group
@@ -138,7 +143,15 @@ def _read_fit(group: h5py.Group) -> TargetFit:
         )
     mean = read_array(group, "mean", int(np.prod(shape)))
     stats = _read_alignment(group["alignment"], mean.size) if "alignment" in group else None
-    return TargetFit(chosen, tried, r2, shape, mean, axis, stats)
+    fit = TargetFit(chosen, tried, r2, shape, mean, axis, stats)
+    if "penalties" not in group:
+        return fit
+    penalties = read_array(group, "penalties", mean.size)
+    if not np.isin(penalties, tried).all():
+        raise DecodingError(
+            f"{group.file.filename} must have the penalties of {group.name} among those tried, got others. {REMEDY}"
+        )
+    return replace(fit, penalties=penalties, penalties_r2=float(group.attrs["penalties_r2"]))
 
 
 def _write_alignment(group: h5py.Group, stats: Alignment) -> None:
@@ -178,6 +191,7 @@ def join_decoders(paths: Sequence[str | Path], path: str | Path) -> None:
         _check_parts(parts, paths)
         with creating_hdf5(path) as file:
             _join(parts, file)
+            kept.moved(file["decoder"], Path(path))
 
 
 def _check_parts(parts: list[h5py.File], paths: Sequence[str | Path]) -> None:
@@ -187,10 +201,10 @@ def _check_parts(parts: list[h5py.File], paths: Sequence[str | Path]) -> None:
     first = parts[0]["decoder"]
     for part, where in zip(parts[1:], paths[1:], strict=True):
         other = part["decoder"]
-        same = all(first.attrs.get(key) == other.attrs.get(key) for key in ("kind", "params"))
+        same = all(first.attrs.get(key) == other.attrs.get(key) for key in ("kind", "params", kept.PLACE))
         # not every kind keeps them
-        kept = [key for key in ("stimulus_ids", "beta_mean") if key in first or key in other]
-        if not same or any(not np.array_equal(first[key], other[key]) for key in kept):
+        have = [key for key in ("stimulus_ids", "beta_mean") if key in first or key in other]
+        if not same or any(not np.array_equal(first[key], other[key]) for key in have):
             raise DecodingError(f"decoders to join must be of the same betas and parameters, got others in {where}.")
 
 

@@ -51,6 +51,30 @@ class RidgeParams(Params):
         choices=("auto", *ALIGN_FORMS),
     )
     seed: int = param(0, "Seed of the choice of scored target columns.", low=0)
+    penalty: str = param(
+        "group",
+        "What has a penalty of its own: each of z, c and the layers of g, scored on cv_targets columns (group); each "
+        "channel of z and token of c and g (block); or each column (target). The latter two read and score all "
+        "columns, which for 305,920 takes some minutes more; target helps where columns differ in noise.",
+        choices=("group", "block", "target"),
+        only=("decoder", ("ridge",)),
+    )
+    ridge_rank: int = param(
+        0,
+        "Directions of each target that the decoder keeps: decodes one scan in a fraction of a second from a file of "
+        "some hundred MB, and says how far it is from the exact one; 0 keeps all.",
+        low=0,
+        only=("decoder", ("ridge",)),
+    )
+    keep_targets: str = param(
+        "auto",
+        "What a decoder file has of the training targets: all (copy), in half precision (half), or where they are "
+        "(refer), so that their file must stay. auto refers to a file in the decoder's own folder of a run, and copies "
+        "others.",
+        choices=("auto", "copy", "half", "refer"),
+        only=("decoder", ("ridge",)),
+    )
+    ridge_device: str = param("cpu", "Where the products run.", choices=("cpu", "cuda"), only=("decoder", ("ridge",)))
 
 
 @dataclass(frozen=True)

@@ -170,8 +170,8 @@ def test_only_some_targets_are_aligned():
 
 def test_of_many_stimuli_some_are_left_out(monkeypatch):
     whole, train, test, y, _ = fitted(n=120, p=20, align_form="column")
-    monkeypatch.setattr("napari_neuraldiffuser.core.decoding.ridge.MOST_LEFT_OUT", 100)
-    monkeypatch.setattr("napari_neuraldiffuser.core.decoding.ridge.SOME_LEFT_OUT", 60)
+    monkeypatch.setattr("napari_neuraldiffuser.core.decoding.fitting.MOST_LEFT_OUT", 100)
+    monkeypatch.setattr("napari_neuraldiffuser.core.decoding.fitting.SOME_LEFT_OUT", 60)
     some, *_ = fitted(n=120, p=20, align_form="column")
     for name in NAMES:
         a, b = whole.accuracy[name].alignment, some.accuracy[name].alignment
