@@ -15,7 +15,7 @@ from nipype_interfaces.interfaces import base
 from nipype_interfaces.interfaces.recon import check_repeats, gather_images, n_repeats
 from nipype_interfaces.spec import params_of, params_spec
 
-SPACE = traits.Str(params.SPACES[0], usedefault=True, desc="Volume space of the betas.")
+SPACE = traits.Str(params.SPACES[0], usedefault=True, desc="Space of the betas.")
 
 
 class ContributionMapInputSpec(base.SourceSpec, params_spec(params.ContributionParams)):
@@ -53,13 +53,13 @@ class ContributionMap(base.CoreInterface):
 
         inputs, contribution = self.inputs, params_of(self.inputs, params.ContributionParams)
         # own scans have a space that is none of NSD's; they do not look at it
-        betas = params.BetasParams(space=inputs.space) if inputs.space.startswith("func") else params.BetasParams()
+        betas = params.BetasParams(space=inputs.space) if inputs.space in params.SPACES else params.BetasParams()
         subject = base.subject_of(inputs, betas)
         test = nsd.load_betas(inputs.betas).split()[1].subset(inputs.stimulus_ids)
         places = Derivatives(folder, base.label_of(inputs), str(test.space))
         targets = Path(inputs.targets) if isdefined(inputs.targets) else None
         maps = stages.contribution(Path(inputs.decoder), test, subject, targets, places, contribution, progress)
-        volumes = [str(places.contribution(target)) for target in maps.volumes]
+        volumes = [str(path) for target in maps.mapped for path in places.maps(target)]
         return {"maps": volumes, "table": str(places.contribution_table)}
 
 

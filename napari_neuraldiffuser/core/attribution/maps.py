@@ -1,7 +1,7 @@
 """Contribution maps: what every attribution method gives, their tables of ROIs, and the files they become."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,8 @@ class ContributionMaps:
     rois : list of (family, roi)
     volumes : dict of str to nibabel image
         Shares in the betas' space, float32, 0 outside the mask; none of a target that does not vary.
+    surfaces : dict of str to dict of str to nibabel image
+        The same of betas on a surface, for which there are no volumes: target, then hemisphere.
     stimulus_ids : ndarray (m,) int
     """
 
@@ -90,6 +92,12 @@ class ContributionMaps:
     volumes: dict[str, Any]
     stimulus_ids: np.ndarray
     params: ContributionParams
+    surfaces: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def mapped(self) -> list[str]:
+        """The targets that have a map."""
+        return [*self.volumes, *self.surfaces]
 
     def combined(self, rois: Sequence[str], target: str, family: str | None = None) -> tuple[float, float]:
         """Share of several disjoint ROIs together, such as V1-V3, and its bootstrap standard error.
@@ -107,20 +115,29 @@ class ContributionMaps:
     def save(self, folder: str | Path, prefix: str) -> list[Path]:
         """Write one NIfTI per target that has shares and one table, each atomically, and return their paths.
 
-        `<prefix>_space-<space>_target-<target>_contribution.nii.gz` and `<prefix>_contribution.tsv`.
+        `<prefix>_space-<space>_target-<target>_contribution.nii.gz` and `<prefix>_contribution.tsv`; on a surface
+        `<prefix>_hemi-<L, R>_space-<space>_target-<target>_contribution.shape.gii`.
         """
         import nibabel
 
         folder = Path(folder)
         paths = []
-        for target, image in self.volumes.items():
-            paths.append(folder / KINDS["map"].name(sub=prefix, space=self.space, target=target))
+        for path, image in self._images(prefix):
+            paths.append(folder / path)
             with atomic_path(paths[-1]) as temporary:
                 nibabel.save(image, temporary)
         paths.append(folder / KINDS["shares"].name(sub=prefix))
         with atomic_path(paths[-1]) as temporary:
             self.table.to_csv(temporary, sep="\t", index=False, na_rep="n/a")
         return paths
+
+    def _images(self, prefix: str) -> Iterator[tuple[str, Any]]:
+        """Name and image of every map."""
+        for target, image in self.volumes.items():
+            yield KINDS["map"].name(sub=prefix, space=self.space, target=target), image
+        for target, hemispheres in self.surfaces.items():
+            for hemi, image in hemispheres.items():
+                yield KINDS["surface map"].name(sub=prefix, hemi=hemi, space=self.space, target=target), image
 
 
 def collect(
@@ -130,6 +147,7 @@ def collect(
     totals = {name: part.total for name, part in parts.items()}
     numerators = {name: part.numerators for name, part in parts.items()}
     denominators = {name: part.denominators for name, part in parts.items()}
+    varying = {name: part.voxels for name, part in parts.items() if np.isfinite(part.total)}
     return ContributionMaps(
         kind=kind,
         space=str(betas.space),
@@ -141,9 +159,10 @@ def collect(
         per_stimulus=numerators,
         denominators=denominators,
         rois=groups.names,
-        volumes={name: _volume(betas, part.voxels) for name, part in parts.items() if np.isfinite(part.total)},
+        volumes={} if betas.on_surface else {name: _volume(betas, shares) for name, shares in varying.items()},
         stimulus_ids=np.array(betas.stimulus_ids),
         params=params,
+        surfaces={name: betas.to_surface(shares) for name, shares in varying.items()} if betas.on_surface else {},
     )
 
 

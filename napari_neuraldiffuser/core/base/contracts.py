@@ -55,13 +55,20 @@ class Responses(Protocol):
     stimulus_ids: np.ndarray
     voxels: np.ndarray | None
     affine: np.ndarray | None
-    shape: tuple[int, int, int] | None
+    shape: tuple[int, ...] | None
     space: str
+
+    @property
+    def on_surface(self) -> bool:
+        """Whether positions are (hemisphere, vertex), and not (x, y, z)."""
 
     def __len__(self) -> int: ...
 
     def to_volume(self, values: np.ndarray) -> Any:
         """Values (n_voxels,) as a NIfTI image in the betas' space."""
+
+    def to_surface(self, values: np.ndarray) -> dict[str, Any]:
+        """Values (n_voxels,) as a GIfTI image of each hemisphere, "L" and "R", where the betas are of a surface."""
 
 
 class RegionFamily(Protocol):

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import Place
 from napari_neuraldiffuser.core.base.recipe import ARMS
+from napari_neuraldiffuser.core.base.registry import HEMISPHERES, SURFACES
 from napari_neuraldiffuser.core.params import SPACES, DecodingParams
 
 SHOWN = ("seen", "start")
@@ -21,6 +22,7 @@ SHOWN = ("seen", "start")
 VALUE = "[0-9A-Za-z]+"
 ENTITIES = {
     "sub": f"sub-{VALUE}",
+    "hemi": "|".join(HEMISPHERES.values()),
     "stim": r"\d{5,}",
     "rep": r"[1-9]\d*",
     "arm": "|".join(ARMS),
@@ -109,6 +111,7 @@ def _regex(path: str) -> re.Pattern[str]:
 
 
 SUBJECT, ANATOMY = "{sub}/{sub}_", "{sub}/anat/{sub}_space-{space}_"
+HEMISPHERE = "{sub}/anat/{sub}_hemi-{hemi}_space-{space}_"
 KINDS = {
     "description": Kind("dataset description", "dataset_description.json", standard=True),
     "readme": Kind("what the folder is", "README.md", standard=True),
@@ -124,6 +127,11 @@ KINDS = {
     "image": Kind("reconstructions", "{sub}/recon/{sub}_stim-{stim}_rep-{rep}_desc-{arm}_recon.png", FOLDER),
     "shown": Kind("seen images and starting points", "{sub}/recon/{sub}_stim-{stim}_desc-{shown}_recon.png", FOLDER),
     "images": Kind("sidecar of the images", "{sub}/recon/{sub}_recon.json", is_sidecar=True),
+    "surface map": Kind(
+        "contribution maps on the surface",
+        SUBJECT + "hemi-{hemi}_space-{space}_target-{target}_contribution.shape.gii",
+        OWN,
+    ),
     "slices": Kind("pictures of contribution maps", "{sub}/figures/{sub}_target-{target}_contribution.png"),
     "anatomy": Kind("anatomy", ANATOMY + "T1w.nii.gz", OWN, standard=True),
     "regions": Kind("regions", ANATOMY + "seg-{seg}_dseg.nii.gz", OWN, standard=True),
@@ -131,20 +139,21 @@ KINDS = {
     "crossval page": Kind("page of a cross-validation", "crossval/{sub}.html"),
     "crossval scores": Kind("scores of a cross-validation", "crossval/{sub}_desc-crossval_scores.tsv", OWN),
     "crossval embeddings": Kind("cross-validated embeddings", "crossval/{sub}_desc-crossval_embeddings.h5", OWN),
+    "surface regions": Kind("regions on the surface", HEMISPHERE + "seg-{seg}_dseg.label.gii", OWN, standard=True),
     "group page": Kind("group's page", "group.html"),
     "group scores": Kind("group's scores", "group_desc-recon_scores.tsv", OWN),
     "group summary": Kind("group's summary", "group_desc-summary_scores.json"),
     "group shares": Kind("group's shares of regions", "group_contribution.tsv", OWN),
 }
 """Every kind of file that a run writes, but the sidecars of single files."""
-COMPUTED = ("embeddings", "map", "slices", "image", "shown")
-FROM_SCANS = ("anatomy", "regions", "labels")
+COMPUTED = ("embeddings", "map", "surface map", "slices", "image", "shown")
+FROM_SCANS = ("anatomy", "regions", "labels", "surface regions")
 """Kinds of which a run writes other files with other parameters or scans; those of an earlier one must go."""
 
 
 def stem(name: str) -> str:
-    """A file's name without its suffix, which may be .nii.gz."""
-    return name.removesuffix(".gz").rsplit(".", 1)[0]
+    """A file's name without its suffix, which may be .nii.gz, .shape.gii or .label.gii."""
+    return re.sub(r"\.(shape|label)$", "", name.removesuffix(".gz").rsplit(".", 1)[0])
 
 
 def sidecar(path: Path) -> Path:
@@ -245,7 +254,7 @@ class Derivatives:
     subject : str
         NSD's name, `subj01`; files say `sub-01`.
     space : str
-        Volume space of the betas.
+        Space of the betas.
     decoder : str
         Kind of decoder that decoded the embeddings.
     """
@@ -297,12 +306,27 @@ class Derivatives:
         """The seen image (`seen`) or the decoded starting point (`start`) of one stimulus."""
         return self.place("shown", stim=stimulus_entity(stimulus_id), shown=what)
 
+    @property
+    def on_surface(self) -> bool:
+        """Whether maps and regions are files of a surface, one for each hemisphere."""
+        return self.space in SURFACES
+
     def regions(self, family: str) -> Path:
         """Label volume of one ROI family; its label table and sidecar differ in the suffix."""
         return self.place("regions", seg=plain(family))
 
+    def surface_regions(self, family: str) -> list[Path]:
+        """The same on both hemispheres of a surface."""
+        return [self.place("surface regions", hemi=hemi, seg=plain(family)) for hemi in HEMISPHERES.values()]
+
     def contribution(self, target: str) -> Path:
         return self.place("map", target=target)
+
+    def maps(self, target: str) -> list[Path]:
+        """The files of a target's map: one volume, or both hemispheres of a surface."""
+        if not self.on_surface:
+            return [self.contribution(target)]
+        return [self.place("surface map", hemi=hemi, target=target) for hemi in HEMISPHERES.values()]
 
     def slices(self, target: str) -> Path:
         """Picture of brain slices with one target's contribution."""
@@ -320,7 +344,7 @@ class Derivatives:
 def names_of(places: Derivatives, targets: Iterable[str], stimulus_ids: Iterable[int], repeats: int) -> set[str]:
     """Names of embeddings, maps, their pictures, and images of a run with these targets, stimuli and repeats."""
     names = {places.embeddings.name}
-    names |= {path.name for target in targets for path in (places.contribution(target), places.slices(target))}
+    names |= {path.name for target in targets for path in (*places.maps(target), places.slices(target))}
     for stimulus in map(int, stimulus_ids):
         names |= {places.shown(stimulus, what).name for what in SHOWN}
         names |= {places.image(stimulus, k, arm).name for k in range(1, repeats + 1) for arm in ARMS}

@@ -17,8 +17,12 @@ TARGETS = ("z", "c", *LAYERS)
 ALIGN_FORMS = ("none", "group", "shrunk", "column")
 """How the spread of a decoded target is changed: not; by one factor; halfway; by a factor for each column."""
 
-SPACES = ("func1pt8mm", "func1mm")
-"""NSD's volume spaces."""
+SURFACES = ("fsaverage",)
+SPACES = ("func1pt8mm", "func1mm", *SURFACES)
+"""NSD's spaces: volumes, and the surface that all subjects share."""
+
+HEMISPHERES = {"lh": "L", "rh": "R"}
+"""The hemispheres of a surface, in the order of positions: how FreeSurfer's files begin, and BIDS's entity `hemi`."""
 
 
 class Registry(Mapping[str, Any]):

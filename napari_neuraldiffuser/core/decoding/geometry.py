@@ -19,15 +19,15 @@ REMEDY = "Read these betas with the mask, subject and space that the decoder was
 class Geometry:
     """Voxel grid of betas: `voxels` (p, 3) indices, `affine` (4, 4) to mm, `shape` (X, Y, Z), `space`.
 
-    voxels, affine and shape are None for betas without geometry (MindEye2's files); then only the number of
-    voxels can be compared.
+    On a surface voxels are (hemisphere, vertex), shape is (2, vertices) and affine None.  All three are None for betas
+    without geometry (MindEye2's files); then only the number of voxels can be compared.
     """
 
     n_voxels: int
     space: str
     voxels: np.ndarray | None = None
     affine: np.ndarray | None = None
-    shape: tuple[int, int, int] | None = None
+    shape: tuple[int, ...] | None = None
 
     @classmethod
     def of(cls, betas: Responses) -> Self:
@@ -35,8 +35,8 @@ class Geometry:
         n_voxels, space = betas.data.shape[1], str(betas.space)
         if betas.voxels is None or betas.shape is None:
             return cls(n_voxels, space)
-        x, y, z = (int(size) for size in betas.shape)
-        return cls(n_voxels, space, np.array(betas.voxels), np.array(betas.affine, dtype=np.float64), (x, y, z))
+        affine = None if betas.affine is None else np.array(betas.affine, dtype=np.float64)
+        return cls(n_voxels, space, np.array(betas.voxels), affine, tuple(int(size) for size in betas.shape))
 
     @classmethod
     def read(cls, group: h5py.Group, n_voxels: int) -> Self:
@@ -49,10 +49,9 @@ class Geometry:
             )
         if "voxels" not in group:
             return cls(n_voxels, space)
-        x, y, z = (int(size) for size in read_array(group, "shape", 3))
-        return cls(
-            n_voxels, space, read_array(group, "voxels", n_voxels, 3), read_array(group, "affine", 4, 4), (x, y, z)
-        )
+        affine = read_array(group, "affine", 4, 4) if "affine" in group else None
+        shape = tuple(int(size) for size in read_array(group, "shape", 2 if affine is None else 3))
+        return cls(n_voxels, space, read_array(group, "voxels", n_voxels, len(shape)), affine, shape)
 
     def check(self, betas: Responses) -> None:
         """Raise DecodingError unless `betas` are of the same voxels in the same order, space and grid."""
@@ -67,6 +66,9 @@ class Geometry:
             self._check_grid(betas)
 
     def _check_voxels(self, voxels: np.ndarray, own: np.ndarray) -> None:
+        if voxels.shape != own.shape:
+            on = ["a surface" if one.shape[1] == 2 else "a volume" for one in (own, voxels)]
+            raise DecodingError(f"betas must be of {on[0]} as the decoder's, got those of {on[1]}. {REMEDY}")
         differ = np.flatnonzero((voxels != own).any(1))
         if differ.size:
             got, wanted = (tuple(int(i) for i in v[differ[0]]) for v in (voxels, own))
@@ -77,12 +79,16 @@ class Geometry:
 
     def _check_grid(self, betas: Responses) -> None:
         same = tuple(betas.shape or ()) == self.shape and str(betas.space) == self.space
-        affines = np.array(betas.affine, dtype=np.float64), np.array(self.affine, dtype=np.float64)
-        if not same or not np.allclose(*affines, atol=AFFINE_TOLERANCE_MM):
+        if not same or not self._same_affine(betas.affine):
             raise DecodingError(
                 f"betas must be in the decoder's space {self.space} {self.shape} with its affine, "
                 f"got {betas.space} {betas.shape}. {REMEDY}"
             )
+
+    def _same_affine(self, affine: np.ndarray | None) -> bool:
+        if affine is None or self.affine is None:
+            return affine is self.affine
+        return np.allclose(np.array(affine, dtype=np.float64), self.affine, atol=AFFINE_TOLERANCE_MM)
 
 
 def checked_data(betas: Responses) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The page of one subject: from the files of the other stages to `sub-01.html`, and what lies beside it."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from napari_neuraldiffuser.core.base.files import atomic_path, read_json
 from napari_neuraldiffuser.core.base.names import Derivatives, entity
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import ARMS
+from napari_neuraldiffuser.core.base.registry import HEMISPHERES
 from napari_neuraldiffuser.core.diffusion.pipeline import decode_start
 from napari_neuraldiffuser.core.job.pictures import ArmPictures, ShownPictures
 from napari_neuraldiffuser.core.job.resume import Records
@@ -24,6 +25,7 @@ from napari_neuraldiffuser.core.networks.kernels.ops import backend_info
 from napari_neuraldiffuser.core.networks.models import Models
 from napari_neuraldiffuser.core.outputs.anatomy import write_anatomy, write_shown
 from napari_neuraldiffuser.core.outputs.description import versions
+from napari_neuraldiffuser.core.outputs.report.flat import DRAWN, DRAWN_AS, NOT_DRAWN, flat_maps
 from napari_neuraldiffuser.core.outputs.report.page import ReportData, write_report
 from napari_neuraldiffuser.core.outputs.report.slices import SliceStyle, contribution_slices, unit_of
 from napari_neuraldiffuser.core.outputs.undefined import undefined
@@ -79,6 +81,14 @@ class PageParts:
         """Contribution maps by target."""
         return {str(entity(path.name, "target")): nibabel.Nifti1Image.from_filename(path) for path in self.maps}
 
+    def surfaces(self) -> dict[str, np.ndarray]:
+        """Contribution maps (2, vertices) by target."""
+        found: dict[str, dict[str, np.ndarray]] = {}
+        for path in self.maps:
+            target, hemi = (str(entity(path.name, key)) for key in ("target", "hemi"))
+            found.setdefault(target, {})[hemi] = nibabel.GiftiImage.from_filename(path).darrays[0].data
+        return {target: np.stack([both[hemi] for hemi in HEMISPHERES.values()]) for target, both in found.items()}
+
 
 def write_page(
     parts: PageParts,
@@ -100,10 +110,11 @@ def write_page(
     ids, stimuli = np.asarray(parts.stimulus_ids), subject.stimuli
     notes = [*parts.notes, *write_anatomy(subject, places)]
     _write_shown(parts.embeddings, ids, stimuli, models, places, progress)
-    settings, volumes, summary = parts.settings, parts.volumes(), read_json(parts.summary)
+    settings, summary = parts.settings, read_json(parts.summary)
     shares = pd.read_csv(parts.table, **OUR_TABLES)
     accuracy = {target: fit.best_r2 for target, fit in decoding.read_accuracy(parts.decoder).items()}
     without = undefined(summary, shares, accuracy)
+    slices, drawn = map_pictures(parts, _unit(shares), subject, places, records, progress)
     data = ReportData(
         subject=places.label,
         summary=summary,
@@ -115,7 +126,7 @@ def write_page(
         labels=stimuli.labels(ids),
         captions=[next(iter(stimuli.captions(int(s))), None) for s in ids],
         contribution=shares,
-        slices=slice_pictures(volumes, _unit(shares), subject, places, records, progress),
+        slices=slices,
         noise_ceiling=nsd.ceiling_text(
             parts.counts["noise_ceiling"], parts.counts["n_voxels"], parts.counts["trials_per_test_image"]
         ),
@@ -124,7 +135,7 @@ def write_page(
         parameters={"run": _run_facts(subject, models, parts.counts), **settings.to_dict()},
         versions={**versions(), "kernel backend": backend_info()["backend"]},
         command=parts.command,
-        notes=notes,
+        notes=[*notes, *drawn],
         failed=list(parts.failed),
         places=places,
     )
@@ -164,6 +175,47 @@ def _unit(shares: pd.DataFrame) -> str:
     return unit_of(str(shares["kind"].iloc[0])) if len(shares) else SliceStyle.label
 
 
+def map_pictures(
+    parts: PageParts,
+    unit: str,
+    subject: nsd.BrainSource,
+    places: Derivatives,
+    records: Records,
+    progress: Progress,
+) -> tuple[dict[str, bytes], list[str]]:
+    """One PNG per target, of slices or of flat hemispheres, and what is to be said of how they are drawn."""
+    if not places.on_surface:
+        return slice_pictures(parts.volumes(), unit, subject, places, records, progress), []
+    surfaces = parts.surfaces()
+    if not surfaces:
+        return {}, []
+    n = next(iter(surfaces.values())).shape[1]
+    drawable = {target: values for target, values in surfaces.items() if values[:, :DRAWN].any()}
+    if n < DRAWN or not drawable:
+        return {}, [NOT_DRAWN.format(n=n)]
+    return flat_pictures(drawable, unit, subject, places, records, progress), [DRAWN_AS.format(n=n)] * (n > DRAWN)
+
+
+def flat_pictures(
+    surfaces: Mapping[str, np.ndarray],
+    unit: str,
+    subject: nsd.BrainSource,
+    places: Derivatives,
+    records: Records,
+    progress: Progress,
+) -> dict[str, bytes]:
+    """One PNG of both hemispheres per target, drawn again only when the maps or the outlines changed."""
+    paths = {target: places.slices(target) for target in surfaces}
+    outlines = subject.rois(OUTLINED) if OUTLINED in subject.roi_names() else None
+    made_from: list[str | None] = [unit, *(_digest(values, None, 7) for values in surfaces.values())]
+    made_from.append(None if outlines is None else _digest(outlines.labels, None, 0))
+
+    def draw(target: str) -> bytes:
+        return flat_maps(surfaces[target], outlines, SliceStyle(label=unit))
+
+    return _drawn(made_from, paths, draw, records, progress)
+
+
 def slice_pictures(
     volumes: Mapping[str, nibabel.Nifti1Image],
     unit: str,
@@ -184,17 +236,33 @@ def slice_pictures(
     made_from.append(None if anatomy is None else _digest(anatomy.get_fdata(), anatomy.affine, 3))
     made_from.append(None if outlines is None else _digest(outlines.labels, outlines.affine, 0))
 
+    def draw(target: str) -> bytes:
+        return contribution_slices(volumes[target], anatomy, outlines, SliceStyle(label=unit))
+
+    return _drawn(made_from, paths, draw, records, progress)
+
+
+def _drawn(
+    made_from: list[str | None],
+    paths: Mapping[str, Path],
+    draw: Callable[[str], bytes],
+    records: Records,
+    progress: Progress,
+) -> dict[str, bytes]:
+    """The pictures of `paths`, drawn where the record does not vouch for them."""
+
     def work() -> None:
-        for k, (target, volume) in enumerate(volumes.items()):
+        for k, (target, path) in enumerate(paths.items()):
             progress(k, len(paths), "slices")
-            with atomic_path(paths[target]) as temporary:
-                temporary.write_bytes(contribution_slices(volume, anatomy, outlines, SliceStyle(label=unit)))
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(draw(target))
         progress(len(paths), len(paths), "slices")
 
     records.make("slices", made_from, paths.values(), work)
     return {target: path.read_bytes() for target, path in paths.items()}
 
 
-def _digest(values: np.ndarray, affine: np.ndarray, decimals: int) -> str:
+def _digest(values: np.ndarray, affine: np.ndarray | None, decimals: int) -> str:
     rounded = np.round(values, decimals) + 0.0  # no -0
-    return hashlib.sha256(rounded.astype(np.float32).tobytes() + np.asarray(affine).tobytes()).hexdigest()
+    place = b"" if affine is None else np.asarray(affine).tobytes()
+    return hashlib.sha256(rounded.astype(np.float32).tobytes() + place).hexdigest()

@@ -187,7 +187,7 @@ def contribution(run: Run, decoder: Path, stimulus_ids: list[int]) -> list[str]:
     targets = _targets(run, "test", test)
     maps = stages.contribution(decoder, test, run.inputs.subject, targets, run.places, params)
     run.progress(len(TARGETS), len(TARGETS), "contribution maps")
-    return list(maps.volumes)
+    return maps.mapped
 
 
 def page(run: Run, decoder: Path, targets: list[str], stimulus_ids: list[int], failed: list[int]) -> list[str]:
@@ -199,7 +199,7 @@ def page(run: Run, decoder: Path, targets: list[str], stimulus_ids: list[int], f
         scores=places.scores,
         summary=places.summary,
         table=places.contribution_table,
-        maps=[places.contribution(target) for target in targets],
+        maps=[path for target in targets for path in places.maps(target)],
         settings=job.settings,
         stimulus_ids=stimulus_ids,
         failed=failed,

@@ -7,23 +7,25 @@ import importlib
 from typing import Any
 
 from napari_neuraldiffuser.core.base.recipe import OWN_SPACE, Source
+from napari_neuraldiffuser.core.base.registry import SURFACES
 from napari_neuraldiffuser.core.nsd.betas import CROSSVAL, Betas, betas_facts, dropped_notes, load_betas, save_betas
 from napari_neuraldiffuser.core.nsd.brain_source import BrainSource
 from napari_neuraldiffuser.core.nsd.ceiling import ceiling_text
 from napari_neuraldiffuser.core.nsd.mindeye import mindeye_betas
 from napari_neuraldiffuser.core.nsd.own import MASK, OwnScans
 from napari_neuraldiffuser.core.nsd.own_stimuli import OwnStimuli
-from napari_neuraldiffuser.core.nsd.reading.sessions import read_surface_session
+from napari_neuraldiffuser.core.nsd.reading.surfaces import read_surface_session
 from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError
 from napari_neuraldiffuser.core.nsd.rois import Rois
 from napari_neuraldiffuser.core.nsd.stimuli import Stimuli
 from napari_neuraldiffuser.core.nsd.subject import Subject
+from napari_neuraldiffuser.core.nsd.surface_subject import SurfaceSubject
 from napari_neuraldiffuser.core.nsd.user import user_betas
 from napari_neuraldiffuser.core.params import BetasParams
 
 __all__ = [
     "Betas", "BrainSource", "CROSSVAL", "MASK", "NSDError", "OWN_SPACE", "OwnScans", "OwnStimuli", "Rois", "Stimuli",
-    "Subject", "betas_facts", "ceiling_text", "dropped_notes", "load_betas", "mindeye_betas", "open_source",
+    "Subject", "SurfaceSubject", "betas_facts", "ceiling_text", "dropped_notes", "load_betas", "mindeye_betas", "open_source",
     "read_surface_session", "save_betas", "simulate", "user_betas",
 ]  # fmt: skip
 
@@ -45,7 +47,8 @@ def open_source(source: Source, params: BetasParams | None = None) -> BrainSourc
             f"source must be an NSD folder or own scans, got {got}. "
             "Choose the folder that holds nsddata, or a 4-D NIfTI of betas with its mask and trials."
         )
-    return Subject(source.nsd_dir, source.subject, params)
+    on_surface = params is not None and params.space in SURFACES
+    return (SurfaceSubject if on_surface else Subject)(source.nsd_dir, source.subject, params)
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,8 @@ import numpy as np
 
 from napari_neuraldiffuser.core.base.contracts import StimulusIds
 from napari_neuraldiffuser.core.base.hdf5 import creating_hdf5, open_hdf5
-from napari_neuraldiffuser.core.base.registry import SPACES
+from napari_neuraldiffuser.core.base.registry import HEMISPHERES, SPACES
+from napari_neuraldiffuser.core.nsd.reading.surfaces import gifti
 from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError
 
 FORMAT = 1
@@ -38,14 +39,15 @@ class Betas:
         True for test images.
     repeats : (n,) int
         How many trials were averaged into the row.
-    voxels : (n_voxels, 3) int or None
-        (x, y, z) indices in the NIfTI volume; None where the source has no geometry (MindEye2's files).
+    voxels : (n_voxels, 3) int, (n_voxels, 2) int or None
+        (x, y, z) indices in the NIfTI volume, or (hemisphere, vertex) on a surface, where the hemisphere is the place
+        in `HEMISPHERES`; None where the source has no geometry (MindEye2's files).
     affine : (4, 4) float or None
-        Voxel to millimetres.
-    shape : tuple of 3 int or None
-        Volume shape (X, Y, Z).
+        Voxel to millimetres; None on a surface.
+    shape : tuple of int or None
+        Volume shape (X, Y, Z), or (2, vertices of a hemisphere).
     space : str
-        Name of the volume space.
+        Name of the space.
     notes : list of str
         What the reader skipped or found odd.
     dropped : dict of str to int
@@ -62,7 +64,7 @@ class Betas:
     repeats: np.ndarray
     voxels: np.ndarray | None = None
     affine: np.ndarray | None = None
-    shape: tuple[int, int, int] | None = None
+    shape: tuple[int, ...] | None = None
     space: str = SPACES[0]
     notes: list[str] = field(default_factory=list)
     dropped: dict[str, int] = field(default_factory=dict)
@@ -134,21 +136,54 @@ class Betas:
         nibabel.Nifti1Image
             float32, shape (X, Y, Z) or (X, Y, Z, n).
         """
+        if self.on_surface:
+            raise NSDError("betas must be of a volume to make one, got those of a surface. Use to_surface.")
+        image = nib.Nifti1Image(self._placed(values, outside), self.affine)
+        image.header.set_xyzt_units("mm")
+        return image
+
+    def to_surface(self, values: np.ndarray, outside: float = 0.0) -> dict[str, nib.GiftiImage]:
+        """Values per vertex as one GIfTI image for each hemisphere.
+
+        Parameters
+        ----------
+        values : (n_voxels,) or (n, n_voxels)
+            One value per vertex; several rows become several data arrays.
+        outside : float
+            Value of vertices that have no betas.
+
+        Returns
+        -------
+        dict of str to nibabel.GiftiImage
+            "L" and "R"; float32, every vertex of the hemisphere.
+        """
+        if not self.on_surface:
+            raise NSDError("betas must be of a surface to make one, got those of a volume. Use to_volume.")
+        placed = self._placed(np.atleast_2d(values), outside)
+        return {
+            hemi: gifti(placed[k].T, hemi, "NIFTI_INTENT_SHAPE", np.float32)
+            for k, hemi in enumerate(HEMISPHERES.values())
+        }
+
+    @property
+    def on_surface(self) -> bool:
+        """Whether positions are (hemisphere, vertex)."""
+        return self.shape is not None and len(self.shape) == 2
+
+    def _placed(self, values: np.ndarray, outside: float) -> np.ndarray:
+        """Values (n_voxels,) or (n, n_voxels) at their positions, (*shape,) or (*shape, n) float32."""
         values = np.asarray(values, dtype=np.float32)
         if self.voxels is None or self.shape is None:
             raise NSDError("betas must have voxel positions to make a volume, got none (MindEye2 file).")
         if values.ndim not in (1, 2) or values.shape[-1] != len(self.voxels):
             raise NSDError(f"values must have {len(self.voxels)} entries on the last axis, got shape {values.shape}.")
-        volume = np.full((*self.shape, *values.shape[:-1]), outside, dtype=np.float32)
-        x, y, z = self.voxels.T
-        volume[x, y, z] = values.T
-        image = nib.Nifti1Image(volume, self.affine)
-        image.header.set_xyzt_units("mm")
-        return image
+        placed = np.full((*self.shape, *values.shape[:-1]), outside, dtype=np.float32)
+        placed[tuple(self.voxels.T)] = values.T
+        return placed
 
 
 def mask_voxels(mask: np.ndarray, name: str = "mask") -> np.ndarray:
-    """Indices (n_voxels, 3) of the voxels inside a mask, (X, Y, Z) bool.
+    """Indices (n_voxels, 3) of the voxels inside a mask, (X, Y, Z) bool; on a surface (n, 2) of (2, vertices).
 
     Raises
     ------

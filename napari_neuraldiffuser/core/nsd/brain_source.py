@@ -1,4 +1,4 @@
-"""What every subject offers, whatever files it comes from: NSD's (`Subject`) or others (`OwnScans`)."""
+"""What every subject offers, whatever files it comes from: NSD's (`Subject` ...) or others (`OwnScans` ...)."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -31,8 +31,8 @@ class BrainSource(Selectable):
 
     @property
     @abstractmethod
-    def shape(self) -> tuple[int, int, int]:
-        """Volume shape (X, Y, Z) of the betas."""
+    def shape(self) -> tuple[int, ...]:
+        """Volume shape (X, Y, Z) of the betas, or (2, vertices of a hemisphere) on a surface."""
 
     @property
     @abstractmethod
@@ -96,7 +96,8 @@ class BrainSource(Selectable):
         return list(dict.fromkeys(self.trials["session"].tolist()))
 
     def voxels(self, expression: str | None = None) -> np.ndarray:
-        """Positions (n, 3) of the voxels that an ROI expression selects, in the order of the betas' columns.
+        """Positions (n, 3) of the voxels that an ROI expression selects, in the order of the betas' columns; on a
+        surface (n, 2) of vertices.
 
         Reads ROI volumes only.  Betas may have fewer voxels: those without a signal are dropped.
 

@@ -29,7 +29,7 @@ def describe(source: Source, events: Events) -> dict[str, Any]:
     for k, name in enumerate(names):
         events.told(k, len(names), "reading regions")
         families[name] = region_sizes(subject.rois(name))
-    affine = np.asarray(subject.affine, dtype=float)
+    affine = None if subject.affine is None else np.asarray(subject.affine, dtype=float)
     return {
         "subjects": subjects(source),
         "sessions": sessions,
@@ -39,8 +39,8 @@ def describe(source: Source, events: Events) -> dict[str, Any]:
         "n_train": len(train_ids),
         "space": OWN_SPACE if source.own else subject.params.space,
         "shape": [int(n) for n in subject.shape],
-        "affine": affine.tolist(),
-        "voxel_sizes_mm": [float(np.linalg.norm(column)) for column in affine[:3, :3].T],
+        "affine": None if affine is None else affine.tolist(),
+        "voxel_sizes_mm": [] if affine is None else [float(np.linalg.norm(column)) for column in affine[:3, :3].T],
         "notes": _notes(subject, sessions),
     }
 

@@ -5,17 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_neuraldiffuser.core.base.files import Place
-from napari_neuraldiffuser.core.base.registry import SPACES
+from napari_neuraldiffuser.core.base.registry import HEMISPHERES, SPACES
 from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError
 
 SESSION_FILE = re.compile(r"betas_session(\d+)\.(hdf5|nii\.gz|nii)$")
+SURFACE_FILE = re.compile(r"(lh|rh)\.betas_session(\d+)\.mgh$")
 SUFFIX_ORDER = ("hdf5", "nii", "nii.gz")
 """Which file of a session is read when several exist: the quickest to read a masked part of comes first."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths of one subject in an NSD tree, in one volume space and beta version."""
+    """Paths of one subject in an NSD tree, in one space and beta version."""
 
     root: Path
     subject: str
@@ -35,6 +36,10 @@ class Layout:
     roi_folder = Place("nsddata/ppdata/{subject}/{space}/roi")
     beta_folder = Place("nsddata_betas/ppdata/{subject}/{space}/{version}")
     ncsnr = Place("nsddata_betas/ppdata/{subject}/{space}/{version}/ncsnr.nii.gz")
+    atlas_folder = Place("nsddata/freesurfer/fsaverage/label")
+    """Regions that are the same for all subjects, on fsaverage."""
+    native_folder = Place("nsddata/freesurfer/{subject}/label")
+    """Regions on the subject's own surface."""
     truth = Place("nsddata/ppdata/{subject}/simulation_truth.json")
     """Written by the simulator only."""
 
@@ -58,12 +63,35 @@ class Layout:
 
     def label_tables(self, name: str) -> tuple[Path, ...]:
         """Colour tables of an ROI family: the subject's own (prf and floc families), then fsaverage's."""
-        folder = self.root / "nsddata/freesurfer"
-        return tuple(folder / who / "label" / f"{name}.mgz.ctab" for who in (self.subject, "fsaverage"))
+        return tuple(folder / f"{name}.mgz.ctab" for folder in (self.native_folder, self.atlas_folder))
 
     def surface_file(self, hemisphere: str, session: int) -> Path:
-        folder = self.root / "nsddata_betas/ppdata" / self.subject / "fsaverage" / self.version
-        return folder / f"{hemisphere}.betas_session{session:02d}.mgh"
+        return self.beta_folder / f"{hemisphere}.betas_session{session:02d}.mgh"
+
+    def to_fsaverage(self, hemisphere: str) -> Path:
+        """Which vertex of the subject's own surface, counted from 1, is nearest to each vertex of fsaverage."""
+        return self.ppdata / "transforms" / f"{hemisphere}.white-to-fsaverage.mgz"
+
+    def surface_sessions(self) -> tuple[dict[int, list[Path]], list[int]]:
+        """Both hemispheres' files of each session that has them, by session number, and sessions that have one alone.
+
+        Raises
+        ------
+        NSDError
+            If no session has both.
+        """
+        matches = map(SURFACE_FILE.fullmatch, sorted(path.name for path in self.beta_folder.glob("*.mgh")))
+        there = [(match[1], int(match[2])) for match in matches if match]
+        known = sorted({session for _, session in there})
+        both = [session for session in known if all((side, session) in there for side in HEMISPHERES)]
+        halves = [session for session in known if session not in both]
+        if not both:
+            got = f"one alone of sessions {', '.join(map(str, halves))}" if halves else "none"
+            raise NSDError(
+                f"{self.beta_folder} must hold lh.betas_sessionNN.mgh and rh.betas_sessionNN.mgh of a session, got "
+                f"{got}. Download both hemispheres of this subject and version, or choose another version or space."
+            )
+        return {session: [self.surface_file(side, session) for side in HEMISPHERES] for session in both}, halves
 
     def sessions(self) -> dict[int, Path]:
         """File of each session whose betas are on disk, by session number.

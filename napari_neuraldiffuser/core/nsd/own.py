@@ -59,7 +59,7 @@ class OwnScans(BrainSource):
         self._shape, self._affine = (x, y, z), image.affine
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> tuple[int, ...]:
         """Volume shape (X, Y, Z) of the betas."""
         return self._shape
 

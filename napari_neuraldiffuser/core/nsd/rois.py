@@ -18,18 +18,18 @@ class Rois:
     ----------
     name : str
         The family.
-    labels : (X, Y, Z) int
+    labels : (X, Y, Z) int, or (2, vertices) on a surface
         -1 not cortex (of this hemisphere), 0 unlabelled cortex, 1..N regions.
     names : dict of int to str
         Name of each label above 0.
-    affine : (4, 4) float
-        Voxel to millimetres.
+    affine : (4, 4) float or None
+        Voxel to millimetres; None on a surface.
     """
 
     name: str
     labels: np.ndarray
     names: dict[int, str]
-    affine: np.ndarray
+    affine: np.ndarray | None
 
     def of(self, betas: Responses) -> dict[str, np.ndarray]:
         """Which voxels of `betas` are in each region, (n_voxels,) bool by name.
@@ -42,8 +42,7 @@ class Rois:
         if betas.voxels is None or betas.shape is None:
             raise NSDError(f"betas must have voxel positions to apply {self.name}, got betas without geometry.")
         check_grid(f"ROI {self.name}", (self.labels.shape, self.affine), (betas.shape, betas.affine))
-        x, y, z = betas.voxels.T
-        here = self.labels[x, y, z]
+        here = self.labels[tuple(betas.voxels.T)]
         labels: dict[str, list[int]] = {}
         for label, name in self.names.items():
             if label > 0:

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_neuraldiffuser.core.nsd.reading.images import SUFFIXES
+from napari_neuraldiffuser.core.nsd.reading.surfaces import read_surface_inside
 from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError, check_grid, read_inside
 from napari_neuraldiffuser.core.nsd.rois import Rois
 
@@ -59,8 +60,8 @@ class Selectable(ABC):
 
     @property
     @abstractmethod
-    def affine(self) -> np.ndarray:
-        """Voxel to millimetres, (4, 4)."""
+    def affine(self) -> np.ndarray | None:
+        """Voxel to millimetres, (4, 4); None on a surface."""
 
     @abstractmethod
     def roi_names(self) -> list[str]:
@@ -142,7 +143,7 @@ def select(subject: Selectable, expression: str) -> np.ndarray:
 
     Returns
     -------
-    (X, Y, Z) bool
+    (X, Y, Z) bool, or (2, vertices) on a surface
 
     Raises
     ------
@@ -169,6 +170,8 @@ def _mask_file(subject: Selectable, term: Term) -> np.ndarray:
             f"ROI mask must be an existing NIfTI file, got {term.name}. "
             "Check the path; one that contains ' + ', ' & ' or ' - ' goes between double quotes."
         )
+    if len(subject.shape) == 2:
+        return read_surface_inside(path, subject.shape[1])
     inside, affine = read_inside(path, "ROI mask")
     check_grid(f"ROI mask {path}", (inside.shape, affine), (subject.shape, subject.affine), path)
     return inside

@@ -2,6 +2,7 @@
 
 from functools import cached_property, partial
 from pathlib import Path
+from typing import TypeVar
 
 import nibabel as nib
 import numpy as np
@@ -14,13 +15,22 @@ from napari_neuraldiffuser.core.nsd.brain_source import BrainSource
 from napari_neuraldiffuser.core.nsd.by_ceiling import CIRCULAR, check_ncsnr, chosen, ncsnr_ceiling, per_trial, resolved
 from napari_neuraldiffuser.core.nsd.layout import Layout
 from napari_neuraldiffuser.core.nsd.reading.design import TRIALS_PER_SESSION, read_trials
-from napari_neuraldiffuser.core.nsd.reading.sessions import read_session, read_surface_session, session_grid
-from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError, check_grid, open_volume, read_inside, read_volume
+from napari_neuraldiffuser.core.nsd.reading.sessions import read_session, session_grid
+from napari_neuraldiffuser.core.nsd.reading.volumes import (
+    Grid,
+    NSDError,
+    check_grid,
+    open_volume,
+    read_inside,
+    read_volume,
+)
 from napari_neuraldiffuser.core.nsd.rois import Rois, available, read_rois
 from napari_neuraldiffuser.core.nsd.selection import chosen_sessions, listed, wants_all
 from napari_neuraldiffuser.core.nsd.stimuli import Stimuli
 from napari_neuraldiffuser.core.params import BetasParams
 
+File = TypeVar("File")
+"""What a session is read from: one file or several."""
 MAPPED_FAMILIES = ("prf-visualrois", "floc-faces", "floc-bodies", "floc-places", "floc-words")
 """Families of regions that contribution maps tell about."""
 
@@ -61,17 +71,17 @@ class Subject(BrainSource):
         return Stimuli(self.layout)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> tuple[int, ...]:
         """Volume shape (X, Y, Z) of the betas."""
         return self._grid[0]
 
     @property
-    def affine(self) -> np.ndarray:
+    def affine(self) -> np.ndarray | None:
         """4x4 voxel to mm of the betas' space (NSD: diagonal, origin at the volume's centre; not MNI)."""
         return self._grid[1]
 
     @cached_property
-    def _grid(self) -> tuple[tuple[int, int, int], np.ndarray]:
+    def _grid(self) -> Grid:
         """Shape of the first session, and its affine or, as HDF5 files have none, that of a volume beside it."""
         shape, affine = session_grid(next(iter(self.layout.sessions().values())))
         if affine is None:
@@ -79,8 +89,7 @@ class Subject(BrainSource):
             image = open_volume(path, "reference volume")
             check_grid(str(path), (image.shape[:3], None), (shape, None))
             affine = image.affine
-        x, y, z = (int(n) for n in shape)
-        return (x, y, z), affine
+        return tuple(int(n) for n in shape), affine
 
     def _reference(self) -> Path:
         choices = [self.layout.volumes / "brainmask.nii.gz", self.layout.volumes / "mean.nii.gz", self.layout.ncsnr]
@@ -126,13 +135,14 @@ class Subject(BrainSource):
         return families
 
     @property
-    def anatomy_file(self) -> Path:
+    def anatomy_file(self) -> Path | None:
         """T1 resampled to the betas' space."""
         return self.layout.anatomy
 
     def anatomy(self) -> nib.spatialimages.SpatialImage | None:
         """That T1, or None where the file is absent."""
-        return open_volume(self.anatomy_file, "anatomy", 3) if self.anatomy_file.is_file() else None
+        path = self.layout.anatomy
+        return open_volume(path, "anatomy", 3) if path.is_file() else None
 
     def sessions(self) -> list[int]:
         """The sessions that have trials and betas on disk."""
@@ -147,10 +157,6 @@ class Subject(BrainSource):
         ncsnr, affine = read_volume(self.layout.ncsnr, "ncsnr")
         power = np.nan_to_num(ncsnr.astype(np.float64)) ** 2
         return nib.Nifti1Image((100 * power / (power + 1 / repeats)).astype(np.float32), affine)
-
-    def surface_betas(self, hemisphere: str, session: int) -> np.ndarray:
-        """fsaverage betas of one hemisphere ("lh", "rh") and session: (trials, n_vertices) float32."""
-        return read_surface_session(self.layout.surface_file(hemisphere, session))
 
     def betas(self, roi: str | None = None, progress: Progress | None = None) -> Betas:
         """Betas of the voxels of one ROI, one row per image.
@@ -193,8 +199,12 @@ class Subject(BrainSource):
 
     def _chosen_files(self) -> tuple[dict[int, Path], list[str]]:
         """Files of the sessions that are read, and notes on those that are not."""
+        return self._chosen(self.layout.sessions())
+
+    def _chosen(self, there: dict[int, File]) -> tuple[dict[int, File], list[str]]:
+        """What of the sessions on disk is read, and notes on what is not."""
         shown = self.trials["session"].unique().tolist()
-        files = {k: path for k, path in self.layout.sessions().items() if k in set(shown)}
+        files = {k: path for k, path in there.items() if k in set(shown)}
         if not files:
             raise NSDError(f"{self.layout.beta_folder} must hold sessions of the trials table, got none of them.")
         chosen = {int(k) for k in chosen_sessions(self.params.sessions, [str(k) for k in files])}

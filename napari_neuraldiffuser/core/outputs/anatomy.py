@@ -2,16 +2,19 @@
 
 import gzip
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
+from nibabel.gifti.gifti import GiftiLabel
 
 from napari_neuraldiffuser.core.base.contracts import StimulusIds
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import atomic_path, write_json
 from napari_neuraldiffuser.core.base.names import FROM_SCANS, Derivatives, remove_stale, sidecar, stem
+from napari_neuraldiffuser.core.base.registry import HEMISPHERES
 
 if TYPE_CHECKING:
     from nibabel.spatialimages import SpatialImage
@@ -53,11 +56,37 @@ def write_anatomy(subject: "BrainSource", places: Derivatives) -> list[str]:
         except UserError as error:
             notes.append(f"ROI {name} is not among the written regions: {error}")
             continue
-        volume = places.regions(name)
-        write_regions(rois, volume)
-        kept |= {volume.name, _table(volume).name}
+        kept |= {path.name for path in _write_family(rois, places)}
     remove_stale(places, kept, FROM_SCANS)
     return notes
+
+
+def _write_family(rois: "Rois", places: Derivatives) -> list[Path]:
+    """One family as a label volume with its table, or as the labels of both hemispheres."""
+    if places.on_surface:
+        surfaces = places.surface_regions(rois.name)
+        write_surface_regions(rois, surfaces)
+        return surfaces
+    volume = places.regions(rois.name)
+    write_regions(rois, volume)
+    return [volume, _table(volume)]
+
+
+def write_surface_regions(rois: "Rois", paths: Sequence[Path]) -> None:
+    """Write one family as GIfTI labels of each hemisphere (`.label.gii`), which have the names, and sidecars."""
+    from napari_neuraldiffuser.core.nsd.reading.surfaces import gifti
+
+    names = {0: UNREGIONED, **{k: name for k, name in rois.names.items() if k > 0}}
+    for labels, path, hemi in zip(np.maximum(rois.labels, 0), paths, HEMISPHERES.values(), strict=True):
+        image = gifti(labels[None], hemi, "NIFTI_INTENT_LABEL", np.int32)
+        for key, name in names.items():
+            label = GiftiLabel(key=key, red=0, green=0, blue=0, alpha=float(key > 0))
+            label.label = name  # type: ignore[attr-defined]  # nibabel sets it from outside, too
+            image.labeltable.labels.append(label)
+        _write_if_new(path, image.to_xml())
+        about = sidecar(path)
+        if not about.is_file():
+            write_json(about, {"Family": rois.name})
 
 
 def write_regions(rois: "Rois", path: Path) -> None:

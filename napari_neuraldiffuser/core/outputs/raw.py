@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.recipe import Source
+from napari_neuraldiffuser.core.base.registry import SURFACES
 from napari_neuraldiffuser.core.params import BetasParams, Settings
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def _nsd(root: Path, subject: str, betas: BetasParams) -> Raw:
 
     layout = Layout(root, subject, betas.space, betas.version)
     rois: dict[str, tuple[str, ...]] = {}
-    for path in sorted(layout.roi_folder.glob("*.nii.gz")):
+    for path in _region_files(layout):
         part = f"rois/{_family(path)}"
         rois[part] = (*rois.get(part, ()), _uri(NSD, path, root))
     parts = {
@@ -84,20 +85,31 @@ def _nsd(root: Path, subject: str, betas: BetasParams) -> Raw:
     return {what: tuple(_uri(NSD, p, root) for p in paths if p.exists()) for what, paths in parts.items()} | rois
 
 
+def _region_files(layout: "Layout") -> list[Path]:
+    """Volumes of the ROI folder, or both hemispheres' files; fsaverage's count where the subject has the family too."""
+    if layout.space not in SURFACES:
+        return sorted(layout.roi_folder.glob("*.nii.gz"))
+    found = {path.name: path for folder in (layout.native_folder, layout.atlas_folder) for path in folder.glob("*.mgz")}
+    return [found[name] for name in sorted(found)]
+
+
 def _sessions(layout: "Layout", chosen: str) -> list[Path]:
     """Files of the sessions that were read; their folder where they are no longer there."""
     from napari_neuraldiffuser.core.nsd.selection import chosen_sessions
 
     try:
-        files = {str(number): path for number, path in layout.sessions().items()}
-        return [files[label] for label in chosen_sessions(chosen, list(files))]
+        if layout.space in SURFACES:
+            files = {str(number): paths for number, paths in layout.surface_sessions()[0].items()}
+        else:
+            files = {str(number): [path] for number, path in layout.sessions().items()}
+        return [path for label in chosen_sessions(chosen, list(files)) for path in files[label]]
     except UserError:
         return [layout.beta_folder]
 
 
 def _family(path: Path) -> str:
     """`floc-faces` of `lh.floc-faces.nii.gz`."""
-    return path.name.removesuffix(".nii.gz").removeprefix("lh.").removeprefix("rh.")
+    return path.name.removesuffix(".nii.gz").removesuffix(".mgz").removeprefix("lh.").removeprefix("rh.")
 
 
 def _own(scans: Source, folder: Path) -> Raw:

@@ -143,8 +143,11 @@ def _contents(places: Derivatives, facts: Facts) -> Iterator[tuple[list[Path], C
     for path, describe in single.items():
         if path.is_file():
             yield [path], describe(places, facts)
-    for path, said in places.find("map", space=places.space):
-        yield [path], _map(said["target"], places, facts)
+    for kind in ("map", "surface map"):
+        for path, said in places.find(kind, space=places.space):
+            yield [path], _map(said["target"], places, facts)
+    for path, said in places.find("surface regions"):
+        yield [path], _regions(path, said["seg"], places, facts)
     for path, said in places.find("regions"):
         tables = [table for table, _ in places.find("labels", **said)]
         yield [path, *tables], _regions(path, said["seg"], places, facts)
@@ -207,19 +210,26 @@ MAP_STAGES = ("betas", "features", "decoding", "contribution")
 
 
 def _map(target: str, places: Derivatives, facts: Facts) -> Content:
-    anatomy = places.uri(places.anatomy) if places.anatomy.is_file() else "orig"
     about = row_of(places.contribution_table, target=target)
+    element = "vertex" if places.on_surface else "voxel"
     kind = {"Kind": about["kind"], "Total": float(about["total"])} if {"kind", "total"} <= set(about) else {}
     return {
-        "Description": "Share of every voxel in the prediction of one target; 0 outside the voxels that were used.",
+        "Description": f"Share of every {element} in the prediction of one target; 0 outside those that were used.",
         "Target": target,
         "TargetDescription": TARGET_TEXT[target[0]],
         "Units": ONE,
         **kind,
         "Space": places.space,
-        "SpatialReference": anatomy,
+        "SpatialReference": _reference(places),
         **_made(facts, facts.sources("betas", "stimuli"), *MAP_STAGES),
     }
+
+
+def _reference(places: Derivatives) -> str:
+    """What BIDS calls the spatial reference: a standard surface, the anatomy, or nothing better than the data."""
+    if places.on_surface:
+        return f"{places.space} (FreeSurfer)"
+    return places.uri(places.anatomy) if places.anatomy.is_file() else "orig"
 
 
 def _failed(places: Derivatives, facts: Facts) -> Content:
@@ -245,9 +255,10 @@ def _regions(path: Path, short: str, places: Derivatives, facts: Facts) -> Conte
     names = {plain(what): what for what in (w.removeprefix("rois/") for w in facts.raw)}
     family = str((json_object(sidecar(path)) or {}).get("Family", names.get(short, short)))
     return {
-        "Description": "Regions of one family as labels; the table of the same name has their names.",
+        "Description": "Regions of one family as labels; "
+        + ("the file has their names." if places.on_surface else "the table of the same name has their names."),
         "Family": family,
         "Space": places.space,
-        "SpatialReference": places.uri(places.anatomy) if places.anatomy.is_file() else "orig",
+        "SpatialReference": _reference(places),
         **_made(facts, facts.sources(f"rois/{family}")),
     }

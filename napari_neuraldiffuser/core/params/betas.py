@@ -16,7 +16,7 @@ class BetasParams(Params):
         "Voxels that are used: a family, a region or a mask file, joined by ' + ', ' & ' and ' - ' (without). Early "
         "areas alone give layout and colour, higher ones alone what the scene is about; nsdgeneral has both.",
     )
-    space: str = param(SPACES[0], "Volume space of the betas.", choices=SPACES)
+    space: str = param(SPACES[0], "Space of the betas: NSD's volumes, or the surface fsaverage.", choices=SPACES)
     sessions: str = param("all", "Sessions that are read: all, or ranges such as 1-4,7. Fewer decode worse.")
     version: str = param(
         "betas_fithrf_GLMdenoise_RR",

@@ -8,7 +8,7 @@ from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QLabel
 
 from napari_neuraldiffuser.core.base.recipe import Recipe, Source
-from napari_neuraldiffuser.core.params import BetasParams, ParamError, default_of
+from napari_neuraldiffuser.core.params import SPACES, BetasParams, ParamError, default_of
 from napari_neuraldiffuser.widgets.files.folders import Read, missing_layers, read_source
 from napari_neuraldiffuser.widgets.files.layer_info import LayerData
 from napari_neuraldiffuser.widgets.files.layers import add_layers
@@ -190,15 +190,15 @@ class DataPanel(Panel):
         other_grid = not self.session.recipe.source.own and described["space"] != self.betas.space
         note = f"These are the numbers of {described['space']}; {self.betas.space} is chosen." if other_grid else ""
         self.facts.setText("\n".join(filter(None, [description_text(described), self._replaced, note])))
-        self.mask.show_described(None if other_grid else described)
+        self.mask.show_described(None if other_grid or described["affine"] is None else described)
 
     def _take_what_is_there(self, described: dict[str, Any]) -> None:
         """What was chosen for other data stays where these have it, and is replaced where not."""
         changes = {}
         if not self.roi.fits(self.betas.roi):
             changes["roi"] = self.roi.default()
-        if described["space"] == "func1mm" and self.betas.space != "func1mm":
-            changes["space"] = "func1mm"  # named only where the other space is not on disk
+        if described["space"] in SPACES and SPACES.index(self.betas.space) < SPACES.index(described["space"]):
+            changes["space"] = described["space"]  # the first of them that is on disk
         if self.sessions.text == self.betas.sessions and self.sessions.problem():
             changes["sessions"] = default_of(BetasParams, "sessions")
         self._replaced = "\n".join(f"{k}: {new} in place of {getattr(self.betas, k)}." for k, new in changes.items())

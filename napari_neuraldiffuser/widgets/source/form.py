@@ -208,11 +208,14 @@ class SourceForm(QWidget):
 
 def description_text(described: dict[str, Any]) -> str:
     """What a source holds, in a few lines."""
-    sizes = " × ".join(f"{size:.3g}" for size in described["voxel_sizes_mm"])
+    if described["affine"] is None:
+        size = f"{described['shape'][1]:,} vertices in each hemisphere"
+    else:
+        size = " × ".join(f"{size:.3g}" for size in described["voxel_sizes_mm"]) + " mm voxels"
     lines = [
         f"{described['trials']:,} trials in {len(described['sessions'])} sessions",
         f"{len(described['test_ids'])} test stimuli, {described['n_train']:,} for training",
-        f"{sizes} mm voxels, {described['space']}",
+        f"{size}, {described['space']}",
     ]
     return "\n".join([*lines, *described["notes"]])
 

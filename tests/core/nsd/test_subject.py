@@ -1,6 +1,5 @@
 """The reader against the definition, in float64, on files of every layout."""
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -144,15 +143,6 @@ def test_anatomy_and_noise_ceiling(tree):
     volume(tree.betas / "ncsnr.nii.gz", np.full(SHAPE, 0.5, np.float32))
     # 100 * .25 / (.25 + 1/3)
     np.testing.assert_allclose(np.asarray(subject.noise_ceiling().dataobj), 42.857143, rtol=1e-6)
-
-
-def test_surface_betas_are_not_scaled(tree):
-    values = np.random.default_rng(0).normal(size=(31, 1, 1, 12)).astype(np.float32)
-    subject = nsd.Subject(tree.root, "subj02")
-    path = subject.layout.surface_file("lh", 3)
-    path.parent.mkdir(parents=True)
-    nib.save(nib.MGHImage(values, np.eye(4)), path)
-    np.testing.assert_array_equal(subject.surface_betas("lh", 3), values[:, 0, 0].T)
 
 
 def test_responses_set_the_sessions_and_must_agree(tree):

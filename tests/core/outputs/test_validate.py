@@ -56,7 +56,19 @@ def test_what_changed_since_the_run_ended_is_told(tree):
 
 def test_every_pattern_is_of_a_file_that_is_there(tree):
     used = {names.kind_of(p.relative_to(tree).as_posix()) for p in tree.rglob("*") if p.is_file()}
-    assert used == set(names.PATTERNS)
+    surface = Derivatives(Path(), "subj01", "fsaverage")
+    files = [*surface.maps("z"), *surface.surface_regions("prf-visualrois")]
+    on_surface = {names.kind_of(path.as_posix()) for one in files for path in (one, names.sidecar(one))}
+    assert None not in on_surface and not used & on_surface
+    assert used | on_surface == set(names.PATTERNS)
+
+
+def test_files_of_a_surface_have_the_names_of_bids():
+    surface = Derivatives(Path(), "subj01", "fsaverage")
+    assert [path.as_posix() for path in surface.maps("g02")] == [
+        f"sub-01/sub-01_hemi-{hemi}_space-fsaverage_target-g02_contribution.shape.gii" for hemi in "LR"
+    ]
+    assert names.sidecar(surface.maps("z")[0]).name == "sub-01_hemi-L_space-fsaverage_target-z_contribution.json"
 
 
 @pytest.mark.parametrize("space", ["func1pt8mm", "func1mm", "native"])

@@ -18,14 +18,13 @@ from napari_neuraldiffuser.core.nsd.reading.volumes import (
     Grid,
     NSDError,
     check_grid,
-    open_image,
     open_volume,
     values_of,
 )
 
 SESSION = "session betas"
 INT16_SCALE = 300.0
-"""NSD stores int16(percent signal change x 300); float files (fsaverage) are not scaled."""
+"""NSD stores int16(percent signal change x 300); float files are not scaled."""
 
 BLOCK_BYTES = 64 * 2**20
 
@@ -65,22 +64,6 @@ def session_grid(path: Path) -> Grid:
         return image.shape[:3], image.affine
     with reading_hdf5(path, SESSION, NSDError) as file:
         return _dataset(file).shape[:0:-1], None
-
-
-def read_surface_session(path: str | Path) -> np.ndarray:
-    """fsaverage betas of one hemisphere and session, `[lh,rh].betas_sessionNN.mgh`.
-
-    Returns
-    -------
-    (n_trials, n_vertices) float32
-        Percent signal change: the file is (163842, 1, 1, 750) float32 and, unlike the volumes, not times 300.
-    """
-    image = open_image(path, "surface betas")
-    shape = getattr(image, "shape", ())
-    if len(shape) != 4 or shape[1:3] != (1, 1):
-        raise NSDError(f"surface betas must have shape (vertices, 1, 1, trials), got {shape} in {path}.")
-    values = values_of(image, path, "surface betas")
-    return np.ascontiguousarray(values[:, 0, 0, :].T, dtype=np.float32)
 
 
 def _read_hdf5(path: Path, voxels: np.ndarray, n_trials: int, grid: Grid) -> np.ndarray:

@@ -98,6 +98,11 @@ def read_labels(path: str | Path, name: str = "ROI volume") -> tuple[np.ndarray,
         As of `open_volume`, or if they are no whole numbers.
     """
     image = open_volume(path, name, 3)
+    return labels_of(image, path, name), image.affine
+
+
+def labels_of(image: SpatialImage, path: str | Path, name: str) -> np.ndarray:
+    """Labels of an image, int32, residues of scaling rounded away; an NSDError if they are no whole numbers."""
     step = step_of(image)
     labels = whole_numbers(values_of(image, path, name), step)
     if labels is None:
@@ -108,7 +113,7 @@ def read_labels(path: str | Path, name: str = "ROI volume") -> tuple[np.ndarray,
         )
     if np.abs(labels.astype(np.float64)).max() > np.iinfo(np.int32).max:
         raise NSDError(f"{name} must hold labels below 2,147,483,648, got larger ones in {path}. Number them anew.")
-    return labels.astype(np.int32), image.affine
+    return labels.astype(np.int32)
 
 
 def read_inside(path: str | Path, name: str = "mask") -> tuple[np.ndarray, np.ndarray]:
