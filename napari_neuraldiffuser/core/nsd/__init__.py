@@ -25,8 +25,8 @@ from napari_neuraldiffuser.core.params import BetasParams
 
 __all__ = [
     "Betas", "BrainSource", "CROSSVAL", "MASK", "NSDError", "OWN_SPACE", "OwnScans", "OwnStimuli", "Rois", "Stimuli",
-    "Subject", "SurfaceSubject", "betas_facts", "ceiling_text", "dropped_notes", "load_betas", "mindeye_betas", "open_source",
-    "read_surface_session", "save_betas", "simulate", "user_betas",
+    "Subject", "SurfaceSubject", "betas_facts", "ceiling_text", "dropped_notes", "load_betas", "mindeye_betas",
+    "open_source", "read_surface_session", "save_betas", "simulate", "user_betas",
 ]  # fmt: skip
 
 

@@ -1,12 +1,13 @@
 """Which voxels are used, by their noise ceiling: that of NSD's ncsnr file, or of the training images' repeats."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from napari_neuraldiffuser.core.nsd.ceiling import ceiling_of, signal_share
-from napari_neuraldiffuser.core.nsd.reading.volumes import Grid, NSDError, check_grid, read_volume
+from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError
 from napari_neuraldiffuser.core.params import BetasParams
 
 CIRCULAR = "from NSD's ncsnr, which was computed with the test images too: this choice is mildly circular"
@@ -34,12 +35,13 @@ def resolved(params: BetasParams, own: bool) -> BetasParams:
     return named
 
 
-def check_ncsnr(path: Path, params: BetasParams) -> None:
-    """Raise NSDError if voxels are to be chosen by a file that is not there."""
-    if params.chooses_voxels and params.ceiling_from == "ncsnr" and not path.is_file():
+def check_ncsnr(paths: Iterable[Path], params: BetasParams) -> None:
+    """Raise NSDError if voxels are to be chosen by files of which one is not there."""
+    absent = next((path for path in paths if not path.is_file()), None)
+    if params.chooses_voxels and params.ceiling_from == "ncsnr" and absent:
         raise NSDError(
-            f"min_noise_ceiling and max_voxels must have NSD's noise ceilings, got no file {path}. Copy ncsnr.nii.gz "
-            "there, or choose ceiling_from training (--ceiling-from training)."
+            f"min_noise_ceiling and max_voxels must have NSD's noise ceilings, got no file {absent}. Copy "
+            f"{absent.name} there, or choose ceiling_from training (--ceiling-from training)."
         )
 
 
@@ -51,28 +53,17 @@ def per_trial(trials: pd.DataFrame, average: bool) -> float:
     return float((1 / of.groupby("stimulus_id").size()).mean())
 
 
-def ncsnr_ceiling(path: Path, voxels: np.ndarray, inverse: float, grid: Grid) -> np.ndarray:
-    """Noise ceiling (n_voxels,) in percent of NSD's ncsnr file at `voxels` (n_voxels, 3) (method.md eq. 4).
+def ncsnr_ceiling(ncsnr: np.ndarray, inverse: float) -> np.ndarray:
+    """Noise ceiling (n_voxels,) in percent from NSD's ncsnr (method.md eq. 4).
 
     Parameters
     ----------
-    path : Path
-        ncsnr.nii.gz: standard deviation of the signal over that of the noise, per trial.
-    voxels : (n_voxels, 3) int
+    ncsnr : (n_voxels,)
+        Standard deviation of the signal over that of the noise, per trial.
     inverse : float
         1/r, mean over the test images of r trials each.
-    grid : (shape, affine)
-        Of the betas.
-
-    Raises
-    ------
-    NSDError
-        If it cannot be read, or its grid is another.
     """
-    ncsnr, affine = read_volume(path, "ncsnr")
-    check_grid("ncsnr", (ncsnr.shape, affine), grid, path)
-    x, y, z = voxels.T
-    power = np.nan_to_num(ncsnr[x, y, z].astype(np.float64), posinf=0.0, neginf=0.0) ** 2
+    power = np.nan_to_num(ncsnr.astype(np.float64), posinf=0.0, neginf=0.0) ** 2
     return 100 * power / (power + inverse)
 
 

@@ -68,6 +68,9 @@ class Layout:
     def surface_file(self, hemisphere: str, session: int) -> Path:
         return self.beta_folder / f"{hemisphere}.betas_session{session:02d}.mgh"
 
+    def surface_ncsnr(self, hemisphere: str) -> Path:
+        return self.beta_folder / f"{hemisphere}.ncsnr.mgh"
+
     def to_fsaverage(self, hemisphere: str) -> Path:
         """Which vertex of the subject's own surface, counted from 1, is nearest to each vertex of fsaverage."""
         return self.ppdata / "transforms" / f"{hemisphere}.white-to-fsaverage.mgz"

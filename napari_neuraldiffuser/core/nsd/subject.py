@@ -2,7 +2,6 @@
 
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TypeVar
 
 import nibabel as nib
 import numpy as np
@@ -29,8 +28,6 @@ from napari_neuraldiffuser.core.nsd.selection import chosen_sessions, listed, wa
 from napari_neuraldiffuser.core.nsd.stimuli import Stimuli
 from napari_neuraldiffuser.core.params import BetasParams
 
-File = TypeVar("File")
-"""What a session is read from: one file or several."""
 MAPPED_FAMILIES = ("prf-visualrois", "floc-faces", "floc-bodies", "floc-places", "floc-words")
 """Families of regions that contribution maps tell about."""
 
@@ -57,7 +54,7 @@ class Subject(BrainSource):
         self.params = params or BetasParams()
         self.layout = Layout(Path(nsd_dir), subject, self.params.space, self.params.version)
         self.layout.check()
-        check_ncsnr(self.layout.ncsnr, self._ceiling_params)
+        check_ncsnr(self._ncsnr_files, self._ceiling_params)
         self.name = subject
 
     @cached_property
@@ -112,8 +109,18 @@ class Subject(BrainSource):
     def response_files(self) -> list[Path]:
         """The design, every session, and which voxels are valid in it."""
         sessions = self.layout.sessions()
-        ceilings = [self.layout.ncsnr] if self._ceiling_params.ceiling_from == "ncsnr" else []
-        return [self.layout.design, *sessions.values(), *map(self.layout.valid_session, sessions), *ceilings]
+        files = [self.layout.design, *sessions.values(), *map(self.layout.valid_session, sessions)]
+        return [*files, *self._ceiling_files]
+
+    @property
+    def _ncsnr_files(self) -> list[Path]:
+        """Where NSD's ncsnr is, or would be."""
+        return [self.layout.ncsnr]
+
+    @property
+    def _ceiling_files(self) -> list[Path]:
+        """Those files where voxels are chosen by them."""
+        return self._ncsnr_files if self._ceiling_params.ceiling_from == "ncsnr" else []
 
     def region_files(self) -> list[Path]:
         """The volumes of the ROI folder and their label tables."""
@@ -185,10 +192,10 @@ class Subject(BrainSource):
         trials = self.trials[self.trials["session"].isin(files)]
         params = self._ceiling_params
         if params.ceiling_from == "ncsnr":
-            ceiling = ncsnr_ceiling(self.layout.ncsnr, voxels, per_trial(trials, params.average_repeats), self._grid)
+            ceiling = ncsnr_ceiling(self._ncsnr_at(voxels), per_trial(trials, params.average_repeats))
             kept, note = chosen(ceiling, params, f"ROI {roi or params.roi}", CIRCULAR)
             voxels, notes = voxels[kept], [*notes, note]
-        readers = [partial(self._read, session, path, voxels) for session, path in files.items()]
+        readers = [partial(self._read, session, paths, voxels) for session, paths in files.items()]
         about = {"affine": self.affine, "shape": self.shape, "space": self.params.space, "notes": notes}
         return assemble(readers, trials, voxels, params, progress, **about)
 
@@ -197,14 +204,21 @@ class Subject(BrainSource):
         """The params, `ceiling_from` saying where ceilings come from, or auto where none is asked for."""
         return resolved(self.params, own=False) if self.params.chooses_voxels else self.params.but(ceiling_from="auto")
 
-    def _chosen_files(self) -> tuple[dict[int, Path], list[str]]:
-        """Files of the sessions that are read, and notes on those that are not."""
-        return self._chosen(self.layout.sessions())
+    def _ncsnr_at(self, voxels: np.ndarray) -> np.ndarray:
+        """NSD's ncsnr at `voxels` (n_voxels, 3), (n_voxels,)."""
+        ncsnr, affine = read_volume(self.layout.ncsnr, "ncsnr")
+        check_grid("ncsnr", (ncsnr.shape, affine), self._grid, self.layout.ncsnr)
+        return ncsnr[tuple(voxels.T)]
 
-    def _chosen(self, there: dict[int, File]) -> tuple[dict[int, File], list[str]]:
-        """What of the sessions on disk is read, and notes on what is not."""
+    def _session_files(self) -> tuple[dict[int, list[Path]], list[str]]:
+        """Files of each session on disk, and notes on those that cannot be used."""
+        return {session: [path] for session, path in self.layout.sessions().items()}, []
+
+    def _chosen_files(self) -> tuple[dict[int, list[Path]], list[str]]:
+        """Files of the sessions that are read, and notes on those that are not."""
+        there, unusable = self._session_files()
         shown = self.trials["session"].unique().tolist()
-        files = {k: path for k, path in there.items() if k in set(shown)}
+        files = {k: paths for k, paths in there.items() if k in set(shown)}
         if not files:
             raise NSDError(f"{self.layout.beta_folder} must hold sessions of the trials table, got none of them.")
         chosen = {int(k) for k in chosen_sessions(self.params.sessions, [str(k) for k in files])}
@@ -212,11 +226,11 @@ class Subject(BrainSource):
         missing = sorted(set(shown) - set(files)) if wants_all(self.params.sessions) else []
         notes = [f"sessions not found and skipped: {', '.join(map(str, missing))}"] if missing else []
         notes += [f"sessions left out by choice: {left}"] if left else []
-        return {k: path for k, path in files.items() if k in chosen}, notes
+        return {k: paths for k, paths in files.items() if k in chosen}, [*unusable, *notes]
 
-    def _read(self, session: int, path: Path, voxels: np.ndarray) -> Session:
+    def _read(self, session: int, paths: list[Path], voxels: np.ndarray) -> Session:
         """One session's betas and, where NSD says so, which voxels are valid in it."""
-        valid = None
+        (path,), valid = paths, None
         if self.layout.valid_session(session).is_file():
             path_of_valid = self.layout.valid_session(session)
             inside, affine = read_inside(path_of_valid, "valid_session")

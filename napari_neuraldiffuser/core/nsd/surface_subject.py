@@ -4,15 +4,14 @@ NSD has atlases on fsaverage itself; what was drawn on each subject's own surfac
 areas) is brought there by NSD's own transform, the nearest vertex.
 """
 
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
-from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.registry import HEMISPHERES
-from napari_neuraldiffuser.core.nsd.assemble import Session, assemble
-from napari_neuraldiffuser.core.nsd.betas import Betas
+from napari_neuraldiffuser.core.nsd.assemble import Session
 from napari_neuraldiffuser.core.nsd.reading.design import TRIALS_PER_SESSION
 from napari_neuraldiffuser.core.nsd.reading.label_tables import parse_label_table
 from napari_neuraldiffuser.core.nsd.reading.surfaces import (
@@ -112,7 +111,8 @@ class SurfaceSubject(Subject):
 
     def response_files(self) -> list[Path]:
         """The design, and both hemispheres of every session."""
-        return [self.layout.design, *(path for both in self._sessions[0].values() for path in both)]
+        files = [path for both in self._sessions[0].values() for path in both]
+        return [self.layout.design, *files, *self._ceiling_files]
 
     def region_files(self) -> list[Path]:
         """Both hemispheres of every family, their label tables, and the transform."""
@@ -140,21 +140,30 @@ class SurfaceSubject(Subject):
     def anatomy(self) -> None:
         """There is none: a T1 is a volume."""
 
+    @property
+    def _ncsnr_files(self) -> list[Path]:
+        return [self.layout.surface_ncsnr(side) for side in HEMISPHERES]
+
+    def _ncsnr_at(self, voxels: np.ndarray) -> np.ndarray:
+        left, right = (read_vertices(path, "ncsnr") for path in self._ncsnr_files)
+        return both_hemispheres(left, right, "ncsnr", self.shape[1])[tuple(voxels.T)]
+
+    def noise_ceiling(self, repeats: int = 3) -> NoReturn:
+        """Not of a surface: an NSDError."""
+        raise NSDError(
+            f"space must be a volume's for a volume of noise ceilings, got {self.params.space}. Choose vertices by "
+            "them with min_noise_ceiling or max_voxels."
+        )
+
     def sessions(self) -> list[int]:
         """The sessions that have trials and both hemispheres on disk."""
         shown = set(self.trials["session"].tolist())
         return [session for session in self._sessions[0] if session in shown]
 
-    def betas(self, roi: str | None = None, progress: Progress | None = None) -> Betas:
-        """Betas of the vertices of an ROI expression, one row per image; as `Subject.betas`."""
-        positions = self.voxels(roi)
-        files, notes = self._chosen(self._sessions[0])
-        if halves := self._sessions[1]:
-            notes.append(f"sessions with one hemisphere alone skipped: {', '.join(map(str, halves))}")
-        trials = self.trials[self.trials["session"].isin(files)]
-        readers = [partial(self._read_both, paths, positions) for paths in files.values()]
-        about = {"affine": None, "shape": self.shape, "space": self.params.space, "notes": notes}
-        return assemble(readers, trials, positions, self.params, progress, **about)
+    def _session_files(self) -> tuple[dict[int, list[Path]], list[str]]:
+        files, halves = self._sessions
+        told = f"sessions with one hemisphere alone skipped: {', '.join(map(str, halves))}"
+        return files, [told] if halves else []
 
-    def _read_both(self, paths: list[Path], positions: np.ndarray) -> Session:
-        return read_masked_session(paths, positions, TRIALS_PER_SESSION, self.shape[1]), None
+    def _read(self, session: int, paths: list[Path], voxels: np.ndarray) -> Session:
+        return read_masked_session(paths, voxels, TRIALS_PER_SESSION, self.shape[1]), None

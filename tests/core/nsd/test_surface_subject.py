@@ -152,6 +152,21 @@ def test_a_transform_of_other_vertices_is_refused(surface, wrong):
         subject(surface).rois("prf-visualrois")
 
 
+def test_vertices_are_chosen_by_both_hemispheres_noise_ceilings(surface):
+    ncsnr = [np.linspace(0, 1, VERTICES, dtype=np.float32), np.linspace(1, 0, VERTICES, dtype=np.float32)]
+    for side, values in zip(("lh", "rh"), ncsnr, strict=True):
+        with pytest.raises(nsd.NSDError, match=rf"no file .*{side}\.ncsnr\.mgh"):
+            subject(surface, max_voxels=9)
+        write_mgh(surface.betas / f"{side}.ncsnr.mgh", values)
+    betas = subject(surface, max_voxels=9).betas()
+    places = [(h, v) for h, mask in enumerate(surface.general) for v in np.flatnonzero(mask)]
+    best = sorted(places, key=lambda one: -ncsnr[one[0]][one[1]])[:9]
+    assert betas.voxels.tolist() == [list(map(int, one)) for one in sorted(best)]
+    assert any("mildly circular" in note for note in betas.notes)
+    with pytest.raises(nsd.NSDError, match="Choose vertices"):
+        subject(surface).noise_ceiling()
+
+
 def test_prepared_betas_and_geometry_come_back(surface, tmp_path):
     betas = subject(surface).betas()
     nsd.save_betas(betas, tmp_path / "betas.h5")
