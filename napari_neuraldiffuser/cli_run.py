@@ -10,13 +10,15 @@ from typing import Any, TypeAlias
 from napari_neuraldiffuser.cli_options import STAGES, add_params, given, settings_from
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.names import bids_label, nsd_name
+from napari_neuraldiffuser.core.base.recipe import BETAS_SUFFIXES
 from napari_neuraldiffuser.core.networks.digest import default_preset
 from napari_neuraldiffuser.core.params import PRESETS, Settings, WorkflowParams, preset
 
 OWN_FILES = {
     # field of Source -> what it is; options of `run` where the scans are one NIfTI and not an NSD folder
     "mask": "mask on the betas' grid",
-    "trials": "tab-separated table of trial, stimulus, session and test",
+    "trials": "tab-separated table of trial, stimulus, session and test; beside GLMsingle's DESIGNINFO one of "
+    "condition, stimulus and test, or none",
     "images": "folder of one image per stimulus label",
     "captions": "JSON of stimulus label to captions",
     "anatomy": "T1 in the betas' space",
@@ -58,7 +60,10 @@ def add_run(commands: Commands) -> None:
     about = "decode, reconstruct, score and map subjects of an NSD tree, or own scans"
     parser = command(commands, "run", run, about)
     parser.add_argument(
-        "nsd_dir", type=Path, metavar="NSD_DIR|BETAS.nii.gz", help="NSD folder, or a 4-D NIfTI of own scans"
+        "nsd_dir",
+        type=Path,
+        metavar="NSD_DIR|BETAS",
+        help="NSD folder; or betas of own scans: a 4-D NIfTI, or GLMsingle's TYPED_*.npy, .hdf5 or .mat",
     )
     parser.add_argument("out_dir", type=Path)
     parser.add_argument(
@@ -75,8 +80,8 @@ def add_run(commands: Commands) -> None:
 
 
 def add_own_files(parser: argparse.ArgumentParser) -> None:
-    """The files that stand beside BETAS.nii.gz."""
-    own = parser.add_argument_group("own scans", "files beside BETAS.nii.gz (docs/nsd.md)")
+    """The files that stand beside BETAS."""
+    own = parser.add_argument_group("own scans", "files beside BETAS (docs/nsd.md)")
     for name, what in OWN_FILES.items():
         own.add_argument(f"--{name}", default="", metavar="FILE" if name != "images" else "DIR", help=what)
     own.add_argument("--roi-volumes", nargs="+", default=[], metavar="FILE", help="label volumes on the betas' grid")
@@ -159,10 +164,11 @@ def own_scans(args: argparse.Namespace, labels: list[str]) -> Any:
 
     files = {name: getattr(args, name) for name in OWN_FILES}
     given = [f"--{name}" for name, value in {**files, "roi-volumes": args.roi_volumes}.items() if value]
-    if not args.nsd_dir.name.lower().endswith((".nii", ".nii.gz")):
+    if not args.nsd_dir.name.lower().endswith(BETAS_SUFFIXES):
         if given:
             raise UserError(
-                f"{', '.join(given)} must stand beside a NIfTI of own betas, got {args.nsd_dir}. Give BETAS.nii.gz."
+                f"{', '.join(given)} must stand beside a file of own betas ({', '.join(BETAS_SUFFIXES)}), got "
+                f"{args.nsd_dir}. Give BETAS."
             )
         return None
     if len(labels) > 1:

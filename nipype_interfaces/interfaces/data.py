@@ -100,9 +100,11 @@ class LoadNSDBetas(base.CoreInterface):
 
 
 class PrepareBetasInputSpec(base.VersionedSpec, params_spec(BetasParams)):
-    betas = File(exists=True, mandatory=True, desc="4-D NIfTI (x, y, z, trial), values as they are.")
+    betas = File(
+        exists=True, mandatory=True, desc="4-D NIfTI (x, y, z, trial) or GLMsingle's .npy, .hdf5, .mat; as they are."
+    )
     mask = File(exists=True, mandatory=True, desc="3-D NIfTI on the same grid; voxels above 0 are used.")
-    trials = File(exists=True, mandatory=True, desc="TSV of trial, stimulus, session and test (docs/nsd.md).")
+    trials = File(exists=True, desc="TSV of trial, stimulus, session and test; or GLMsingle's design (docs/nsd.md).")
     images = Directory(exists=True, desc="Folder of one image per stimulus label.")
     captions = File(exists=True, desc="JSON of stimulus label to captions.")
     anatomy = File(exists=True, desc="T1 in the betas' space.")

@@ -108,7 +108,7 @@ def test_sessions_are_an_option():
 
 def test_own_files_beside_an_nsd_folder_are_refused(tmp_path, capsys):
     assert cli.main(["run", str(tmp_path), str(tmp_path / "out"), "participant", "--mask", "m.nii"]) == 2
-    assert "--mask must stand beside a NIfTI of own betas" in capsys.readouterr().err
+    assert "--mask must stand beside a file of own betas" in capsys.readouterr().err
 
 
 def test_own_scans_reach_the_source():

@@ -1,6 +1,7 @@
 """What a run computes and from what, as plain values for front ends and provenance.  Standard library only."""
 
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 from napari_neuraldiffuser.core.base.files import located
@@ -10,6 +11,12 @@ ALGORITHM_VERSION = 3
 """Counted up when a change of the code changes results, so that old files are not taken for new ones."""
 OWN_SPACE = "native"
 """Name of the volume space of own scans."""
+GLMSINGLE_SUFFIXES = (".npy", ".hdf5", ".h5", ".mat")
+"""Endings of GLMsingle's outputs."""
+BETAS_SUFFIXES = (".nii", ".nii.gz", *GLMSINGLE_SUFFIXES)
+"""Endings of files of own betas."""
+DESIGN_NAMES = ("DESIGNINFO.npy", "DESIGNINFO.mat")
+"""What GLMsingle writes beside its betas: which condition each trial was of."""
 ARMS = ("unguided", "guided")
 """Both arms start from the same noise; they differ in the pull toward g alone."""
 
@@ -17,6 +24,13 @@ ARMS = ("unguided", "guided")
 def guidance_of(arm: str, guidance: GuidanceParams) -> GuidanceParams:
     """The guidance parameters of an arm."""
     return guidance if arm == "guided" else guidance.but(guidance_scale=0.0)
+
+
+def design_beside(betas: str | Path) -> Path | None:
+    """The design in the folder of GLMsingle's betas; None for other betas, and where there is none."""
+    if Path(betas).suffix.lower() not in GLMSINGLE_SUFFIXES:
+        return None
+    return next((path for name in DESIGN_NAMES if (path := Path(betas).parent / name).is_file()), None)
 
 
 @dataclass(frozen=True)
@@ -28,7 +42,8 @@ class Source:
     nsd_dir, subject : str
         Folder of nsddata, nsddata_betas and nsddata_stimuli; `subj01` ...
     betas, mask, trials : str
-        Own scans: 4-D NIfTI (x, y, z, trial), mask on its grid, and the table of trials (docs/nsd.md).
+        Own scans: 4-D NIfTI (x, y, z, trial) or an output of GLMsingle, mask on its grid, and the table of trials,
+        which GLMsingle's design may stand for (docs/nsd.md).
     images, captions : str
         Own scans: folder of one image per stimulus label, and a JSON of label to captions.
     anatomy : str
@@ -55,7 +70,7 @@ class Source:
     @property
     def stimuli(self) -> list[str]:
         """The part that decides images and captions: another region or anatomy has the same stimuli."""
-        return [self.images, self.captions, self.trials] if self.own else [self.nsd_dir, self.subject]
+        return [self.images, self.captions, self.trials or self.betas] if self.own else [self.nsd_dir, self.subject]
 
     @property
     def given(self) -> bool:

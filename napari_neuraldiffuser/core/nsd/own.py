@@ -11,21 +11,22 @@ import pandas as pd
 
 from napari_neuraldiffuser.core.base.pictures import picture_files
 from napari_neuraldiffuser.core.base.progress import Progress
-from napari_neuraldiffuser.core.base.recipe import Source
+from napari_neuraldiffuser.core.base.recipe import Source, design_beside
 from napari_neuraldiffuser.core.nsd.betas import Betas
 from napari_neuraldiffuser.core.nsd.brain_source import BrainSource
 from napari_neuraldiffuser.core.nsd.by_ceiling import resolved
 from napari_neuraldiffuser.core.nsd.own_stimuli import OwnStimuli
 from napari_neuraldiffuser.core.nsd.reading import label_tables
 from napari_neuraldiffuser.core.nsd.reading.images import SUFFIXES, stem_of
+from napari_neuraldiffuser.core.nsd.reading.series import Series, open_series
 from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError, check_grid, open_volume, read_labels
 from napari_neuraldiffuser.core.nsd.rois import Rois, label_names
-from napari_neuraldiffuser.core.nsd.user import assemble_betas, open_betas, read_mask, read_user_trials
+from napari_neuraldiffuser.core.nsd.user import Trials, assemble_betas, on_grid, trials_of
 from napari_neuraldiffuser.core.params import BetasParams, default_of
 
 MASK = "mask"
 NEEDED = {
-    "betas": "a 4-D NIfTI with one volume per trial",
+    "betas": "a 4-D NIfTI with one volume per trial, or single-trial betas of GLMsingle (.npy, .hdf5, .mat)",
     "mask": "a NIfTI on the betas' grid whose voxels above 0 are used",
     "trials": "a tab-separated table with trial, stimulus, session and test",
 }
@@ -54,28 +55,38 @@ class OwnScans(BrainSource):
         self.source, self.params, self.name = source, params or BetasParams(), source.subject
         _check_files(source)
         resolved(self.params, own=True)
-        image = open_betas(source.betas)
-        x, y, z, self._n_trials = (int(n) for n in image.shape)
-        self._shape, self._affine = (x, y, z), image.affine
+        self._opened = open_series(source.betas)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Volume shape (X, Y, Z) of the betas."""
-        return self._shape
+        return self._series.shape[:3]
 
     @property
     def affine(self) -> np.ndarray:
         """4x4 voxel to mm of the betas' space."""
-        return self._affine
+        affine = self._series.affine
+        if affine is None:
+            raise NSDError(f"{self.source.betas} must have places, got none. Give a mask (--mask FILE).")
+        return affine
+
+    @property
+    def _series(self) -> Series:
+        """The betas, on the mask's grid where their file says no place."""
+        return self._opened if self._opened.affine is not None else self._masked[0]
 
     @cached_property
-    def _table(self) -> tuple[pd.DataFrame, list[str]]:
-        return read_user_trials(self.source.trials, self._n_trials)
+    def _masked(self) -> tuple[Series, np.ndarray]:
+        return on_grid(self._opened, self.source.mask)
+
+    @cached_property
+    def _table(self) -> Trials:
+        return trials_of(self.source.trials, self._opened, self.source.images)
 
     @cached_property
     def trials(self) -> pd.DataFrame:
         """As of `BrainSource`; session is text, stimulus_id the index of the label, which `stimulus` is."""
-        table = self._table[0].copy()
+        table = self._table.table.copy()
         table["trial_in_session"] = table.groupby("session").cumcount()
         table["repeat"] = table.groupby("stimulus_id").cumcount()
         return table
@@ -83,7 +94,7 @@ class OwnScans(BrainSource):
     @cached_property
     def stimuli(self) -> OwnStimuli:
         """Images and captions by index of the label; `stimuli.names` are the labels."""
-        return OwnStimuli(self.source.images, self.source.captions, self._table[1])
+        return OwnStimuli(self.source.images, self.source.captions, self._table.names)
 
     def roi_names(self) -> list[str]:
         """The mask, then the families of the label volumes."""
@@ -118,12 +129,13 @@ class OwnScans(BrainSource):
             return Rois(name, labels, label_names(name, labels, table), affine)
         if name not in (MASK, stem_of(self.source.mask)):
             raise NSDError(f"roi must be one of {self.roi_names()}, got {name!r}.")
-        inside = read_mask(self.source.mask, open_betas(self.source.betas))
+        inside = self._masked[1]
         return Rois(MASK, inside.astype(np.int32), {1: MASK}, self.affine)
 
     def response_files(self) -> list[Path]:
-        """Betas, mask and trials."""
-        return [Path(file) for file in (self.source.betas, self.source.mask, self.source.trials)]
+        """Betas, mask, trials, and GLMsingle's design."""
+        files = (self.source.betas, self.source.mask, self.source.trials, design_beside(self.source.betas))
+        return [Path(file) for file in files if file]
 
     def region_files(self) -> list[Path]:
         """The label volumes, and every table beside one that has its name."""
@@ -131,9 +143,10 @@ class OwnScans(BrainSource):
         return sorted(path for beside in files for path in beside)
 
     def stimulus_files(self) -> list[Path]:
-        """Captions, trials and pictures; labels may lie in folders of their own."""
+        """Captions, trials or design, and pictures; labels may lie in folders of their own."""
         pictures = picture_files(self.source.images) if self.source.images else []
-        tables = [Path(file) for file in (self.source.captions, self.source.trials) if file]
+        told = (self.source.captions, self.source.trials, design_beside(self.source.betas))
+        tables = [Path(file) for file in told if file]
         return [*tables, *pictures]
 
     def mapped_families(self) -> list[str]:
@@ -163,7 +176,7 @@ class OwnScans(BrainSource):
         An ROI other than the mask is not cut by it: write `V1 & mask` for that.
         """
         voxels, params = self.voxels(roi), resolved(self.params, own=True)
-        return assemble_betas(open_betas(self.source.betas), voxels, self._table, params, progress)
+        return assemble_betas(self._series, voxels, self._table, params, progress)
 
 
 def family_name(path: str | Path) -> str:
@@ -176,6 +189,8 @@ def family_name(path: str | Path) -> str:
 def _check_files(source: Source) -> None:
     for name, what in NEEDED.items():
         path = getattr(source, name)
+        if name == "trials" and not path and design_beside(source.betas):
+            continue
         option = "" if name == "betas" else f" (--{name} FILE)"
         if not path:
             raise NSDError(f"own scans must have {name}, {what}, got none. Choose the file{option}.")

@@ -11,7 +11,7 @@ from superqt.utils import signals_blocked
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import located
-from napari_neuraldiffuser.core.base.recipe import Source
+from napari_neuraldiffuser.core.base.recipe import BETAS_SUFFIXES, Source, design_beside
 from napari_neuraldiffuser.widgets.samples import SampleCancelled
 from napari_neuraldiffuser.widgets.session.controls import Notice, button, form, side_by_side, stacked
 from napari_neuraldiffuser.widgets.session.engine import EngineError
@@ -20,9 +20,10 @@ from napari_neuraldiffuser.widgets.session.state import PLUGIN
 
 DESIGN = "nsddata/experiments/nsd/nsd_expdesign.mat"
 """What makes a folder an NSD folder (`core.nsd.layout`)."""
+BETAS = f"Betas ({' '.join(f'*{ending}' for ending in BETAS_SUFFIXES)})"
 OWN = {
     # field of Source -> name, what it is, kind, filter, whether it is needed
-    "betas": ("Betas", "4-D NIfTI of betas: one volume per trial", FILE, NIFTI, True),
+    "betas": ("Betas", "4-D NIfTI, one volume per trial, or GLMsingle's TYPED_*.npy, .hdf5 or .mat", FILE, BETAS, True),
     "mask": ("Mask", "NIfTI on the betas' grid; voxels above 0 are used", FILE, NIFTI, True),
     "trials": ("Trials", "Table with trial, stimulus, session and test", FILE, "Table (*.tsv)", True),
     "images": ("Images", "Folder of one image per stimulus, named as in the table; to decode", FOLDER, "", False),
@@ -137,7 +138,8 @@ class OwnPage(QWidget):
         self.subject.editingFinished.connect(self.changed)
 
     def problem(self) -> str:
-        """What is missing, or nothing."""
+        """What is missing, or nothing; GLMsingle's design beside the betas stands for a table of trials."""
+        self.fields["trials"].needed = design_beside(self.fields["betas"].located) is None
         problem = next((text for field in self.fields.values() if (text := field.problem())), "")
         if not problem and not self.subject.text().strip().removeprefix("sub-").isalnum():
             return f"Subject must look like subj01, got {self.subject.text()!r}. It names the output folder."

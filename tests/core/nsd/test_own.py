@@ -1,5 +1,6 @@
 """Own scans: the same measurements as an NSD tree give the same betas; files of every kind, and what is wrong there."""
 
+import gzip
 from dataclasses import replace
 
 import nibabel as nib
@@ -195,20 +196,49 @@ def test_own_sessions_are_chosen_by_label(source, tmp_path):
         nsd.OwnScans(source, BetasParams(sessions="tuesday")).betas()
 
 
-def test_reading_stays_streamed(source, monkeypatch):
-    """No block is larger than allowed, whatever the number of trials."""
+@pytest.mark.parametrize("packed", [False, True])
+def test_reading_stays_streamed(source, tmp_path, monkeypatch, packed):
+    """No block is larger than allowed, whatever the number of trials: mapped where it can be, else read."""
     from napari_neuraldiffuser.core.nsd.reading import sessions
 
     whole = nsd.OwnScans(source).betas().data
-    volume = int(np.prod(nsd.OwnScans(source).shape)) * 8
+    if packed:
+        (tmp_path / "betas.nii.gz").write_bytes(gzip.compress(open(source.betas, "rb").read(), 1))
+        source = replace(source, betas=str(tmp_path / "betas.nii.gz"))
+    volume = int(np.prod(nsd.OwnScans(source).shape)) * (8 if packed else 4)
     monkeypatch.setattr(sessions, "BLOCK_BYTES", volume * 11)
-    blocks = []
-    real = nib.arrayproxy.ArrayProxy.__getitem__
+    read, mapped = [], []
+    real, memmap = nib.arrayproxy.ArrayProxy.__getitem__, np.memmap
     monkeypatch.setattr(
-        nib.arrayproxy.ArrayProxy, "__getitem__", lambda self, key: blocks.append(real(self, key)) or blocks[-1]
+        nib.arrayproxy.ArrayProxy, "__getitem__", lambda self, key: read.append(real(self, key)) or read[-1]
     )
+    monkeypatch.setattr(np, "memmap", lambda *args: mapped.append(memmap(*args)) or mapped[-1])
     np.testing.assert_array_equal(nsd.OwnScans(source).betas().data, whole)
-    assert max(block.shape[-1] for block in blocks) == 11 and len(blocks) == 2 * 69
+    sizes = [block.shape[-1] for block in read] if packed else [block.shape[0] for block in mapped]
+    assert max(sizes) == 11 and len(sizes) == 2 * 69 and bool(read) == packed
+
+
+@pytest.mark.parametrize("dtype", ["<i2", ">i2", "<f4", ">f8", "u1"])
+@pytest.mark.parametrize("scaling", [(1.0, 0.0), (0.25, -3.0), (np.nan, np.nan)])
+@pytest.mark.parametrize("extra", [(), (1,)])
+def test_mapped_volumes_are_what_nibabel_reads(tmp_path, dtype, scaling, extra):
+    """Any byte order and scaling, axes of one, voxels in any order, trials from anywhere."""
+    from napari_neuraldiffuser.core.nsd.reading.series import open_series
+
+    rng = np.random.default_rng(3)
+    stored = rng.integers(0, 200, (5, 6, 7, *extra, 30)).astype(dtype)
+    header = nib.Nifti1Header(endianness=">" if dtype.startswith(">") else "<")
+    header.set_data_dtype(stored.dtype)
+    image = nib.Nifti1Image(stored, np.eye(4), header)
+    if np.isfinite(scaling[0]) and scaling != (1.0, 0.0):
+        image.header.set_slope_inter(*scaling)
+    nib.save(image, tmp_path / "x.nii")
+    wanted = nib.load(tmp_path / "x.nii").get_fdata().reshape(5, 6, 7, 30)
+    voxels = rng.permutation(np.argwhere(np.ones((5, 6, 7))))[:50]
+    trials = np.array([3, 4, 9, 28])
+    found = open_series(tmp_path / "x.nii").read(voxels, trials)
+    np.testing.assert_allclose(found, wanted[tuple(voxels.T)][:, trials].T, rtol=1e-6)
+    assert found.dtype == np.float32
 
 
 def test_label_tables_beside_the_volume(source, tmp_path):

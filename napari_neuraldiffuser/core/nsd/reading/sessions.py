@@ -8,17 +8,21 @@ one voxel's whole session is one chunk.  There, reading voxel by voxel touches t
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import nibabel as nib
 import numpy as np
+from nibabel.volumeutils import apply_read_scaling
 
 from napari_neuraldiffuser.core.base.hdf5 import dataset_of, reading_hdf5
+from napari_neuraldiffuser.core.nsd.reading.images import DAMAGED
 from napari_neuraldiffuser.core.nsd.reading.volumes import (
     Grid,
     NSDError,
     check_grid,
     open_volume,
+    unreadable,
     values_of,
 )
 
@@ -75,7 +79,7 @@ def _read_hdf5(path: Path, voxels: np.ndarray, n_trials: int, grid: Grid) -> np.
         if dataset.chunks == (n_trials, 1, 1, 1) and unfiltered:
             data = _direct_chunks(dataset, voxels)
         else:
-            data = _blocks(dataset, voxels)
+            data = blocks_of(dataset, voxels)
         return _to_percent(data, dataset.dtype)
 
 
@@ -103,18 +107,21 @@ def _written(dataset: h5py.Dataset) -> set[tuple[int, int, int]] | None:
     return offsets
 
 
-def _blocks(dataset: h5py.Dataset, voxels: np.ndarray) -> np.ndarray:
-    """Read any other layout block by block: a compressed chunk is unpacked once, a contiguous file read in slabs."""
-    data = np.empty((dataset.shape[0], len(voxels)), dtype=dataset.dtype)
+def blocks_of(dataset: h5py.Dataset, voxels: np.ndarray, start: int = 0, stop: int | None = None) -> np.ndarray:
+    """Read any other layout (trial, z, y, x) block by block: a compressed chunk is unpacked once, a contiguous file in
+    slabs.  Values (trials, n_voxels) of trials `start` ... `stop`, as stored."""
+    stop = dataset.shape[0] if stop is None else stop
+    data = np.empty((stop - start, len(voxels)), dtype=dataset.dtype)
     size = np.array(dataset.chunks or (_slab(dataset.shape[1:], dataset.dtype), *dataset.shape[1:]))
     corners, which = np.unique(voxels[:, ::-1] // size[1:], axis=0, return_inverse=True)
     for number, corner in enumerate(corners):
         rows = np.flatnonzero(which.ravel() == number)
-        start = corner * size[1:]
-        z, y, x = (voxels[rows, ::-1] - start).T
-        space = tuple(slice(a, a + n) for a, n in zip(start, size[1:], strict=True))
-        for trials in _spans(dataset.shape[0], int(size[0])):
-            data[trials, rows] = dataset[(trials, *space)][:, z, y, x]
+        place = corner * size[1:]
+        z, y, x = (voxels[rows, ::-1] - place).T
+        space = tuple(slice(a, a + n) for a, n in zip(place, size[1:], strict=True))
+        for trials in _spans(stop, int(size[0]), start):
+            values = dataset[(trials, *space)][:, z, y, x]
+            data[trials.start - start : trials.stop - start, rows] = values
     return data
 
 
@@ -137,10 +144,41 @@ def iterate_nifti(
     name: str = "betas",
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield trials start ... stop of a 4-D image in blocks, in order: their slice and values (trials, n_voxels)."""
-    x, y, z = voxels.T
-    path = str(image.get_filename())
-    for trials in _spans(image.shape[3] if stop is None else stop, _slab(image.shape[:3], np.dtype(np.float64)), start):
-        yield trials, values_of(image, path, name, np.s_[..., trials])[x, y, z].T
+    path, data = str(image.get_filename()), image.dataobj
+    x, y, z = voxels.T.astype(np.int64)
+    flat = x + image.shape[0] * (y + image.shape[1] * z)
+    # in the order of the file, so that its pages are met one after another
+    order = np.argsort(flat, kind="stable")
+    back, flat = np.argsort(order), flat[order]
+    mapped = _is_mapped(data, path)
+    each = np.dtype(getattr(data, "dtype", np.float64) if mapped else np.float64)
+    for trials in _spans(image.shape[3] if stop is None else stop, _slab(image.shape[:3], each), start):
+        if mapped:
+            values = _mapped_rows(data, path, name, trials, flat)
+        else:
+            block = values_of(image, path, name, np.s_[..., trials])
+            values = block.reshape((-1, block.shape[3]), order="F").T.take(flat, axis=1)
+        yield trials, values.take(back, axis=1)
+
+
+def _is_mapped(data: Any, path: str) -> bool:
+    """Whether the values lie in an uncompressed file as they are, one volume after another."""
+    plain = type(data) is nib.arrayproxy.ArrayProxy and data.order == "F" and data.dtype.kind in "biuf"
+    return plain and path.lower().endswith((".nii", ".img"))
+
+
+def _mapped_rows(data: Any, path: str, name: str, trials: slice, flat: np.ndarray) -> np.ndarray:
+    """Voxels `flat` (n_voxels,) of some volumes, after the header's scaling, without reading the others.
+
+    The block is unmapped in the end: pages that were read would otherwise count as memory of this process.
+    """
+    size = math.prod(data.shape[:3])
+    offset = data.offset + trials.start * size * data.dtype.itemsize
+    try:
+        block = np.memmap(path, data.dtype, "r", offset, (trials.stop - trials.start, size))
+        return apply_read_scaling(block.take(flat, axis=1), data.slope, data.inter)
+    except DAMAGED as error:
+        raise unreadable(path, name, error) from error
 
 
 def _slab(shape: tuple[int, ...], dtype: np.dtype) -> int:
