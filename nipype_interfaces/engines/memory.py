@@ -139,7 +139,10 @@ def target_columns(path: str | Path, names: Sequence[str] = ()) -> dict[str, int
     """Count the values of one stimulus by target (of `names`, where given) in a file of targets or of a decoder."""
     with h5py.File(path, "r") as file:
         datasets = {name: file[name] for name in ("z", "c") if name in file} | dict(file.get("g", {}))
-        return {name: int(np.prod(d.shape[1:])) for name, d in datasets.items() if not names or name in names}
+        columns = {name: int(np.prod(d.shape[1:])) for name, d in datasets.items()}
+        # a decoder that keeps no training targets has their mean
+        columns = columns or {name: fit["mean"].size for name, fit in file["decoder/fits"].items()}
+        return {name: size for name, size in columns.items() if not names or name in names}
 
 
 def _sizes(inputs: BaseInterfaceInputSpec, targets: str, names: Sequence[str] = ()) -> Sizes:

@@ -73,7 +73,13 @@ class Registry(Mapping[str, Any]):
 
 CORE = "napari_neuraldiffuser.core"
 
-DECODERS = Registry("decoder", {"ridge": f"{CORE}.decoding.ridge:RidgeDecoder"})
+DECODERS = Registry(
+    "decoder",
+    {
+        "ridge": f"{CORE}.decoding.ridge:RidgeDecoder",
+        "contrastive": f"{CORE}.decoding.contrastive.decoder:LinearContrastiveDecoder",
+    },
+)
 """Classes with the methods of `decoding.Decoder`."""
 
 ESTIMATORS = Registry(

@@ -18,7 +18,7 @@ from napari_neuraldiffuser.core.decoding.decoder import DecodingError, TargetFit
 from napari_neuraldiffuser.core.decoding.fitting import Fitting, penalty_parts
 from napari_neuraldiffuser.core.decoding.geometry import Geometry, checked_data
 from napari_neuraldiffuser.core.decoding.products import TargetMatrix, checked_device, product
-from napari_neuraldiffuser.core.decoding.targets import match_rows, target_names, target_shape
+from napari_neuraldiffuser.core.decoding.targets import chosen_names, match_rows, target_names, target_shape
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings, TargetFile, Targets
 from napari_neuraldiffuser.core.params import DecodingParams
 
@@ -111,7 +111,7 @@ class RidgeDecoder:
         self.dtype = data.dtype
         self.x = (data - self.beta_mean).astype(data.dtype)
         self.use_targets(targets)
-        chosen = _chosen(target_names(targets), names)
+        chosen = chosen_names(target_names(targets), names)
         self.spectrum = self._decomposed(progress) if spectrum is None else _read_spectrum(Path(spectrum), self.x)
         fitting = Fitting(self.spectrum, groups, self.targets, self.rows, self.params)
         self.accuracy, self.compacted = {}, {}
@@ -343,14 +343,6 @@ class RidgeDecoder:
         """Close the file that a loaded decoder streams its targets from."""
         if not self.compacted and isinstance(self.targets, TargetFile):
             self.targets.close()
-
-
-def _chosen(present: tuple[str, ...], names: Sequence[str] | None) -> dict[str, int]:
-    """Targets to fit, and the place of each among all: the scored columns do not depend on what else is fitted."""
-    unknown = sorted(set(names or ()) - set(present))
-    if unknown:
-        raise DecodingError(f"targets to fit must be among {present}, got {unknown}.")
-    return {name: k for k, name in enumerate(present) if names is None or name in names}
 
 
 def decompose(train: Responses, path: str | Path, params: DecodingParams | None = None) -> Path:

@@ -1,6 +1,6 @@
 """Reading target embeddings for the rows of some betas: matched by stimulus, streamed in blocks of rows."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +69,20 @@ def target_names(targets: Targets) -> tuple[str, ...]:
     if not names:
         raise DecodingError(f"targets must have some of {TARGETS}, got {sorted(map(str, present))}.")
     return names
+
+
+def chosen_names(present: tuple[str, ...], names: Sequence[str] | None) -> dict[str, int]:
+    """Targets to fit, and the place of each among all: what is drawn for one does not depend on what else is fitted.
+
+    Raises
+    ------
+    DecodingError
+        If one of `names` is not present.
+    """
+    unknown = sorted(set(names or ()) - set(present))
+    if unknown:
+        raise DecodingError(f"targets to fit must be among {present}, got {unknown}.")
+    return {name: k for k, name in enumerate(present) if names is None or name in names}
 
 
 def target_shape(targets: Targets, name: str) -> tuple[int, ...]:

@@ -175,6 +175,13 @@ def test_only_the_targets_that_a_node_fits_count(tmp_path):
     assert memory.target_columns(path, ["z", "g02"]) == {"z": 20, "g02": 9}
 
 
+def test_a_decoder_that_keeps_no_targets_tells_their_sizes(tmp_path):
+    path = tmp_path / "decoder.h5"
+    with h5py.File(path, "w") as file:
+        file["decoder/fits/z/mean"], file["decoder/fits/g02/mean"] = np.zeros(20), np.zeros(9)
+    assert memory.target_columns(path) == {"g02": 9, "z": 20}
+
+
 def node_of(interface, name="one", **inputs):
     made = pe.Node(interface, name=name)
     made.inputs.trait_set(**inputs)
