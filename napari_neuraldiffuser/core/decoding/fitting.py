@@ -61,6 +61,8 @@ class Fitting:
         scored -= scored.mean(0, dtype=np.float64).astype(scored.dtype)
         matrix = TargetMatrix(self.source, name, self.rows, mean, self.dtype, self.params.ridge_device)
         fit = self._penalised(matrix, scored, mean[columns])
+        if name not in self.params.align_targets:
+            return fit
         return replace(fit, alignment=self._alignment(matrix, fit))
 
     def _penalised(self, matrix: TargetMatrix, scored: np.ndarray, scored_mean: np.ndarray) -> TargetFit:
