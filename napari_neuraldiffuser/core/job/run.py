@@ -139,8 +139,12 @@ def _fingerprinted(inputs: Inputs) -> Inputs:
     return replace(inputs, stimuli=inputs.subject.stimuli.fingerprint(ids))
 
 
+def _targets_file(run: Run, which: str) -> Path:
+    return run.work_file(f"desc-{which}targets_embeddings")
+
+
 def _targets(run: Run, which: str, betas: nsd.Betas) -> Path:
-    path, stimuli = run.work_file(f"desc-{which}targets_embeddings"), run.inputs.subject.stimuli
+    path, stimuli = _targets_file(run, which), run.inputs.subject.stimuli
     if not run.job.resume:
         path.unlink(missing_ok=True)
     return stages.targets(run.models, stimuli, betas.stimulus_ids, path, run.job.settings.features, run.progress)
@@ -158,7 +162,11 @@ def fit(run: Run) -> Path:
         else:
             stages.fit(train, _targets(run, "train", train), path, settings.decoding, run.progress)
 
-    run.records.make("decoder", run.origin.decoder(settings), [path], work)
+    files, targets = [path], _targets_file(run, "train")
+    if run.given is None and stages.refers(settings.decoding, targets, path):
+        # without them the decoder is none
+        files.append(targets)
+    run.records.make("decoder", run.origin.decoder(settings), files, work)
     return path
 
 

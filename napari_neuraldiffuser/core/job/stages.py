@@ -53,8 +53,19 @@ def fit(
         If a stimulus has no targets, a value is not finite, or there are too few stimuli.
     """
     with embeddings.TargetFile(targets) as rows:
-        decoding.new(params).fit(train, rows, progress, names).save(path)
+        decoder = decoding.new(params).fit(train, rows, progress, names)
+        if isinstance(decoder, decoding.RidgeDecoder) and refers(params, targets, path):
+            decoder.save(path, "refer")
+        else:
+            decoder.save(path)
     return path
+
+
+def refers(params: DecodingParams, targets: Path, decoder: Path) -> bool:
+    """Whether a decoder's file refers to the targets that it is fitted to: asked for, or they lie in one folder."""
+    exact = params.decoder == "ridge" and not params.ridge_rank
+    beside = targets.resolve().parent == decoder.resolve().parent
+    return exact and (params.keep_targets == "refer" or (params.keep_targets == "auto" and beside))
 
 
 @contextmanager
