@@ -78,6 +78,7 @@ DECODERS = Registry(
     {
         "ridge": f"{CORE}.decoding.ridge:RidgeDecoder",
         "contrastive": f"{CORE}.decoding.contrastive.decoder:LinearContrastiveDecoder",
+        "network": f"{CORE}.decoding.network.decoder:NetworkDecoder",
     },
 )
 """Classes with the methods of `decoding.Decoder`."""

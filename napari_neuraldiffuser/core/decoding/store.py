@@ -26,6 +26,8 @@ from napari_neuraldiffuser.core.params import TARGETS, DecodingParams
 FORMAT = 3
 REMEDY = "Fit the decoder again and save it."
 AXES = ("penalty", "epoch")
+SHARED = "tensors"
+"""Group of weights that all targets of a decoder share; one of other targets has others."""
 FIRST_KIND = "ridge"
 """The kind of a file that does not say its kind."""
 
@@ -199,6 +201,11 @@ def _check_parts(parts: list[h5py.File], paths: Sequence[str | Path]) -> None:
     if len(set(names)) != len(names):
         raise DecodingError(f"decoders to join must have different targets, got {names}. Leave one of the files out.")
     first = parts[0]["decoder"]
+    if SHARED in first:
+        raise DecodingError(
+            f"decoders to join must be of a kind that fits every target on its own, got {first.attrs.get('kind')}. Fit "
+            "all targets at once."
+        )
     for part, where in zip(parts[1:], paths[1:], strict=True):
         other = part["decoder"]
         same = all(first.attrs.get(key) == other.attrs.get(key) for key in ("kind", "params", kept.PLACE))

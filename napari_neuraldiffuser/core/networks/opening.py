@@ -162,6 +162,15 @@ def _class_of(part: str) -> Any:
     }[part]
 
 
+def prior_schedule(n_timesteps: int) -> Any:
+    """Schedule of a diffusion prior: cosine, of networks that predict what is clean; DDIM steps."""
+    import diffusers
+
+    return diffusers.DDIMScheduler(
+        n_timesteps, beta_schedule="squaredcos_cap_v2", prediction_type="sample", clip_sample=False
+    )
+
+
 def _options(part: Part, weights: bool) -> dict[str, Any]:
     """How a network's files are read: exactly those that were found, with an account of what did not fit."""
     if part.weights is None:
