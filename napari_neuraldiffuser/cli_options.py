@@ -33,7 +33,7 @@ STAGES: dict[str, tuple[type[Params], tuple[str, ...]]] = {
             *("x0_estimate", "x0_blend", "normalise", "rule"),
         ),
     ),
-    "contribution": (params.ContributionParams, ("method",)),
+    "contribution": (params.ContributionParams, ("method", "projection", "save_projected", "trial_ceiling")),
     "evaluation": (params.EvaluationParams, ("metrics",)),
 }
 

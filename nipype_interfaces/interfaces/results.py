@@ -24,15 +24,20 @@ class ContributionMapInputSpec(base.SourceSpec, params_spec(params.ContributionP
     targets = File(exists=True, desc="True targets of the stimuli, for the product measure; HDF5.")
     stimulus_ids = traits.List(traits.Int, mandatory=True, desc="0-based 73k ids of the test stimuli.")
     space = SPACE
+    betas_settings = traits.Dict(
+        desc="BetasParams.to_dict() of the betas, to read single trials with for the ceiling; none where left out."
+    )
 
 
 class ContributionMapOutputSpec(TraitedSpec):
     maps = traits.List(File(exists=True), desc="One NIfTI per target that varies: share of every voxel.")
     table = File(exists=True, desc="TSV of ROI, target, share, standard error and number of voxels.")
+    worth = File(exists=True, desc="TSV of what each decoded target is worth; none without true targets.")
+    projected = traits.List(File(exists=True), desc="Projected true targets, HDF5, with save_projected; else empty.")
 
 
 class ContributionMap(base.CoreInterface):
-    """Which voxels and ROIs carried each decoded target (method.md eq. 31-34).
+    """Which voxels and ROIs carried each decoded target (method.md eq. 31-34), and what it is worth (eq. 48-52).
 
     Raises
     ------
@@ -60,7 +65,25 @@ class ContributionMap(base.CoreInterface):
         targets = Path(inputs.targets) if isdefined(inputs.targets) else None
         maps = stages.contribution(Path(inputs.decoder), test, subject, targets, places, contribution, progress)
         volumes = [str(path) for target in maps.mapped for path in places.maps(target)]
-        return {"maps": volumes, "table": str(places.contribution_table)}
+        made = {"maps": volumes, "table": str(places.contribution_table), "projected": []}
+        return made if targets is None else made | self._worth(test, targets, places, contribution, progress)
+
+    def _worth(
+        self,
+        test: nsd.Betas,
+        targets: Path,
+        places: Derivatives,
+        contribution: params.ContributionParams,
+        progress: Progress,
+    ) -> dict[str, Any]:
+        from napari_neuraldiffuser.core.job.worth import single_trials, worth
+
+        trials = None
+        if isdefined(self.inputs.betas_settings):
+            betas = params.BetasParams.from_dict(dict(self.inputs.betas_settings))
+            trials = single_trials(base.source_of(self.inputs), betas, test, contribution)
+        found = worth(Path(self.inputs.decoder), test, trials, targets, places, contribution, progress)
+        return {"worth": str(places.worth), "projected": [str(places.projected)] if found.projected else []}
 
 
 class EvaluateReconstructionInputSpec(base.SourceSpec, base.ModelsSpec, params_spec(params.EvaluationParams)):
@@ -115,6 +138,7 @@ class SubjectReportInputSpec(base.SourceSpec, base.ModelsSpec):
     summary = File(exists=True, mandatory=True, desc="Of EvaluateReconstruction.")
     maps = InputMultiObject(File(exists=True), desc="Of ContributionMap; none where no target varies.")
     table = File(exists=True, mandatory=True, desc="Of ContributionMap.")
+    worth = File(exists=True, mandatory=True, desc="Of ContributionMap with true targets.")
     settings = traits.Dict(mandatory=True, desc="Settings.to_dict(): parameters of all stages, for the page.")
     command = traits.Str("", usedefault=True, nohash=True, desc="What the user typed, for the page.")
     space = SPACE
@@ -124,6 +148,9 @@ class SubjectReportOutputSpec(TraitedSpec):
     page = File(exists=True, desc="One self-contained HTML page.")
     files = traits.List(File(exists=True), desc="Anatomy, regions, seen and start images, slices.")
     notes = traits.List(traits.Str, desc="What was left out while betas and stimuli were read.")
+
+
+FILES = ("embeddings", "decoder", "scores", "summary", "table", "worth")
 
 
 class SubjectReport(base.CoreInterface):
@@ -151,7 +178,7 @@ class SubjectReport(base.CoreInterface):
         check_repeats(inputs.images, inputs.stimulus_ids, settings.diffusion.repeats)
         subject, records = base.subject_of(inputs, settings.betas), Records(make_folder(folder / "stages"))
         counts = nsd.betas_facts(inputs.betas, inputs.n_stimuli or None)
-        files = {name: Path(getattr(inputs, name)) for name in ("embeddings", "decoder", "scores", "summary", "table")}
+        files = {name: Path(getattr(inputs, name)) for name in FILES}
         parts = PageParts(
             **files, maps=[Path(path) for path in base.given(inputs.maps, ())], settings=settings,
             stimulus_ids=inputs.stimulus_ids,

@@ -14,7 +14,10 @@ IMAGES = ("images", "sidecar", "stimulus_ids", "failed", "failed_table")
 SOURCE = ("source", "models", "guide")
 STIMULI = [(("source", nodes.stimuli_alone), "source"), *same("models", "guide")]
 """Connections of nodes that read images and captions alone: another ROI leaves their results as they are."""
-SHOWN = ("betas", "embeddings", "decoder", "images", "sidecar", "stimulus_ids", "scores", "summary", "maps", "table")
+SHOWN = (
+    *("betas", "embeddings", "decoder", "images", "sidecar", "stimulus_ids"),
+    *("scores", "summary", "maps", "table", "worth"),
+)
 
 
 def init_load_wf(plan: Plan = Plan(), own: bool = False, name: str = "load_wf") -> pe.Workflow:
@@ -200,18 +203,21 @@ def init_contribution_wf(
     -------
     maps : one NIfTI per target
     table : TSV of ROIs and shares
+    worth : TSV of what each decoded target is worth
+    projected : list with the projected true targets where they were asked for
     """
-    names = (*SOURCE, "betas", "test_ids", "decoder", "stimulus_ids")
-    wf, inputnode, outputnode = begin(name, with_digest(names, checked), ("maps", "table"))
+    names, made = (*SOURCE, "betas", "test_ids", "decoder", "stimulus_ids"), ("maps", "table", "worth", "projected")
+    wf, inputnode, outputnode = begin(name, with_digest(names, checked), made)
     targets = make_node(interfaces.ExtractFeatures(), "test_targets", plan, plan.settings.features)
-    contribution = interfaces.ContributionMap(space=space or plan.settings.betas.space)
+    betas = plan.settings.betas
+    contribution = interfaces.ContributionMap(space=space or betas.space, betas_settings=betas.to_dict())
     maps = make_node(contribution, "contribution", plan, plan.settings.contribution)
     check_models(wf, plan, inputnode, targets, checked)
     edges = [
         (inputnode, targets, [*STIMULI, ("test_ids", "stimulus_ids")]),
         (inputnode, maps, same("source", "betas", "decoder", "stimulus_ids")),
         (targets, maps, same("targets")),
-        (maps, outputnode, same("maps", "table")),
+        (maps, outputnode, same(*made)),
     ]
     wf.connect(edges)
     return typed(wf)
@@ -269,7 +275,7 @@ def init_report_wf(plan: Plan = Plan(), space: str = "", name: str = "report_wf"
     Inputs
     ------
     source, models, guide, betas : as above
-    embeddings, decoder, images, sidecar, stimulus_ids, scores, summary, maps, table : of the other workflows
+    embeddings, decoder, images, sidecar, stimulus_ids, scores, summary, maps, table, worth : of the other workflows
     failed : of `init_reconstruct_wf`; stimuli that the page names as left out
     n_stimuli : test stimuli that were asked for; 0 for all
     command : what the user typed, for the page

@@ -27,7 +27,7 @@ RESULTS = {
     "decode": ("embeddings",),
     "reconstruct_wf": ("images", "sidecar", "failed_table"),
     "evaluate_wf": ("scores", "summary"),
-    "contribution_wf": ("maps", "table"),
+    "contribution_wf": ("maps", "table", "worth", "projected"),
     "report_wf": ("page", "files"),
 }
 
@@ -101,7 +101,7 @@ def init_subject_wf(job: Job, cut: WorkflowParams = WorkflowParams(), name: str 
         (fit, report, across("decoder")),
         (recon, report, across("images", "sidecar", "stimulus_ids", "failed")),
         (evaluate, report, across("scores", "summary")),
-        (maps, report, across("maps", "table")),
+        (maps, report, across("maps", "table", "worth")),
         (inputnode, sink, same("source", "models")),
         (report, sink, [("outputnode.notes", "notes")]),
         (sink, outputnode, same("out_files")),
@@ -115,7 +115,8 @@ def sink_node(wf: pe.Workflow, job: Job, plan: Plan, sources: Sequence[Any]) -> 
     """The node that copies every result to the output folder."""
     sink = quick_node(DerivativesSink(), "sink", plan)
     places, settings = job.places, job.settings.to_dict()
-    sink.inputs.trait_set(out_dir=str(job.out_dir), label=places.label, absent=[places.failed.name], settings=settings)
+    absent = [places.failed.name, places.projected.name]
+    sink.inputs.trait_set(out_dir=str(job.out_dir), label=places.label, absent=absent, settings=settings)
     pairs = [(source, name) for source in sources for name in RESULTS[source.name]]
     merge = pe.Node(Merge(len(pairs)), name="results", run_without_submitting=True)
     for k, (source, name) in enumerate(pairs, 1):

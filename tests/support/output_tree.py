@@ -13,6 +13,7 @@ from napari_neuraldiffuser.core.base.files import make_folder, write_json
 from napari_neuraldiffuser.core.base.names import Derivatives
 from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.decoding.crossval import cross_validate
+from napari_neuraldiffuser.core.decoding.worth import COLUMNS
 from napari_neuraldiffuser.core.job.images import write_failed
 from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.outputs import complete
@@ -57,6 +58,7 @@ def write_subject(out: Path, subject: str = "subj01", seed: int = 0, failed: tup
     scores.to_csv(places.scores, sep="\t", index=False)
     write_json(places.summary, summary_of(scores))
     _contribution(places, rng)
+    _worth(places, rng)
     _images(places, rng)
     write_regions(Regions("prf-visualrois"), places.regions("prf-visualrois"))
     places.anatomy.write_bytes(volume_bytes(nib.Nifti1Image(np.zeros((3, 3, 3), np.float32), np.eye(4))))
@@ -100,6 +102,13 @@ def _contribution(places: Derivatives, rng: np.random.Generator) -> None:
         nib.save(nib.Nifti1Image(np.ones((3, 3, 3), np.float32), np.eye(4)), places.contribution(target))
         make_folder(places.slices(target).parent)
         io.imsave(places.slices(target), np.zeros((4, 4, 3), np.uint8), check_contrast=False)
+
+
+def _worth(places: Derivatives, rng: np.random.Generator) -> None:
+    rows = [dict.fromkeys(COLUMNS, rng.uniform(0.1, 0.9)) | {"target": target} for target in TARGETS]
+    pd.DataFrame(rows).to_csv(places.worth, sep="\t", index=False)
+    with h5py.File(places.projected, "w") as file:
+        file["z"] = np.zeros((len(STIMULI), 4))
 
 
 def _images(places: Derivatives, rng: np.random.Generator) -> None:

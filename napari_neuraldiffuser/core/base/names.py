@@ -121,6 +121,8 @@ KINDS = {
     "embeddings": Kind("decoded embeddings", SUBJECT + "desc-{decoder}_embeddings.h5", OWN),
     "scores": Kind("scores of every image", SUBJECT + "desc-recon_scores.tsv", OWN),
     "summary": Kind("summary of the scores", SUBJECT + "desc-summary_scores.json"),
+    "worth": Kind("what decoded values are worth", SUBJECT + "desc-decoding_scores.tsv", OWN),
+    "projected": Kind("true targets that are projected", SUBJECT + "desc-projected_targets.h5", OWN),
     "failed": Kind("failed stimuli", SUBJECT + "desc-failed_stimuli.tsv", OWN),
     "shares": Kind("shares of regions", SUBJECT + "contribution.tsv", OWN),
     "map": Kind("contribution maps", SUBJECT + "space-{space}_target-{target}_contribution.nii.gz", OWN),
@@ -271,6 +273,9 @@ class Derivatives:
     summary = Place("summary")
     contribution_table = Place("shares")
     failed = Place("failed")
+    worth = Place("worth")
+    projected = Place("projected")
+    """True targets, projected on the span of the training targets."""
     recon_sidecar = Place("images")
     anatomy = Place("anatomy")
     """T1 in the space of the betas."""

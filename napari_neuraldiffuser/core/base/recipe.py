@@ -7,7 +7,7 @@ from typing import Any
 from napari_neuraldiffuser.core.base.files import located
 from napari_neuraldiffuser.core.params import GuidanceParams, ParamError, Params, Settings, settings_from_dict
 
-ALGORITHM_VERSION = 3
+ALGORITHM_VERSION = 4
 """Counted up when a change of the code changes results, so that old files are not taken for new ones."""
 OWN_SPACE = "native"
 """Name of the volume space of own scans."""

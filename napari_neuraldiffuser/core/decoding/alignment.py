@@ -66,7 +66,8 @@ class Alignment:
     @property
     def gain(self) -> float:
         """The factor that gives all columns together the spread of the training targets, 0 where none would."""
-        return float(_gains("group", self.decoded_sd, self.sd)[0]) if self.sd.size else 0.0
+        # columns that carry nothing have none
+        return float(_gains("group", self.decoded_sd, self.sd).max(initial=0.0))
 
     def said(self, name: str) -> str:
         """In words, such as "spread of g02 multiplied by 2.1, per column"."""

@@ -20,7 +20,7 @@ from napari_neuraldiffuser.core.base.registry import HEMISPHERES
 from napari_neuraldiffuser.core.diffusion.pipeline import decode_start
 from napari_neuraldiffuser.core.job.pictures import ArmPictures, ShownPictures
 from napari_neuraldiffuser.core.job.resume import Records
-from napari_neuraldiffuser.core.networks.embeddings import TargetFile, rows_of
+from napari_neuraldiffuser.core.networks.embeddings import TargetFile, rows_of, spread_of
 from napari_neuraldiffuser.core.networks.kernels.ops import backend_info
 from napari_neuraldiffuser.core.networks.models import Models
 from napari_neuraldiffuser.core.outputs.anatomy import write_anatomy, write_shown
@@ -49,8 +49,8 @@ class PageParts:
 
     Attributes
     ----------
-    embeddings, decoder, scores, summary, table : Path
-        Decoded embeddings; the decoder; scores and their summary; shares of regions.
+    embeddings, decoder, scores, summary, table, worth : Path
+        Decoded embeddings; the decoder; scores and their summary; shares of regions; what decoded values are worth.
     maps : sequence of Path
         One contribution map per target.
     settings : Settings
@@ -69,6 +69,7 @@ class PageParts:
     scores: Path
     summary: Path
     table: Path
+    worth: Path
     maps: Sequence[Path]
     settings: Settings
     stimulus_ids: StimulusIds
@@ -131,6 +132,8 @@ def write_page(
             parts.counts["noise_ceiling"], parts.counts["n_voxels"], parts.counts["trials_per_test_image"]
         ),
         accuracy=accuracy,
+        worth=pd.read_csv(parts.worth, **OUR_TABLES),
+        spread=spread_of(parts.embeddings),
         undefined=without,
         parameters={"run": _run_facts(subject, models, parts.counts), **settings.to_dict()},
         versions={**versions(), "kernel backend": backend_info()["backend"]},

@@ -22,6 +22,7 @@ from napari_neuraldiffuser.core.job.page import PageParts, write_page
 from napari_neuraldiffuser.core.job.resume import Records
 from napari_neuraldiffuser.core.job.scores import score_arms
 from napari_neuraldiffuser.core.job.spec import Job
+from napari_neuraldiffuser.core.job.worth import single_trials, worth
 from napari_neuraldiffuser.core.networks import models as model_folder
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.outputs import complete
@@ -195,7 +196,21 @@ def contribution(run: Run, decoder: Path, stimulus_ids: list[int]) -> list[str]:
     targets = _targets(run, "test", test)
     maps = stages.contribution(decoder, test, run.inputs.subject, targets, run.places, params)
     run.progress(len(TARGETS), len(TARGETS), "contribution maps")
+    _worth(run, decoder, test, targets)
     return maps.mapped
+
+
+def _worth(run: Run, decoder: Path, test: nsd.Betas, targets: Path) -> None:
+    """What decoded values are worth; single trials are read where the table is not there yet."""
+    settings, places = run.job.settings, run.places
+
+    def work() -> None:
+        trials = single_trials(run.job.scans, settings.betas, test, settings.contribution)
+        worth(decoder, test, trials, targets, places, settings.contribution, run.progress)
+
+    decoded = run.origin.decoded(run.origin.decoder(settings), test.stimulus_ids)
+    files = [places.worth, *([places.projected] if settings.contribution.save_projected else [])]
+    run.records.make("worth", run.origin.maps(decoded, settings, "worth"), files, work)
 
 
 def page(run: Run, decoder: Path, targets: list[str], stimulus_ids: list[int], failed: list[int]) -> list[str]:
@@ -207,6 +222,7 @@ def page(run: Run, decoder: Path, targets: list[str], stimulus_ids: list[int], f
         scores=places.scores,
         summary=places.summary,
         table=places.contribution_table,
+        worth=places.worth,
         maps=[path for target in targets for path in places.maps(target)],
         settings=job.settings,
         stimulus_ids=stimulus_ids,

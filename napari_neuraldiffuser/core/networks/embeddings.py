@@ -124,6 +124,15 @@ class Embeddings:
             return cls(z, c, g, file.stimulus_ids, dict(file.attrs), file.labels())
 
 
+def spread_of(path: str | Path) -> list[str]:
+    """What a file of decoded embeddings says of the spread of each target, a line each; none where it says nothing."""
+    try:
+        with TargetFile(path) as file:
+            return str(file.attrs.get("spread", "")).splitlines()
+    except EmbeddingError:
+        return []
+
+
 def rows_of(have: StimulusIds, wanted: StimulusIds) -> np.ndarray:
     """Row of each wanted stimulus id; EmbeddingError if one is missing."""
     index = {int(s): row for row, s in enumerate(have)}

@@ -137,6 +137,8 @@ def _contents(places: Derivatives, facts: Facts) -> Iterator[tuple[list[Path], C
         places.embeddings: _embeddings,
         places.scores: _scores,
         places.contribution_table: _table,
+        places.worth: _worth,
+        places.projected: _projected,
         places.failed: _failed,
         places.anatomy: _anatomy,
     }
@@ -181,6 +183,7 @@ def _embeddings(places: Derivatives, facts: Facts) -> Content:
         "Description": "Embeddings decoded from the betas of the test stimuli, one row per stimulus.",
         "Datasets": datasets,
         "Space": places.space,
+        **_spread(places),
         **_made(facts, facts.sources("betas", "stimuli"), "betas", "features", "decoding"),
     }
 
@@ -203,6 +206,34 @@ def _table(places: Derivatives, facts: Facts) -> Content:
         **columns(first_line(places.contribution_table)),
         "Space": places.space,
         **_made(facts, [*facts.sources("betas", "stimuli"), *regions], *MAP_STAGES),
+    }
+
+
+def _worth(places: Derivatives, facts: Facts) -> Content:
+    from napari_neuraldiffuser.core.decoding.worth.columns import COLUMNS
+
+    return {
+        "Description": "What decoded values are worth: held-out accuracy of every target, beside chance and ceilings.",
+        **{name: {"Description": text, **({"Units": unit} if unit else {})} for name, (text, unit) in COLUMNS.items()},
+        "Space": places.space,
+        **_spread(places),
+        **_made(facts, [places.uri(places.embeddings), *facts.sources("betas", "stimuli")], *MAP_STAGES),
+    }
+
+
+def _spread(places: Derivatives) -> Content:
+    """What was done about the spread of each decoded target, as the embeddings' file says."""
+    from napari_neuraldiffuser.core.networks.embeddings import spread_of
+
+    lines = spread_of(places.embeddings)
+    return {"Spread": lines} if lines else {}
+
+
+def _projected(places: Derivatives, facts: Facts) -> Content:
+    return {
+        "Description": "True targets of the test stimuli, projected on the span of the training targets: the best that "
+        "a linear decoder of these training stimuli could give. To be reconstructed from like decoded embeddings.",
+        **_made(facts, facts.sources("betas", "stimuli"), *MAP_STAGES),
     }
 
 

@@ -8,7 +8,7 @@ from napari_neuraldiffuser.core.base.fields import Params, param
 
 @dataclass(frozen=True)
 class ContributionParams(Params):
-    """ROI and voxel contribution maps."""
+    """ROI and voxel contribution maps, and what decoded values are worth on the test stimuli."""
 
     method: str = param(
         "auto",
@@ -22,7 +22,23 @@ class ContributionParams(Params):
         unit="samples",
         low=2,
     )
-    seed: int = param(0, "Seed of the bootstrap.", low=0)
+    seed: int = param(0, "Seed of the bootstrap and of the permutations.", low=0)
+    permutations: int = param(
+        1000, "Random assignments of decoded to true values that two-way identification is tested against.", low=19
+    )
+    trial_ceiling: bool = param(
+        True,
+        "Read single trials of the test images again, for the R² that the decoder would have without their noise.",
+    )
+    projection: str = param(
+        "auto",
+        "Project the true targets on the span of the training targets, the best that a linear decoder of these can "
+        "give: always (on), where it takes less than about a minute a target (auto), or never (off).",
+        choices=("auto", "on", "off"),
+    )
+    save_projected: bool = param(
+        False, "Also write these projections as embeddings, to reconstruct from them beside the decoded ones."
+    )
 
 
 @dataclass(frozen=True)

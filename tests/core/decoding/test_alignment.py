@@ -107,6 +107,8 @@ def test_constant_columns_and_targets():
         assert np.isfinite(aligned).all()
         np.testing.assert_allclose(aligned[:, 3], 7.0)
         np.testing.assert_allclose(aligned[:, 4], y[:, 4].mean())
+    y[:, 0], decoded[:, 0] = 1.0, 1.0
+    assert alignment.measure(decoded, y, "group").gain > 1
     stats = alignment.measure(np.ones((9, 4)), np.ones((9, 4)))
     assert stats.form == "none" and np.isnan(stats.distance).all() and np.isnan(stats.identified)
     assert np.isfinite(alignment.apply(np.ones((2, 4)), "train", replace(stats, form="column"))).all()

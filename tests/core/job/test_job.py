@@ -38,6 +38,17 @@ def recons(out: Path) -> dict[str, np.ndarray]:
     return {p.name: io.imread(p) for p in sorted((out / "sub-01" / "recon").glob("*_rep-*.png"))}
 
 
+def test_what_decoded_values_are_worth_is_a_table_with_a_ceiling(finished):
+    table = pd.read_csv(finished / "sub-01/sub-01_desc-decoding_scores.tsv", sep="\t", na_values="n/a")
+    assert table["target"].tolist() == list(TARGETS) and (table["n_test"] == 3).all()
+    # test images were shown several times, so that their single trials tell the noise
+    assert table["r2_ceiling"].notna().all() and (table["r2_ceiling"] > table["r2"]).all()
+    about = json.loads((finished / "sub-01/sub-01_desc-decoding_scores.json").read_text())
+    assert set(table.columns) <= set(about) and len(about["Spread"]) == len(TARGETS)
+    text = (finished / "sub-01.html").read_text()
+    assert "What a decoded value is worth" in text and "spread of g02" in text
+
+
 def test_everything_is_written_under_its_name(finished):
     folder = finished / "sub-01"
     wanted = [
@@ -45,6 +56,8 @@ def test_everything_is_written_under_its_name(finished):
         "sub-01_desc-recon_scores.tsv",
         "sub-01_desc-summary_scores.json",
         "sub-01_contribution.tsv",
+        "sub-01_desc-decoding_scores.tsv",
+        "sub-01_desc-decoding_scores.json",
         "recon/sub-01_recon.json",
         *(f"sub-01_space-func1pt8mm_target-{t}_contribution.nii.gz" for t in TARGETS),
     ]

@@ -13,10 +13,12 @@ import pytest
 
 from napari_neuraldiffuser.core import evaluation
 from napari_neuraldiffuser.core.base.names import SHOWN, Derivatives
+from napari_neuraldiffuser.core.decoding.worth import COLUMNS
 from napari_neuraldiffuser.core.job.images import write_png
 from napari_neuraldiffuser.core.outputs.report import gallery
 from napari_neuraldiffuser.core.outputs.report.page import ReportData, write_report
 from napari_neuraldiffuser.core.outputs.report.parts import heat_tables
+from napari_neuraldiffuser.core.outputs.report.worth import worth_table
 from napari_neuraldiffuser.core.params import EvaluationParams
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -68,7 +70,19 @@ def data():
         versions={"python": "3"},
         command="neuraldiffuser run A B participant",
         notes=["session 3 is missing"],
+        worth=worth_rows(),
+        spread=["spread of z multiplied by 2.10, per column", "spread of c left as decoded"],
     )
+
+
+def worth_rows():
+    """A target that is decoded, one at chance, and one that does not vary."""
+    base = dict.fromkeys(COLUMNS, np.nan) | {"n_test": 3, "n_train": 20, "n_columns": 40, "n_over_d": 0.5}
+    good = {"r": 0.41, "pattern_r": 0.52, "pattern_r_se": 0.02, "r2": 0.31, "r2_se": 0.01, "r2_ceiling": 0.62}
+    more = {"r2_over_ceiling": 0.5, "two_way": 0.91, "two_way_se": 0.03, "two_way_p": 0.001, "mse_mean": 2.0}
+    z = base | good | more | {"target": "z", "mse_projected": 0.5}
+    chance = {"target": "c", "r2": -0.2, "two_way": 0.48, "two_way_p": 0.7, "r2_ceiling": np.nan}
+    return pd.DataFrame([z, z | chance, base | {"target": "g02"}], columns=list(COLUMNS))
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +101,20 @@ def test_the_page_needs_no_network(page):
     assert all(source.startswith("data:image/png;base64,") for source in sources)
     assert not [tag for tag, attrs in parser.tags if tag in ("link", "iframe")]
     assert not re.search(r"https?://|@import|url\(", text)
+
+
+def test_worth_of_targets_has_bars_ceilings_and_warnings(page, data):
+    text = page.read_text()
+    part = text[text.index("What a decoded value is worth") : text.index("How to read this</h2>")]
+    for figure in ("0.410", "0.520 ± 0.020", "0.310 ± 0.010", "0.620", "0.910 ± 0.030, p .001", "0.750", "0.5"):
+        assert figure in part, figure
+    assert 'style="width:41.0%"' in part and 'style="width:0.0%"' in part
+    assert "c: test stimuli are told apart no better than by chance" in part
+    assert "z, c: fewer training stimuli than columns (n/d down to 0.5 in z)" in part
+    assert part.count("n/a") >= 7 and ">nan<" not in part
+    assert "spread of z multiplied by 2.10, per column; spread of c left as decoded." in text
+    # a page of an earlier table has none
+    assert worth_table(pd.DataFrame())["rows"] == []
 
 
 def test_every_stimulus_has_its_row_and_images(page):

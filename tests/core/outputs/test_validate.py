@@ -77,7 +77,7 @@ def test_every_name_of_derivatives_is_declared(subject, space):
     places = Derivatives(Path(), subject, space)
     paths = [getattr(places, name) for name in vars(Derivatives) if isinstance(vars(Derivatives)[name], property)]
     paths = [path for path in paths if isinstance(path, Path) and path.suffix]
-    assert len(paths) == 9
+    assert len(paths) == 11
     paths += [places.image(stim, rep, arm) for stim in (0, 72999) for rep in (1, 12) for arm in ARMS]
     paths += [places.shown(7, what) for what in SHOWN] + [places.slices("g02"), places.contribution("z")]
     paths += [places.regions("floc-faces"), places.regions("my atlas_2")]

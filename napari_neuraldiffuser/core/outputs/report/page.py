@@ -16,6 +16,7 @@ from napari_neuraldiffuser.core.evaluation.levels import CEILING_TEXT, CHANCE_TE
 from napari_neuraldiffuser.core.evaluation.metric import label, main_figures
 from napari_neuraldiffuser.core.outputs.report.gallery import gallery
 from napari_neuraldiffuser.core.outputs.report.parts import heat_tables, paired_plot, png_uri, score_cells
+from napari_neuraldiffuser.core.outputs.report.worth import worth_table
 
 TEMPLATES = Path(__file__).parent / "templates"
 SHARE_TEXT = {
@@ -51,6 +52,10 @@ class ReportData:
         `contribution.ContributionMaps.table`.
     slices : dict of target to PNG bytes
     accuracy : dict of target to cross-validated R²
+    worth : DataFrame
+        `decoding.worth.Worth.table`.
+    spread : list of str
+        What was done about the spread of each decoded target, in words.
     noise_ceiling : str
         `nsd.ceiling_text` of the betas.
     parameters : dict of group to dict
@@ -77,6 +82,8 @@ class ReportData:
     parameters: dict[str, dict[str, Any]]
     versions: dict[str, str]
     command: str = ""
+    worth: pd.DataFrame = field(default_factory=pd.DataFrame)
+    spread: list[str] = field(default_factory=list)
     noise_ceiling: str = ""
     notes: list[str] = field(default_factory=list)
     failed: list[int] = field(default_factory=list)
@@ -134,6 +141,7 @@ def page_values(data: ReportData, path: Path) -> dict[str, Any]:
         "heats": heat_tables(data.contribution),
         "slices": {target: png_uri(png) for target, png in data.slices.items()},
         "accuracy": list(data.accuracy.items()),
+        "worth": worth_table(data.worth),
         "definitions": definitions,
         "clear": CLEAR,
         "levels": [CHANCE_TEXT, CEILING_TEXT],
