@@ -90,7 +90,8 @@ class Subject(BrainSource):
 
     def _reference(self) -> Path:
         choices = [self.layout.volumes / "brainmask.nii.gz", self.layout.volumes / "mean.nii.gz", self.layout.ncsnr]
-        choices += [self.layout.anatomy, *sorted(self.layout.roi_folder.glob("*.nii.gz"))]
+        # not the T1: it is stored along other axes (LIA)
+        choices += sorted(self.layout.roi_folder.glob("*.nii.gz"))
         for path in choices:
             if path.is_file():
                 return path
