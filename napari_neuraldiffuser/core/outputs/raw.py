@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.core.base.recipe import Source
+from napari_neuraldiffuser.core.base.recipe import Source, design_beside
 from napari_neuraldiffuser.core.base.registry import SURFACES
 from napari_neuraldiffuser.core.params import BetasParams, Settings
 
@@ -116,7 +116,7 @@ def _own(scans: Source, folder: Path) -> Raw:
     from napari_neuraldiffuser.core.nsd.own import MASK, family_name
 
     parts = {
-        "betas": [scans.betas, scans.mask, scans.trials],
+        "betas": [scans.betas, scans.mask, scans.trials, str(design_beside(scans.betas) or "")],
         "stimuli": [scans.images, scans.captions],
         "anatomy": [scans.anatomy],
         f"rois/{MASK}": [scans.mask],

@@ -18,6 +18,8 @@ from napari_neuraldiffuser.core.nsd import Subject
 from nipype_interfaces import interfaces
 from nipype_interfaces.interfaces import DerivativesSink, LoadNSDBetas, NSDIndex, PrepareBetas, base
 from nipype_interfaces.workflows.nodes import stimuli_alone
+from tests.support.nsd.glmsingle_files import make as make_glmsingle
+from tests.support.nsd.glmsingle_files import write as write_glmsingle
 from tests.support.nsd.own_files import export
 
 EVERY = [getattr(interfaces, name) for name in interfaces.__all__]
@@ -146,6 +148,18 @@ def test_own_betas_are_prepared_as_the_source_says(recipe, tmp_path, monkeypatch
     assert nsd.open_source(nsd_source(found.source)).source == source
     assert (nsd.load_betas(found.betas).data == nsd.open_source(source).betas().data).all()
     assert found.train_ids and found.test_ids and not set(found.train_ids) & set(found.test_ids)
+
+
+def test_glmsingles_outputs_are_prepared_and_their_voxels_chosen(tmp_path, monkeypatch):
+    outputs = make_glmsingle(tmp_path / "glm")
+    monkeypatch.chdir(tmp_path)
+    files = {"betas": str(write_glmsingle(outputs, "hdf5")), "mask": str(outputs.mask_file)}
+    found = PrepareBetas(**files, subject="subj07").run().outputs
+    assert len(found.test_ids) == 2 and len(found.train_ids) == 7
+    assert found.n_voxels == outputs.mask.sum() - 1
+    assert any("shown most often" in note for note in found.notes)
+    fewer = PrepareBetas(**files, subject="subj07", max_voxels=6).run().outputs
+    assert fewer.n_voxels == 6 and any("6 of" in note for note in fewer.notes)
 
 
 def nsd_source(values):

@@ -78,6 +78,7 @@ class ArraySeries(Series):
             self.shape = _four(self._array.shape, path)
         else:
             with reading_hdf5(path, GLMSINGLE, NSDError) as file:
+                _check_places(file, path)
                 self.shape = _four(_betasmd(file).shape, path)
 
     @cached_property
@@ -170,6 +171,20 @@ def _four(shape: tuple[int, ...], path: str | Path) -> tuple[int, int, int, int]
         )
     x, y, z, n = (int(length) for length in shape)
     return x, y, z, n
+
+
+def _check_places(file: h5py.File, path: str | Path) -> None:
+    """Raise NSDError for MindEye2's matrix of trials and voxels, and for a session of NSD."""
+    found = file.get("betas")
+    if "betasmd" in file or not isinstance(found, h5py.Dataset):
+        return
+    if found.ndim == 2:
+        raise NSDError(
+            f"own scans must have voxel positions for maps, got a matrix of {found.shape[0]:,} trials and "
+            f"{found.shape[1]:,} voxels in {path} (MindEye2's file). Read it in Python with nsd.mindeye_betas, or give "
+            "NSD's own folder."
+        )
+    raise NSDError(f"own scans must be {GLMSINGLE}, got a session of NSD, {path}. Give the folder that holds nsddata.")
 
 
 def _betasmd(file: h5py.File) -> h5py.Dataset:

@@ -241,3 +241,29 @@ def test_masks_are_taken_by_their_whole_paths(opened, home, typed, taken):
 @pytest.mark.parametrize("text", ["V1 + gone.nii", 'V1 + "open.nii', "V1 - + a.nii"])
 def test_masks_that_are_not_there_stay_as_they_are(home, text):
     assert absolute_masks(text) == text
+
+
+def test_glmsingles_betas_need_no_table_where_their_design_lies_beside(panel, tmp_path):
+    from tests.support.nsd.glmsingle_files import make, write
+
+    outputs = make(tmp_path / "glm")
+    panel.form.use_own.setChecked(True)
+    fields = panel.form.own.fields
+    assert "*.npy" in fields["betas"].filters and "*.hdf5" in fields["betas"].filters
+    fields["mask"].choose(str(outputs.mask_file))
+    fields["betas"].choose(str(outputs.folder / "betas.nii.gz"))
+    assert panel.form.problem() == "Trials must be given. Choose the file."
+    fields["betas"].choose(str(write(outputs, "npy")))
+    assert panel.form.problem() == ""
+    assert panel.session.recipe.source.betas.endswith(".npy")
+    (outputs.folder / "DESIGNINFO.npy").unlink()
+    assert panel.form.problem() == "Trials must be given. Choose the file."
+
+
+def test_voxels_can_be_chosen_by_noise_ceiling(opened):
+    controls = opened.controls.controls
+    controls["min_noise_ceiling"].setValue(12.5)
+    controls["max_voxels"].setValue(300)
+    found = opened.session.recipe.settings.betas
+    assert (found.min_noise_ceiling, found.max_voxels, found.ceiling_from) == (12.5, 300, "auto")
+    assert "circular" in controls["ceiling_from"].toolTip()
