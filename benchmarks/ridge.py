@@ -111,7 +111,7 @@ def contenders(size: Size, device: str, seed: int) -> dict[str, Callable[[], np.
     y = np.concatenate(list(flat.values()), 1)[:n]
     shaped = {name: values[:n].reshape(n, *size.shapes[name]) for name, values in flat.items()}
     ours = Embeddings(shaped["z"], shaped["c"], {}, ids[:n])
-    params = DecodingParams(align="none", align_targets=(), ridge_device=device)
+    params = DecodingParams(align="none", align_targets=(), decoder_device=device)
     alphas = np.array(params.alphas)
 
     def fitted(penalty: str) -> np.ndarray:
@@ -278,7 +278,7 @@ def main() -> None:
     parser.add_argument("--penalty", default="group", choices=("group", "block", "target"), help="with --full")
     args = parser.parse_args()
     if args.full:
-        params = DecodingParams(ridge_rank=args.rank, penalty=args.penalty, ridge_device=args.device)
+        params = DecodingParams(ridge_rank=args.rank, penalty=args.penalty, decoder_device=args.device)
         size = replace(FULL, n=900, m=100, p=1500) if args.quick else FULL
         result = full_rows(size, args.full, params)
     else:

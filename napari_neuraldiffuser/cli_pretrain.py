@@ -1,4 +1,4 @@
-"""`neuraldiffuser pretrain`: one network from other subjects' scans, which the network decoder of a new one starts from."""
+"""`neuraldiffuser pretrain`: from other subjects' scans to the network that a new subject's decoder starts from."""
 
 import argparse
 from dataclasses import fields

@@ -13,7 +13,7 @@ SMALL = DecodingParams(
     network_bottleneck=8,
     network_batch=16,
     network_epochs=3,
-    network_device="cpu",
+    decoder_device="cpu",
 )
 
 

@@ -48,7 +48,7 @@ class Fitting:
     ) -> None:
         self.spectrum, self.source, self.rows, self.params = spectrum, source, rows, params
         self.leaves = [solver.leave_out(spectrum, groups, alpha) for alpha in params.alphas]
-        self.scores = Scores(spectrum, self.leaves, params.ridge_device)
+        self.scores = Scores(spectrum, self.leaves, params.decoder_device)
         self.dtype = spectrum.u.dtype
         self._maps: dict[float, LeftOutMap] = {}
 
@@ -59,7 +59,7 @@ class Fitting:
         columns = np.sort(rng.choice(size, min(size, self.params.cv_targets), replace=False))
         mean, scored = summary(self.source, name, self.rows, self.dtype, columns)
         scored -= scored.mean(0, dtype=np.float64).astype(scored.dtype)
-        matrix = TargetMatrix(self.source, name, self.rows, mean, self.dtype, self.params.ridge_device)
+        matrix = TargetMatrix(self.source, name, self.rows, mean, self.dtype, self.params.decoder_device)
         fit = self._penalised(matrix, scored, mean[columns])
         if name not in self.params.align_targets:
             return fit

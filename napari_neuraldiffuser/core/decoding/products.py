@@ -25,8 +25,8 @@ Columns = slice | np.ndarray
 EVERY = slice(None)
 
 
-def checked_device(device: str, name: str = "ridge_device") -> str:
-    """`device`, "cpu" or "cuda", that the parameter `name` asks for.
+def checked_device(device: str) -> str:
+    """`device`, the "cpu" or "cuda" of `DecodingParams.decoder_device`.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def checked_device(device: str, name: str = "ridge_device") -> str:
     import torch
 
     if device != "cpu" and not torch.cuda.is_available():
-        raise DecodingError(f"{name} must be there, got {device} and no CUDA device. Use cpu.")
+        raise DecodingError(f"decoder_device must be there, got {device} and no CUDA device. Use cpu.")
     return device
 
 

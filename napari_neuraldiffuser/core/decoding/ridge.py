@@ -96,7 +96,7 @@ class RidgeDecoder:
             If a stimulus has no targets, a value is not finite, fewer than 3 stimuli are given, the spectrum is of
             other betas, or there is no such device.
         """
-        checked_device(self.params.ridge_device)
+        checked_device(self.params.decoder_device)
         data = checked_data(train)
         groups = solver.stimulus_groups(train.stimulus_ids)
         n = sum(len(g) for g in groups)
@@ -126,7 +126,7 @@ class RidgeDecoder:
     def _decomposed(self, progress: Progress | None) -> solver.Spectrum:
         if progress and self.x.size > LARGE:
             progress(0, 1, f"decomposing betas, {len(self.x)} x {self.x.shape[1]}")
-        return solver.decompose(self.x, self.params.ridge_device)
+        return solver.decompose(self.x, self.params.decoder_device)
 
     def _reduce(self, progress: Progress | None) -> None:
         """Keep the leading directions of every target, from the exact predictions."""
@@ -162,11 +162,11 @@ class RidgeDecoder:
 
     def similarity(self, x: np.ndarray) -> np.ndarray:
         """Inner products (m, n) of centred betas x (m, p) with the training betas, K_test; x itself when reduced."""
-        return x if self.compacted else product(x, self.x.T, self.params.ridge_device)
+        return x if self.compacted else product(x, self.x.T, self.params.decoder_device)
 
     def deviations(self, name: str, similarity: np.ndarray) -> np.ndarray:
         """Prediction minus training mean, K_test (K + αI)⁻¹ Y, (m, T), before any alignment (method.md eq. 10)."""
-        device = self.params.ridge_device
+        device = self.params.decoder_device
         if self.compacted:
             return self.compacted[name].deviations(similarity, device)
         parts = penalty_parts(self.accuracy[name])
@@ -176,7 +176,7 @@ class RidgeDecoder:
 
     def pull_back(self, name: str, q: np.ndarray) -> np.ndarray:
         """W q for every row of q (m, T), W (p, T) being the weights that are never formed: (m, p)."""
-        device = self.params.ridge_device
+        device = self.params.decoder_device
         if self.compacted:
             return self.compacted[name].pull_back(q, device)
         parts = penalty_parts(self.accuracy[name])
@@ -188,7 +188,7 @@ class RidgeDecoder:
         return product(sum(dual[1:], start=dual[0]).T, self.x, device)
 
     def _matrix(self, name: str) -> TargetMatrix:
-        mean, device = self.accuracy[name].mean, self.params.ridge_device
+        mean, device = self.accuracy[name].mean, self.params.decoder_device
         return TargetMatrix(self.targets, name, self.rows, mean, self.dtype, device)
 
     def predict(self, betas: Responses, align: str | None = None, progress: Progress | None = None) -> Embeddings:
@@ -355,7 +355,7 @@ def decompose(train: Responses, path: str | Path, params: DecodingParams | None 
     """
     data = checked_data(train)
     x = (data - data.mean(0, dtype=np.float64)).astype(data.dtype)
-    spectrum = solver.decompose(x, checked_device((params or DecodingParams()).ridge_device))
+    spectrum = solver.decompose(x, checked_device((params or DecodingParams()).decoder_device))
     with creating_hdf5(path) as file:
         file.attrs[OF_BETAS] = array_digest(x)
         file["u"], file["s"] = spectrum.u, spectrum.s

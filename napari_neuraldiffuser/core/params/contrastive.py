@@ -49,4 +49,3 @@ class ContrastiveParams(Params):
     )
     contrastive_batch: int = param(256, "Stimuli that are contrasted at once.", unit="stimuli", low=2, only=ONLY)
     contrastive_rate: float = param(0.01, "Learning rate of Adam.", low=1e-8, high=1.0, only=ONLY)
-    contrastive_device: str = param("cpu", "Where it is trained.", choices=("cpu", "cuda"), only=ONLY)

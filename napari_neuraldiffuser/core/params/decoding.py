@@ -74,7 +74,9 @@ class RidgeParams(Params):
         choices=("auto", "copy", "half", "refer"),
         only=("decoder", ("ridge",)),
     )
-    ridge_device: str = param("cpu", "Where the products run.", choices=("cpu", "cuda"), only=("decoder", ("ridge",)))
+    decoder_device: str = param(
+        "cpu", "Where the decoder is fitted and predicts; results differ by rounding.", choices=("cpu", "cuda")
+    )
 
 
 @dataclass(frozen=True)

@@ -87,12 +87,6 @@ class NetworkParams(Params):
         only=ONLY,
     )
     network_accumulation: int = param(1, "Batches whose gradients are added up to one step.", low=1, only=ONLY)
-    network_device: str = param(
-        "auto",
-        "Where the network is trained and predicts: a CUDA device if there is one (auto), cpu or cuda.",
-        choices=("auto", "cpu", "cuda"),
-        only=ONLY,
-    )
     network_folder: str = param(
         "",
         "Folder for the checkpoint of a training that can be resumed and for its TensorBoard log. Empty: neither is "

@@ -86,5 +86,5 @@ def test_a_device_that_is_not_there_is_refused():
 
     assert products.checked_device("cpu") == "cpu"
     if not torch.cuda.is_available():
-        with pytest.raises(DecodingError, match="ridge_device must be there, got cuda"):
+        with pytest.raises(DecodingError, match="decoder_device must be there, got cuda"):
             products.checked_device("cuda")

@@ -111,7 +111,7 @@ class _State:
         import torch
 
         self.params, self.problem, self.held = params, problem, held
-        self.device = checked_device(params.contrastive_device, "contrastive_device")
+        self.device = checked_device(params.decoder_device)
         self.order = np.random.default_rng([*seed, 1])
         spread = np.sqrt(np.mean(problem.left_out**2, axis=0))
         self.spread = np.maximum(spread, LEAST_SPREAD * spread.max())

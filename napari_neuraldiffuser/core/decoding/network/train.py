@@ -18,6 +18,7 @@ from napari_neuraldiffuser.core.decoding.network.checkpoint import Progressed
 from napari_neuraldiffuser.core.decoding.network.data import Batch, Data
 from napari_neuraldiffuser.core.decoding.network.model import Network, Noisy
 from napari_neuraldiffuser.core.decoding.network.prior import Prior
+from napari_neuraldiffuser.core.decoding.products import checked_device
 from napari_neuraldiffuser.core.params import DecodingParams
 
 WARM_UP = 0.05
@@ -90,10 +91,7 @@ def accelerator_of(params: DecodingParams, folder: Path | None = None) -> Any:
     """Accelerate's Accelerator on the device of the params, with a TensorBoard log in `folder`."""
     from accelerate import Accelerator
 
-    cuda = torch.cuda.is_available()
-    if params.network_device == "cuda" and not cuda:
-        raise DecodingError("network_device must be there, got cuda without a CUDA device. Choose auto or cpu.")
-    on_cpu = params.network_device == "cpu" or not cuda
+    on_cpu = checked_device(params.decoder_device) == "cpu"
     precision = "no" if on_cpu else params.network_precision
     return Accelerator(
         cpu=on_cpu,
@@ -121,7 +119,7 @@ class _Training:
         self.accelerator = accelerator_of(params, self.folder)
         self.prior = Prior() if model.network.denoisers else None
         # where files lie and where it runs decide nothing
-        values = params.but(network_folder="", network_device="auto").to_dict()
+        values = params.but(network_folder="", decoder_device="cpu").to_dict()
         self.done = Progressed(fingerprint([made_from, values, sorted(checkpoint.trained_state(model))]))
         self.best: dict[str, torch.Tensor] = {}
 

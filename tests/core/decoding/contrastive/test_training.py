@@ -130,8 +130,8 @@ def test_too_few_stimuli_are_refused():
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(DecodingError, match="contrastive_device must be there, got cuda"):
-        run(problem(), contrastive_device="cuda")
+    with pytest.raises(DecodingError, match="decoder_device must be there, got cuda"):
+        run(problem(), decoder_device="cuda")
 
 
 def test_a_direction_that_is_not_predicted_stays_finite():

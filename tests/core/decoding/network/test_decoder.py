@@ -188,8 +188,8 @@ def test_what_does_not_fit_is_refused(folder, tmp_path):
     with pytest.raises(DecodingError, match="must be the folder of a network"):
         decoding.new(SMALL.but(network_pretrained=str(tmp_path))).fit(train, targets)
     if not torch.cuda.is_available():
-        with pytest.raises(DecodingError, match="got cuda without a CUDA device"):
-            decoding.new(SMALL.but(network_device="cuda")).fit(train, targets)
+        with pytest.raises(DecodingError, match="got cuda and no CUDA device"):
+            decoding.new(SMALL.but(decoder_device="cuda")).fit(train, targets)
 
 
 def test_a_loss_that_is_not_finite_ends_the_training():
