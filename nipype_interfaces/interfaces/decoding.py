@@ -1,4 +1,4 @@
-"""Images -> target embeddings -> ridge decoder -> decoded embeddings."""
+"""Images -> target embeddings -> decoder -> decoded embeddings."""
 
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ class FitDecoderOutputSpec(TraitedSpec):
 
 
 class FitDecoder(base.CoreInterface):
-    """Ridge regression from a subject's training betas to target embeddings (method.md eq. 9-13).
+    """A decoder from a subject's training betas to target embeddings (method.md, Decoding): ridge, or what is named.
 
     Raises
     ------

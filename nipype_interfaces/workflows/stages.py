@@ -74,7 +74,7 @@ def init_load_wf(plan: Plan = Plan(), own: bool = False, name: str = "load_wf") 
 
 
 def init_fit_decoders_wf(plan: Plan = Plan(), name: str = "fit_decoders_wf", checked: bool = False) -> pe.Workflow:
-    """Target embeddings of the training images, and ridge decoders that are fitted in parallel, joined to one.
+    """Target embeddings of the training images, and decoders that are fitted in parallel, joined to one.
 
     Parameters
     ----------
