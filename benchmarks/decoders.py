@@ -100,8 +100,8 @@ def true_values(targets, name: str, ids: np.ndarray) -> np.ndarray:
     return values.reshape(len(ids), -1).astype(np.float32)
 
 
-def measure(split: Split, targets, kinds: Sequence[str], params: DecodingParams, quick: bool) -> dict:
-    """Every score of every kind and control for one subject, by target."""
+def measure(split: Split, targets, kinds: Sequence[str], params: DecodingParams, samples: int, deal: bool) -> dict:
+    """Every score of every kind and control for one subject, by target; `deal`: with stimuli dealt out anew, too."""
     train, test = split
     shuffled = replace(train, stimulus_ids=np.random.default_rng(1).permutation(train.stimulus_ids))
     decoded, seconds = {}, {}
@@ -109,9 +109,10 @@ def measure(split: Split, targets, kinds: Sequence[str], params: DecodingParams,
         start = time.process_time()
         decoded[kind] = decoded_by(kind, params, train, test, targets)
         seconds[kind] = time.process_time() - start
-        decoded[kind + SHUFFLED] = decoded_by(kind, params, shuffled, test, targets)
+        if deal:
+            decoded[kind + SHUFFLED] = decoded_by(kind, params, shuffled, test, targets)
     decoded[SCALED] = scaled_ridge(params, train, targets, decoded["ridge"])
-    weights = resampled(len(test.stimulus_ids), 20 if quick else SAMPLES, 0)
+    weights = resampled(len(test.stimulus_ids), samples, 0)
     found = {}
     for name in decoded["ridge"]:
         mean = true_values(targets, name, train.stimulus_ids).mean(0)
@@ -201,8 +202,8 @@ def print_table(found: dict[str, list[dict]]) -> None:
 def run(args: argparse.Namespace, folder: Path) -> dict[str, list[dict]]:
     """Everything that was asked for, by sessions."""
     found: dict[str, list[dict]] = {sessions: [] for sessions in args.sessions}
-    params = DecodingParams(**dict(map(_assigned, args.set)))
-    size = {"n_sessions": 1, "n_test": 20} if args.quick else {}
+    params, samples = DecodingParams(**dict(map(_assigned, args.set))), 20 if args.quick else SAMPLES
+    size = {"n_sessions": 1, "n_test": 20} if args.quick else dict(map(_assigned, args.simulate))
     for seed in args.seeds:
         place = folder / f"seed{seed}"
         names = subjects(place, SimulationParams(seed=seed, n_subjects=args.subjects, **size))
@@ -210,7 +211,8 @@ def run(args: argparse.Namespace, folder: Path) -> dict[str, list[dict]]:
             with embeddings.TargetFile(place / f"{name}.h5") as targets:
                 for sessions in args.sessions:
                     split = read(place, name, sessions)
-                    found[sessions].append(measure(split, targets, args.kinds, params, args.quick))
+                    deal = args.shuffled is None or sessions in args.shuffled
+                    found[sessions].append(measure(split, targets, args.kinds, params, samples, deal))
                     print(f"seed {seed} {name}, sessions {sessions}: done", file=sys.stderr, flush=True)
     return found
 
@@ -231,7 +233,11 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[101, 102], help="of the simulated subjects")
     parser.add_argument("--subjects", type=int, default=3, help="subjects of each seed")
     parser.add_argument("--sessions", nargs="+", default=["1", "all"], help="sessions that are trained on, 1 or 1-2")
+    parser.add_argument(
+        "--shuffled", nargs="*", help="those of them with the shuffled control, which costs as much again"
+    )
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="parameters of the decoders")
+    parser.add_argument("--simulate", nargs="+", default=[], metavar="NAME=VALUE", help="parameters of the simulation")
     parser.add_argument("--folder", type=Path, help="keeps the subjects here, and takes those that are there")
     args = parser.parse_args()
     args.kinds = list(dict.fromkeys(["ridge", *args.kinds]))
