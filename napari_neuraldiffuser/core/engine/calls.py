@@ -19,9 +19,11 @@ from napari_neuraldiffuser.core.nsd import open_source
 from napari_neuraldiffuser.core.nsd.describe import describe, thumbnails
 from napari_neuraldiffuser.core.params import SimulationParams
 
-CACHED = ("betas", "targets", "decoders", "decoded", "arms", "ceilings", "contributions", "runs")
+CACHED = ("betas", "targets", "decoders", "decoded", "arms", "ceilings", "contributions", "worths", "runs")
 """Folders below the cache that `clear` empties."""
-NETWORKED = ("decode", "save_decoder", "load_decoder", "reconstruct", "strip", "contribution", "report", "devices")
+NETWORKED = (
+    *("decode", "save_decoder", "load_decoder", "worth", "reconstruct", "strip", "contribution", "report", "devices"),
+)
 """Calls that import torch and the network libraries, the first of which takes seconds, on a busy machine a minute."""
 NO_MEMORY = ("out of memory", "can't allocate memory", "unable to allocate")
 
@@ -120,6 +122,12 @@ class Study:
 
         recipe = Recipe.from_dict(args["recipe"])
         return strip(recipe, args["strengths"], self._decoding().decode(recipe, events), self.cache, events)
+
+    def worth(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
+        """What the decoded targets are worth on all test stimuli."""
+        from napari_neuraldiffuser.core.engine.worth import worth
+
+        return worth(self._decoding(), Recipe.from_dict(args["recipe"]), events)
 
     def contribution(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
         """Contribution maps of all test stimuli."""

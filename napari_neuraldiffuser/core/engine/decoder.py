@@ -208,6 +208,7 @@ def describe(decoded: Decoded) -> dict[str, Any]:
         "notes": inputs.notes,
         "decoder": str(decoded.decoder),
         "embeddings": str(decoded.path),
+        "spread": embeddings.spread_of(decoded.path),
         "loaded": bool(fits["loaded"]),
         "cached": decoded.cached,
     }

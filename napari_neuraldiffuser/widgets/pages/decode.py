@@ -14,6 +14,7 @@ from napari_neuraldiffuser.core.base.fields import of_one_kind
 from napari_neuraldiffuser.core.base.recipe import Recipe, decoding_part, differences
 from napari_neuraldiffuser.core.params import DecodingParams, FeatureParams
 from napari_neuraldiffuser.widgets.pages.models_form import ModelsForm
+from napari_neuraldiffuser.widgets.pages.worth import INVITATION, WorthTable
 from napari_neuraldiffuser.widgets.session import controls
 from napari_neuraldiffuser.widgets.session.panel import Panel
 from napari_neuraldiffuser.widgets.session.session import default_recipe
@@ -59,7 +60,7 @@ class DecodeResult(QtWidgets.QWidget):
         rows = sum(self.table.rowHeight(row) for row in range(self.table.rowCount()))
         self.table.setFixedHeight(rows + self.table.horizontalHeader().sizeHint().height() + 4)
         self.plot.show_png(decoded["plot"])
-        self.notes.show_text("\n".join(decoded["notes"]))
+        self.notes.show_text("\n".join([*decoded["notes"], *decoded.get("spread", ())]))
         self.show_fits(True)
         self.setVisible(True)
 
@@ -161,6 +162,7 @@ class DecodePanel(Panel):
         self.decoding = controls.StageControls(self.session, "decoding", DECODING, LABELS)
         self.alphas = controls.AlphasLine()
         self.result = DecodeResult()
+        self.worth = WorthTable()
         self._build_controls()
         self.stale = controls.Notice()
         self._build_files()
@@ -189,7 +191,8 @@ class DecodePanel(Panel):
         self.load = controls.button("Load decoder…", tip, self._load_decoder)
         self.forget = controls.button("Fit anew", "Leaves the loaded decoder and fits one", partial(self._load, ""))
         files = controls.side_by_side(self.save, self.load, self.forget)
-        controls.add(self.layout(), files, self.stale, self.result)
+        self.judge = controls.button("What it is worth", INVITATION, self._judge)
+        controls.add(self.layout(), files, self.stale, self.result, self.judge, self.worth)
         self.layout().addStretch(1)
 
     def _connect(self) -> None:
@@ -224,6 +227,7 @@ class DecodePanel(Panel):
         super().revalidate()
         self.load.setEnabled(self.run_button.isEnabled())
         self.save.setEnabled(self.run_button.isEnabled() and self.session.decoded is not None)
+        self.judge.setEnabled(self.save.isEnabled())
         self.forget.setEnabled(self.run_button.isEnabled())
         self.forget.setVisible(self._uses_loaded())
 
@@ -264,6 +268,7 @@ class DecodePanel(Panel):
 
     def _decoded(self, decoded: dict[str, Any]) -> None:
         self._shown = (self._started, decoded)
+        self.worth.forget()
         if not decoded.get("loaded"):
             self._loaded = None  # an engine that was started anew knows of no file
         self.result.show_result(decoded)
@@ -287,7 +292,16 @@ class DecodePanel(Panel):
             self.stale.show_text("")
         self.revalidate()
 
+    def _judge(self) -> None:
+        started = self.session.recipe
+        self.run_task("worth", done=lambda worth: self._judged(started, worth))
+
+    def _judged(self, started: Recipe, worth: dict[str, Any]) -> None:
+        if decoding_part(started) == decoding_part(self.session.recipe):
+            self.worth.show_worth(worth)
+
     def _say_stale(self) -> None:
+        self.worth.forget()
         what = differences(self._shown[0], self.session.recipe) or "the decoder"
         self.stale.show_text(f"Decode again: {what} changed since.")
         self.result.show_fits(False)

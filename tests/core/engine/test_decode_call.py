@@ -47,6 +47,22 @@ def test_plot_is_a_picture_of_the_asked_size(given, ready):
     assert picture.width == 840
 
 
+def test_what_decoded_targets_are_worth_is_kept(given, ready, monkeypatch):
+    found = call(ready, "worth", given)
+    assert [row[0] for row in found["rows"]] == list(TARGETS)
+    assert all(len(row) == len(found["heads"]) for row in found["rows"])
+    ceiling = [head["name"] for head in found["heads"]].index("R² without trial noise")
+    assert all(row[ceiling] != "n/a" for row in found["rows"])
+    said = call(ready, "decode", given)["spread"]
+    assert len(said) == len(TARGETS) and said[0].startswith("spread of z")
+
+    def never(*args, **kwargs):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(RidgeDecoder, "deviations", never)
+    assert call(ready, "worth", given) == found
+
+
 @pytest.mark.parametrize("restarted", [False, True])
 def test_nothing_is_computed_twice(given, ready, monkeypatch, restarted):
     call(ready, "decode", given)

@@ -64,6 +64,11 @@ class Worth:
         return Path(path)
 
 
+def read(path: str | Path) -> pd.DataFrame:
+    """The table that `Worth.save` wrote."""
+    return pd.read_csv(path, sep="\t", na_values=N_A, keep_default_na=False)
+
+
 def assess(parts: WorthParts, params: ContributionParams | None = None, progress: Progress = silent) -> Worth:
     """Figures of every target on held-out stimuli (method.md eq. 48-52).
 

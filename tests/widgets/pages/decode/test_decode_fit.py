@@ -39,6 +39,25 @@ def test_a_fit_from_start_to_end(ready):
     assert ready.save.isEnabled()
 
 
+def test_what_decoded_targets_are_worth(ready):
+    assert not ready.judge.isEnabled() and not ready.worth.isVisibleTo(ready)
+    run(ready, spread=["spread of z multiplied by 1.60, per column"])
+    assert "spread of z multiplied by 1.60, per column" in ready.result.notes.text()
+    ready.judge.click()
+    args, _ = ready.session.engine.last("worth")
+    assert args == {"recipe": ready.session.recipe.to_dict()}
+    heads = [{"name": "target", "tip": "which"}, {"name": "R²", "tip": "share of variance"}]
+    worth = {"heads": heads, "rows": [["z", "0.310 ± 0.010"], ["c", "n/a"]], "notes": ["c: at chance"]}
+    ready.session.engine.answer("worth", worth)
+    assert ready.worth.isVisibleTo(ready)
+    assert [ready.worth.table.item(r, 1).text() for r in range(2)] == ["0.310 ± 0.010", "n/a"]
+    assert ready.worth.table.horizontalHeaderItem(1).toolTip() == "share of variance"
+    assert ready.worth.notes.text() == "c: at chance."
+    # of another decoder it says nothing
+    ready.session.change_stage("decoding", DecodingParams(cv_targets=7))
+    assert not ready.worth.isVisibleTo(ready)
+
+
 def test_what_came_from_a_cache_or_a_file_is_said(ready):
     run(ready, cached=True)
     assert ready.result.counts.text().endswith("From the cache.")
