@@ -15,6 +15,7 @@ STAGES: dict[str, tuple[type[Params], tuple[str, ...]]] = {
         (
             *("roi", "sessions", "space", "version", "zscore"),
             *("min_noise_ceiling", "max_voxels", "ceiling_from"),
+            *("held_out", "held_out_seed"),
         ),
     ),
     "features": (params.FeatureParams, ("feature_normalisation",)),

@@ -3,7 +3,7 @@
 import argparse
 import importlib.util
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -143,8 +143,9 @@ def run(args: argparse.Namespace) -> int:
     if args.level == "group":
         return front.run_group(args.out_dir, [bids_label(label) for label in labels], how)
     labels = list(dict.fromkeys(labels)) or ["subj01"]
-    more = {"models": args.models, "guide": args.guide, "source": own_scans(args, labels)}
-    jobs = [job_of(args, args.nsd_dir, label, **more) for label in labels]
+    more, source = {"models": args.models, "guide": args.guide}, own_scans(args, labels)
+    sources = [source and replace(source, subject=label) for label in labels]
+    jobs = [job_of(args, args.nsd_dir, one, source=its, **more) for one, its in zip(labels, sources, strict=True)]
     return front.run_participants(jobs, WorkflowParams(**given(args, WorkflowParams, CUT)), how)
 
 
@@ -159,12 +160,14 @@ def need_nipype() -> None:
 
 
 def own_scans(args: argparse.Namespace, labels: list[str]) -> Any:
-    """The Source that the options describe, or None for an NSD folder."""
-    from napari_neuraldiffuser.core.base.recipe import Source
+    """The Source that the options describe, of the first label, or None for an NSD folder."""
+    from napari_neuraldiffuser.core.base.recipe import Source, is_challenge
 
     files = {name: getattr(args, name) for name in OWN_FILES}
     given = [f"--{name}" for name, value in {**files, "roi-volumes": args.roi_volumes}.items() if value]
     if not args.nsd_dir.name.lower().endswith(BETAS_SUFFIXES):
+        if is_challenge(args.nsd_dir) and given in ([], ["--captions"]):
+            return Source(nsd_dir=str(args.nsd_dir), subject=labels[0], captions=args.captions)
         if given:
             raise UserError(
                 f"{', '.join(given)} must stand beside a file of own betas ({', '.join(BETAS_SUFFIXES)}), got "

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_neuraldiffuser.core.base.files import located
+from napari_neuraldiffuser.core.base.registry import SURFACES
 from napari_neuraldiffuser.core.params import GuidanceParams, ParamError, Params, Settings, settings_from_dict
 
 ALGORITHM_VERSION = 4
@@ -33,9 +34,21 @@ def design_beside(betas: str | Path) -> Path | None:
     return next((path for name in DESIGN_NAMES if (path := Path(betas).parent / name).is_file()), None)
 
 
+def challenge_subjects(folder: str | Path) -> list[str]:
+    """The subjects of a folder of the Algonauts challenge; none of any other folder."""
+    return sorted(path.parents[1].name for path in Path(folder).glob("subj*/training_split/training_fmri"))
+
+
+def is_challenge(folder: str | Path) -> bool:
+    """Whether a folder holds subjects of the Algonauts challenge, or is one of them."""
+    return (Path(folder) / "training_split/training_fmri").is_dir() or bool(challenge_subjects(folder))
+
+
 @dataclass(frozen=True)
 class Source:
     """Where betas, regions and stimuli come from: an NSD folder, or own scans where `betas` is set.
+
+    A folder of the Algonauts challenge counts as an NSD folder whose captions are a file.
 
     Attributes
     ----------
@@ -45,7 +58,7 @@ class Source:
         Own scans: 4-D NIfTI (x, y, z, trial) or an output of GLMsingle, mask on its grid, and the table of trials,
         which GLMsingle's design may stand for (docs/nsd.md).
     images, captions : str
-        Own scans: folder of one image per stimulus label, and a JSON of label to captions.
+        Own scans: folder of one image per stimulus label, and a JSON of label to captions (Algonauts: of NSD's id).
     anatomy : str
         Own scans: NIfTI in the betas' space, or nothing.
     rois : tuple of str
@@ -68,9 +81,21 @@ class Source:
         return bool(self.betas)
 
     @property
+    def challenge(self) -> bool:
+        """Whether the folder is one of the Algonauts challenge."""
+        return not self.own and bool(self.nsd_dir) and is_challenge(self.nsd_dir)
+
+    @property
+    def space(self) -> str:
+        """The one space that the betas can have; nothing where it can be chosen."""
+        return OWN_SPACE if self.own else SURFACES[0] if self.challenge else ""
+
+    @property
     def stimuli(self) -> list[str]:
         """The part that decides images and captions: another region or anatomy has the same stimuli."""
-        return [self.images, self.captions, self.trials or self.betas] if self.own else [self.nsd_dir, self.subject]
+        if not self.own:
+            return [self.nsd_dir, self.subject, self.captions]
+        return [self.images, self.captions, self.trials or self.betas]
 
     @property
     def given(self) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_neuraldiffuser.core.base.recipe import Recipe
+from napari_neuraldiffuser.core.base.registry import SURFACES
 from napari_neuraldiffuser.core.params import Params
 
 STAGES = ("betas", "features", "decoding", "diffusion", "guidance")
@@ -27,7 +28,7 @@ def python_script(provenance: dict[str, Any]) -> str:
     return _template("plain").format(
         about=_about(provenance),
         params_imports=", ".join(sorted(_classes(recipe, loaded))),
-        recipe_imports="Source, guidance_of" if recipe.source.own else "guidance_of",
+        recipe_imports="guidance_of" if _by_kind(recipe) else "Source, guidance_of",
         settings=_settings(recipe, loaded),
         open_source=_open_source(recipe),
         models=_arguments(recipe.models, recipe.guide or None, recipe.device),
@@ -101,13 +102,19 @@ def _arguments(*values: Any) -> str:
 
 
 def _open_source(recipe: Recipe) -> str:
-    if not recipe.source.own:
-        return f"nsd.Subject({_arguments(recipe.source.nsd_dir, recipe.source.subject)}, betas)"
+    named = _arguments(recipe.source.nsd_dir, recipe.source.subject)
+    if _by_kind(recipe):
+        return f"nsd.{'SurfaceSubject' if recipe.settings.betas.space in SURFACES else 'Subject'}({named}, betas)"
     return f"nsd.open_source(\n    {recipe.source!r},\n    betas,\n)"
 
 
+def _by_kind(recipe: Recipe) -> bool:
+    """Whether folder and subject say all of the source; the others need more files."""
+    return not recipe.source.own and not recipe.source.challenge
+
+
 def _nipype_source(recipe: Recipe) -> str:
-    if recipe.source.own:
+    if not _by_kind(recipe):
         return f"dict(source={recipe.source.to_dict()!r})"
     return f"dict(nsd_dir={recipe.source.nsd_dir!r}, subject={recipe.source.subject!r})"
 

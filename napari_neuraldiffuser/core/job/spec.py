@@ -5,7 +5,7 @@ from pathlib import Path
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.names import Derivatives
-from napari_neuraldiffuser.core.base.recipe import OWN_SPACE, Recipe, Source
+from napari_neuraldiffuser.core.base.recipe import Recipe, Source
 from napari_neuraldiffuser.core.params import Settings
 
 
@@ -73,7 +73,7 @@ class Job:
 
     @property
     def places(self) -> Derivatives:
-        space = OWN_SPACE if self.scans.own else self.settings.betas.space
+        space = self.scans.space or self.settings.betas.space
         return Derivatives(Path(self.out_dir), self.subject, space, self.settings.decoding.decoder)
 
     @property

@@ -8,6 +8,7 @@ from typing import Any
 
 from napari_neuraldiffuser.core.base.recipe import OWN_SPACE, Source
 from napari_neuraldiffuser.core.base.registry import SURFACES
+from napari_neuraldiffuser.core.nsd.algonauts import Challenge
 from napari_neuraldiffuser.core.nsd.betas import CROSSVAL, Betas, betas_facts, dropped_notes, load_betas, save_betas
 from napari_neuraldiffuser.core.nsd.brain_source import BrainSource
 from napari_neuraldiffuser.core.nsd.ceiling import ceiling_text
@@ -24,22 +25,24 @@ from napari_neuraldiffuser.core.nsd.user import user_betas
 from napari_neuraldiffuser.core.params import BetasParams
 
 __all__ = [
-    "Betas", "BrainSource", "CROSSVAL", "MASK", "NSDError", "OWN_SPACE", "OwnScans", "OwnStimuli", "Rois", "Stimuli",
-    "Subject", "SurfaceSubject", "betas_facts", "ceiling_text", "dropped_notes", "load_betas", "mindeye_betas",
-    "open_source", "read_surface_session", "save_betas", "simulate", "user_betas",
+    "Betas", "BrainSource", "CROSSVAL", "Challenge", "MASK", "NSDError", "OWN_SPACE", "OwnScans", "OwnStimuli", "Rois",
+    "Stimuli", "Subject", "SurfaceSubject", "betas_facts", "ceiling_text", "dropped_notes", "load_betas",
+    "mindeye_betas", "open_source", "read_surface_session", "save_betas", "simulate", "user_betas",
 ]  # fmt: skip
 
 
 def open_source(source: Source, params: BetasParams | None = None) -> BrainSource:
-    """Open the subject of an NSD folder, or own scans; no large file is read.
+    """Open the subject of an NSD folder or of the Algonauts challenge, or own scans; no large file is read.
 
     Raises
     ------
     NSDError
-        If nothing was chosen, a file is missing, or the folder is not an NSD tree with the subject.
+        If nothing was chosen, a file is missing, or the folder has no such subject.
     """
     if source.own:
         return OwnScans(source, params)
+    if source.challenge:
+        return Challenge(source, params)
     stray = [name for name in ("mask", "trials", "images", "captions", "anatomy", "rois") if getattr(source, name)]
     if not source.nsd_dir:
         got = f"{', '.join(stray)} without betas" if stray else "neither"

@@ -30,6 +30,11 @@ class BrainSource(Selectable):
     params: BetasParams
 
     @property
+    def space(self) -> str:
+        """Name of the space of the betas."""
+        return self.params.space
+
+    @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
         """Volume shape (X, Y, Z) of the betas, or (2, vertices of a hemisphere) on a surface."""

@@ -11,8 +11,8 @@ import pandas as pd
 from napari_neuraldiffuser.core.base.contracts import SeenImages
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.progress import Events
-from napari_neuraldiffuser.core.base.recipe import Source
-from napari_neuraldiffuser.core.nsd import OWN_SPACE, BrainSource, Rois, Subject, open_source
+from napari_neuraldiffuser.core.base.recipe import Source, challenge_subjects
+from napari_neuraldiffuser.core.nsd import BrainSource, Rois, Subject, open_source
 from napari_neuraldiffuser.core.nsd.selection import chosen_sessions
 from napari_neuraldiffuser.core.params import SPACES, BetasParams
 
@@ -37,7 +37,7 @@ def describe(source: Source, events: Events) -> dict[str, Any]:
         "families": families,
         "test_ids": test_ids,
         "n_train": len(train_ids),
-        "space": OWN_SPACE if source.own else subject.params.space,
+        "space": subject.space,
         "shape": [int(n) for n in subject.shape],
         "affine": None if affine is None else affine.tolist(),
         "voxel_sizes_mm": [] if affine is None else [float(np.linalg.norm(column)) for column in affine[:3, :3].T],
@@ -77,9 +77,11 @@ def _notes(subject: BrainSource, sessions: Sequence[int | str]) -> list[str]:
 
 
 def subjects(source: Source) -> list[str]:
-    """The subjects of an NSD folder; of own scans the one name."""
+    """The subjects of an NSD folder or of the challenge; of own scans the one name."""
     if source.own:
         return [source.subject]
+    if found := challenge_subjects(source.nsd_dir):
+        return found
     folder = Path(source.nsd_dir) / "nsddata/ppdata"
     return sorted(path.name for path in folder.glob("subj*") if path.is_dir())
 

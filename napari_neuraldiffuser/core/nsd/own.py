@@ -11,7 +11,7 @@ import pandas as pd
 
 from napari_neuraldiffuser.core.base.pictures import picture_files
 from napari_neuraldiffuser.core.base.progress import Progress
-from napari_neuraldiffuser.core.base.recipe import Source, design_beside
+from napari_neuraldiffuser.core.base.recipe import OWN_SPACE, Source, design_beside
 from napari_neuraldiffuser.core.nsd.betas import Betas
 from napari_neuraldiffuser.core.nsd.brain_source import BrainSource
 from napari_neuraldiffuser.core.nsd.by_ceiling import resolved
@@ -56,6 +56,11 @@ class OwnScans(BrainSource):
         _check_files(source)
         resolved(self.params, own=True)
         self._opened = open_series(source.betas)
+
+    @property
+    def space(self) -> str:
+        """That of own scans."""
+        return OWN_SPACE
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from napari_neuraldiffuser.core.nsd.layout import Layout
 
 NSD_HOME = "https://naturalscenesdataset.org"
-NSD, SCANS = "nsd", "scans"
-"""Names of the two kinds of raw datasets: `bids:nsd:nsddata/...`, `bids:scans:betas.nii.gz`."""
+ALGONAUTS_HOME = "https://algonautsproject.com/2023/challenge.html"
+NSD, SCANS, ALGONAUTS = "nsd", "scans", "algonauts"
+"""Names of the kinds of raw datasets: `bids:nsd:nsddata/...`, `bids:scans:betas.nii.gz`."""
 
 Raw = dict[str, tuple[str, ...]]
 
@@ -51,6 +52,8 @@ def raw_sources(job: RunOf) -> tuple[Raw, dict[str, str]]:
         folder = Path(scans.betas).parent
         return _own(scans, folder), {SCANS: dataset_link(folder, job.out_dir)}
     root = Path(scans.nsd_dir)
+    if scans.challenge:
+        return _challenge(scans, job.settings.betas), {ALGONAUTS: dataset_link(root, job.out_dir, ALGONAUTS_HOME)}
     simulated = (root / "nsddata_stimuli/simulation.json").is_file()
     link = dataset_link(root, job.out_dir, None if simulated else NSD_HOME)
     return _nsd(root, scans.subject, job.settings.betas), {NSD: link}
@@ -91,6 +94,17 @@ def _region_files(layout: "Layout") -> list[Path]:
         return sorted(layout.roi_folder.glob("*.nii.gz"))
     found = {path.name: path for folder in (layout.native_folder, layout.atlas_folder) for path in folder.glob("*.mgz")}
     return [found[name] for name in sorted(found)]
+
+
+def _challenge(scans: Source, betas: BetasParams) -> Raw:
+    from napari_neuraldiffuser.core.nsd import Challenge
+
+    subject, root = Challenge(scans, betas), Path(scans.nsd_dir)
+    files = subject.region_files()
+    parts = {f"rois/{name}": [path for path in files if f".{name}_" in path.name] for name in subject.roi_names()}
+    pictures = [subject.files.pictures(test) for test in (False, True)[: 1 + subject.files.has_test]]
+    parts |= {"betas": subject.response_files(), "stimuli": [*pictures, *subject.stimuli.caption_files()]}
+    return {what: tuple(_uri(ALGONAUTS, path, root) for path in paths) for what, paths in parts.items()}
 
 
 def _sessions(layout: "Layout", chosen: str) -> list[Path]:

@@ -43,6 +43,15 @@ class BetasParams(Params):
         choices=("auto", "ncsnr", "training"),
     )
 
+    held_out: float = param(
+        0.1,
+        "Share of the images that is held out for testing where the data have no responses to test images, as folders "
+        "of the Algonauts challenge; which ones is decided by NSD's id, alike for all subjects.",
+        low=0.001,
+        high=0.9,
+    )
+    held_out_seed: int = param(0, "Seed of which images are held out.", low=0)
+
     @property
     def chooses_voxels(self) -> bool:
         """Whether voxels are chosen by their noise ceiling."""

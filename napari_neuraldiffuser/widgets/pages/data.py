@@ -29,6 +29,7 @@ LOOKING = "looking at the files …"
 MORE = (
     *("space", "version", "zscore", "average_repeats"),
     *("min_noise_ceiling", "max_voxels", "ceiling_from"),
+    *("held_out", "held_out_seed"),
 )
 MORE_LABELS = {
     "zscore": "Z-score per session",
@@ -36,6 +37,8 @@ MORE_LABELS = {
     "min_noise_ceiling": "Least noise ceiling",
     "max_voxels": "Most voxels",
     "ceiling_from": "Ceilings from",
+    "held_out": "Held-out share",
+    "held_out_seed": "Held-out seed",
 }
 
 
