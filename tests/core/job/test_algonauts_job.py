@@ -67,9 +67,9 @@ def test_what_is_missing_is_said_before_anything_runs(tree, model_dir, tmp_path,
     args = ["run", str(tree.root), str(tmp_path / "out"), "participant", "--models", str(model_dir), *OPTIONS]
     hidden = tree.captions.rename(tree.root / "hidden.json")
     try:
-        assert cli.main(args) == 1
+        assert cli.main(args) == 2
         assert "--captions FILE" in capsys.readouterr().err
-        assert cli.main([*args, "--mask", "mask.nii.gz"]) == 1
+        assert cli.main([*args, "--mask", "mask.nii.gz"]) == 2
         assert "--mask" in capsys.readouterr().err
     finally:
         hidden.rename(tree.captions)
