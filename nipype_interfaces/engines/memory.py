@@ -77,6 +77,9 @@ class Sizes:
 FULL = Sizes(9000, 1000, 16_000, (16_384, 77 * 768, *(257 * 1024,) * 6), z=16_384)
 """The largest subject of NSD, nsdgeneral, with Stable Diffusion 1.4 and CLIP ViT-L/14."""
 
+SMALL_SET = replace(FULL, train=1000, test=0)
+"""The largest set that is small: more stimuli can spare test stimuli."""
+
 
 def with_safety(peak: float) -> float:
     """Return the GB to ask for where arrays take `peak` bytes."""
@@ -114,6 +117,12 @@ def contribution_bytes(sizes: Sizes) -> float:
     """Maps hold the decoder, the betas, six arrays of the largest target, and three of test stimuli by voxels."""
     arrays = FLOAT * sizes.test * (6 * sizes.largest + 3 * sizes.voxels)
     return _decoder(sizes) + 2 * sizes.betas + arrays + _block(sizes)
+
+
+def crossval_bytes(sizes: Sizes) -> float:
+    """Cross-validation fits to most rows, and keeps every target of all of them twice; scores take six of one."""
+    n = sizes.train + sizes.test
+    return fit_bytes(sizes) + sizes.betas + FLOAT * n * (2 * sum(sizes.columns) + 6 * sizes.largest)
 
 
 def _decoder(sizes: Sizes) -> float:
@@ -197,6 +206,7 @@ ESTIMATES: dict[str, tuple[Callable[[BaseInterfaceInputSpec], float], float]] = 
     "PrepareBetas": (_load, load_bytes(FULL)),
     "EstimateBetas": (_bold, bold_bytes(400, 250_000, 200)),
     "FitDecoder": (_fit, fit_bytes(FULL)),
+    "CrossValidate": (lambda inputs: crossval_bytes(_sizes(inputs, inputs.targets)), crossval_bytes(SMALL_SET)),
     "Decode": (lambda inputs: decode_bytes(_sizes(inputs, inputs.decoder)), decode_bytes(FULL)),
     "ContributionMap": (lambda inputs: contribution_bytes(_sizes(inputs, inputs.decoder)), contribution_bytes(FULL)),
     # these count on a CPU; WorkflowParams.gpu_mem_gb is for nodes on a GPU

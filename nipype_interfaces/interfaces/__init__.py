@@ -1,6 +1,7 @@
 """Thin Nipype interfaces: files in, one call of the core, files out."""
 
 from nipype_interfaces.interfaces.betas import BoldRuns, EstimateBetas, JoinBetas
+from nipype_interfaces.interfaces.crossval import CrossValidate
 from nipype_interfaces.interfaces.data import CheckModels, LoadNSDBetas, NSDIndex, PrepareBetas
 from nipype_interfaces.interfaces.decoding import Decode, ExtractFeatures, FitDecoder, JoinDecoders
 from nipype_interfaces.interfaces.recon import CollectImages, GuidedReconstruct
@@ -8,7 +9,7 @@ from nipype_interfaces.interfaces.results import ContributionMap, EvaluateRecons
 from nipype_interfaces.interfaces.sink import DerivativesSink
 
 __all__ = [
-    "BoldRuns", "CheckModels", "CollectImages", "ContributionMap", "Decode", "DerivativesSink", "EstimateBetas",
-    "EvaluateReconstruction", "ExtractFeatures", "FitDecoder", "GroupReport", "GuidedReconstruct", "JoinBetas",
-    "JoinDecoders", "LoadNSDBetas", "NSDIndex", "PrepareBetas", "SubjectReport",
+    "BoldRuns", "CheckModels", "CollectImages", "ContributionMap", "CrossValidate", "Decode", "DerivativesSink",
+    "EstimateBetas", "EvaluateReconstruction", "ExtractFeatures", "FitDecoder", "GroupReport", "GuidedReconstruct",
+    "JoinBetas", "JoinDecoders", "LoadNSDBetas", "NSDIndex", "PrepareBetas", "SubjectReport",
 ]  # fmt: skip

@@ -13,10 +13,11 @@ from napari_neuraldiffuser.core.base.files import array_digest
 from napari_neuraldiffuser.core.base.hdf5 import creating_hdf5, reading_hdf5
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.decoding import alignment, kept, solver, store
+from napari_neuraldiffuser.core.decoding.checks import check_room_to_fit, check_room_to_predict, finite
 from napari_neuraldiffuser.core.decoding.compact import Compact, compact
 from napari_neuraldiffuser.core.decoding.decoder import DecodingError, TargetFit
 from napari_neuraldiffuser.core.decoding.fitting import Fitting, penalty_parts
-from napari_neuraldiffuser.core.decoding.geometry import Geometry, checked_data
+from napari_neuraldiffuser.core.decoding.geometry import Geometry, checked_data, checked_training
 from napari_neuraldiffuser.core.decoding.products import TargetMatrix, checked_device, product
 from napari_neuraldiffuser.core.decoding.targets import chosen_names, match_rows, target_names, target_shape
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings, TargetFile, Targets
@@ -97,14 +98,9 @@ class RidgeDecoder:
             other betas, or there is no such device.
         """
         checked_device(self.params.decoder_device)
-        data = checked_data(train)
+        data = checked_training(train, FEWEST_STIMULI)
+        check_room_to_fit(data)
         groups = solver.stimulus_groups(train.stimulus_ids)
-        n = sum(len(g) for g in groups)
-        if n < FEWEST_STIMULI:
-            raise DecodingError(
-                f"betas must have at least {FEWEST_STIMULI} different training stimuli, got {n}. "
-                "Read more sessions, or check which stimuli are marked as shared."
-            )
         self.geometry = Geometry.of(train)
         self.stimulus_ids = np.array(train.stimulus_ids, dtype=np.int64)
         self.beta_mean = data.mean(0, dtype=np.float64)
@@ -210,6 +206,7 @@ class RidgeDecoder:
         similarity = self.similarity(self.centre(betas))
         if absent := " and no ".join(name for name in ("z", "c") if name not in self.names):
             raise DecodingError(f"decoder must have z and c to decode, got no {absent}. Join its parts, or fit all.")
+        check_room_to_predict(len(similarity), self.accuracy)
         out = {}
         for k, name in enumerate(self.names):
             out[name] = self._predicted(name, similarity, align)
@@ -233,9 +230,7 @@ class RidgeDecoder:
         values = self.deviations(name, similarity)
         values += fit.mean.astype(values.dtype)
         values = alignment.apply(values, alignment.how(name, self.params, align), fit.alignment)
-        if not np.isfinite(values).all():
-            raise DecodingError(f"decoder must predict finite {name}, got NaN or infinity. {store.REMEDY}")
-        return values.astype(np.float32, copy=False).reshape(-1, *fit.shape)
+        return finite(name, values).reshape(-1, *fit.shape)
 
     def compact_said(self) -> str:
         """How many directions a reduced decoder keeps, and how far it is from the exact one, in words."""
@@ -353,7 +348,8 @@ def decompose(train: Responses, path: str | Path, params: DecodingParams | None 
     DecodingError
         If a value is not finite, or the betas do not vary.
     """
-    data = checked_data(train)
+    data = checked_training(train, FEWEST_STIMULI)
+    check_room_to_fit(data)
     x = (data - data.mean(0, dtype=np.float64)).astype(data.dtype)
     spectrum = solver.decompose(x, checked_device((params or DecodingParams()).decoder_device))
     with creating_hdf5(path) as file:

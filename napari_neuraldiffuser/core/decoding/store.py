@@ -21,7 +21,7 @@ from napari_neuraldiffuser.core.decoding import kept
 from napari_neuraldiffuser.core.decoding.alignment import FORMS, PER_COLUMN, Alignment
 from napari_neuraldiffuser.core.decoding.decoder import Decoder, DecodingError, TargetFit
 from napari_neuraldiffuser.core.networks.embeddings import dataset_name
-from napari_neuraldiffuser.core.params import TARGETS, DecodingParams
+from napari_neuraldiffuser.core.params import TARGETS, DecodingParams, ParamError
 
 FORMAT = 3
 REMEDY = "Fit the decoder again and save it."
@@ -58,15 +58,23 @@ def opened(path: str | Path) -> Iterator[h5py.File]:
     """A decoder file for reading; DecodingError if it is none or something is missing in it."""
     try:
         with open_hdf5(path, "a decoder file", DecodingError) as file:
-            if file["decoder"].attrs["format"] != FORMAT:
-                got = file["decoder"].attrs["format"]
-                raise DecodingError(f"{path} must have format {FORMAT}, got {got}. Fit the decoder again.")
+            _check_format(file["decoder"].attrs.get("format"), path)
             yield file
     except UserError:
         raise
     # what h5py and json say of a thing of another kind under a known name
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise DecodingError(f"{path} must be a decoder file, got: {said(error)}. {REMEDY}") from error
+
+
+def _check_format(got: object, path: str | Path) -> None:
+    """Raise DecodingError for a file that another version wrote."""
+    if got == FORMAT:
+        return
+    newer = isinstance(got, (int, np.integer)) and got > FORMAT
+    remedy = "Update napari-neuraldiffuser, or fit the decoder again." if newer else REMEDY
+    named = "none" if got is None else f"{got}, of {'a newer' if newer else 'an earlier'} version"
+    raise DecodingError(f"{path} must be a decoder file of format {FORMAT}, got {named}. {remedy}")
 
 
 def read_array(group: h5py.Group, name: str, *shape: int | None, finite: bool = True) -> np.ndarray:
@@ -120,7 +128,12 @@ def create_group(file: h5py.File, kind: str, decoder: Decoder) -> h5py.Group:
 
 def read_params(group: h5py.Group) -> DecodingParams:
     """The params that `create_group` wrote."""
-    return DecodingParams.from_dict(json.loads(group.attrs["params"]))
+    try:
+        return DecodingParams.from_dict(json.loads(group.attrs["params"]))
+    except ParamError as error:
+        raise DecodingError(
+            f"{group.file.filename} must have parameters that this version knows, got a file whose {error} {REMEDY}"
+        ) from error
 
 
 def read_fits(group: h5py.Group) -> dict[str, TargetFit]:

@@ -80,8 +80,8 @@ def chosen_names(present: tuple[str, ...], names: Sequence[str] | None) -> dict[
         If one of `names` is not present.
     """
     unknown = sorted(set(names or ()) - set(present))
-    if unknown:
-        raise DecodingError(f"targets to fit must be among {present}, got {unknown}.")
+    if unknown or (names is not None and not len(names)):
+        raise DecodingError(f"targets to fit must be among {present}, got {unknown or 'none'}.")
     return {name: k for k, name in enumerate(present) if names is None or name in names}
 
 

@@ -15,6 +15,10 @@ from napari_neuraldiffuser.core.params import BetasParams
 
 SOME = 10
 """Voxels that are looked at first, and that must vary before a trial of zeros is one without betas."""
+COMPARED = 1024
+"""Voxels by which trials with the same betas are found."""
+FEW_TRIALS = 5
+"""So many trials at most are named as the cause of voxels without a number."""
 
 Session = tuple[np.ndarray, np.ndarray | None]
 """Betas (trials, n_voxels) float32 of a session, and which voxels are valid in it, (n_voxels,) bool."""
@@ -39,6 +43,10 @@ class Assembler:
         Places of the trials that came without betas, see `trials_without_betas`; they are left out.
     done : int
         Trials that came.
+    twins : list of (int, int)
+        Place of a trial whose betas are, to the last bit, those of an earlier one, and place of that.
+    partly : dict of int to int
+        Places of trials without a number in some voxels that have one in others, and in how many.
     """
 
     def __init__(self, stimulus_ids: np.ndarray, n_voxels: int, *, zscore: bool = True, average: bool = True) -> None:
@@ -51,6 +59,10 @@ class Assembler:
         self.repeats = np.zeros(len(self.ids), dtype=np.int64)
         self.missing: list[int] = []
         self.done = 0
+        self.twins: list[tuple[int, int]] = []
+        self.partly: dict[int, int] = {}
+        self._seen: dict[int, int] = {}
+        self._compared: np.ndarray | None = None
         self._bad = {reason: np.zeros(n_voxels, dtype=bool) for reason in ("invalid", "nan", "constant")}
 
     def add(self, session: np.ndarray, valid: np.ndarray | None = None, name: str = "") -> None:
@@ -64,6 +76,7 @@ class Assembler:
             self.missing += (self.done + np.flatnonzero(gone)).tolist()
             session, rows = session[~gone], rows[~gone]
             mean = session.mean(axis=0, dtype=np.float64)
+        places = self.done + np.flatnonzero(~gone)
         self.done += len(gone)
         # exact equality, not a standard deviation that rounding makes tiny but not zero
         constant = (session == session[0]).all(axis=0) & (len(session) > 1)
@@ -75,11 +88,31 @@ class Assembler:
         self._bad["invalid"] |= False if valid is None else ~valid
         self._bad["nan"] |= ~np.isfinite(mean)
         self._bad["constant"] |= constant
+        self._note_parts(session, places, mean)
+        self._find_twins(session, places, ~constant & np.isfinite(mean))
         if self.zscore:
             _zscore(session, mean)
         for row, trial in zip(rows, session, strict=True):
             self.data[row] += trial
             self.repeats[row] += 1
+
+    def _note_parts(self, session: np.ndarray, places: np.ndarray, mean: np.ndarray) -> None:
+        """Count the voxels without a number of every trial, among voxels that have one in most trials."""
+        missing = ~np.isfinite(session[:, ~np.isfinite(mean)])
+        counts = missing[:, missing.mean(axis=0) < 0.5].sum(axis=1)
+        self.partly |= {int(places[k]): int(counts[k]) for k in np.flatnonzero(counts)}
+
+    def _find_twins(self, session: np.ndarray, places: np.ndarray, varies: np.ndarray) -> None:
+        """Compare raw betas of trials by some voxels that vary: copied files and rows have all of them in common."""
+        if self._compared is None:
+            usable = np.flatnonzero(varies)
+            self._compared = usable[:: max(1, len(usable) // COMPARED)][:COMPARED]
+        if len(self._compared) < SOME:
+            return
+        for place, row in zip(places.tolist(), session[:, self._compared], strict=True):
+            earlier = self._seen.setdefault(hash(row.tobytes()), place)
+            if earlier != place:
+                self.twins.append((place, earlier))
 
     def finish(self) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
         """Return the averages (rows, kept voxels) float32, which voxels were kept (n_voxels,), and how many were
@@ -188,7 +221,7 @@ def assemble(
             progress(number, len(readers), "sessions read")
     data, kept, dropped = assembler.finish()
     voxels = voxels[kept]
-    notes = [*about.get("notes", []), *missing_notes(trials, assembler.missing, about.get("stimulus_names"))]
+    notes = [*about.get("notes", []), *trial_notes(trials, assembler, about.get("stimulus_names"))]
     shared = shared_rows(trials.drop(index=trials.index[assembler.missing]), assembler.ids, average)
     if params.chooses_voxels and params.ceiling_from == "training":
         ceiling = training_ceiling(data, assembler.repeats, shared)
@@ -197,6 +230,42 @@ def assemble(
         notes.append(note)
     about["noise_ceiling"] = noise_ceiling(data, assembler.repeats, shared, params.zscore)
     return Betas(data, assembler.ids, shared, assembler.repeats, voxels, dropped=dropped, **{**about, "notes": notes})
+
+
+def trial_notes(trials: pd.DataFrame, assembler: Assembler, names: Sequence[str] | None = None) -> list[str]:
+    """What the page says of single trials: without betas, without some, and with those of another one.
+
+    Raises
+    ------
+    NSDError
+        If a test image has no trial, or trials of different stimuli have the same betas.
+    """
+    notes = missing_notes(trials, assembler.missing, names)
+    if 0 < len(assembler.partly) <= FEW_TRIALS:
+        of = trials.iloc[list(assembler.partly)]["trial"]
+        counted = ", ".join(f"{k} ({n})" for k, n in zip(of, assembler.partly.values(), strict=True))
+        notes.append(f"trials that have no betas in some voxels, which were dropped for it: {counted} voxels")
+    return notes + _twin_notes(trials, assembler.twins, names)
+
+
+def _twin_notes(trials: pd.DataFrame, twins: Sequence[tuple[int, int]], names: Sequence[str] | None) -> list[str]:
+    if not twins:
+        return []
+    later, earlier = (trials.iloc[list(places)] for places in zip(*twins, strict=True))
+    differ = np.flatnonzero(later["stimulus_id"].to_numpy() != earlier["stimulus_id"].to_numpy())
+    if differ.size:
+        told = [_trial(rows.iloc[differ[0]], names) for rows in (later, earlier)]
+        raise NSDError(
+            f"trials of different stimuli must have betas of their own, got the same ones in every voxel of {told[0]} "
+            f"and {told[1]} ({differ.size} such trials). Estimate them again, or take the copies out of the table of "
+            "trials or their session out."
+        )
+    return [f"trials with the very betas of another of the same stimulus: {len(twins)} ({few(later['trial'])})"]
+
+
+def _trial(row: pd.Series, names: Sequence[str] | None) -> str:
+    stimulus = names[row["stimulus_id"]] if names else row["stimulus_id"]
+    return f"trial {row['trial']} of session {row['session']} (stimulus {stimulus})"
 
 
 def missing_notes(trials: pd.DataFrame, missing: Sequence[int], names: Sequence[str] | None = None) -> list[str]:

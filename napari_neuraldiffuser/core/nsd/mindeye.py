@@ -10,7 +10,7 @@ import pandas as pd
 
 from napari_neuraldiffuser.core.base.files import file_trouble
 from napari_neuraldiffuser.core.base.hdf5 import dataset_of, reading_hdf5
-from napari_neuraldiffuser.core.nsd.assemble import Assembler, missing_notes
+from napari_neuraldiffuser.core.nsd.assemble import Assembler, trial_notes
 from napari_neuraldiffuser.core.nsd.betas import Betas
 from napari_neuraldiffuser.core.nsd.reading.images import DAMAGED
 from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError, unreadable
@@ -114,8 +114,9 @@ def _assemble(dataset: h5py.Dataset, behaviour: np.ndarray, average: bool) -> Be
     data, _, dropped = assembler.finish()
     tests = np.unique(rows[rows[:, SHARED] == 1, STIMULUS])
     trials = pd.DataFrame({"trial": rows[:, TRIAL], "stimulus_id": rows[:, STIMULUS], "shared": rows[:, SHARED] == 1})
+    trials["session"] = trials["trial"] // BLOCK_TRIALS + 1
     notes = [f"{int((~present).sum())} missing trials (-1) left out"] if not present.all() else []
-    notes += missing_notes(trials, assembler.missing)
+    notes += trial_notes(trials, assembler)
     return Betas(
         data,
         assembler.ids,

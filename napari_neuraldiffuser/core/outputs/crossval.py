@@ -58,11 +58,7 @@ def write_crossval(
     """Write everything of one subject; OutputError where the folder cannot be written."""
     files = CrossvalFiles.of(places)
     make_folder(files.scores.parent)
-    rows = table_rows(found)
-    with atomic_path(files.scores) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
-        table = csv.DictWriter(stream, list(rows[0]), delimiter="\t", lineterminator="\n")
-        table.writeheader()
-        table.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    rows = write_scores(found, files.scores)
     found.decoded.save(files.embeddings)
     made_by = generated_by()
     for path, about in _sidecars(found, params, places, facts, files, list(rows[0])).items():
@@ -71,6 +67,16 @@ def write_crossval(
     write_description(places.out_dir, facts.links)
     write_about(places.out_dir)
     return files
+
+
+def write_scores(found: CrossValidation, path: Path) -> list[dict[str, Any]]:
+    """Write the table of `table_rows`, which it returns, as TSV."""
+    rows = table_rows(found)
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
+        table = csv.DictWriter(stream, list(rows[0]), delimiter="\t", lineterminator="\n")
+        table.writeheader()
+        table.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    return rows
 
 
 def table_rows(found: CrossValidation) -> list[dict[str, Any]]:

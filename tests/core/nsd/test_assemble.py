@@ -96,7 +96,10 @@ def test_voxels_that_are_the_cause_are_dropped_and_no_trial():
     values[3, :15] = np.nan  # less than half of the voxels
     values[30, 20] = np.inf
     got = run(trials, values)
-    assert got.dropped == {"nan": 16} and got.notes == ["first"] and got.repeats.tolist() == [4] * 12
+    assert got.dropped == {"nan": 16} and got.repeats.tolist() == [4] * 12
+    assert got.notes[1:] == [
+        "trials that have no betas in some voxels, which were dropped for it: 106 (15), 160 (1) voxels"
+    ]
 
 
 def test_zeros_of_few_voxels_are_values():
@@ -132,3 +135,45 @@ def test_own_scans_with_a_censored_trial(tmp_path, suffix, extra):
     want = run(trials.drop(index=37).reset_index(drop=True), np.delete(values, 37, axis=0))
     np.testing.assert_array_equal(got.data, want.data)
     assert got.notes == ["trials without betas (NaN or 0) left out: 1 (37)"] and got.repeats.sum() == 47
+
+
+def test_trials_of_different_stimuli_with_the_same_betas_are_refused_by_name():
+    trials = table()
+    values = betas_of(trials)
+    values[30] = values[5]  # stimulus 6 of the second session has the betas of stimulus 5 in the first
+    told = r"the same ones in every voxel of trial 160 of session a1 \(stimulus 6\) and trial 110 of session a0 \(stimu"
+    with pytest.raises(nsd.NSDError, match=told):
+        run(trials, values)
+
+
+def test_a_session_that_is_a_copy_of_another_is_told():
+    """Stimuli in another order, as in the design; in the same order they are repeats, and noted."""
+    trials = table()
+    values = betas_of(trials)
+    values[24:] = values[:24]
+    got = run(trials, values)
+    assert got.notes[1:] == [
+        "trials with the very betas of another of the same stimulus: 24 "
+        "(148, 150, 152, 154, 156, 158, 160, 162, 164, 166 ...)"
+    ]
+    values[24:] = np.roll(values[:24], 1, axis=0)
+    with pytest.raises(nsd.NSDError, match=r"\(24 such trials\). Estimate them again, or take the copies out"):
+        run(trials, values)
+
+
+def test_few_voxels_may_agree_by_chance():
+    trials = table()
+    values = np.zeros((len(trials), N_VOXELS), np.float32)
+    values[:, :3] = np.random.default_rng(1).integers(0, 3, (len(trials), 3))
+    assert len(np.unique(values, axis=0)) < len(values)
+    assert run(trials, values, zscore=False).notes == ["first"]
+
+
+def test_a_trial_that_costs_voxels_is_named():
+    trials = table()
+    values = betas_of(trials)
+    values[3, :15] = np.nan
+    values[:, 20] = np.nan  # of no trial's making
+    got = run(trials, values)
+    assert got.dropped == {"nan": 16}
+    assert got.notes[1:] == ["trials that have no betas in some voxels, which were dropped for it: 106 (15) voxels"]

@@ -30,7 +30,7 @@ def test_peak_does_not_grow_with_sessions_nor_with_the_volume(tmp_path):
     for tree, count in ((few, 1), (many, 4)):
         volume(tree.roi / "nsdgeneral.nii.gz", mask)
         for session in range(1, count + 1):
-            hdf5(tree.betas / f"betas_session{session:02d}.hdf5", raw, chunks=(N, 1, 1, 1))
+            hdf5(tree.betas / f"betas_session{session:02d}.hdf5", raw + np.int16(session), chunks=(N, 1, 1, 1))
     one, four = peak(few, 2000), peak(many, 2000)
     # float32 session, its int16 source, z-scoring's masks: under two sessions' worth; the whole file would
     # be 4.5

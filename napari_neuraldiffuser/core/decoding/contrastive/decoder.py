@@ -11,9 +11,10 @@ from napari_neuraldiffuser.core.base.contracts import Responses
 from napari_neuraldiffuser.core.base.hdf5 import creating_hdf5
 from napari_neuraldiffuser.core.base.progress import Progress, silent
 from napari_neuraldiffuser.core.decoding import alignment, solver, store
+from napari_neuraldiffuser.core.decoding.checks import check_room_to_fit, check_room_to_predict, finite
 from napari_neuraldiffuser.core.decoding.contrastive import span, start, training
 from napari_neuraldiffuser.core.decoding.decoder import DecodingError, TargetFit
-from napari_neuraldiffuser.core.decoding.geometry import Geometry, checked_data
+from napari_neuraldiffuser.core.decoding.geometry import Geometry, checked_data, checked_training
 from napari_neuraldiffuser.core.decoding.targets import (
     Rows,
     blocks,
@@ -111,14 +112,9 @@ class LinearContrastiveDecoder:
         DecodingError
             If a stimulus has no targets, a value is not finite, or fewer than 4 stimuli are given.
         """
-        data = checked_data(train)
+        data = checked_training(train, FEWEST_STIMULI)
+        check_room_to_fit(data)
         groups = solver.stimulus_groups(train.stimulus_ids)
-        n = sum(len(g) for g in groups)
-        if n < FEWEST_STIMULI:
-            raise DecodingError(
-                f"betas must have at least {FEWEST_STIMULI} different training stimuli, got {n}. "
-                "Read more sessions, or check which stimuli are marked as shared."
-            )
         self.geometry = Geometry.of(train)
         self.stimulus_ids = np.array(train.stimulus_ids, dtype=np.int64)
         self.attrs = dict(getattr(targets, "attrs", {}))
@@ -231,14 +227,13 @@ class LinearContrastiveDecoder:
         x = self.centre(betas)
         if absent := " and no ".join(name for name in ("z", "c") if name not in self.names):
             raise DecodingError(f"decoder must have z and c to decode, got no {absent}. Join its parts, or fit all.")
+        check_room_to_predict(len(x), self.accuracy)
         out = {}
         for k, (name, fit) in enumerate(self.accuracy.items()):
             values = self.deviations(name, x)
             values += fit.mean.astype(values.dtype)
             values = alignment.apply(values, alignment.how(name, self.params, align), fit.alignment)
-            if not np.isfinite(values).all():
-                raise DecodingError(f"decoder must predict finite {name}, got NaN or infinity. {store.REMEDY}")
-            out[name] = values.astype(np.float32).reshape(-1, *fit.shape)
+            out[name] = finite(name, values).reshape(-1, *fit.shape)
             if progress:
                 progress(k + 1, len(self.names), f"decode {name}")
         attrs = self.attrs | alignment.attrs(self.accuracy, self.params, align)

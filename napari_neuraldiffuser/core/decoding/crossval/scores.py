@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
 from napari_neuraldiffuser.core.decoding.targets import is_constant
+from napari_neuraldiffuser.core.decoding.worth import figures
 
 NULL_TEXT = (
     "Stimuli are exchanged at random within their fold (and within their category, for the comparison within a "
@@ -89,12 +89,12 @@ def score_target(
         return _nothing(folds, categories)
     y, y_hat = deviations(truth, decoded, folds)
     of_fold = [folds == k for k in range(folds.max() + 1)]
-    similarity = [_correlations(y[rows], y_hat[rows]) for rows in of_fold]
+    similarity = [np.nan_to_num(figures.pattern_agreement(y[rows], y_hat[rows])) for rows in of_fold]
     more = (permutations, seed)
     return TargetScore(
         _r2(y, y_hat),
         tuple(_r2(y[rows], y_hat[rows]) for rows in of_fold),
-        column_correlation(y, y_hat),
+        figures.column_correlation(y, y_hat),
         _two_way(similarity, of_fold, stimuli, np.zeros(len(stimuli)), *more),
         None if categories is None else _two_way(similarity, of_fold, stimuli, categories, *more),
     )
@@ -122,28 +122,8 @@ def deviations(truth: np.ndarray, decoded: np.ndarray, folds: np.ndarray) -> tup
 
 
 def _r2(y: np.ndarray, y_hat: np.ndarray) -> float:
-    total = float(np.square(y, dtype=np.float64).sum())
-    return 1.0 - float(np.square(y - y_hat, dtype=np.float64).sum()) / total if total else float("nan")
-
-
-def column_correlation(y: np.ndarray, y_hat: np.ndarray) -> float:
-    """Mean over columns of the correlation over rows; NaN where no column of both varies."""
-    a, b = (values - values.mean(0, dtype=np.float64) for values in (y, y_hat))
-    scale = np.sqrt(np.einsum("ij,ij->j", a, a) * np.einsum("ij,ij->j", b, b))
-    varies = scale > 0
-    products = np.einsum("ij,ij->j", a, b)[varies] / scale[varies]
-    return float(products.mean()) if products.size else float("nan")
-
-
-def _correlations(y: np.ndarray, y_hat: np.ndarray) -> np.ndarray:
-    """Correlation over columns of every true pattern with every decoded one, (m, m); 0 of one that does not vary."""
-    return _standard(y) @ _standard(y_hat).T
-
-
-def _standard(rows: np.ndarray) -> np.ndarray:
-    centred = rows - rows.mean(1, keepdims=True, dtype=np.float64)
-    length = np.linalg.norm(centred, axis=1, keepdims=True)
-    return np.divide(centred, length, out=np.zeros_like(centred), where=length > 0)
+    total = float(figures.row_energies(y).sum())
+    return 1.0 - float(figures.row_energies(y - y_hat).sum()) / total if total else float("nan")
 
 
 def _two_way(
@@ -178,7 +158,7 @@ def _group(
         if len(first) > 1:
             # stimuli of one target, as of one caption, are ties whatever the rounding
             r = similarity[np.ix_(inside[first], inside)].round(6)
-            found.append(((rankdata(r, axis=0) - 1) / (len(first) - 1), own))
+            found.append((figures.shares_below(r), own))
     return found
 
 

@@ -14,6 +14,7 @@ from napari_neuraldiffuser.core.base.contracts import Responses
 from napari_neuraldiffuser.core.base.hdf5 import creating_hdf5
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.decoding import alignment, store
+from napari_neuraldiffuser.core.decoding.checks import check_room_to_fit, check_room_to_predict, finite
 from napari_neuraldiffuser.core.decoding.decoder import DecodingError, TargetFit
 from napari_neuraldiffuser.core.decoding.geometry import Geometry, checked_data
 from napari_neuraldiffuser.core.decoding.network import fitting
@@ -87,8 +88,7 @@ class NetworkDecoder:
             If a stimulus has no targets, a value is not finite, there are too few stimuli, or the pretrained network
             is of other targets.
         """
-        checked_data(train)
-        fitting.check_stimuli(train)
+        check_room_to_fit(fitting.check_stimuli(train))
         chosen = fitting.chosen(target_names(targets), names)
         self.geometry = Geometry.of(train)
         self.attrs = dict(getattr(targets, "attrs", {}))
@@ -202,15 +202,14 @@ class NetworkDecoder:
         x, ids = self.centre(betas), np.array(betas.stimulus_ids)
         if absent := " and no ".join(name for name in ("z", "c") if name not in self.names):
             raise DecodingError(f"decoder must have z and c to decode, got no {absent}. Fit all targets.")
+        check_room_to_predict(len(x), self.accuracy)
         out = {}
         for k, name in enumerate(self.names):
             values = self._sampled(name, x, ids) if self._by_prior(name) else self.respond(name, x)
             how = "none" if self._by_prior(name) else alignment.how(name, self.params, align)
             if name in self.network.heads:
                 values = alignment.apply(values, how, self.accuracy[name].alignment)
-            if not np.isfinite(values).all():
-                raise DecodingError(f"decoder must predict finite {name}, got NaN or infinity. {store.REMEDY}")
-            out[name] = values.astype(np.float32).reshape(-1, *self.accuracy[name].shape)
+            out[name] = finite(name, values).reshape(-1, *self.accuracy[name].shape)
             if progress:
                 progress(k + 1, len(self.names), f"decode {name}")
         attrs = self.attrs | alignment.attrs(self.accuracy, self.params, align)

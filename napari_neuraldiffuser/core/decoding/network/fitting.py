@@ -9,6 +9,7 @@ from napari_neuraldiffuser.core.base.contracts import Responses
 from napari_neuraldiffuser.core.base.files import array_digest, fingerprint
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.decoding.decoder import DecodingError, TargetFit
+from napari_neuraldiffuser.core.decoding.geometry import checked_training
 from napari_neuraldiffuser.core.decoding.network.basis import Basis, fit_basis, unique_rows
 from napari_neuraldiffuser.core.decoding.network.data import Data, SubjectRows, subject_rows
 from napari_neuraldiffuser.core.decoding.network.model import Network, Shape
@@ -21,14 +22,9 @@ FEWEST_STIMULI = 10
 Subjects = Sequence[tuple[Responses, Targets]]
 
 
-def check_stimuli(betas: Responses) -> None:
-    """Raise DecodingError where there are too few stimuli to hold some out and to learn from folds of the others."""
-    n = len(np.unique(betas.stimulus_ids))
-    if n < FEWEST_STIMULI:
-        raise DecodingError(
-            f"betas must have at least {FEWEST_STIMULI} different training stimuli for a network, got {n}. "
-            "Read more sessions, or decode by ridge."
-        )
+def check_stimuli(betas: Responses) -> np.ndarray:
+    """Checked betas (n, p); DecodingError with too few stimuli to hold some out and learn from folds of the others."""
+    return checked_training(betas, FEWEST_STIMULI, "Read more sessions, or decode by ridge.")
 
 
 def new_network(
