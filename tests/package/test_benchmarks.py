@@ -343,3 +343,27 @@ def test_constant_columns_have_no_correlation(load):
     true, weights = np.eye(4), decoded.resampled(4, 1, 0)[:1]
     assert decoded.scores(true, np.zeros((4, 4)), weights)["r"][0] == 0
     assert decoded.two_way(true, np.zeros((4, 4))).tolist() == [0.5] * 4
+
+
+def test_loading_is_not_timed_where_the_values_differ(load, monkeypatch, tmp_path):
+    loading = load("loading")
+    voxels = loading.mask((9, 8, 7), 40)
+    assert len({tuple(one) for one in voxels.tolist()}) == 40 and (voxels < (9, 8, 7)).all() and voxels.min() >= 0
+    args = SimpleNamespace(rounds=2, quick=True)
+    told = {"whole": {"cpu": 3.0, "peak": 50.0, "sum": 10.0}, "ours": {"cpu": 1.5, "peak": 5.0, "sum": 10.0}}
+    monkeypatch.setattr(loading, "measured", lambda how, path, args: told[how])
+    found = loading.row("nii", tmp_path, args)
+    assert found["ratio"]["median"] == 2.0 and found["ours"]["memory_share"] == 0.1
+    told["ours"]["sum"] = 10.1
+    with pytest.raises(SystemExit, match="nii must give the same values"):
+        loading.row("nii", tmp_path, args)
+
+
+@pytest.mark.parametrize("layout", ["hdf5-chunked", "hdf5-contiguous", "nii", "nii.gz"])
+def test_both_ways_of_loading_read_the_same(load, tmp_path, layout):
+    loading = load("loading")
+    path = tmp_path / f"betas_session01.{layout if layout.startswith('nii') else 'hdf5'}"
+    loading.write(path, layout, (6, 5, 4))
+    voxels = loading.mask((6, 5, 4), 17)
+    ours, whole = (read(path, voxels, (6, 5, 4)) for read in (loading.ours, loading.whole))
+    assert ours.shape == (750, 17) and (ours == whole).all()

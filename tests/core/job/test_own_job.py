@@ -107,6 +107,39 @@ def test_contribution_tells_of_the_label_volumes(tree_run, own_run):
     assert (np.asarray(volume.dataobj) != 0).sum() > 100
 
 
+def as_glmsingle(source: Source, folder: Path) -> list[str]:
+    """The same betas as GLMsingle saves them, with its design and a table of conditions; the command's arguments."""
+    folder.mkdir()
+    trials = pd.read_csv(source.trials, sep="\t", dtype={"stimulus": str}).sort_values("trial")
+    labels = sorted(trials["stimulus"].unique())
+    order = [labels.index(label) for label in trials["stimulus"]]
+    betas = np.asarray(nib.load(source.betas).dataobj)
+    np.save(folder / "TYPED_FITHRF_GLMDENOISE_RR.npy", {"betasmd": np.ascontiguousarray(betas), "noisepool": None})
+    per_run = [len(order) // 3] * 3
+    np.save(folder / "DESIGNINFO.npy", {"stimorder": order, "numtrialrun": per_run, "params": {"wantlss": 0}})
+    test = trials.groupby("stimulus")["test"].max()
+    rows = [f"{k}\t{label}\t{test[label]}" for k, label in enumerate(labels)]
+    (folder / "conditions.tsv").write_text("condition\tstimulus\ttest\n" + "\n".join(rows) + "\n")
+    return [str(folder / "TYPED_FITHRF_GLMDENOISE_RR.npy"), "--trials", str(folder / "conditions.tsv")]
+
+
+def test_glmsingles_outputs_give_the_results_of_the_nifti(source, own_run, model_dir, tmp_path):
+    betas, *trials = as_glmsingle(source, tmp_path / "glm")
+    files = [*files_of(source, "trials"), *trials, "--participant-label", "07"]
+    assert run(betas, tmp_path / "out", model_dir, *files) == 0
+    found = tmp_path / "out/sub-07"
+    for name in ("sub-07_contribution.tsv", "sub-07_desc-recon_scores.tsv"):
+        pd.testing.assert_frame_equal(
+            pd.read_csv(found / name, sep="\t"), pd.read_csv(own_run / name, sep="\t"), rtol=1e-5
+        )
+    for target in TARGETS:
+        name = f"sub-07_space-native_target-{target}_contribution.nii.gz"
+        got, want = nib.load(found / name), nib.load(own_run / name)
+        np.testing.assert_allclose(got.affine, want.affine, atol=1e-5)  # the mask's
+        np.testing.assert_allclose(got.get_fdata(), want.get_fdata(), atol=1e-7)
+    assert bids.check(tmp_path / "out") == []
+
+
 def test_a_second_run_computes_nothing_and_another_picture_is_noticed(
     own_run, source, model_dir, tmp_path, monkeypatch
 ):
