@@ -48,13 +48,12 @@ def bimixco(predicted: torch.Tensor, target: torch.Tensor, mix: Mix, temperature
     target : Tensor (B, d)
         Of the stimuli, not mixed.
     """
-    n = len(predicted)
+    n, logits = len(predicted), similarity(predicted, target, temperature)
     rows = torch.arange(n, device=predicted.device)
-    share, partner = mix.share.to(predicted.device), mix.partner.to(predicted.device)
+    share, partner = mix.share.to(logits), mix.partner.to(logits.device)
     wanted = torch.zeros(n, n, device=predicted.device)
     wanted.index_put_((rows, rows), share, accumulate=True)
     wanted.index_put_((rows, partner), 1 - share, accumulate=True)
-    logits = similarity(predicted, target, temperature)
     both = log_softmax(logits, 1) + log_softmax(logits, 0)
     return -(wanted * both).sum() / (2 * n)
 

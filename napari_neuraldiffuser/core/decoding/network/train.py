@@ -1,6 +1,7 @@
 """Training of the network: passes over the training stimuli until the held-out ones are predicted no better."""
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,6 @@ def accelerator_of(params: DecodingParams, folder: Path | None = None) -> Any:
     return Accelerator(
         cpu=on_cpu,
         mixed_precision=precision,
-        gradient_accumulation_steps=params.network_accumulation,
         log_with="tensorboard" if folder else None,
         project_dir=folder,
     )
@@ -166,11 +166,15 @@ class _Training:
         torch.manual_seed(seed)
         generator = torch.Generator().manual_seed(seed)
         self.wrapped.train()
+        some, steps = self.params.network_accumulation, self.data.steps
         for k, batch in enumerate(self.data.passing(number)):
-            with self.accelerator.accumulate(self.wrapped):
+            # a pass ends with a step, so that a checkpoint needs no gradients
+            last = (k + 1) % some == 0 or k + 1 == steps
+            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
                 loss = self._loss(self._share(batch).to(self.accelerator.device), number, generator)
                 self._check(loss)
-                self.accelerator.backward(loss)
+                self.accelerator.backward(loss / min(some, steps - k // some * some))
+            if last:
                 self._step()
             if k % STEPS_TOLD == 0:
                 self._tell(number, k)
@@ -181,14 +185,13 @@ class _Training:
         return batch if n == 1 else batch.part(self.accelerator.process_index, n)
 
     def _step(self) -> None:
-        if self.accelerator.sync_gradients:
-            size = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), LARGEST_GRADIENT)
-            # float16's scale is lowered where gradients overflow, and the step left out
-            if self.accelerator.scaler is None:
-                self._check(size)
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.params.network_rate * self._rate(self.done.step)
-            self.done.step += 1
+        size = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), LARGEST_GRADIENT)
+        # float16's scale is lowered where gradients overflow, and the step left out
+        if self.accelerator.scaler is None:
+            self._check(size)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.params.network_rate * self._rate(self.done.step)
+        self.done.step += 1
         self.optimizer.step()
         self.optimizer.zero_grad()
 
