@@ -37,7 +37,8 @@ class ContributionMapOutputSpec(TraitedSpec):
 
 
 class ContributionMap(base.CoreInterface):
-    """Which voxels and ROIs carried each decoded target (method.md eq. 31-34), and what it is worth (eq. 48-52).
+    """Which voxels and ROIs carried each decoded target (method.md eq. 31-34), and what it is worth (method.md
+    eq. 48-52).
 
     Raises
     ------

@@ -51,7 +51,7 @@ def test_what_decoded_targets_are_worth_is_kept(given, ready, monkeypatch):
     found = call(ready, "worth", given)
     assert [row[0] for row in found["rows"]] == list(TARGETS)
     assert all(len(row) == len(found["heads"]) for row in found["rows"])
-    ceiling = [head["name"] for head in found["heads"]].index("R² without trial noise")
+    ceiling = [head["name"] for head in found["heads"]].index("ceiling of R²")
     assert all(row[ceiling] != "n/a" for row in found["rows"])
     said = call(ready, "decode", given)["spread"]
     assert len(said) == len(TARGETS) and said[0].startswith("spread of z")

@@ -10,7 +10,8 @@ import numpy as np
 
 from napari_neuraldiffuser.core.base.contracts import Responses
 
-ROWS_AT_ONCE = 600
+ROWS_AT_ONCE = 3000
+"""Trials that are predicted at once: each time, the decoder reads all of its training targets."""
 
 
 def repeated(trials: Responses, stimulus_ids: np.ndarray) -> dict[int, np.ndarray]:
