@@ -111,7 +111,7 @@ def contenders(size: Size, device: str, seed: int) -> dict[str, Callable[[], np.
     y = np.concatenate(list(flat.values()), 1)[:n]
     shaped = {name: values[:n].reshape(n, *size.shapes[name]) for name, values in flat.items()}
     ours = Embeddings(shaped["z"], shaped["c"], {}, ids[:n])
-    params = DecodingParams(align="none", align_targets=(), decoder_device=device)
+    params = DecodingParams(align="none", align_targets=("g02",), decoder_device=device)
     alphas = np.array(params.alphas)
 
     def fitted(penalty: str) -> np.ndarray:

@@ -12,6 +12,8 @@ import h5py
 import numpy as np
 from napari_neuraldiffuser.core.base.pictures import picture_size
 from napari_neuraldiffuser.core.bold.runs import Run, open_run
+from napari_neuraldiffuser.core.decoding.alignment import COLUMNS, ROWS
+from napari_neuraldiffuser.core.decoding.fitting import MOST_LEFT_OUT, SOME_LEFT_OUT
 from napari_neuraldiffuser.core.networks.digest import model_source
 from napari_neuraldiffuser.core.nsd.describe import trials_used
 from napari_neuraldiffuser.core.nsd.reading.volumes import read_inside
@@ -98,8 +100,12 @@ def fit_bytes(sizes: Sizes, scored: int = DecodingParams().cv_targets) -> float:
     centring = max(2 * sizes.betas, sizes.betas + (DOUBLE + FLOAT) * n * p)
     # the matrix, its copy for LAPACK, the eigenvectors and the workspace of divide and conquer
     solving = sizes.betas + FLOAT * n * p + (5 * gram if n <= p else 5 * DOUBLE * p**2 + 2 * DOUBLE * n * p)
-    # eigenvectors in both types; scored columns with their rotation and residuals; z, its centred copy and residuals
-    targets = max(4 * FLOAT * n * min(scored, sizes.largest), 3 * FLOAT * n * sizes.z)
+    # scored columns with their rotation and residuals; left-out predictions with their targets, one of them in
+    # float64, and some rows and columns on which the form of the alignment is chosen
+    left_out = n if n <= MOST_LEFT_OUT else SOME_LEFT_OUT
+    judged = 3 * DOUBLE * min(left_out, ROWS) * min(sizes.largest, COLUMNS)
+    spread = (2 * FLOAT + DOUBLE) * left_out * sizes.largest + judged
+    targets = max(4 * FLOAT * n * min(scored, sizes.largest), spread)
     scoring = sizes.betas + FLOAT * n * p + 1.5 * gram + targets + _block(sizes)
     return max(centring, solving, scoring)
 
@@ -132,8 +138,8 @@ def _decoder(sizes: Sizes) -> float:
 
 
 def _block(sizes: Sizes) -> float:
-    """A block of the largest training target, and its centred copy."""
-    return 2 * min(BLOCK, FLOAT * sizes.train * sizes.largest)
+    """A block of the largest training target, centred."""
+    return min(BLOCK, FLOAT * sizes.train * sizes.largest)
 
 
 def betas_sizes(path: str | Path) -> Sizes:

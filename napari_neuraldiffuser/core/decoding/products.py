@@ -88,14 +88,14 @@ class TargetMatrix:
         return self._weighted(parts, ROWS_IN_CACHE if k <= FEW_WEIGHTS else 0)
 
     def _weighted(self, parts: Sequence[tuple[np.ndarray, Columns]], step: int) -> np.ndarray:
-        import torch
-
         on = [(self._on_device(weights), self._indices(columns)) for weights, columns in parts]
         size = [self.mean.size if index is None else len(index) for _, index in on]
-        sums = [torch.zeros(len(w), t, dtype=w.dtype, device=self.device) for (w, _), t in zip(on, size, strict=True)]
+        sums = [self._zeros(len(w), t) for (w, _), t in zip(on, size, strict=True)]
         for positions, y in self._pieces(step):
             for (weights, index), total in zip(on, sums, strict=True):
                 total.addmm_(weights[:, positions], y if index is None else y[:, index])
+        if size == [self.mean.size]:
+            return sums[0].cpu().numpy()
         out = np.zeros((len(parts[0][0]), self.mean.size), self.dtype)
         for (_, columns), total in zip(parts, sums, strict=True):
             out[:, columns] = total.cpu().numpy()
@@ -103,10 +103,8 @@ class TargetMatrix:
 
     def times(self, parts: Sequence[tuple[np.ndarray, Columns]]) -> list[np.ndarray]:
         """For each part q (k, t) and its t columns: Y qᵀ over these, (n, k)."""
-        import torch
-
         on = [(self._on_device(q).T, self._indices(columns)) for q, columns in parts]
-        out = [torch.zeros(len(self.rows.order), q.shape[1], dtype=q.dtype, device=self.device) for q, _ in on]
+        out = [self._zeros(len(self.rows.order), q.shape[1]) for q, _ in on]
         for positions, y in self._pieces(ROWS_IN_CACHE if max(len(q) for q, _ in parts) <= FEW_WEIGHTS else 0):
             for (q, index), product in zip(on, out, strict=True):
                 product[positions] = (y if index is None else y[:, index]) @ q
@@ -135,14 +133,20 @@ class TargetMatrix:
             for start in range(0, len(values), step or len(values)):
                 part = values[start : start + (step or len(values))]
                 if buffer is None or len(buffer) < len(part):
-                    buffer = torch.empty(part.shape, dtype=mean.dtype, device=self.device)
-                y = buffer[: len(part)].copy_(part).sub_(mean)
+                    buffer = self._zeros(*part.shape)
+                y = buffer[: len(part)].copy_(part.to(self.device)).sub_(mean)
                 yield order[start : start + len(part)], y
 
     def _on_device(self, values: np.ndarray) -> "torch.Tensor":
         import torch
 
         return torch.from_numpy(np.ascontiguousarray(values, self.dtype)).to(self.device)
+
+    def _zeros(self, *shape: int) -> "torch.Tensor":
+        """Numpy's memory on a CPU, whose size Python's tools see."""
+        import torch
+
+        return torch.from_numpy(np.zeros(shape, self.dtype)).to(self.device)
 
     def _indices(self, columns: Columns) -> "torch.Tensor | None":
         import torch

@@ -162,13 +162,21 @@ class RidgeDecoder:
 
     def deviations(self, name: str, similarity: np.ndarray) -> np.ndarray:
         """Prediction minus training mean, K_test (K + αI)⁻¹ Y, (m, T), before any alignment (method.md eq. 10)."""
-        device = self.params.decoder_device
+        return self._deviations(name, similarity, self._smoothers([name], similarity))
+
+    def _smoothers(self, names: Sequence[str], similarity: np.ndarray) -> dict[float, np.ndarray]:
+        """K_test (K + αI)⁻¹ (m, n) at every penalty of some targets, which often have the same."""
         if self.compacted:
-            return self.compacted[name].deviations(similarity, device)
+            return {}
+        alphas = sorted({alpha for name in names for alpha, _ in penalty_parts(self.accuracy[name])})
+        smoothers = solver.apply_inverses(self.spectrum, alphas, similarity.T, self.params.decoder_device)
+        return {alpha: smoother.T for alpha, smoother in zip(alphas, smoothers, strict=True)}
+
+    def _deviations(self, name: str, similarity: np.ndarray, smoothers: dict[float, np.ndarray]) -> np.ndarray:
+        if self.compacted:
+            return self.compacted[name].deviations(similarity, self.params.decoder_device)
         parts = penalty_parts(self.accuracy[name])
-        smoothers = solver.apply_inverses(self.spectrum, [alpha for alpha, _ in parts], similarity.T, device)
-        weights = [(smoother.T, columns) for smoother, (_, columns) in zip(smoothers, parts, strict=True)]
-        return self._matrix(name).weighted(weights)
+        return self._matrix(name).weighted([(smoothers[alpha], columns) for alpha, columns in parts])
 
     def pull_back(self, name: str, q: np.ndarray) -> np.ndarray:
         """W q for every row of q (m, T), W (p, T) being the weights that are never formed: (m, p)."""
@@ -207,9 +215,9 @@ class RidgeDecoder:
         if absent := " and no ".join(name for name in ("z", "c") if name not in self.names):
             raise DecodingError(f"decoder must have z and c to decode, got no {absent}. Join its parts, or fit all.")
         check_room_to_predict(len(similarity), self.accuracy)
-        out = {}
+        out, smoothers = {}, self._smoothers(self.names, similarity)
         for k, name in enumerate(self.names):
-            out[name] = self._predicted(name, similarity, align)
+            out[name] = self._predicted(name, similarity, smoothers, align)
             if progress:
                 progress(k + 1, len(self.names), f"decode {name}")
         attrs = self.attrs | alignment.attrs(self.accuracy, self.params, align)
@@ -223,11 +231,14 @@ class RidgeDecoder:
         x = self.centre(betas)
         if name not in self.names:
             raise DecodingError(f"target must be among those of the decoder, {self.names}, got {name!r}.")
-        return self._predicted(name, self.similarity(x), align)
+        similarity = self.similarity(x)
+        return self._predicted(name, similarity, self._smoothers([name], similarity), align)
 
-    def _predicted(self, name: str, similarity: np.ndarray, align: str) -> np.ndarray:
+    def _predicted(
+        self, name: str, similarity: np.ndarray, smoothers: dict[float, np.ndarray], align: str
+    ) -> np.ndarray:
         fit = self.accuracy[name]
-        values = self.deviations(name, similarity)
+        values = self._deviations(name, similarity, smoothers)
         values += fit.mean.astype(values.dtype)
         values = alignment.apply(values, alignment.how(name, self.params, align), fit.alignment)
         return finite(name, values).reshape(-1, *fit.shape)

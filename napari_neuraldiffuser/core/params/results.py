@@ -65,9 +65,9 @@ class WorkflowParams(Params):
         low=1,
     )
     decoder_parts: str = param(
-        "embeddings",
+        "one",
         "Decoders fitted in parallel: one for each of z, c and g (embeddings), one for every target and layer "
-        "(targets), or one for all (one).",
+        "(targets), or one for all (one). Each decomposes the betas, which at 9,000 images takes the most time.",
         choices=("embeddings", "targets", "one"),
     )
     gpu_mem_gb: float = param(16.0, "Memory of the host that a GPU node asks for.", unit="GB", low=0.1)

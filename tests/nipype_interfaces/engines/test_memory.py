@@ -97,8 +97,10 @@ def test_fitting_decoding_and_mapping_take_what_is_expected(name, tmp_path):
     assert sizes_of(betas, targets) == sizes
     check(memory.fit_bytes(sizes, PARAMS.cv_targets), peak(lambda: fit(betas, targets, decoder)))
     assert sizes_of(betas, decoder) == sizes
-    check(memory.decode_bytes(sizes), peak(lambda: decode(betas, decoder)))
-    check(memory.contribution_bytes(sizes), peak(lambda: maps(betas, targets, decoder)))
+    # the spread of what was fitted to noise is left as it is, that of real targets takes another copy or two
+    check(memory.decode_bytes(sizes), peak(lambda: decode(betas, decoder)), most=6.0)
+    # few stimuli take targets in pieces that are far smaller than a block
+    check(memory.contribution_bytes(sizes), peak(lambda: maps(betas, targets, decoder)), most=6.0)
 
 
 @pytest.mark.slow
