@@ -12,6 +12,7 @@ from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.base.registry import SPACES, TARGETS
 from napari_neuraldiffuser.widgets.files import layers
 from napari_neuraldiffuser.widgets.files.arrival import Found, arrive
+from napari_neuraldiffuser.widgets.files.hemispheres import surface_layers
 from napari_neuraldiffuser.widgets.files.layer_info import LayerData, about, nsd_source
 from napari_neuraldiffuser.widgets.files.outputs import SubjectOutputs, find_outputs, region_names, subject_folders
 from napari_neuraldiffuser.widgets.session.state import KEY
@@ -19,7 +20,7 @@ from napari_neuraldiffuser.widgets.session.state import KEY
 if TYPE_CHECKING:
     import napari
 
-OWN_KINDS = ("map", "regions", "image", "shown")
+OWN_KINDS = ("map", "surface map", "regions", "image", "shown")
 """Any of these says that a sub-XX folder is ours; other tools write dataset_description.json and sub-XX too."""
 
 FIRST_FAMILIES = (layers.SHOWN_FAMILY, "nsdgeneral")
@@ -148,6 +149,7 @@ def output_layers(outputs: SubjectOutputs) -> list[LayerData]:
     for family, volume in shown.items():
         told = about("roi", output=output, family=family)
         found.append(layers.regions_layer(volume, region_names(volume), told, visible=family == layers.SHOWN_FAMILY))
+    found += surface_layers(outputs.surfaces, output)
     targets = sorted(outputs.maps, key=lambda t: TARGETS.index(t) if t in TARGETS else len(TARGETS))
     for target in targets[-1:]:  # the Contribution panel has the others
         found.append(layers.contribution_layer(outputs.maps[target], target, output))

@@ -29,13 +29,15 @@ class SubjectOutputs:
     """T1 in the space of the maps."""
     regions: dict[str, Path] = field(default_factory=dict)
     """ROI family to its label volume; a TSV of the same stem names its labels."""
+    surfaces: dict[str, dict[str, Path]] = field(default_factory=dict)
+    """Target name to the GIfTI file of each hemisphere, "L" and "R", where the betas were of a surface."""
     pictures: dict[int, dict[tuple[str, int], Path]] = field(default_factory=dict)
     """Stimulus id to {("seen", 1): file, ("guided", 2): file, ...}; the number is the repeat."""
 
     @property
     def anything(self) -> bool:
         """Whether there is something to show."""
-        return bool(self.maps or self.anatomy or self.regions or self.pictures)
+        return bool(self.maps or self.surfaces or self.anatomy or self.regions or self.pictures)
 
 
 def subject_folders(folder: str | Path) -> list[Path]:
@@ -74,7 +76,13 @@ def _subjects(folder: str | Path, having: str, what: str) -> dict[str, SubjectOu
     folder = Path(folder)
     candidates = [folder] if folder.name.startswith("sub-") else sorted(folder.glob("sub-*"))
     subjects = {path.name: _subject(path) for path in candidates if path.is_dir()}
+    on_surface = any(subject.surfaces for subject in subjects.values())
     subjects = {label: subject for label, subject in subjects.items() if getattr(subject, having)}
+    if not subjects and on_surface:
+        raise OutputFolderError(
+            f"folder must hold maps of a volume for this page, got maps on a surface in {folder}. Open the folder in "
+            "napari (File > Open Folder) for the map on both hemispheres; the page of the run has all of them."
+        )
     if not subjects:
         raise OutputFolderError(
             f"folder must hold {what}, got {folder}. Choose the output folder of neuraldiffuser demo or run."
@@ -91,8 +99,16 @@ def _subject(path: Path) -> SubjectOutputs:
         path,
         next((file for file, _ in KINDS["anatomy"].find(path)), None),
         {_family(file, said["seg"]): file for file, said in KINDS["regions"].find(path)},
+        _surfaces(path),
         _pictures(path),
     )
+
+
+def _surfaces(folder: Path) -> dict[str, dict[str, Path]]:
+    found: dict[str, dict[str, Path]] = {}
+    for path, said in KINDS["surface map"].find(folder):
+        found.setdefault(said["target"], {})[said["hemi"]] = path
+    return found
 
 
 def _family(path: Path, short: str) -> str:
