@@ -1,4 +1,4 @@
-"""The command line: `neuraldiffuser demo | simulate | betas | run | crossval | evaluate | doctor`.
+"""The command line: `neuraldiffuser demo | simulate | betas | pretrain | run | crossval | evaluate | doctor`.
 
 Exit status: 0 done; 1 some stimuli, nodes or subjects failed, the machine lacked something, or the doctor found a
 problem; 2 bad input or usage; 130 interrupted; 141 nobody read the output any more, as behind `| head`.  Progress goes
@@ -20,6 +20,7 @@ from napari_neuraldiffuser import __version__
 from napari_neuraldiffuser.cli_betas import add_betas, add_bold_simulation, check_scanner_options, simulate_bold
 from napari_neuraldiffuser.cli_crossval import add_crossval
 from napari_neuraldiffuser.cli_options import add_params, given
+from napari_neuraldiffuser.cli_pretrain import add_pretrain
 from napari_neuraldiffuser.cli_progress import ConsoleProgress
 from napari_neuraldiffuser.cli_run import OWN_FILES as OWN_FILES
 from napari_neuraldiffuser.cli_run import Commands, add_run, add_run_options, command, job_of
@@ -123,6 +124,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_simulate(commands)
     add_betas(commands)
+    add_pretrain(commands)
     add_run(commands)
     add_crossval(commands)
     _add_evaluate(commands)

@@ -221,7 +221,7 @@ ESTIMATES: dict[str, tuple[Callable[[BaseInterfaceInputSpec], float], float]] = 
     "EvaluateReconstruction": (_images, NETWORKS * SD_WEIGHTS + FULL_IMAGES),
     "SubjectReport": (_images, NETWORKS * SD_WEIGHTS + FULL_IMAGES),
 }
-OTHERS = ("JoinBetas", "JoinDecoders")
+OTHERS = ("JoinBetas", "JoinDecoders", "PretrainNetwork")
 OTHERS_GB = 4.0
 """Memory of each of these other nodes that compute."""
 NIPYPES_GB = 0.2

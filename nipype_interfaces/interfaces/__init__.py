@@ -3,7 +3,7 @@
 from nipype_interfaces.interfaces.betas import BoldRuns, EstimateBetas, JoinBetas
 from nipype_interfaces.interfaces.crossval import CrossValidate
 from nipype_interfaces.interfaces.data import CheckModels, LoadNSDBetas, NSDIndex, PrepareBetas
-from nipype_interfaces.interfaces.decoding import Decode, ExtractFeatures, FitDecoder, JoinDecoders
+from nipype_interfaces.interfaces.decoding import Decode, ExtractFeatures, FitDecoder, JoinDecoders, PretrainNetwork
 from nipype_interfaces.interfaces.recon import CollectImages, GuidedReconstruct
 from nipype_interfaces.interfaces.results import ContributionMap, EvaluateReconstruction, GroupReport, SubjectReport
 from nipype_interfaces.interfaces.sink import DerivativesSink
@@ -11,5 +11,6 @@ from nipype_interfaces.interfaces.sink import DerivativesSink
 __all__ = [
     "BoldRuns", "CheckModels", "CollectImages", "ContributionMap", "CrossValidate", "Decode", "DerivativesSink",
     "EstimateBetas", "EvaluateReconstruction", "ExtractFeatures", "FitDecoder", "GroupReport", "GuidedReconstruct",
-    "JoinBetas", "JoinDecoders", "LoadNSDBetas", "NSDIndex", "PrepareBetas", "SubjectReport",
+    "JoinBetas", "JoinDecoders", "LoadNSDBetas", "NSDIndex", "PrepareBetas", "PretrainNetwork",
+    "SubjectReport",
 ]  # fmt: skip

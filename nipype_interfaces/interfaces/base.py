@@ -135,6 +135,21 @@ def label_of(inputs: BaseInterfaceInputSpec) -> str:
 
 
 @contextmanager
+def on_device(device: str) -> Iterator[str]:
+    """A leased device, which "cuda" means inside the block."""
+    from nipype_interfaces import gpu_lease
+
+    with gpu_lease.leased(device) as own:
+        if not own.startswith("cuda"):
+            yield own
+            return
+        import torch
+
+        with torch.cuda.device(own):
+            yield own
+
+
+@contextmanager
 def opened_models(inputs: BaseInterfaceInputSpec) -> Iterator[Any]:
     """The networks of a node, on a GPU of its own where it asks for one."""
     from napari_neuraldiffuser.core.networks import models

@@ -1,5 +1,6 @@
-"""Images -> target embeddings -> decoder -> decoded embeddings."""
+"""Images -> target embeddings -> decoder -> decoded embeddings; other subjects -> a pretrained network."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,8 @@ from napari_neuraldiffuser.core import decoding, nsd
 from napari_neuraldiffuser.core.base.names import Derivatives
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.job.inputs import first_test
-from napari_neuraldiffuser.core.params import TARGETS, DecodingParams, FeatureParams
-from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, traits
+from napari_neuraldiffuser.core.params import TARGETS, BetasParams, DecodingParams, FeatureParams, Settings
+from nipype.interfaces.base import Directory, File, InputMultiObject, TraitedSpec, traits
 
 from nipype_interfaces.interfaces import base
 from nipype_interfaces.spec import params_of, params_spec
@@ -58,6 +59,15 @@ class FitDecoderInputSpec(base.VersionedSpec, params_spec(DecodingParams)):
     fit_targets = traits.List(
         traits.Enum(*TARGETS), desc="Targets that this node fits; all where left out. JoinDecoders joins nodes."
     )
+    network_digest = traits.Str(
+        "", usedefault=True, desc="SHA-256 of the pretrained network: the node reruns when it changes."
+    )
+    use_gpu = traits.Bool(
+        False,
+        usedefault=True,
+        nohash=True,
+        desc="Takes a GPU slot of the engine, for decoder_device cuda; must be set on the node itself.",
+    )
 
 
 class FitDecoderOutputSpec(TraitedSpec):
@@ -65,7 +75,7 @@ class FitDecoderOutputSpec(TraitedSpec):
 
 
 class FitDecoder(base.CoreInterface):
-    """A decoder from a subject's training betas to target embeddings (method.md, Decoding): ridge, or what is named.
+    """A decoder, of the kind `decoder`, from a subject's training betas to target embeddings.
 
     Raises
     ------
@@ -86,8 +96,63 @@ class FitDecoder(base.CoreInterface):
 
         path, params = folder / "decoder.h5", params_of(self.inputs, DecodingParams)
         train, _ = nsd.load_betas(self.inputs.betas).split()
-        stages.fit(train, Path(self.inputs.targets), path, params, progress, base.given(self.inputs.fit_targets, None))
+        names = base.given(self.inputs.fit_targets, None)
+        with base.on_device(params.decoder_device):
+            stages.fit(train, Path(self.inputs.targets), path, params, progress, names)
         return {"decoder": str(path)}
+
+
+class PretrainNetworkInputSpec(base.ModelsSpec, params_spec(BetasParams, FeatureParams, DecodingParams)):
+    sources = traits.List(
+        traits.Dict, mandatory=True, desc="Subjects: fields of core.base.recipe.Source. Those of NSDIndex see changes."
+    )
+
+
+class PretrainNetworkOutputSpec(TraitedSpec):
+    folder = Directory(exists=True, desc="Folder of the network, for network_pretrained.")
+    network = File(exists=True, desc="Its weights, safetensors.")
+    network_digest = traits.Str(desc="SHA-256 of the weights, for FitDecoder.")
+
+
+class PretrainNetwork(base.CoreInterface):
+    """The first stage of the network decoder: one network from several other subjects (method.md eq. 60-69).
+
+    On a GPU with `device` and `use_gpu`; a killed node goes on from its last pass.
+
+    Raises
+    ------
+    DecodingError
+        If a subject has too few stimuli or a value is not finite.
+
+    Examples
+    --------
+    >>> from nipype_interfaces.interfaces import PretrainNetwork
+    >>> PretrainNetwork(network_width=256).inputs.network_blocks
+    2
+    """
+
+    input_spec, output_spec = PretrainNetworkInputSpec, PretrainNetworkOutputSpec
+    _can_resume = True
+
+    def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
+        from napari_neuraldiffuser.core.decoding.network.files import TENSORS, network_digest
+        from napari_neuraldiffuser.core.job.pretraining import Pretraining, pretrain_network
+
+        of = partial(params_of, self.inputs)
+        kind = "cuda" if self.inputs.device.startswith("cuda") else "cpu"
+        decoding = of(DecodingParams).but(decoder="network", decoder_device=kind)
+        settings = Settings(betas=of(BetasParams), features=of(FeatureParams), decoding=decoding)
+        sources = tuple(base.unstamped(source) for source in self.inputs.sources)
+        with base.on_device(self.inputs.device) as device:
+            job = Pretraining(
+                sources, folder / "network", settings, self.inputs.models, self.inputs.guide or None, device, folder
+            )
+            written = pretrain_network(job, progress)
+        return {
+            "folder": str(written),
+            "network": str(written / TENSORS),
+            "network_digest": network_digest(written),
+        }
 
 
 class JoinDecodersInputSpec(base.VersionedSpec):

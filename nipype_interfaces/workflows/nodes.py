@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from napari_neuraldiffuser.core.params import DiffusionParams, Params, Settings, WorkflowParams
+from napari_neuraldiffuser.core.decoding.network.files import network_digest
+from napari_neuraldiffuser.core.params import DecodingParams, DiffusionParams, Params, Settings, WorkflowParams
 from nipype.interfaces.base import BaseInterface
 from nipype.pipeline import engine as pe
 
@@ -59,6 +60,15 @@ def make_node(
         if plan.on_gpu:
             node._mem_gb = plan.cut.gpu_mem_gb
     return set_inputs(node, *params)
+
+
+def on_gpu(node: pe.Node, plan: Plan, decoding: DecodingParams) -> None:
+    """Have a node of a decoder take a GPU slot where the decoder computes on one, and see the pretrained network."""
+    node.inputs.use_gpu = decoding.decoder_device == "cuda"
+    if node.inputs.use_gpu:
+        node._mem_gb = plan.cut.gpu_mem_gb
+    if decoding.network_pretrained:
+        node.inputs.network_digest = network_digest(decoding.network_pretrained)
 
 
 def quick_node(interface: BaseInterface, name: str, plan: Plan, *params: Params) -> pe.Node:

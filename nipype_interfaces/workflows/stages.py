@@ -7,7 +7,17 @@ from nipype_interfaces import interfaces
 from nipype_interfaces.interfaces.base import OWN
 from nipype_interfaces.no_environment import Function
 from nipype_interfaces.workflows import nodes
-from nipype_interfaces.workflows.nodes import Plan, begin, check_models, make_node, quick_node, same, typed, with_digest
+from nipype_interfaces.workflows.nodes import (
+    Plan,
+    begin,
+    check_models,
+    make_node,
+    on_gpu,
+    quick_node,
+    same,
+    typed,
+    with_digest,
+)
 
 LOADED = ("betas", "source", "train_ids", "test_ids")
 IMAGES = ("images", "sidecar", "stimulus_ids", "failed", "failed_table")
@@ -100,7 +110,8 @@ def init_fit_decoders_wf(plan: Plan = Plan(), name: str = "fit_decoders_wf", che
     settings = plan.settings
     targets = make_node(interfaces.ExtractFeatures(), "targets", plan, settings.features)
     fit = make_node(interfaces.FitDecoder(), "fit", plan, settings.decoding, iterfield=["fit_targets"])
-    fit.inputs.fit_targets = plan.cut.parts(settings.features.layers)
+    fit.inputs.fit_targets = plan.cut.parts(settings.features.layers, settings.decoding.decoder)
+    on_gpu(fit, plan, settings.decoding)
     join = make_node(interfaces.JoinDecoders(), "decoder", plan)
     check_models(wf, plan, inputnode, targets, checked)
     edges = [

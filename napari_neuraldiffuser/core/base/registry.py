@@ -83,6 +83,9 @@ DECODERS = Registry(
 )
 """Classes with the methods of `decoding.Decoder`."""
 
+JOINT = ("network",)
+"""Decoders that learn all their targets together, and are not linear."""
+
 ESTIMATORS = Registry(
     "estimator",
     {

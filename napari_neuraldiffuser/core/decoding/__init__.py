@@ -2,7 +2,7 @@
 
 from napari_neuraldiffuser.core.decoding.decoder import Decoder, DecodingError, LinearDecoder, TargetFit
 from napari_neuraldiffuser.core.decoding.ridge import RidgeDecoder
-from napari_neuraldiffuser.core.decoding.store import join_decoders, load, new, read_accuracy
+from napari_neuraldiffuser.core.decoding.store import join_decoders, load, new, read_accuracy, read_notes
 
 __all__ = [
     "Decoder",
@@ -14,4 +14,5 @@ __all__ = [
     "load",
     "new",
     "read_accuracy",
+    "read_notes",
 ]

@@ -193,6 +193,13 @@ def read_accuracy(path: str | Path) -> dict[str, TargetFit]:
         return read_fits(file["decoder"])
 
 
+def read_notes(path: str | Path) -> list[str]:
+    """What a decoder file says of how it was fitted, for the page."""
+    with opened(path) as file:
+        said_of = file.attrs.get("network", "")
+    return [f"network decoder: {said_of}"] if said_of else []
+
+
 def join_decoders(paths: Sequence[str | Path], path: str | Path) -> None:
     """Write one decoder file from files of decoders that were fitted to different targets of the same betas.
 
@@ -203,7 +210,8 @@ def join_decoders(paths: Sequence[str | Path], path: str | Path) -> None:
     """
     with ExitStack() as stack:
         parts = [stack.enter_context(opened(part)) for part in paths]
-        _check_parts(parts, paths)
+        if len(parts) > 1:
+            _check_parts(parts, paths)
         with creating_hdf5(path) as file:
             _join(parts, file)
             kept.moved(file["decoder"], Path(path))

@@ -2,6 +2,8 @@
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import make_folder
+from napari_neuraldiffuser.core.base.registry import JOINT
+from napari_neuraldiffuser.core.decoding.network.files import check_network
 from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.networks.folder import check_folder
 from napari_neuraldiffuser.core.nsd import CROSSVAL, open_source
@@ -39,7 +41,16 @@ def check_job(job: Job) -> None:
 
 
 def check_settings(settings: Settings) -> None:
-    """Raise UserError for parameters of different stages that contradict each other."""
+    """Raise UserError for parameters of different stages that contradict each other, and for a network that is none."""
+    decoding = settings.decoding
+    if decoding.decoder in JOINT:
+        if decoding.network_pretrained:
+            check_network(decoding.network_pretrained)
+        if settings.contribution.method == "additive":
+            raise UserError(
+                f"method of contribution maps must be auto or integrated-gradients for decoder {decoding.decoder}, got "
+                "additive, which is for linear decoders. Leave it out."
+            )
     features, guidance = settings.features.layers, settings.guidance.layers
     if missing := [layer for layer in guidance if layer not in features]:
         raise UserError(

@@ -11,6 +11,7 @@ import napari_neuraldiffuser
 from napari_neuraldiffuser.core.base.contracts import StimulusIds
 from napari_neuraldiffuser.core.base.files import array_digest, fingerprint
 from napari_neuraldiffuser.core.base.recipe import ALGORITHM_VERSION
+from napari_neuraldiffuser.core.decoding.network.files import network_digest
 from napari_neuraldiffuser.core.diffusion.guidance import n_guided_steps
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.params import DiffusionParams, FeatureParams, GuidanceParams, Settings
@@ -43,7 +44,9 @@ class Origin:
 
     def decoder(self, settings: Settings) -> str:
         """The fitted decoder."""
-        made_from = (self.betas, self.stimuli, self.models, settings.features, settings.decoding)
+        made_from = [self.betas, self.stimuli, self.models, settings.features, settings.decoding]
+        if network := network_digest(settings.decoding.network_pretrained):
+            made_from.append(network)
         return self._fingerprint("decoder", *made_from)
 
     def decoded(self, decoder: str, stimulus_ids: StimulusIds) -> str:

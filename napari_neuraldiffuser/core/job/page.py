@@ -109,7 +109,8 @@ def write_page(
         `parts.notes`, and what is not defined.
     """
     ids, stimuli = np.asarray(parts.stimulus_ids), subject.stimuli
-    notes = [*parts.notes, *write_anatomy(subject, places)]
+    told = [*parts.notes, *decoding.read_notes(parts.decoder)]
+    notes = [*told, *write_anatomy(subject, places)]
     _write_shown(parts.embeddings, ids, stimuli, models, places, progress)
     settings, summary = parts.settings, read_json(parts.summary)
     shares = pd.read_csv(parts.table, **OUR_TABLES)
@@ -145,7 +146,7 @@ def write_page(
     progress(0, 1, "page")
     write_report(places.page, data)
     progress(1, 1, "page")
-    return [*parts.notes, *without]
+    return [*told, *without]
 
 
 def _write_shown(

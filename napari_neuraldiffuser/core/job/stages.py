@@ -13,6 +13,7 @@ from napari_neuraldiffuser.core import attribution, decoding, nsd
 from napari_neuraldiffuser.core.base.contracts import SeenImages, StimulusIds
 from napari_neuraldiffuser.core.base.names import Derivatives
 from napari_neuraldiffuser.core.base.progress import Progress
+from napari_neuraldiffuser.core.base.registry import JOINT
 from napari_neuraldiffuser.core.networks import embeddings
 from napari_neuraldiffuser.core.networks.models import Models
 from napari_neuraldiffuser.core.params import ContributionParams, DecodingParams, FeatureParams
@@ -52,6 +53,9 @@ def fit(
     DecodingError
         If a stimulus has no targets, a value is not finite, or there are too few stimuli.
     """
+    if params.decoder in JOINT and not params.network_folder:
+        # a training that is stopped goes on from its last pass
+        params = params.but(network_folder=str(path.with_name(f"{path.stem}_training")))
     with embeddings.TargetFile(targets) as rows:
         decoder = decoding.new(params).fit(train, rows, progress, names)
         if isinstance(decoder, decoding.RidgeDecoder) and refers(params, targets, path):

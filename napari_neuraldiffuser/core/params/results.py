@@ -75,8 +75,10 @@ class WorkflowParams(Params):
         0, "Threads of each node and processors it asks for; 0: asks for one, uses all it gets.", low=0
     )
 
-    def parts(self, layers: tuple[str, ...]) -> list[list[str]]:
-        """Targets of each decoder that is fitted on its own."""
+    def parts(self, layers: tuple[str, ...], decoder: str) -> list[list[str]]:
+        """Targets of each decoder that is fitted on its own; all in one where the kind learns them together."""
         whole = ["z", "c", *layers]
+        if decoder in registry.JOINT:
+            return [whole]
         split = {"embeddings": [["z"], ["c"], list(layers)], "targets": [[name] for name in whole], "one": [whole]}
         return split[self.decoder_parts]

@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from napari_neuraldiffuser.core.base.files import atomic_path, json_object, make_folder, write_json
+from napari_neuraldiffuser.core.base.files import atomic_path, make_folder, write_json
 from napari_neuraldiffuser.core.decoding.decoder import DecodingError
 from napari_neuraldiffuser.core.decoding.network.basis import Basis, TargetBasis
+from napari_neuraldiffuser.core.decoding.network.files import ABOUT, FORMAT, REMEDY, TENSORS, check_network
 from napari_neuraldiffuser.core.decoding.network.model import Network, Shape
 
-TENSORS, ABOUT = "network.safetensors", "network.json"
-FORMAT = 1
-REMEDY = "Choose a folder that neuraldiffuser pretrain wrote, or pretrain again."
 MADE_FROM = ("model_digest", "feature_normalisation")
 """What targets must share with those that a network was trained on."""
 
@@ -53,10 +51,7 @@ class Pretrained:
         from safetensors.torch import load_file
 
         folder = Path(folder)
-        about = json_object(folder / ABOUT)
-        if about is None or about.get("format") != FORMAT:
-            got = f"format {about.get('format')}" if about else f"none or no readable {ABOUT} in it"
-            raise DecodingError(f"network_pretrained must be the folder of a network, got {got}: {folder}. {REMEDY}")
+        about: dict[str, Any] = check_network(folder)
         try:
             network, basis = from_tensors(load_file(folder / TENSORS), about["shape"], about["sizes"])
         except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
