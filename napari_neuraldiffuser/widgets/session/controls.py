@@ -1,6 +1,7 @@
 """What forms are made of: controls generated from the params dataclasses, which alone have defaults, limits and help; a
 line of penalties, a group that folds, and a notice."""
 
+import math
 import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import Field, fields
@@ -286,8 +287,14 @@ def control(f: Field) -> QtWidgets.QWidget:
     return widget
 
 
+def _decimals(default: float) -> int:
+    """Three, or as many as a smaller default has, and one more: a learning rate must not be rounded to 0."""
+    return max(3, 1 - math.floor(math.log10(abs(default)))) if default else 3
+
+
 def _number(f: Field) -> QtWidgets.QSpinBox | QtWidgets.QDoubleSpinBox:
-    widget = QtWidgets.QSpinBox() if isinstance(f.default, int) else QtWidgets.QDoubleSpinBox(decimals=3)
+    whole = isinstance(f.default, int)
+    widget = QtWidgets.QSpinBox() if whole else QtWidgets.QDoubleSpinBox(decimals=_decimals(f.default))
     low, high = f.metadata["low"], f.metadata["high"]
     widget.setRange(-UNLIMITED if low is None else low, UNLIMITED if high is None else high)
     if f.metadata["high"] == 1.0:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 import pytest
 from qtpy.QtWidgets import QComboBox, QLabel, QListWidget, QTableWidget, QWidget
 
-from napari_neuraldiffuser.core.base.fields import Params, help_of, param
+from napari_neuraldiffuser.core.base.fields import Params, help_of, of_one_kind, param
 from napari_neuraldiffuser.core.params import (
     ContributionParams,
     DecodingParams,
@@ -184,3 +184,13 @@ def test_rows_that_do_not_matter_are_hidden_and_keep_their_values(qtbot):
 def test_help_says_for_which_kind_a_field_matters():
     told = {f.name: help_of(f) for f in fields(KindParams)}
     assert told == {"kind": "Kind.", "deep_width": "For kind deep: Width."}
+
+
+def test_no_default_is_rounded_away(qtbot):
+    """A learning rate of 0.0003 in a box of three decimals would be 0, which is refused, and with it every change."""
+    controls = ParamControls(DecodingParams, ("decoder", *of_one_kind(DecodingParams)))
+    qtbot.addWidget(controls)
+    assert controls.params(DecodingParams()) == DecodingParams()
+    changed = DecodingParams(decoder="contrastive", contrastive_targets=("c", "g04"), contrastive_regression=3.0)
+    controls.show_values(changed)
+    assert controls.params(DecodingParams()) == changed
