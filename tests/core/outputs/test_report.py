@@ -334,4 +334,34 @@ def test_a_page_reads_one_stimulus_at_a_time(data, tmp_path, monkeypatch):
         small, seen=Told(small.seen), start=Told(small.start), recon={a: Told(x) for a, x in small.recon.items()}
     )
     write_report(small.places.page, told)
-    assert set(asked) == {0}, "pictures of a large page are not read at all, but for the size of one"
+    # those of the first are encoded until they are too large; then only how many and how large they are is asked
+    assert set(asked) == {0} and len(asked) <= 10
+
+
+def test_pictures_of_a_thousand_stimuli_are_not_encoded_to_find_that_they_are_too_many(data, tmp_path, monkeypatch):
+    n, encoded = 40, []
+    small = on_disk(data, tmp_path)
+    again = np.arange(n) % 3
+    scores = pd.concat([data.scores[data.scores.stim == 5].assign(stim=k) for k in range(n)])
+    many = replace(
+        data,
+        stimulus_ids=np.arange(n),
+        scores=scores,
+        seen=data.seen[again],
+        start=data.start[again],
+        recon={arm: images[again] for arm, images in data.recon.items()},
+        captions=[None] * n,
+        places=small.places,
+    )
+    real = gallery.data_uri
+
+    def counted(*args, **options):
+        encoded.append(1)
+        return real(*args, **options)
+
+    monkeypatch.setattr(gallery, "data_uri", counted)
+    # a tenth of the pictures would fit
+    monkeypatch.setattr(gallery, "LARGEST", 4 * 6 * len(real(data.seen[0], kind="WEBP")))
+    write_report(many.places.page, many)
+    assert len(encoded) <= 2 * gallery.FIRST * 6
+    assert len(sources(many.places.page)) == n * 6

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 LARGEST = 20_000_000
 """Bytes of pictures within a page."""
+FIRST, SURELY = 4, 1.5
+"""After so many stimuli all are judged by these; the factor is for stimuli whose pictures are smaller."""
 FORMATS = ("PNG", "WEBP")
 """Of pictures within a page, the first that keeps them below LARGEST."""
 UNDER_IMAGES = ("pixcorr", "ssim", "twoway_features")
@@ -54,13 +56,17 @@ def gallery(data: "ReportData", metrics: list[str], page: Path) -> dict[str, Any
 
 
 def _inline(data: "ReportData", kind: str) -> list[Sources] | None:
-    """Pictures as data; None as soon as they are too large.  One stimulus is in memory at a time."""
+    """Pictures as data; None once they are too large, or the first are so large that all will be.
+
+    Encoding takes tens of milliseconds a picture: minutes for those that fit into a page.
+    """
     found, size = [], 0
     for source in _encoded(data, kind):
-        size += sum(len(uri) for uris in source.values() for uri in uris)
-        if size > LARGEST:
-            return None
         found.append(source)
+        size += sum(len(uri) for uris in source.values() for uri in uris)
+        expected = size / len(found) * len(data.stimulus_ids)
+        if size > LARGEST or (len(found) == FIRST and expected > SURELY * LARGEST):
+            return None
     return found
 
 

@@ -1,6 +1,7 @@
 """One self-contained HTML page per subject: images, scores, regions, and how all of it was made (no network)."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +92,9 @@ class ReportData:
     undefined: list[str] = field(default_factory=list)
     places: Derivatives | None = None
 
-    @property
+    @cached_property
     def repeats(self) -> int:
+        """Of each stimulus; the pictures of one are read for it."""
         return len(next(iter(self.recon.values()))[0])
 
 
