@@ -10,13 +10,14 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from napari_neuraldiffuser.core.base.pictures import picture_size
 from napari_neuraldiffuser.core.bold.runs import Run, open_run
 from napari_neuraldiffuser.core.decoding.alignment import COLUMNS, ROWS
 from napari_neuraldiffuser.core.decoding.fitting import MOST_LEFT_OUT, SOME_LEFT_OUT
+from napari_neuraldiffuser.core.evaluation.metrics import HOG_VALUES
 from napari_neuraldiffuser.core.networks.digest import model_source
 from napari_neuraldiffuser.core.nsd.describe import trials_used
 from napari_neuraldiffuser.core.nsd.reading.volumes import read_inside
+from napari_neuraldiffuser.core.outputs.report.gallery import LARGEST
 from napari_neuraldiffuser.core.params import BetasParams, BoldParams, DecodingParams
 from nipype.interfaces.base import BaseInterfaceInputSpec
 from nipype.pipeline import engine as pe
@@ -37,8 +38,8 @@ SD_WEIGHTS = 4.9e9
 """Bytes of Stable Diffusion 1.4 in float32 with CLIP ViT-B/32."""
 NETWORKS = 2.5
 """Peak of a guided step on a CPU, one image at a time, in units of the weights (performance.md: 9.5 to 13.6 GB)."""
-FULL_IMAGES = 1.5 * 1000 * 5 * 2 * 512 * 512 * 3
-"""Bytes of the images that `_images` counts, for a whole subject."""
+FULL_IMAGES = 1000 * 5 * 2
+"""Reconstructions of a whole subject, both arms."""
 
 
 @dataclass(frozen=True)
@@ -200,10 +201,25 @@ def _networks(inputs: BaseInterfaceInputSpec) -> float:
     return NETWORKS * sum(path.stat().st_size for path in files)
 
 
-def _images(inputs: BaseInterfaceInputSpec) -> float:
-    """Scores and pages hold the networks, and all images with one more copy of each arm in its turn."""
-    width, height = picture_size(inputs.images[0])
-    return _networks(inputs) + 1.5 * len(inputs.images) * width * height * 3
+def scores_bytes(images: int) -> float:
+    """Scoring holds edges of one arm's images and of as many seen ones at most, with their copies as correlated.
+
+    Pictures themselves are read one stimulus at a time.  `images` counts those of both arms.
+    """
+    return 3.6 * FLOAT * HOG_VALUES * images
+
+
+def page_bytes(images: int) -> float:
+    """A page holds its text and, for a table, the scores of every image; pictures only while they fit into it."""
+    return 3 * LARGEST + 12_000 * images
+
+
+def _scores(inputs: BaseInterfaceInputSpec) -> float:
+    return _networks(inputs) + scores_bytes(len(inputs.images))
+
+
+def _page(inputs: BaseInterfaceInputSpec) -> float:
+    return _networks(inputs) + page_bytes(len(inputs.images))
 
 
 ESTIMATES: dict[str, tuple[Callable[[BaseInterfaceInputSpec], float], float]] = {
@@ -218,8 +234,8 @@ ESTIMATES: dict[str, tuple[Callable[[BaseInterfaceInputSpec], float], float]] = 
     # these count on a CPU; WorkflowParams.gpu_mem_gb is for nodes on a GPU
     "ExtractFeatures": (_networks, NETWORKS * SD_WEIGHTS),
     "GuidedReconstruct": (_networks, NETWORKS * SD_WEIGHTS),
-    "EvaluateReconstruction": (_images, NETWORKS * SD_WEIGHTS + FULL_IMAGES),
-    "SubjectReport": (_images, NETWORKS * SD_WEIGHTS + FULL_IMAGES),
+    "EvaluateReconstruction": (_scores, NETWORKS * SD_WEIGHTS + scores_bytes(FULL_IMAGES)),
+    "SubjectReport": (_page, NETWORKS * SD_WEIGHTS + page_bytes(FULL_IMAGES)),
 }
 OTHERS = ("JoinBetas", "JoinDecoders", "PretrainNetwork")
 OTHERS_GB = 4.0

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from napari_neuraldiffuser.core.base.errors import UserError
 
 SSIM_SIGMA, SSIM_TRUNCATE = 1.5, 3.5
-HOG_SIZE = 128
+HOG_SIZE, HOG_VALUES = 128, 8100
 HOG_PARAMS = {"orientations": 9, "pixels_per_cell": (8, 8), "cells_per_block": (2, 2), "block_norm": "L2-Hys"}
 # A row whose spread is below this share of its largest value is constant but for rounding.
 CONSTANT = 1e-6
@@ -151,7 +151,7 @@ def hog_edges(images: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    array (n, 8100) float32
+    array (n, HOG_VALUES) float32
         ``skimage.feature.hog`` with `HOG_PARAMS` of the grey image at `HOG_SIZE`.
     """
     from skimage.feature import hog

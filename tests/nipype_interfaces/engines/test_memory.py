@@ -14,10 +14,11 @@ from nipype.pipeline import engine as pe
 import nipype_interfaces  # noqa: F401  before nipype: turns its telemetry off
 from napari_neuraldiffuser.core import attribution as contribution
 from napari_neuraldiffuser.core import decoding, nsd
+from napari_neuraldiffuser.core.evaluation import evaluate
 from napari_neuraldiffuser.core.networks import embeddings
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.nsd.rois import Rois
-from napari_neuraldiffuser.core.params import LAYERS, DecodingParams
+from napari_neuraldiffuser.core.params import LAYERS, DecodingParams, EvaluationParams
 from nipype_interfaces.engines import memory
 from nipype_interfaces.engines.memory import GB, SAFETY, Sizes
 
@@ -233,7 +234,31 @@ def test_networks_are_estimated_from_their_weights_and_pages_from_their_images(t
     Image.new("RGB", (30, 20)).save(tmp_path / "one.png")
     page = node_of(EvaluateReconstruction(), models=str(tmp_path), images=[str(tmp_path / "one.png")] * 7).inputs
     found = memory.FromShapes("EvaluateReconstruction")(page)[0]
-    assert found == memory.with_safety(networks + 1.5 * 7 * 30 * 20 * 3)
+    assert found == memory.with_safety(networks + memory.scores_bytes(7))
+
+
+class Drawn:
+    """Pictures that are made when they are asked for."""
+
+    def __init__(self, n, repeats=0):
+        self.n, self.repeats = n, repeats
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, key):
+        stimulus, k = key if isinstance(key, tuple) else (key, None)
+        found = np.random.default_rng(stimulus).integers(0, 255, (self.repeats or 1, 32, 32, 3), dtype=np.uint8)
+        return found[k or 0] if k is not None or not self.repeats else found
+
+
+def test_scores_take_the_memory_that_is_estimated_for_their_number_whatever_the_size_of_pictures():
+    n, repeats, params = 60, 3, EvaluationParams(size=16)
+    evaluate(Drawn(2, repeats), Drawn(2), None, params)
+    held = peak(lambda: evaluate(Drawn(n, repeats), Drawn(n), None, params))
+    assert 0.5 * memory.scores_bytes(2 * n * repeats) < held < memory.scores_bytes(2 * n * repeats)
+    # a whole subject: 1,000 stimuli, 5 repeats, pictures of any size
+    assert memory.scores_bytes(memory.FULL_IMAGES) < 1.5 * GB and memory.page_bytes(memory.FULL_IMAGES) < 0.5 * GB
 
 
 def test_reading_betas_is_estimated_from_the_trials(recipe):
