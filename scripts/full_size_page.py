@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from napari_neuraldiffuser.core import evaluation
 from napari_neuraldiffuser.core.base.names import SHOWN, Derivatives
@@ -54,11 +55,19 @@ def _write_pictures(places: Derivatives, ids: np.ndarray, repeats: int, side: in
     for k, path in enumerate(paths):
         path.unlink(missing_ok=True)
         if k < POOL:
-            coarse = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-            write_png(path, coarse.repeat(side // 8, axis=0).repeat(side // 8, axis=1))
+            write_png(path, _drawn(rng, side))
             drawn.append(path)
         else:
             os.link(drawn[k % POOL], path)
+
+
+def _drawn(rng: np.random.Generator, side: int) -> np.ndarray:
+    """Noise whose detail falls with its size as a photograph's does: its files are as large."""
+    total = np.zeros((side, side, 3))
+    for cells in (4, 8, 16, 32, 64, 128, 256):
+        blocks = rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8)
+        total += np.asarray(Image.fromarray(blocks).resize((side, side), Image.Resampling.BICUBIC)) / cells
+    return np.uint8((total - total.min()) / np.ptp(total) * 255)
 
 
 def _shares(rng: np.random.Generator) -> pd.DataFrame:

@@ -146,7 +146,7 @@ class SubjectReportInputSpec(base.SourceSpec, base.ModelsSpec):
 
 
 class SubjectReportOutputSpec(TraitedSpec):
-    page = File(exists=True, desc="One self-contained HTML page.")
+    page = File(exists=True, desc="HTML page; over 20 MB of pictures lie beside it, in sub-XX/recon.")
     files = traits.List(File(exists=True), desc="Anatomy, regions, seen and start images, slices.")
     notes = traits.List(traits.Str, desc="What was left out while betas and stimuli were read.")
 
@@ -155,7 +155,9 @@ FILES = ("embeddings", "decoder", "scores", "summary", "table", "worth")
 
 
 class SubjectReport(base.CoreInterface):
-    """One self-contained HTML page: images, scores, regions, and how all of it was made.
+    """An HTML page: images, scores, regions, and how all of it was made.
+
+    Up to 20 MB of pictures lie in the page; more are shown from sub-XX/recon, which has to be moved with it.
 
     Examples
     --------

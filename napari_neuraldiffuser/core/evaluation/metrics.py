@@ -284,20 +284,3 @@ def nanmean_rows(values: np.ndarray) -> np.ndarray:
     defined = np.isfinite(values)
     total = np.where(defined, values, 0).sum(axis=1)
     return np.divide(total, defined.sum(axis=1), out=np.full(len(values), np.nan), where=defined.any(axis=1))
-
-
-def repeat_sd(images: np.ndarray) -> np.ndarray:
-    """Standard deviation between repeats at every pixel, averaged over the colour channels (method.md eq. 41).
-
-    Parameters
-    ----------
-    images : uint8 array (n, repeats, H, W, 3)
-
-    Returns
-    -------
-    array (n, H, W) float32
-        On the 0 to 1 brightness scale, with ddof = 1; NaN with a single repeat.
-    """
-    if images.shape[1] < 2:
-        return np.full((images.shape[0], *images.shape[2:4]), np.nan, dtype=np.float32)
-    return (images.astype(np.float32) / 255).std(axis=1, ddof=1).mean(axis=-1)

@@ -151,13 +151,6 @@ def test_agreement_splits_into_seen_and_mean_over_pairs():
     assert np.isnan(metrics.with_first_and_between(np.eye(2))[1]).all()
 
 
-def test_repeat_sd_is_the_sample_standard_deviation():
-    images = pictures(6).reshape(2, 3, 20, 23, 3)
-    expected = np.std(images.astype(np.float64) / 255, axis=1, ddof=1).mean(axis=-1)
-    assert np.allclose(metrics.repeat_sd(images), expected, atol=1e-6)
-    assert np.isnan(metrics.repeat_sd(images[:, :1])).all()
-
-
 def test_hog_edges_ignore_brightness_and_see_a_shift():
     image = np.zeros((1, 64, 64, 3), dtype=np.uint8)
     image[:, 20:40, 20:40] = 200

@@ -1,4 +1,7 @@
-"""One self-contained HTML page per subject: images, scores, regions, and how all of it was made (no network)."""
+"""An HTML page per subject: images, scores, regions, and how all of it was made (no network).
+
+It is one file that can be sent on, unless `gallery` finds too many pictures for it.
+"""
 
 from dataclasses import dataclass, field
 from functools import cached_property
