@@ -9,8 +9,8 @@ The floor is what our algorithm must at least take: its products at the rate tha
 multiply matrices with, and the eigendecomposition of a matrix of this size.
 
 --full writes a simulated subject of 9,000 training and 1,000 test stimuli, 15,724 voxels and 305,920 targets to FOLDER
-(6.5 GB, deleted in the end), streams it, and gives the seconds of every stage and the peak memory; --rank and
---penalty choose what is fitted.
+(5.5 GB, deleted in the end unless --keep), streams it, and gives the seconds of every stage and the peak memory so
+far; --rank and --penalty choose what is fitted.  With --keep a second call goes on with the decoder of the first.
 """
 
 import argparse
@@ -20,22 +20,26 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest import mock
 
 import h5py
 import numpy as np
 import scipy.linalg
 
 from benchmarks.common.timing import ratio
-from napari_neuraldiffuser.core.decoding import RidgeDecoder, load, ridge
+from napari_neuraldiffuser.core.decoding import RidgeDecoder, load, ridge, solver
+from napari_neuraldiffuser.core.decoding.fitting import Fitting
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings, TargetFile, dataset_name
 from napari_neuraldiffuser.core.nsd.betas import Betas
 from napari_neuraldiffuser.core.params import LAYERS, DecodingParams
 
 LATENTS = 64
 ROWS = 200
+DECODER = "decoder.h5"
 
 
 @dataclass(frozen=True)
@@ -106,11 +110,11 @@ def contenders(size: Size, device: str, seed: int) -> dict[str, Callable[[], np.
     """Fit and predict of each; they give predictions (m, T)."""
     seen, x = betas(size, seed)
     flat = {name: np.concatenate([y for _, y in targets(seen, shape, seed)]) for name, shape in size.shapes.items()}
-    ids, n = np.arange(len(x)), size.n
-    train, test = Betas(x, ids, ids >= n, np.ones_like(ids)).split()
+    n = size.n
+    train, test = parted(x, size)
     y = np.concatenate(list(flat.values()), 1)[:n]
     shaped = {name: values[:n].reshape(n, *size.shapes[name]) for name, values in flat.items()}
-    ours = Embeddings(shaped["z"], shaped["c"], {}, ids[:n])
+    ours = Embeddings(shaped["z"], shaped["c"], {}, train.stimulus_ids)
     params = DecodingParams(align="none", align_targets=("g02",), decoder_device=device)
     alphas = np.array(params.alphas)
 
@@ -202,23 +206,28 @@ def compare(size: Size, pairs: int, device: str) -> list[dict]:
 # ---- a whole subject ----------------------------------------------------------------------------------------------
 
 
-def write_subject(size: Size, folder: Path) -> tuple[Betas, Betas, Path]:
-    """Betas in memory, and targets of the training stimuli in a file as `extract` writes it, block by block."""
-    seen, x = betas(size, 7)
+def parted(x: np.ndarray, size: Size) -> tuple[Betas, Betas]:
+    """Training and test betas."""
     ids = np.arange(len(x))
+    return Betas(x, ids, ids >= size.n, np.ones_like(ids)).split()
+
+
+def write_subject(size: Size, folder: Path) -> tuple[Betas, Path]:
+    """Training betas in memory, and their targets in a file as `extract` writes it, block by block."""
+    seen, x = betas(size, 7)
     path = folder / "targets.h5"
     with h5py.File(path, "w") as file:
-        file["stimulus_id"] = ids[: size.n]
+        file["stimulus_id"] = np.arange(size.n)
         for k, (name, shape) in enumerate(size.shapes.items()):
             dtype = np.float32 if name == "z" else np.float16
             out = file.create_dataset(dataset_name(name), (size.n, *shape), dtype)
             for start, values in targets(seen[: size.n], shape, k):
                 out[start : start + len(values)] = values.astype(dtype).reshape(-1, *shape)
-    return *Betas(x, ids, ids >= size.n, np.ones_like(ids)).split(), path
+    return parted(x, size)[0], path
 
 
 class Stages:
-    """Seconds and peak memory after every stage, told as they end."""
+    """Seconds and peak memory of every stage, told as they end, and of parts inside of a stage."""
 
     def __init__(self) -> None:
         self.rows: list[dict] = []
@@ -226,44 +235,100 @@ class Stages:
     def __call__(self, name: str, call: Callable[[], object]) -> object:
         before = clocks()
         result = call()
+        self._tell(name, before)
+        return result
+
+    def _tell(self, name: str, before: tuple[float, float]) -> None:
         cpu, wall = (after - start for after, start in zip(clocks(), before, strict=True))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         self.rows.append({"stage": name, "cpu": cpu, "wall": wall, "peak_gb": peak})
         print(f"{name}: {cpu:.1f} CPU s, {wall:.1f} s, peak {peak:.2f} GB", file=sys.stderr, flush=True)
-        return result
+
+    @contextmanager
+    def inside(self, **parts: tuple[object, str]) -> Iterator[None]:
+        """Count the seconds of functions, given as their owner and name, and tell their sums in the end."""
+        spent = dict.fromkeys(parts, (0.0, 0.0))
+        with ExitStack() as stack:
+            for part, (owner, name) in parts.items():
+                real = getattr(owner, name)
+
+                def counted(*args, part=part, real=real, **named):
+                    before = clocks()
+                    result = real(*args, **named)
+                    spent[part] = tuple(
+                        sum_ + after - start for sum_, after, start in zip(spent[part], clocks(), before, strict=True)
+                    )
+                    return result
+
+                stack.enter_context(mock.patch.object(owner, name, counted))
+            yield
+        for part, seconds in spent.items():
+            self._tell(f"  of which {part}", tuple(now - each for now, each in zip(clocks(), seconds, strict=True)))
 
 
-def whole_subject(size: Size, folder: Path, params: DecodingParams) -> list[dict]:
-    """Stage by stage: decompose, fit, save, load, predict all, predict one."""
-    stage = Stages()
-    train, test, path = stage("simulate and write", lambda: write_subject(size, folder))
-    stage("decompose", lambda: ridge.decompose(train, folder / "spectrum.h5", params))
+def told(done: int, total: int, what: str) -> None:
+    print(f"  {what} {done}/{total}", file=sys.stderr, flush=True)
+
+
+def gigabytes(path: Path) -> float:
+    return path.stat().st_size / 1e9
+
+
+def fit_subject(size: Size, folder: Path, params: DecodingParams, stage: Stages) -> None:
+    """Write the subject, and fit its decoder, which refers to the targets."""
+    train, path = stage("simulate and write", lambda: write_subject(size, folder))
+    with stage.inside(Gram=(solver, "_gram"), eigendecomposition=(solver, "_eigh")):
+        stage("decompose", lambda: ridge.decompose(train, folder / "spectrum.h5", params))
     with TargetFile(path) as file:
-        told = lambda done, total, what: print(f"  {what} {done}/{total}", file=sys.stderr, flush=True)  # noqa: E731
         fitted = lambda: RidgeDecoder(params).fit(train, file, told, spectrum=folder / "spectrum.h5")  # noqa: E731
-        decoder = stage("fit", fitted)
+        parts = {"penalties": (Fitting, "_penalised"), "alignment": (Fitting, "_alignment")}
+        with stage.inside(**parts):
+            decoder = stage("fit", fitted)
         (folder / "spectrum.h5").unlink()
-        stage("save", lambda fitted=decoder: fitted.save(folder / "decoder.h5", "refer"))
-        del decoder
-    print(f"  decoder file {(folder / 'decoder.h5').stat().st_size / 1e9:.2f} GB", file=sys.stderr)
-    loaded = stage("load", lambda: load(folder / "decoder.h5"))
-    one = test.subset(test.stimulus_ids[:1])
-    for _ in range(3):
-        stage("predict one stimulus", lambda: loaded.predict(one))
-    stage(f"predict {size.m:,} stimuli", lambda: loaded.predict(test))
-    loaded.close()
-    return stage.rows
+        stage("save", lambda: decoder.save(folder / DECODER, "refer"))
+    size_gb, half = gigabytes(folder / DECODER), 2 * size.n * size.targets / 1e9
+    print(
+        f"  decoder file {size_gb:.2f} GB with refer; counted: {size_gb + half:.2f} with half, "
+        f"{size_gb + gigabytes(path):.2f} with copy",
+        file=sys.stderr,
+    )
 
 
-def full_rows(size: Size, folder: Path, params: DecodingParams) -> list[dict]:
-    """A row for each stage; its ratio is of nothing, as there is no other that runs at this size."""
-    with tempfile.TemporaryDirectory(dir=folder) as place:
-        stages = whole_subject(size, Path(place), params)
-    nothing = {"median": float("nan"), "q25": float("nan"), "q75": float("nan"), "n": 1}
+def use_subject(size: Size, folder: Path, rank: int, stage: Stages) -> None:
+    """Predict with the decoder, and with one reduced to `rank` directions unless that is 0."""
+    test = parted(betas(size, 7)[1], size)[1]
+    exact = predict(size, folder / DECODER, test, stage, "")
+    if rank:
+        exact.params = exact.params.but(ridge_rank=rank)
+        stage(f"reduce to {rank} directions", lambda: exact._reduce(told))
+        exact.save(folder / "reduced.h5")
+        print(f"  {exact.compact_said()}; file {gigabytes(folder / 'reduced.h5'):.2f} GB", file=sys.stderr)
+        predict(size, folder / "reduced.h5", test, stage, ", reduced").close()
+    exact.close()
+
+
+def predict(size: Size, path: Path, test: Betas, stage: Stages, how: str) -> RidgeDecoder:
+    """Load a decoder, and predict one stimulus several times, 100 and all."""
+    loaded = stage(f"load{how}", lambda: load(path))
+    for k in range(3):
+        one = test.subset(test.stimulus_ids[k : k + 1])
+        stage(f"predict one stimulus{how}", lambda one=one: loaded.predict(one))
+    for m in (min(100, size.m), size.m):
+        some = test.subset(test.stimulus_ids[:m])
+        stage(f"predict {m:,} stimuli{how}", lambda some=some: loaded.predict(some))
+    return loaded
+
+
+def whole_subject(size: Size, folder: Path, params: DecodingParams, rank: int) -> list[dict]:
+    """A row for each stage, beside no other: none runs at this size."""
+    stage = Stages()
+    if not (folder / DECODER).is_file():
+        fit_subject(size, folder, params, stage)
+    use_subject(size, folder, rank, stage)
     return [
-        {"benchmark": "ridge-full", "case": f"{row['stage']}: {size}", "baseline": "none", "ratio": nothing}
+        {"benchmark": "ridge-full", "case": f"{row['stage']}: {size}", "baseline": None, "ratio": None}
         | {"ours": row, "unit": "CPU s"}
-        for row in stages
+        for row in stage.rows
     ]
 
 
@@ -274,18 +339,20 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=3, help="interleaved rounds")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where products run")
     parser.add_argument("--full", type=Path, metavar="FOLDER", help="a whole subject, written to this folder")
-    parser.add_argument("--rank", type=int, default=0, help="with --full: directions that are kept")
+    parser.add_argument("--rank", type=int, default=0, help="with --full: reduce to so many directions, too")
+    parser.add_argument("--keep", action="store_true", help="with --full: keep the files, or use those that are there")
     parser.add_argument("--penalty", default="group", choices=("group", "block", "target"), help="with --full")
     args = parser.parse_args()
     if args.full:
-        params = DecodingParams(ridge_rank=args.rank, penalty=args.penalty, decoder_device=args.device)
+        params = DecodingParams(penalty=args.penalty, decoder_device=args.device)
         size = replace(FULL, n=900, m=100, p=1500) if args.quick else FULL
-        result = full_rows(size, args.full, params)
+        with nullcontext(args.full) if args.keep else tempfile.TemporaryDirectory(dir=args.full) as folder:
+            result = whole_subject(size, Path(folder), params, args.rank)
     else:
         result = [row for size in (QUICK if args.quick else SIZES) for row in compare(size, args.pairs, args.device)]
     if args.json:
         temporary = args.json.with_name(args.json.name + ".tmp")
-        temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         os.replace(temporary, args.json)
 
 

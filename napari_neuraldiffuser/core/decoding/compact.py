@@ -5,6 +5,7 @@ all that the decoder predicts (randomised range finder, Halko et al. 2011).  Wit
 and the singular vectors of X P say which directions matter.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +48,12 @@ class Compact:
         k, size = self.basis.shape
         order = np.arange(k)
         return TargetMatrix({"_": self.basis}, "_", Rows(order, order), np.zeros(size), self.projection.dtype, device)
+
+
+def said(rank: int, errors: Mapping[str, float]) -> str:
+    """How many directions are kept, and how far each target is from the exact decoder, in words."""
+    off = ", ".join(f"{100 * error:.1f} % in {name}" for name, error in errors.items())
+    return f"{rank} directions of each target, off by {off} (rms, of training stimuli)"
 
 
 def compact(decoder: LinearDecoder, name: str, x: np.ndarray, rank: int, seed: int = 0) -> Compact:

@@ -40,6 +40,13 @@ def checked_device(device: str) -> str:
     return device
 
 
+def device_here(device: str) -> str:
+    """`device`, or "cpu" where a decoder that was fitted on CUDA predicts on a machine without it."""
+    import torch
+
+    return device if torch.cuda.is_available() else "cpu"
+
+
 def product(a: np.ndarray, b: np.ndarray, device: str = "cpu") -> np.ndarray:
     """a @ b."""
     if device == "cpu":

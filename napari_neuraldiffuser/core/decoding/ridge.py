@@ -14,11 +14,11 @@ from napari_neuraldiffuser.core.base.hdf5 import creating_hdf5, reading_hdf5
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.decoding import alignment, kept, solver, store
 from napari_neuraldiffuser.core.decoding.checks import check_room_to_fit, check_room_to_predict, finite
-from napari_neuraldiffuser.core.decoding.compact import Compact, compact
+from napari_neuraldiffuser.core.decoding.compact import Compact, compact, said
 from napari_neuraldiffuser.core.decoding.decoder import DecodingError, TargetFit
 from napari_neuraldiffuser.core.decoding.fitting import Fitting, penalty_parts
 from napari_neuraldiffuser.core.decoding.geometry import Geometry, checked_data, checked_training
-from napari_neuraldiffuser.core.decoding.products import TargetMatrix, checked_device, product
+from napari_neuraldiffuser.core.decoding.products import TargetMatrix, checked_device, device_here, product
 from napari_neuraldiffuser.core.decoding.targets import chosen_names, match_rows, target_names, target_shape
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings, TargetFile, Targets
 from napari_neuraldiffuser.core.params import DecodingParams
@@ -66,6 +66,11 @@ class RidgeDecoder:
     def names(self) -> tuple[str, ...]:
         """Targets that the decoder predicts, in the project's order."""
         return tuple(self.accuracy)
+
+    @property
+    def device(self) -> str:
+        """Where the decoder predicts."""
+        return device_here(self.params.decoder_device)
 
     def fit(
         self,
@@ -158,7 +163,7 @@ class RidgeDecoder:
 
     def similarity(self, x: np.ndarray) -> np.ndarray:
         """Inner products (m, n) of centred betas x (m, p) with the training betas, K_test; x itself when reduced."""
-        return x if self.compacted else product(x, self.x.T, self.params.decoder_device)
+        return x if self.compacted else product(x, self.x.T, self.device)
 
     def deviations(self, name: str, similarity: np.ndarray) -> np.ndarray:
         """Prediction minus training mean, K_test (K + αI)⁻¹ Y, (m, T), before any alignment (method.md eq. 10)."""
@@ -169,18 +174,18 @@ class RidgeDecoder:
         if self.compacted:
             return {}
         alphas = sorted({alpha for name in names for alpha, _ in penalty_parts(self.accuracy[name])})
-        smoothers = solver.apply_inverses(self.spectrum, alphas, similarity.T, self.params.decoder_device)
+        smoothers = solver.apply_inverses(self.spectrum, alphas, similarity.T, self.device)
         return {alpha: smoother.T for alpha, smoother in zip(alphas, smoothers, strict=True)}
 
     def _deviations(self, name: str, similarity: np.ndarray, smoothers: dict[float, np.ndarray]) -> np.ndarray:
         if self.compacted:
-            return self.compacted[name].deviations(similarity, self.params.decoder_device)
+            return self.compacted[name].deviations(similarity, self.device)
         parts = penalty_parts(self.accuracy[name])
         return self._matrix(name).weighted([(smoothers[alpha], columns) for alpha, columns in parts])
 
     def pull_back(self, name: str, q: np.ndarray) -> np.ndarray:
         """W q for every row of q (m, T), W (p, T) being the weights that are never formed: (m, p)."""
-        device = self.params.decoder_device
+        device = self.device
         if self.compacted:
             return self.compacted[name].pull_back(q, device)
         parts = penalty_parts(self.accuracy[name])
@@ -192,7 +197,7 @@ class RidgeDecoder:
         return product(sum(dual[1:], start=dual[0]).T, self.x, device)
 
     def _matrix(self, name: str) -> TargetMatrix:
-        mean, device = self.accuracy[name].mean, self.params.decoder_device
+        mean, device = self.accuracy[name].mean, self.device
         return TargetMatrix(self.targets, name, self.rows, mean, self.dtype, device)
 
     def predict(self, betas: Responses, align: str | None = None, progress: Progress | None = None) -> Embeddings:
@@ -245,8 +250,7 @@ class RidgeDecoder:
 
     def compact_said(self) -> str:
         """How many directions a reduced decoder keeps, and how far it is from the exact one, in words."""
-        errors = ", ".join(f"{100 * each.error:.1f} % in {name}" for name, each in self.compacted.items())
-        return f"{self.params.ridge_rank} directions of each target, off by {errors} (rms, of training stimuli)"
+        return said(self.params.ridge_rank, {name: each.error for name, each in self.compacted.items()})
 
     def arrays(self) -> list[np.ndarray]:
         """Centred betas, their mean and spectrum, and the means of the targets; what is kept, when reduced."""

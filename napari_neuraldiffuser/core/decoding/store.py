@@ -19,6 +19,7 @@ from napari_neuraldiffuser.core.base.hdf5 import creating_hdf5, open_hdf5
 from napari_neuraldiffuser.core.base.registry import DECODERS
 from napari_neuraldiffuser.core.decoding import kept
 from napari_neuraldiffuser.core.decoding.alignment import FORMS, PER_COLUMN, Alignment
+from napari_neuraldiffuser.core.decoding.compact import said as reduced
 from napari_neuraldiffuser.core.decoding.decoder import Decoder, DecodingError, TargetFit
 from napari_neuraldiffuser.core.networks.embeddings import dataset_name
 from napari_neuraldiffuser.core.params import TARGETS, DecodingParams, ParamError
@@ -196,8 +197,11 @@ def read_accuracy(path: str | Path) -> dict[str, TargetFit]:
 def read_notes(path: str | Path) -> list[str]:
     """What a decoder file says of how it was fitted, for the page."""
     with opened(path) as file:
-        said_of = file.attrs.get("network", "")
-    return [f"network decoder: {said_of}"] if said_of else []
+        network, fits = file.attrs.get("network", ""), file["decoder/fits"]
+        errors = {n: float(fits[n]["compact"].attrs["error"]) for n in TARGETS if n in fits and "compact" in fits[n]}
+        rank = read_params(file["decoder"]).ridge_rank
+    notes = [f"network decoder: {network}"] if network else []
+    return [*notes, f"reduced decoder: {reduced(rank, errors)}"] if errors else notes
 
 
 def join_decoders(paths: Sequence[str | Path], path: str | Path) -> None:

@@ -75,7 +75,10 @@ class RidgeParams(Params):
         only=("decoder", ("ridge",)),
     )
     decoder_device: str = param(
-        "cpu", "Where the decoder is fitted and predicts; results differ by rounding.", choices=("cpu", "cuda")
+        "cpu",
+        "Where the decoder is fitted, and where ridge and network predict (on the CPU where a saved decoder finds no "
+        "GPU); results differ by rounding.",
+        choices=("cpu", "cuda"),
     )
 
 

@@ -15,6 +15,7 @@ from napari_neuraldiffuser.core.decoding import (
     load,
     ridge,
     solver,
+    store,
 )
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings, TargetFile
 from napari_neuraldiffuser.core.params import DecodingParams
@@ -226,6 +227,31 @@ def test_all_directions_are_the_exact_decoder_and_few_say_what_they_lose():
         lost = np.linalg.norm(reduced.deviations("c", x) - fitted) / np.linalg.norm(fitted)
         best = np.linalg.svd(fitted, compute_uv=False)
         assert lost == pytest.approx(np.sqrt((best[rank:] ** 2).sum() / (best**2).sum()), rel=0.02, abs=1e-3)
+
+
+def test_the_page_is_told_what_a_reduced_decoder_loses(tmp_path):
+    train, y, _ = mixed()
+    made, path = make_targets(y), tmp_path / "decoder.h5"
+    RidgeDecoder().fit(train, made).save(path)
+    assert store.read_notes(path) == []
+    decoder = RidgeDecoder(DecodingParams(ridge_rank=2)).fit(train, made)
+    decoder.save(path)
+    (note,) = store.read_notes(path)
+    assert note.startswith("reduced decoder: 2 directions of each target, off by ")
+    assert [f"{100 * decoder.compacted[name].error:.1f} % in {name}" in note for name in NAMES] == [True] * len(NAMES)
+    assert note.endswith(load(path).compact_said())
+
+
+def test_a_decoder_that_was_fitted_on_a_gpu_predicts_without_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    train, y, test = mixed()
+    fitted, path = RidgeDecoder().fit(train, make_targets(y)), tmp_path / "decoder.h5"
+    expected = fitted.predict(test)
+    fitted.params = fitted.params.but(decoder_device="cuda")
+    fitted.save(path)
+    found = load(path)
+    assert found.params.decoder_device == "cuda"
+    assert all(np.array_equal(found.predict(test)[name], expected[name]) for name in NAMES)
 
 
 def test_a_target_asked_for_must_be_there():

@@ -31,6 +31,7 @@ from napari_neuraldiffuser.core.decoding.network.folder import (
 from napari_neuraldiffuser.core.decoding.network.model import Network
 from napari_neuraldiffuser.core.decoding.network.prior import Prior
 from napari_neuraldiffuser.core.decoding.network.train import Trained
+from napari_neuraldiffuser.core.decoding.products import device_here
 from napari_neuraldiffuser.core.decoding.targets import gather, match_rows, target_names, target_shape
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings, Targets
 from napari_neuraldiffuser.core.params import DecodingParams
@@ -153,33 +154,39 @@ class NetworkDecoder:
         found = x @ weights + offset
         return torch.nn.functional.pad(found, (0, self.network.about.width - found.shape[1]))
 
+    def _placed(self) -> torch.device:
+        """Where predictions are made, after the network was brought there."""
+        device = torch.device(device_here(self.params.decoder_device))
+        self.network.to(device)
+        return device
+
     def respond(self, name: str, x: np.ndarray) -> np.ndarray:
         """Prediction (m, T) for centred betas, before any alignment and without the prior: ŷ(x)."""
+        device = self._placed()
         with torch.no_grad():
-            parts = [self._columns(name, torch.from_numpy(part)).numpy() for part in self._batches(x)]
+            parts = [self._columns(name, part).cpu().numpy() for part in self._batches(x, device)]
         return np.concatenate(parts).astype(x.dtype)
 
     def gradient(self, name: str, x: np.ndarray, q: np.ndarray) -> np.ndarray:
         """Gradient (m, p) of q · ŷ(x) for every row, with q (m, T) held fixed."""
-        out = []
-        for part, weight in zip(self._batches(x), self._batches(q), strict=True):
-            betas = torch.from_numpy(part).requires_grad_(True)
-            value = (self._columns(name, betas) * torch.from_numpy(weight)).sum()
-            if not value.requires_grad:
-                out.append(np.zeros_like(part))
-                continue
-            out.append(torch.autograd.grad(value, betas)[0].numpy())
+        out, device = [], self._placed()
+        for part, weight in zip(self._batches(x, device), self._batches(q, device), strict=True):
+            betas = part.requires_grad_(True)
+            value = (self._columns(name, betas) * weight).sum()
+            # a constant target has none
+            found = torch.autograd.grad(value, betas)[0] if value.requires_grad else torch.zeros_like(part)
+            out.append(found.cpu().numpy())
         return np.concatenate(out).astype(x.dtype)
 
-    def _batches(self, values: np.ndarray) -> Iterator[np.ndarray]:
-        """Rows of a batch at once, float32."""
+    def _batches(self, values: np.ndarray, device: torch.device) -> Iterator[torch.Tensor]:
+        """Rows of a batch at once, float32, on a device."""
         step = self.params.network_batch
         for start in range(0, len(values), step):
-            yield np.ascontiguousarray(values[start : start + step], dtype=np.float32)
+            yield torch.from_numpy(np.array(values[start : start + step], dtype=np.float32)).to(device)
 
     def _columns(self, name: str, x: torch.Tensor) -> torch.Tensor:
         if name not in self.network.heads:
-            return torch.from_numpy(self.accuracy[name].mean).float().expand(len(x), -1)
+            return torch.from_numpy(self.accuracy[name].mean).to(x).expand(len(x), -1)
         found: torch.Tensor = self.network(self.latents(x), (name,))[0][name]
         return found
 
@@ -220,17 +227,17 @@ class NetworkDecoder:
 
     def _sampled(self, name: str, x: np.ndarray, ids: np.ndarray) -> np.ndarray:
         """Predictions (m, T) that the diffusion prior draws for every stimulus (method.md eq. 69)."""
-        prior, parts, step = Prior(), [], self.params.network_batch
+        prior, parts, step, device = Prior(), [], self.params.network_batch, self._placed()
         with torch.no_grad():
-            for part, which in zip(self._batches(x), np.split(ids, range(step, len(ids), step)), strict=True):
-                scores = self.network(self.latents(torch.from_numpy(part)))[0][name]
+            for part, which in zip(self._batches(x, device), np.split(ids, range(step, len(ids), step)), strict=True):
+                scores = self.network(self.latents(part))[0][name]
                 drawn = prior.sample(self.network, name, scores, which, self.params.seed)
-                parts.append(self.network.head(name).columns(drawn).numpy())
+                parts.append(self.network.head(name).columns(drawn).cpu().numpy())
         return np.concatenate(parts)
 
     def arrays(self) -> list[np.ndarray]:
         """The encoder and all weights of the network."""
-        weights = [values.numpy() for values in self.network.state_dict().values()]
+        weights = [values.cpu().numpy() for values in self.network.state_dict().values()]
         return [self.encoder.weights, self.encoder.offset, self.encoder.mean, *weights]
 
     def save(self, path: str | Path) -> None:

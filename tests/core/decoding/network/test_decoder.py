@@ -9,6 +9,7 @@ import torch
 from napari_neuraldiffuser.core import decoding
 from napari_neuraldiffuser.core.decoding import DecodingError, RidgeDecoder
 from napari_neuraldiffuser.core.decoding.decoder import DifferentiableDecoder
+from napari_neuraldiffuser.core.decoding.network import decoder as network_decoder
 from napari_neuraldiffuser.core.decoding.network import train as training
 from napari_neuraldiffuser.core.decoding.network.pretrain import pretrain
 from tests.support.small_network import SMALL, bent_data
@@ -157,6 +158,36 @@ def test_some_targets_and_constant_ones(tmp_path):
     decoder = decoding.new(SMALL).fit(train, targets)
     assert decoder.accuracy["c"].constant and np.all(decoder.predict(test).c == 7.0)
     assert np.all(decoder.gradient("c", decoder.centre(test), np.ones((4, 6), np.float32)) == 0)
+
+
+@pytest.mark.parametrize("prior", ["none", "used"])
+def test_all_that_predicts_is_brought_to_the_device(prior, monkeypatch):
+    """The meta device, as a GPU would, refuses to meet arrays on the CPU; what it gives back has no values."""
+    train, test, targets = bent_data(60, n_test=12)
+    decoder = decoding.new(SMALL.but(network_prior=prior, network_epochs=2)).fit(train, targets)
+    x, back = decoder.centre(test), []
+    expected = decoder.predict(test)
+
+    def copied(values):
+        back.append(values.device.type)
+        return torch.zeros(values.shape)
+
+    monkeypatch.setattr(network_decoder, "device_here", lambda kind: "meta")
+    monkeypatch.setattr(torch.Tensor, "cpu", copied)
+    found = decoder.predict(test)
+    assert all(found[name].shape == expected[name].shape for name in NAMES)
+    assert decoder.gradient("c", x, expected.c.reshape(12, -1)).shape == x.shape
+    assert set(back) == {"meta"} and len(back) >= len(NAMES) + 1
+
+
+def test_one_that_was_fitted_on_a_gpu_predicts_without_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    train, test, targets = bent_data(60, n_test=12)
+    decoder = decoding.new(SMALL.but(network_epochs=2)).fit(train, targets)
+    expected = decoder.predict(test)
+    decoder.params = decoder.params.but(decoder_device="cuda")
+    decoder.save(tmp_path / "decoder.h5")
+    assert same(decoding.load(tmp_path / "decoder.h5").predict(test), expected)
 
 
 def test_aligned_z_has_the_training_spread():
