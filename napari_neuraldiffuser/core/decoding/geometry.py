@@ -148,9 +148,11 @@ def _check_sides(betas: Responses, n: int, p: int) -> None:
         raise DecodingError(
             f"stimulus_ids must be whole numbers, got {wrong}. Number the stimuli: a label's place in a list will do."
         )
-    if betas.voxels is not None and np.shape(betas.voxels) != (p, 3):
+    axes = 3 if betas.shape is None else len(betas.shape)
+    if betas.voxels is not None and np.shape(betas.voxels) != (p, axes):
+        position = "(hemisphere, vertex)" if axes == 2 else "(x, y, z)"
         raise DecodingError(
-            f"betas must have a position (x, y, z) for each of their {p} voxels, got voxels of shape "
+            f"betas must have a position {position} for each of their {p} voxels, got voxels of shape "
             f"{np.shape(betas.voxels)}. Give one each."
         )
 

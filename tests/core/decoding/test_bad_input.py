@@ -65,6 +65,14 @@ BAD = {
         replace(make_betas(X), voxels=np.zeros((5, 3), int)),
         r"12 voxels, got voxels of shape \(5, 3",
     ),
+    "a vertex too few": (
+        replace(make_betas(X), voxels=np.zeros((11, 2), int), shape=(2, 20), affine=None),
+        r"position \(hemisphere, vertex\) for each of their 12 voxels, got voxels of shape \(11, 2",
+    ),
+    "volume positions on a surface": (
+        replace(make_betas(X), voxels=np.zeros((12, 3), int), shape=(2, 20), affine=None),
+        r"position \(hemisphere, vertex\) for each of their 12 voxels, got voxels of shape \(12, 3",
+    ),
     "an array": (X, "betas must be a Betas object, got ndarray"),
 }
 
@@ -83,6 +91,14 @@ def test_a_row_is_named_by_its_label(kind):
     labelled = replace(changed(row=4), stimulus_names=[f"cat_{k}" for k in range(30)])
     with pytest.raises(DecodingError, match=r"row 4 \(stimulus cat_4\)"):
         fit(kind, labelled)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_betas_on_a_surface_are_fitted_as_those_of_a_volume(kind):
+    voxels = np.c_[np.arange(12) // 6, np.arange(12)]
+    surface = replace(make_betas(X), voxels=voxels, shape=(2, 20), affine=None, space="fsaverage")
+    wanted, got = (fit(kind, betas).predict(betas) for betas in (make_betas(X), surface))
+    np.testing.assert_array_equal(got.z, wanted.z)
 
 
 @pytest.mark.parametrize("kind", KINDS)
