@@ -9,6 +9,8 @@ from qtpy.QtCore import QObject
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QWidget
 
+from napari_neuraldiffuser.core.base.colours import Rgb, contrast, luminance
+
 if TYPE_CHECKING:
     import napari
 
@@ -21,8 +23,6 @@ FOCUSED = (
     *("QPushButton", "QToolButton", "QComboBox", "QLineEdit", "QAbstractSpinBox", "QCheckBox", "QRadioButton"),
     *("QAbstractItemView", "QSlider", "QTabBar::tab:selected"),
 )
-Rgb = tuple[float, float, float]
-"""Red, green and blue, 0 ... 1."""
 
 
 @cache
@@ -49,18 +49,6 @@ def readable(colour: Rgb, behind: list[Rgb]) -> Rgb:
     end = 1.0 if max(map(luminance, behind)) < 0.5 else 0.0
     tries = (colorsys.hls_to_rgb(hue, lightness + (end - lightness) * k / STEPS, saturation) for k in range(STEPS + 1))
     return next((one for one in tries if min(contrast(one, other) for other in behind) >= LEAST_CONTRAST), (end,) * 3)
-
-
-def luminance(colour: Rgb) -> float:
-    """Relative luminance of an sRGB colour."""
-    linear = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour)
-    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
-
-def contrast(one: Rgb, other: Rgb) -> float:
-    """Contrast ratio of two colours, 1 ... 21."""
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
 
 
 @cache

@@ -10,8 +10,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
 
 from napari_neuraldiffuser.core import evaluation
+from napari_neuraldiffuser.core.base.colours import contrast
 from napari_neuraldiffuser.core.base.names import SHOWN, Derivatives
 from napari_neuraldiffuser.core.decoding.worth import COLUMNS
 from napari_neuraldiffuser.core.job.images import write_png
@@ -217,6 +219,16 @@ def test_provenance_is_there(page):
     text = page.read_text()
     for needed in ("neuraldiffuser run A B participant", "session 3 is missing", "seed"):
         assert needed in text
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_numbers_are_readable_on_every_colour_of_the_table(sign):
+    shares = sign * np.linspace(0, 1, 21)
+    table = pd.DataFrame({"roi": [f"R{k}" for k in range(21)], "target": "z", "share": shares, "se": 0.01})
+    rows = heat_tables(table.assign(n_voxels=9, kind="product-measure"))["regions"]["rows"]
+    cells = [row["cells"][0] for row in rows]
+    assert min(contrast(to_rgb(cell["ink"]), to_rgb(cell["colour"])) for cell in cells) > 3.9
+    assert {cell["ink"] for cell in cells} == {"#ffffff", "#1c2430"}
 
 
 def test_heat_is_coloured_within_each_target():

@@ -8,8 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from napari_neuraldiffuser.core.base.colours import contrast
+
 LIGHT, FULL = (255, 255, 255), (31, 111, 139)
 NEGATIVE = (178, 59, 59)
+INKS = ("#ffffff", "#1c2430")
+"""Of numbers on these colours."""
 WEBP_QUALITY = 85
 
 
@@ -95,13 +99,14 @@ def _heat_row(roi: str, own: pd.DataFrame, targets: list[str], strongest: pd.Ser
         share, se = (float(own.share[target]), float(own.se[target])) if n else (np.nan, np.nan)
         coloured = not roi.startswith("outside ") and strongest.get(target, 0) > 0 and np.isfinite(share)
         strength = abs(share) / strongest[target] if coloured else 0.0
+        colour = _mix(LIGHT, NEGATIVE if share < 0 else FULL, strength)
         cells.append(
             {
                 "v": f"{share:.6f}" if np.isfinite(share) else "",
                 "text": f"{share:.3f}" if np.isfinite(share) else "n/a",
                 "se": f"± {se:.3f}" if np.isfinite(se) else "",
-                "colour": _mix(LIGHT, NEGATIVE if share < 0 else FULL, strength),
-                "ink": "#fff" if strength > 0.55 else "#1c2430",
+                "colour": colour,
+                "ink": _ink(colour),
             }
         )
     return {"roi": roi, "n": n, "cells": cells}
@@ -109,3 +114,10 @@ def _heat_row(roi: str, own: pd.DataFrame, targets: list[str], strongest: pd.Ser
 
 def _mix(a: tuple[int, int, int], b: tuple[int, int, int], amount: float) -> str:
     return "#" + "".join(f"{round(x + (y - x) * amount):02x}" for x, y in zip(a, b, strict=True))
+
+
+def _ink(colour: str) -> str:
+    """That of INKS which is read better on a colour."""
+    from matplotlib.colors import to_rgb
+
+    return max(INKS, key=lambda ink: contrast(to_rgb(ink), to_rgb(colour)))

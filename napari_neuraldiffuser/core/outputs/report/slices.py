@@ -292,7 +292,7 @@ def colours_of(scene: Scene) -> "LinearSegmentedColormap":
 def _marks(axes: "Axes", axis: int, mm: float, style: SliceStyle) -> None:
     """Slice position above, and which side is which: L/R, or P/A for a sagittal slice."""
     sides = ("P", "A") if axis == 0 else ("R", "L") if style.mirrored else ("L", "R")
-    axes.set_title(f"{'xyz'[axis]} = {mm:+.0f} mm", color=style.ink, fontsize=8.5, pad=4)
+    axes.set_title(f"{'xyz'[axis]} = {round(mm):+d} mm", color=style.ink, fontsize=8.5, pad=4)
     for x, side in zip((0.03, 0.97), sides, strict=True):
         align = "left" if x < 0.5 else "right"
         axes.text(x, 0.03, side, transform=axes.transAxes, color=style.ink, fontsize=8.5, ha=align, va="bottom")
