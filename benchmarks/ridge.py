@@ -196,9 +196,11 @@ def compare(size: Size, pairs: int, device: str) -> list[dict]:
             }
             out.append(row | {"ours": seconds, "unit": "CPU s"})
             print(
-                f"{row['case']}: {seconds['median']:.2f} s ({seconds['over_floor']:.2f} of the floor), "
-                f"{compared['median']:.1f}x {baseline}",
+                f"{row['case']}: {seconds['median']:.2f} s ({min(cpu):.2f} to {max(cpu):.2f}; "
+                f"{seconds['over_floor']:.2f} of the floor), {compared['median']:.1f}x "
+                f"({compared['q25']:.1f} to {compared['q75']:.1f}) {baseline}",
                 file=sys.stderr,
+                flush=True,
             )
     return out
 
@@ -339,13 +341,14 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=3, help="interleaved rounds")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where products run")
     parser.add_argument("--full", type=Path, metavar="FOLDER", help="a whole subject, written to this folder")
+    parser.add_argument("--stimuli", type=int, default=FULL.n, help="with --full: training stimuli")
     parser.add_argument("--rank", type=int, default=0, help="with --full: reduce to so many directions, too")
     parser.add_argument("--keep", action="store_true", help="with --full: keep the files, or use those that are there")
     parser.add_argument("--penalty", default="group", choices=("group", "block", "target"), help="with --full")
     args = parser.parse_args()
     if args.full:
         params = DecodingParams(penalty=args.penalty, decoder_device=args.device)
-        size = replace(FULL, n=900, m=100, p=1500) if args.quick else FULL
+        size = replace(FULL, n=900, m=100, p=1500) if args.quick else replace(FULL, n=args.stimuli)
         with nullcontext(args.full) if args.keep else tempfile.TemporaryDirectory(dir=args.full) as folder:
             result = whole_subject(size, Path(folder), params, args.rank)
     else:

@@ -101,20 +101,21 @@ def fit_bytes(sizes: Sizes, scored: int = DecodingParams().cv_targets) -> float:
     centring = max(2 * sizes.betas, sizes.betas + (DOUBLE + FLOAT) * n * p)
     # the matrix, its copy for LAPACK, the eigenvectors and the workspace of divide and conquer
     solving = sizes.betas + FLOAT * n * p + (5 * gram if n <= p else 5 * DOUBLE * p**2 + 2 * DOUBLE * n * p)
-    # scored columns with their rotation and residuals; left-out predictions with their targets, one of them in
-    # float64, and some rows and columns on which the form of the alignment is chosen
+    # scored columns with their rotation and residuals; left-out predictions with their targets, copies of those
+    # in a block, and some rows and columns on which the form of the alignment is chosen
     left_out = n if n <= MOST_LEFT_OUT else SOME_LEFT_OUT
     judged = 3 * DOUBLE * min(left_out, ROWS) * min(sizes.largest, COLUMNS)
-    spread = (2 * FLOAT + DOUBLE) * left_out * sizes.largest + judged
+    spread = 4 * FLOAT * left_out * sizes.largest + judged
     targets = max(4 * FLOAT * n * min(scored, sizes.largest), spread)
-    scoring = sizes.betas + FLOAT * n * p + 1.5 * gram + targets + _block(sizes)
+    # a block as it is stored where its file cannot be mapped, and centred
+    scoring = sizes.betas + FLOAT * n * p + 1.5 * gram + targets + 2 * _block(sizes)
     return max(centring, solving, scoring)
 
 
 def decode_bytes(sizes: Sizes) -> float:
     """Decoding holds the decoder, the betas, and every target of all test stimuli, the largest one twice.
 
-    z comes first and is aligned in float64: then there are five times its bytes, and nothing else yet.
+    z comes first and is aligned: five times its bytes cover that, and nothing else is there yet.
     """
     targets = max(sum(sizes.columns) + sizes.largest, 5 * sizes.z)
     return _decoder(sizes) + 2 * sizes.betas + FLOAT * sizes.test * targets + _block(sizes)

@@ -30,6 +30,7 @@ ROWS, COLUMNS = 512, 4096
 
 CHANCE_SE = 2.0
 """Standard errors by which left-out stimuli must be told apart better than by chance for a target to be scaled."""
+COLUMNS_AT_ONCE, ROWS_AT_ONCE = 4096, 16
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,10 @@ def measure(
 
 
 def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return values.mean(0, dtype=np.float64), values.std(0, dtype=np.float64)
+    # numpy's standard deviation takes a copy in float64, here of some columns at a time
+    parts = [values[:, start : start + COLUMNS_AT_ONCE] for start in range(0, values.shape[1], COLUMNS_AT_ONCE)]
+    mean, sd = ([getattr(part, of)(0, dtype=np.float64) for part in parts] for of in ("mean", "std"))
+    return np.concatenate(mean), np.concatenate(sd)
 
 
 def _judge(
@@ -244,5 +248,8 @@ def _said(name: str, stats: Alignment | None, align: str) -> str:
 
 
 def _scaled(values: np.ndarray, mean: np.ndarray, gains: np.ndarray, to: np.ndarray) -> np.ndarray:
-    out = (values - mean) * gains + to
-    return out.astype(values.dtype, copy=False)
+    out = np.empty_like(values)
+    for start in range(0, len(values), ROWS_AT_ONCE):
+        # in float64, of some rows at a time
+        out[start : start + ROWS_AT_ONCE] = (values[start : start + ROWS_AT_ONCE] - mean) * gains + to
+    return out
