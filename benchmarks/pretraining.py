@@ -28,8 +28,6 @@ from napari_neuraldiffuser.core.params import DecodingParams, SimulationParams
 
 SAMPLES = 200
 ALONE, SHUFFLED = "network, alone", "network, shuffled"
-SMALL = {"network_width": 256, "network_bottleneck": 256, "network_epochs": 30, "network_patience": 5}
-"""For the demo models' targets, which have 512 components that tell anything."""
 
 
 def pretrained(pool: list[tuple[Split, TargetFile]], folder: Path, params: DecodingParams) -> dict[str, Path]:
@@ -79,7 +77,7 @@ def measure(split: Split, targets: TargetFile, ways: Mapping[str, DecodingParams
 def run(args: argparse.Namespace, folder: Path) -> dict[str, list[dict]]:
     """Everything that was asked for, by sessions."""
     found: dict[str, list[dict]] = {sessions: [] for sessions in args.sessions}
-    params = DecodingParams(decoder="network", **(SMALL | dict(map(_assigned, args.set))))
+    params = DecodingParams(decoder="network", **dict(map(_assigned, args.set)))
     size = {"n_sessions": 1, "n_test": 20} if args.quick else {"n_sessions": 4, "n_test": 100}
     for seed in args.seeds:
         place = folder / f"seed{seed}"

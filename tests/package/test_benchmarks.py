@@ -13,6 +13,7 @@ import torch
 
 from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams
 from tests.support import ROOT
+from tests.support.small_network import SMALL, bent_data
 
 
 @pytest.fixture
@@ -367,3 +368,31 @@ def test_both_ways_of_loading_read_the_same(load, tmp_path, layout):
     voxels = loading.mask((6, 5, 4), 17)
     ours, whole = (read(path, voxels, (6, 5, 4)) for read in (loading.ours, loading.whole))
     assert ours.shape == (750, 17) and (ours == whole).all()
+
+
+def test_pretraining_is_compared_with_its_controls(load, tmp_path):
+    """Every way is measured, ridge gains nothing over itself, and networks that are there are taken as they are."""
+    pretraining = load("pretraining")
+    pool = [((betas, None), targets) for betas, targets in (bent_data(40, subject=k, stimuli=k) for k in (1, 2))]
+    folders = pretraining.pretrained(pool, tmp_path, SMALL)
+    weights = {name: (folder / "network.safetensors").read_bytes() for name, folder in folders.items()}
+    assert weights["true"] != weights["shuffled"]
+    assert pretraining.pretrained([], tmp_path, SMALL) == folders
+    train, test, targets = bent_data(40, subject=3, stimuli=3, n_test=20)
+    found = pretraining.measure((train, test), targets, pretraining.arms(folders, SMALL), samples=5)
+    assert found["n_train"] == 40 and set(found["targets"]) == {"z", "c", "g02", "g"}
+    for scores in found["targets"].values():
+        assert set(scores["r"]) == set(found["seconds"]) and len(scores["r"]) == 5
+        assert scores["r"]["ridge"]["gain"] == 0 != scores["r"]["network, tuned"]["gain"]
+        assert scores["r"]["network, alone"]["value"] != scores["r"][pretraining.SHUFFLED]["value"]
+
+
+@pytest.mark.slow
+def test_pretraining_is_measured_from_simulated_scans(load, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "found.json"
+    monkeypatch.setattr(sys, "argv", ["pretraining.py", "--quick", "--json", str(file)])
+    load("pretraining").main()
+    (row,) = json.loads(file.read_text())["1"]
+    assert set(row["seconds"]) == {"ridge", *(f"network, {way}" for way in ("alone", "frozen", "tuned", "shuffled"))}
+    assert all(-1 <= one["value"] <= 1 for scores in row["targets"].values() for one in scores["r"].values())
+    assert "network, tuned" in capsys.readouterr().out

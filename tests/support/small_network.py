@@ -13,6 +13,8 @@ SMALL = DecodingParams(
     network_bottleneck=8,
     network_batch=16,
     network_epochs=3,
+    network_patience=10,
+    network_contrast=0.03,
     decoder_device="cpu",
 )
 

@@ -31,16 +31,16 @@ class NetworkParams(Params):
         only=ONLY,
     )
     network_width: int = param(
-        1024,
-        "Size of the latent that all subjects share and of the backbone (published: 4096 or 1024). A pretrained "
-        "network has its own.",
+        256,
+        "Size of the latent that all subjects share and of the backbone (published: 4096 or 1024, for targets of full "
+        "size). A pretrained network has its own.",
         low=2,
         high=16384,
         only=ONLY,
     )
     network_blocks: int = param(2, "Residual blocks of the backbone.", low=0, high=64, only=ONLY)
     network_bottleneck: int = param(
-        512, "Principal components of each target that its head passes through.", low=1, high=8192, only=ONLY
+        256, "Principal components of each target that its head passes through.", low=1, high=8192, only=ONLY
     )
     network_basis: str = param(
         "fixed",
@@ -58,11 +58,11 @@ class NetworkParams(Params):
     )
     network_prior_weight: float = param(30.0, "Weight of the diffusion prior's loss.", low=0.0, only=ONLY)
     network_contrast: float = param(
-        0.03, "Weight of the contrastive losses beside the regression's.", low=0.0, only=ONLY
+        0.0, "Weight of the contrastive losses beside the regression's.", low=0.0, only=ONLY
     )
-    network_epochs: int = param(60, "Most passes over the training stimuli.", low=1, only=ONLY)
+    network_epochs: int = param(30, "Most passes over the training stimuli.", low=1, only=ONLY)
     network_patience: int = param(
-        10, "Passes without a better prediction of the held-out stimuli after which training ends.", low=1, only=ONLY
+        5, "Passes without a better prediction of the held-out stimuli after which training ends.", low=1, only=ONLY
     )
     network_held_out: float = param(
         0.15, "Share of the training stimuli that choose the best pass.", low=0.01, high=0.5, only=ONLY
