@@ -34,6 +34,10 @@ class ContributionMapOutputSpec(TraitedSpec):
     table = File(exists=True, desc="TSV of ROI, target, share, standard error and number of voxels.")
     worth = File(exists=True, desc="TSV of what each decoded target is worth; none without true targets.")
     projected = traits.List(File(exists=True), desc="Projected true targets, HDF5, with save_projected; else empty.")
+    regions = traits.List(
+        File(exists=True),
+        desc="TSV of what the voxels of each region alone decode, then a map per target; with region_accuracy.",
+    )
 
 
 class ContributionMap(base.CoreInterface):
@@ -56,18 +60,25 @@ class ContributionMap(base.CoreInterface):
 
     def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
         from napari_neuraldiffuser.core.job import stages
+        from napari_neuraldiffuser.core.job.region_accuracy import region_accuracy
 
         inputs, contribution = self.inputs, params_of(self.inputs, params.ContributionParams)
         # own scans have a space that is none of NSD's; they do not look at it
         betas = params.BetasParams(space=inputs.space) if inputs.space in params.SPACES else params.BetasParams()
         subject = base.subject_of(inputs, betas)
-        test = nsd.load_betas(inputs.betas).split()[1].subset(inputs.stimulus_ids)
+        train, test = nsd.load_betas(inputs.betas).split()
+        test = test.subset(inputs.stimulus_ids)
         places = Derivatives(folder, base.label_of(inputs), str(test.space))
         targets = Path(inputs.targets) if isdefined(inputs.targets) else None
         maps = stages.contribution(Path(inputs.decoder), test, subject, targets, places, contribution, progress)
         volumes = [str(path) for target in maps.mapped for path in places.maps(target)]
-        made = {"maps": volumes, "table": str(places.contribution_table), "projected": []}
-        return made if targets is None else made | self._worth(test, targets, places, contribution, progress)
+        made = {"maps": volumes, "table": str(places.contribution_table), "projected": [], "regions": []}
+        if targets is None:
+            return made
+        known = (None, targets)
+        regions = region_accuracy(Path(inputs.decoder), train, test, subject, known, places, contribution, progress)
+        made["regions"] = [str(path) for path in regions]
+        return made | self._worth(test, targets, places, contribution, progress)
 
     def _worth(
         self,
@@ -140,6 +151,7 @@ class SubjectReportInputSpec(base.SourceSpec, base.ModelsSpec):
     maps = InputMultiObject(File(exists=True), desc="Of ContributionMap; none where no target varies.")
     table = File(exists=True, mandatory=True, desc="Of ContributionMap.")
     worth = File(exists=True, mandatory=True, desc="Of ContributionMap with true targets.")
+    regions = InputMultiObject(File(exists=True), desc="Of ContributionMap: the table is shown; empty for none.")
     settings = traits.Dict(mandatory=True, desc="Settings.to_dict(): parameters of all stages, for the page.")
     command = traits.Str("", usedefault=True, nohash=True, desc="What the user typed, for the page.")
     space = SPACE
@@ -183,8 +195,8 @@ class SubjectReport(base.CoreInterface):
         counts = nsd.betas_facts(inputs.betas, inputs.n_stimuli or None)
         files = {name: Path(getattr(inputs, name)) for name in FILES}
         parts = PageParts(
-            **files, maps=[Path(path) for path in base.given(inputs.maps, ())], settings=settings,
-            stimulus_ids=inputs.stimulus_ids,
+            **files, regions=self._regions(), maps=[Path(path) for path in base.given(inputs.maps, ())],
+            settings=settings, stimulus_ids=inputs.stimulus_ids,
             failed=list(base.given(inputs.failed, ())), counts=counts, notes=[*counts["notes"], *subject.stimuli.notes],
             command=inputs.command,
         )  # fmt: skip
@@ -194,6 +206,11 @@ class SubjectReport(base.CoreInterface):
         # sidecars are written once all files are in the output folder
         found = (p for p in places.folder.rglob("*") if p.is_file() and p.suffix != ".json" and p.name not in given)
         return {"page": str(places.page), "files": sorted(map(str, found)), "notes": notes}
+
+    def _regions(self) -> Path | None:
+        """The table of what single regions decode."""
+        tables = [Path(path) for path in base.given(self.inputs.regions, ()) if str(path).endswith(".tsv")]
+        return tables[0] if tables else None
 
 
 class GroupReportInputSpec(base.VersionedSpec):

@@ -7,7 +7,7 @@ from typing import Any
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import atomic_path
-from napari_neuraldiffuser.core.base.names import COMPUTED, FROM_SCANS, Derivatives, remove_stale
+from napari_neuraldiffuser.core.base.names import ACCURACY, COMPUTED, FROM_SCANS, Derivatives, remove_stale
 from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.outputs import complete
 from napari_neuraldiffuser.core.outputs.sidecars import Facts, write_sidecars
@@ -73,7 +73,7 @@ class DerivativesSink(NoEnvironment, SimpleInterface):
         inputs, source = self.inputs, unstamped(self.inputs.source)
         settings = settings_from_dict(dict(inputs.settings))
         job = Job(Path(), Path(inputs.out_dir), settings=settings, models=inputs.models, source=source)
-        remove_stale(job.places, names, (*COMPUTED, *FROM_SCANS))
+        remove_stale(job.places, names, (*COMPUTED, *ACCURACY, *FROM_SCANS))
         return write_sidecars(job.places, Facts.of(job, inputs.model_digest, given(inputs.notes, ())))
 
 

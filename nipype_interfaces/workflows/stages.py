@@ -26,7 +26,7 @@ STIMULI = [(("source", nodes.stimuli_alone), "source"), *same("models", "guide")
 """Connections of nodes that read images and captions alone: another ROI leaves their results as they are."""
 SHOWN = (
     *("betas", "embeddings", "decoder", "images", "sidecar", "stimulus_ids"),
-    *("scores", "summary", "maps", "table", "worth"),
+    *("scores", "summary", "maps", "table", "worth", "regions"),
 )
 
 
@@ -216,8 +216,12 @@ def init_contribution_wf(
     table : TSV of ROIs and shares
     worth : TSV of what each decoded target is worth
     projected : list with the projected true targets where they were asked for
+    regions : list of the table of what single regions decode and a map per target, where that was asked for
     """
-    names, made = (*SOURCE, "betas", "test_ids", "decoder", "stimulus_ids"), ("maps", "table", "worth", "projected")
+    names, made = (
+        (*SOURCE, "betas", "test_ids", "decoder", "stimulus_ids"),
+        ("maps", "table", "worth", "projected", "regions"),
+    )
     wf, inputnode, outputnode = begin(name, with_digest(names, checked), made)
     targets = make_node(interfaces.ExtractFeatures(), "test_targets", plan, plan.settings.features)
     betas = plan.settings.betas
@@ -286,7 +290,8 @@ def init_report_wf(plan: Plan = Plan(), space: str = "", name: str = "report_wf"
     Inputs
     ------
     source, models, guide, betas : as above
-    embeddings, decoder, images, sidecar, stimulus_ids, scores, summary, maps, table, worth : of the other workflows
+    embeddings, decoder, images, sidecar, stimulus_ids : of the other workflows
+    scores, summary, maps, table, worth, regions : of the other workflows
     failed : of `init_reconstruct_wf`; stimuli that the page names as left out
     n_stimuli : test stimuli that were asked for; 0 for all
     command : what the user typed, for the page

@@ -27,7 +27,7 @@ RESULTS = {
     "decode": ("embeddings",),
     "reconstruct_wf": ("images", "sidecar", "failed_table"),
     "evaluate_wf": ("scores", "summary"),
-    "contribution_wf": ("maps", "table", "worth", "projected"),
+    "contribution_wf": ("maps", "table", "worth", "projected", "regions"),
     "report_wf": ("page", "files"),
 }
 
@@ -101,7 +101,7 @@ def init_subject_wf(job: Job, cut: WorkflowParams = WorkflowParams(), name: str 
         (fit, report, across("decoder")),
         (recon, report, across("images", "sidecar", "stimulus_ids", "failed")),
         (evaluate, report, across("scores", "summary")),
-        (maps, report, across("maps", "table", "worth")),
+        (maps, report, across("maps", "table", "worth", "regions")),
         (inputnode, sink, same("source", "models")),
         (report, sink, [("outputnode.notes", "notes")]),
         (sink, outputnode, same("out_files")),

@@ -13,7 +13,7 @@ from napari_neuraldiffuser.core.base.files import make_folder, write_json
 from napari_neuraldiffuser.core.base.names import Derivatives
 from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.decoding.crossval import cross_validate
-from napari_neuraldiffuser.core.decoding.worth import COLUMNS
+from napari_neuraldiffuser.core.decoding.worth import COLUMNS, REGION_COLUMNS
 from napari_neuraldiffuser.core.job.images import write_failed
 from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.outputs import complete
@@ -107,6 +107,16 @@ def _contribution(places: Derivatives, rng: np.random.Generator) -> None:
 def _worth(places: Derivatives, rng: np.random.Generator) -> None:
     rows = [dict.fromkeys(COLUMNS, rng.uniform(0.1, 0.9)) | {"target": target} for target in TARGETS]
     pd.DataFrame(rows).to_csv(places.worth, sep="\t", index=False)
+    sets = [("all voxels", "mask"), ("V1", "visual")]
+    alone = [
+        dict.fromkeys(REGION_COLUMNS, rng.uniform(0.1, 0.9)) | {"target": target, "roi": roi, "family": family}
+        for target in TARGETS
+        for roi, family in sets
+    ]
+    pd.DataFrame(alone).to_csv(places.region_scores, sep="\t", index=False)
+    for target in TARGETS:
+        for path in places.accuracy_maps(target):
+            nib.save(nib.Nifti1Image(np.ones((3, 3, 3), np.float32), np.eye(4)), path)
     with h5py.File(places.projected, "w") as file:
         file["z"] = np.zeros((len(STIMULI), 4))
 

@@ -123,6 +123,7 @@ KINDS = {
     "summary": Kind("summary of the scores", SUBJECT + "desc-summary_scores.json"),
     "worth": Kind("what decoded values are worth", SUBJECT + "desc-decoding_scores.tsv", OWN),
     "projected": Kind("true targets that are projected", SUBJECT + "desc-projected_targets.h5", OWN),
+    "region scores": Kind("accuracy of regions", SUBJECT + "desc-regions_scores.tsv", OWN),
     "failed": Kind("failed stimuli", SUBJECT + "desc-failed_stimuli.tsv", OWN),
     "shares": Kind("shares of regions", SUBJECT + "contribution.tsv", OWN),
     "map": Kind("contribution maps", SUBJECT + "space-{space}_target-{target}_contribution.nii.gz", OWN),
@@ -133,6 +134,10 @@ KINDS = {
         "contribution maps on the surface",
         SUBJECT + "hemi-{hemi}_space-{space}_target-{target}_contribution.shape.gii",
         OWN,
+    ),
+    "accuracy map": Kind("accuracy maps", SUBJECT + "space-{space}_target-{target}_accuracy.nii.gz", OWN),
+    "surface accuracy map": Kind(
+        "accuracy maps on the surface", SUBJECT + "hemi-{hemi}_space-{space}_target-{target}_accuracy.shape.gii", OWN
     ),
     "slices": Kind("pictures of contribution maps", "{sub}/figures/{sub}_target-{target}_contribution.png"),
     "anatomy": Kind("anatomy", ANATOMY + "T1w.nii.gz", OWN, standard=True),
@@ -148,6 +153,8 @@ KINDS = {
     "group shares": Kind("group's shares of regions", "group_contribution.tsv", OWN),
 }
 """Every kind of file that a run writes, but the sidecars of single files."""
+ACCURACY = ("accuracy map", "surface accuracy map", "region scores")
+"""Kinds that tell what regions decode."""
 COMPUTED = ("embeddings", "map", "surface map", "slices", "image", "shown")
 FROM_SCANS = ("anatomy", "regions", "labels", "surface regions")
 """Kinds of which a run writes other files with other parameters or scans; those of an earlier one must go."""
@@ -276,6 +283,7 @@ class Derivatives:
     worth = Place("worth")
     projected = Place("projected")
     """True targets, projected on the span of the training targets."""
+    region_scores = Place("region scores")
     recon_sidecar = Place("images")
     anatomy = Place("anatomy")
     """T1 in the space of the betas."""
@@ -332,6 +340,12 @@ class Derivatives:
         if not self.on_surface:
             return [self.contribution(target)]
         return [self.place("surface map", hemi=hemi, target=target) for hemi in HEMISPHERES.values()]
+
+    def accuracy_maps(self, target: str) -> list[Path]:
+        """The files of the map of what the best region of each voxel decodes: as `maps`."""
+        if not self.on_surface:
+            return [self.place("accuracy map", target=target)]
+        return [self.place("surface accuracy map", hemi=hemi, target=target) for hemi in HEMISPHERES.values()]
 
     def slices(self, target: str) -> Path:
         """Picture of brain slices with one target's contribution."""

@@ -49,8 +49,9 @@ class PageParts:
 
     Attributes
     ----------
-    embeddings, decoder, scores, summary, table, worth : Path
-        Decoded embeddings; the decoder; scores and their summary; shares of regions; what decoded values are worth.
+    embeddings, decoder, scores, summary, table, worth, regions : Path
+        Decoded embeddings; the decoder; scores and their summary; shares of regions; what decoded values are worth;
+        what single regions decode, None or absent where that was not asked.
     maps : sequence of Path
         One contribution map per target.
     settings : Settings
@@ -70,6 +71,7 @@ class PageParts:
     summary: Path
     table: Path
     worth: Path
+    regions: Path | None
     maps: Sequence[Path]
     settings: Settings
     stimulus_ids: StimulusIds
@@ -134,6 +136,7 @@ def write_page(
         ),
         accuracy=accuracy,
         worth=pd.read_csv(parts.worth, **OUR_TABLES),
+        regions=_regions(parts.regions),
         spread=spread_of(parts.embeddings),
         undefined=without,
         parameters={"run": _run_facts(subject, models, parts.counts), **settings.to_dict()},
@@ -147,6 +150,10 @@ def write_page(
     write_report(places.page, data)
     progress(1, 1, "page")
     return [*told, *without]
+
+
+def _regions(path: Path | None) -> pd.DataFrame:
+    return pd.read_csv(path, **OUR_TABLES) if path is not None and path.is_file() else pd.DataFrame()
 
 
 def _write_shown(

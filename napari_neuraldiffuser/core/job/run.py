@@ -8,9 +8,9 @@ from shutil import copyfile
 import numpy as np
 
 from napari_neuraldiffuser.core import nsd
-from napari_neuraldiffuser.core.base.files import atomic_path, make_folder
+from napari_neuraldiffuser.core.base.files import array_digest, atomic_path, make_folder
 from napari_neuraldiffuser.core.base.lock import held, output_lock
-from napari_neuraldiffuser.core.base.names import Derivatives, names_of, remove_stale
+from napari_neuraldiffuser.core.base.names import ACCURACY, Derivatives, names_of, remove_stale
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.registry import TARGETS
 from napari_neuraldiffuser.core.job import stages
@@ -19,6 +19,7 @@ from napari_neuraldiffuser.core.job.images import ImageJob, reconstruct_arms, wr
 from napari_neuraldiffuser.core.job.inputs import Inputs
 from napari_neuraldiffuser.core.job.made_from import Origin
 from napari_neuraldiffuser.core.job.page import PageParts, write_page
+from napari_neuraldiffuser.core.job.region_accuracy import region_accuracy
 from napari_neuraldiffuser.core.job.resume import Records
 from napari_neuraldiffuser.core.job.scores import score_arms
 from napari_neuraldiffuser.core.job.spec import Job
@@ -197,6 +198,7 @@ def contribution(run: Run, decoder: Path, stimulus_ids: list[int]) -> list[str]:
     maps = stages.contribution(decoder, test, run.inputs.subject, targets, run.places, params)
     run.progress(len(TARGETS), len(TARGETS), "contribution maps")
     _worth(run, decoder, test, targets)
+    _regions(run, decoder, test, targets, maps.mapped)
     return maps.mapped
 
 
@@ -213,6 +215,24 @@ def _worth(run: Run, decoder: Path, test: nsd.Betas, targets: Path) -> None:
     run.records.make("worth", run.origin.maps(decoded, settings, "worth"), files, work)
 
 
+def _regions(run: Run, decoder: Path, test: nsd.Betas, targets: Path, mapped: list[str]) -> None:
+    """What single regions decode; all of it is made again where a file of it is gone."""
+    settings, places, subject = run.job.settings, run.places, run.inputs.subject
+    if not settings.contribution.region_accuracy:
+        remove_stale(places, (), ACCURACY)
+        return
+
+    def work() -> None:
+        known = (_targets_file(run, "train"), targets)
+        train = run.inputs.train
+        region_accuracy(decoder, train, test, subject, known, places, settings.contribution, run.progress)
+
+    labels = [(name, array_digest(subject.rois(name).labels)) for name in subject.mapped_families()]
+    decoded = run.origin.decoded(run.origin.decoder(settings), test.stimulus_ids)
+    files = [places.region_scores, *(path for target in mapped for path in places.accuracy_maps(target))]
+    run.records.make("regions", run.origin.maps(decoded, settings, ["accuracy", *labels]), files, work)
+
+
 def page(run: Run, decoder: Path, targets: list[str], stimulus_ids: list[int], failed: list[int]) -> list[str]:
     """`sub-01.html` from what the stages made; returns its notes."""
     job, inputs, places = run.job, run.inputs, run.places
@@ -223,6 +243,7 @@ def page(run: Run, decoder: Path, targets: list[str], stimulus_ids: list[int], f
         summary=places.summary,
         table=places.contribution_table,
         worth=places.worth,
+        regions=places.region_scores,
         maps=[path for target in targets for path in places.maps(target)],
         settings=job.settings,
         stimulus_ids=stimulus_ids,

@@ -139,6 +139,7 @@ def _contents(places: Derivatives, facts: Facts) -> Iterator[tuple[list[Path], C
         places.contribution_table: _table,
         places.worth: _worth,
         places.projected: _projected,
+        places.region_scores: _region_scores,
         places.failed: _failed,
         places.anatomy: _anatomy,
     }
@@ -148,6 +149,9 @@ def _contents(places: Derivatives, facts: Facts) -> Iterator[tuple[list[Path], C
     for kind in ("map", "surface map"):
         for path, said in places.find(kind, space=places.space):
             yield [path], _map(said["target"], places, facts)
+    for kind in ("accuracy map", "surface accuracy map"):
+        for path, said in places.find(kind, space=places.space):
+            yield [path], _accuracy_map(said["target"], places, facts)
     for path, said in places.find("surface regions"):
         yield [path], _regions(path, said["seg"], places, facts)
     for path, said in places.find("regions"):
@@ -214,7 +218,7 @@ def _worth(places: Derivatives, facts: Facts) -> Content:
 
     return {
         "Description": "What decoded values are worth: held-out accuracy of every target, beside chance and ceilings.",
-        **{name: {"Description": text, **({"Units": unit} if unit else {})} for name, (text, unit) in COLUMNS.items()},
+        **_defined(COLUMNS),
         "Space": places.space,
         **_spread(places),
         **_made(facts, [places.uri(places.embeddings), *facts.sources("betas", "stimuli")], *MAP_STAGES),
@@ -237,6 +241,23 @@ def _projected(places: Derivatives, facts: Facts) -> Content:
     }
 
 
+def _region_scores(places: Derivatives, facts: Facts) -> Content:
+    from napari_neuraldiffuser.core.decoding.worth.columns import REGION_COLUMNS
+
+    regions = [places.uri(path) for path, _ in places.find("regions")]
+    return {
+        "Description": "How well ridge fitted to the voxels of each region alone decodes each target.",
+        **_defined(REGION_COLUMNS),
+        "Space": places.space,
+        **_made(facts, [*facts.sources("betas", "stimuli"), *regions], *MAP_STAGES),
+    }
+
+
+def _defined(columns: Mapping[str, tuple[str, str]]) -> Content:
+    """Description and unit of a table's columns."""
+    return {name: {"Description": text, **({"Units": unit} if unit else {})} for name, (text, unit) in columns.items()}
+
+
 MAP_STAGES = ("betas", "features", "decoding", "contribution")
 
 
@@ -253,6 +274,20 @@ def _map(target: str, places: Derivatives, facts: Facts) -> Content:
         "Space": places.space,
         "SpatialReference": _reference(places),
         **_made(facts, facts.sources("betas", "stimuli"), *MAP_STAGES),
+    }
+
+
+def _accuracy_map(target: str, places: Derivatives, facts: Facts) -> Content:
+    element = "vertex" if places.on_surface else "voxel"
+    return {
+        "Description": f"R² on the test stimuli of ridge fitted to a region alone, of the best region that a {element} "
+        "lies in; 0 outside all regions.",
+        "Target": target,
+        "TargetDescription": TARGET_TEXT[target[0]],
+        "Units": ONE,
+        "Space": places.space,
+        "SpatialReference": _reference(places),
+        **_made(facts, [places.uri(places.region_scores), *facts.sources("betas", "stimuli")], *MAP_STAGES),
     }
 
 

@@ -39,6 +39,10 @@ class ContributionParams(Params):
     save_projected: bool = param(
         False, "Also write these projections as embeddings, to reconstruct from them beside the decoded ones."
     )
+    region_accuracy: bool = param(
+        True,
+        "Fit ridge to the voxels of each region alone and say how well they decode each target, as a table and a map.",
+    )
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """NSD folders and this project's output folders as layers: anatomy, regions, contributions, pictures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,10 +150,15 @@ def output_layers(outputs: SubjectOutputs) -> list[LayerData]:
         told = about("roi", output=output, family=family)
         found.append(layers.regions_layer(volume, region_names(volume), told, visible=family == layers.SHOWN_FAMILY))
     found += surface_layers(outputs.surfaces, output)
-    targets = sorted(outputs.maps, key=lambda t: TARGETS.index(t) if t in TARGETS else len(TARGETS))
-    for target in targets[-1:]:  # the Contribution panel has the others
+    for target in _in_order(outputs.accuracies)[-1:]:  # beneath the contribution, to be shown instead of it
+        found.append(layers.accuracy_layer(outputs.accuracies[target], target, output))
+    for target in _in_order(outputs.maps)[-1:]:  # the Contribution panel has the others
         found.append(layers.contribution_layer(outputs.maps[target], target, output))
     return found
+
+
+def _in_order(targets: Iterable[str]) -> list[str]:
+    return sorted(targets, key=lambda t: TARGETS.index(t) if t in TARGETS else len(TARGETS))
 
 
 def _others(shown: str, others: list[str]) -> list[str]:

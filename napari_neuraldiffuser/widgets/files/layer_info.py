@@ -26,7 +26,7 @@ def about(kind: str, source: Source | None = None, output: str | Path = "", **mo
     Parameters
     ----------
     kind : str
-        "anatomy", "roi", "contribution", "betas" or "volume".
+        "anatomy", "roi", "contribution", "accuracy", "betas" or "volume".
     source : Source, optional
         The data that the layer belongs to.
     output : path
@@ -47,6 +47,8 @@ def about_file(path: str | Path, ndim: int) -> dict[str, Any]:
     source = nsd_source(path)
     if said := KINDS["map"].entities(path.name):
         return about("contribution", output=path.absolute().parents[1], target=said["target"])
+    if said := KINDS["accuracy map"].entities(path.name):
+        return about("accuracy", output=path.absolute().parents[1], target=said["target"])
     if said := KINDS["regions"].entities(path.name):
         return about("roi", output=path.absolute().parents[2], family=said["seg"])
     if path.name.startswith("T1_to_") or KINDS["anatomy"].entities(path.name):

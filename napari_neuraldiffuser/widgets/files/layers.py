@@ -72,13 +72,23 @@ def regions_layer(path: Path, names: dict[int, str], told: dict[str, Any], visib
 
 def contribution_layer(path: Path, target: str, output: str | Path = "") -> LayerData:
     """One target's contribution map, transparent below its lower contrast limit."""
+    return _map_layer("contribution", path, target, output)
+
+
+def accuracy_layer(path: Path, target: str, output: str | Path = "") -> LayerData:
+    """The map of what single regions decode of one target, hidden at first."""
+    data, keywords, kind = _map_layer("accuracy", path, target, output)
+    return data, {**keywords, "visible": False}, kind
+
+
+def _map_layer(kind: str, path: Path, target: str, output: str | Path) -> LayerData:
     data, keywords, _ = read_volume(path)
     data = np.nan_to_num(np.asarray(data, dtype=np.float32))
     # a map without a positive value has nothing to show, but a layer needs two distinct limits
     largest = max(float(data.max(initial=0.0)), float(np.finfo(np.float32).tiny))
     look = {"colormap": transparent_below(), "contrast_limits": (THRESHOLD * largest, largest)}
-    keywords["metadata"][KEY] = about("contribution", output=output or Path(path).absolute().parents[1], target=target)
-    return data, {**keywords, "name": f"contribution {target}", **look}, "image"
+    keywords["metadata"][KEY] = about(kind, output=output or Path(path).absolute().parents[1], target=target)
+    return data, {**keywords, "name": f"{kind} {target}", **look}, "image"
 
 
 def rgba(colours: tuple[str, ...]) -> np.ndarray:

@@ -31,6 +31,8 @@ class SubjectOutputs:
     """ROI family to its label volume; a TSV of the same stem names its labels."""
     surfaces: dict[str, dict[str, Path]] = field(default_factory=dict)
     """Target name to the GIfTI file of each hemisphere, "L" and "R", where the betas were of a surface."""
+    accuracies: dict[str, Path] = field(default_factory=dict)
+    """Target name to the NIfTI file of what single regions decode."""
     pictures: dict[int, dict[tuple[str, int], Path]] = field(default_factory=dict)
     """Stimulus id to {("seen", 1): file, ("guided", 2): file, ...}; the number is the repeat."""
 
@@ -100,6 +102,7 @@ def _subject(path: Path) -> SubjectOutputs:
         next((file for file, _ in KINDS["anatomy"].find(path)), None),
         {_family(file, said["seg"]): file for file, said in KINDS["regions"].find(path)},
         _surfaces(path),
+        {said["target"]: file for file, said in KINDS["accuracy map"].find(path)},
         _pictures(path),
     )
 

@@ -200,13 +200,13 @@ def show_all_soon(viewer: "napari.Viewer") -> None:
 
 
 def finish(layer: "napari.layers.Layer") -> None:
-    """What a layer of ours can be told only when it exists: outlines of regions, the colour bar of a contribution."""
+    """What a layer of ours can be told only when it exists: outlines of regions, the colour bar of a map."""
     from napari.layers import Image, Labels
 
     kind = kind_of(layer)
     if kind == "roi" and isinstance(layer, Labels):
         layer.contour = 1
-    elif kind == "contribution" and isinstance(layer, Image):
+    elif kind in ("contribution", "accuracy") and isinstance(layer, Image):
         layer.colorbar.visible = True
 
 

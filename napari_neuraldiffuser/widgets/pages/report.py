@@ -28,7 +28,17 @@ from napari_neuraldiffuser.widgets.session.worker import ThreadTask
 
 SHOWN = "report"
 """Mark of the layers that "Show in viewer" adds."""
-WRITTEN = [["summary"], ["scores"], ["embeddings"], ["image"], ["map"], ["shares"], ["anatomy", "regions"], ["failed"]]
+WRITTEN = [
+    ["summary"],
+    ["scores"],
+    ["embeddings"],
+    ["image"],
+    ["map"],
+    ["shares"],
+    ["region scores", "accuracy map"],
+    ["anatomy", "regions"],
+    ["failed"],
+]
 """What is listed of a subject's files beside its page."""
 
 

@@ -46,6 +46,7 @@ def test_what_decoded_values_are_worth_is_a_table_with_a_ceiling(finished):
     about = json.loads((finished / "sub-01/sub-01_desc-decoding_scores.json").read_text())
     assert set(table.columns) <= set(about) and len(about["Spread"]) == len(TARGETS)
     text = (finished / "sub-01.html").read_text()
+    assert "What single regions decode" in text
     assert "What a decoded value is worth" in text and "spread of g02" in text
 
 
@@ -58,6 +59,9 @@ def test_everything_is_written_under_its_name(finished):
         "sub-01_contribution.tsv",
         "sub-01_desc-decoding_scores.tsv",
         "sub-01_desc-decoding_scores.json",
+        "sub-01_desc-regions_scores.tsv",
+        "sub-01_desc-regions_scores.json",
+        *(f"sub-01_space-func1pt8mm_target-{t}_accuracy.nii.gz" for t in TARGETS),
         "recon/sub-01_recon.json",
         *(f"sub-01_space-func1pt8mm_target-{t}_contribution.nii.gz" for t in TARGETS),
     ]

@@ -56,6 +56,30 @@ COLUMNS: dict[str, tuple[str, str]] = {
         "",
     ),
 }
+REGION_COLUMNS: dict[str, tuple[str, str]] = {
+    # name -> description, unit
+    "roi": ("Region whose voxels alone are decoded from; 'all voxels' is the whole mask.", ""),
+    "target": COLUMNS["target"],
+    "r2": (
+        "Share of the variance of the scored columns about the training mean, on the test stimuli, that ridge fitted "
+        "to these voxels alone explains. Chance: 0 or less.",
+        "1",
+    ),
+    "r2_se": ("Standard error of r2, by bootstrap over stimuli.", "1"),
+    "pattern_r": (
+        "Correlation over the scored columns of a decoded with the true pattern, both minus the training mean, mean "
+        "over test stimuli. Chance: 0.",
+        "1",
+    ),
+    "pattern_r_se": ("Standard error of pattern_r over stimuli.", "1"),
+    "n_voxels": ("Voxels of the set.", "voxels"),
+    "family": ("Family of regions; mask for the whole mask.", ""),
+    "penalty": ("Ridge penalty that predicts left-out training stimuli best from these voxels.", ""),
+    "n_columns": ("Columns of the target that are scored, the same for all sets.", ""),
+    "n_test": ("Held-out test stimuli.", "stimuli"),
+}
+WHOLE, MASK = "all voxels", "mask"
+"""Region and family of the set of all voxels in that table."""
 FEW, CHANCE_P = 1.0, 0.05
 N_A = "n/a"
 

@@ -19,7 +19,13 @@ from napari_neuraldiffuser.core.evaluation.differences import CLEAR, Difference
 from napari_neuraldiffuser.core.evaluation.levels import CEILING_TEXT, CHANCE_TEXT, ceiling_of, chance_of, level
 from napari_neuraldiffuser.core.evaluation.metric import label, main_figures
 from napari_neuraldiffuser.core.outputs.report.gallery import gallery
-from napari_neuraldiffuser.core.outputs.report.parts import heat_tables, paired_plot, png_uri, score_cells
+from napari_neuraldiffuser.core.outputs.report.parts import (
+    accuracy_tables,
+    heat_tables,
+    paired_plot,
+    png_uri,
+    score_cells,
+)
 from napari_neuraldiffuser.core.outputs.report.worth import worth_table
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -58,6 +64,8 @@ class ReportData:
     accuracy : dict of target to cross-validated R²
     worth : DataFrame
         `decoding.worth.Worth.table`.
+    regions : DataFrame
+        `decoding.worth.RegionAccuracy.table`; empty where single regions were not judged.
     spread : list of str
         What was done about the spread of each decoded target, in words.
     noise_ceiling : str
@@ -87,6 +95,7 @@ class ReportData:
     versions: dict[str, str]
     command: str = ""
     worth: pd.DataFrame = field(default_factory=pd.DataFrame)
+    regions: pd.DataFrame = field(default_factory=pd.DataFrame)
     spread: list[str] = field(default_factory=list)
     noise_ceiling: str = ""
     notes: list[str] = field(default_factory=list)
@@ -147,6 +156,7 @@ def page_values(data: ReportData, path: Path) -> dict[str, Any]:
         "slices": {target: png_uri(png) for target, png in data.slices.items()},
         "accuracy": list(data.accuracy.items()),
         "worth": worth_table(data.worth),
+        "alone": accuracy_tables(data.regions),
         "definitions": definitions,
         "clear": CLEAR,
         "levels": [CHANCE_TEXT, CEILING_TEXT],

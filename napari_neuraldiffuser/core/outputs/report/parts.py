@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from napari_neuraldiffuser.core.base.colours import contrast
+from napari_neuraldiffuser.core.decoding.worth.columns import MASK
 
 LIGHT, FULL = (255, 255, 255), (31, 111, 139)
 NEGATIVE = (178, 59, 59)
@@ -90,6 +91,17 @@ def heat_tables(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
         ]
         heats[family] = {"targets": targets, "rows": rows}
     return heats
+
+
+def accuracy_tables(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """One table per ROI family of what each region alone decodes, all voxels first; nothing of an empty table."""
+    if table.empty:
+        return {}
+    values = table.rename(columns={"r2": "share", "r2_se": "se"})
+    whole = values[values.family == MASK]
+    families = [family for family in dict.fromkeys(values.family) if family != MASK] or [MASK]
+    parts = [pd.concat([whole, values[(values.family == family) & (family != MASK)]]) for family in families]
+    return heat_tables(pd.concat([p.assign(family=f) for f, p in zip(families, parts, strict=True)]))
 
 
 def _heat_row(roi: str, own: pd.DataFrame, targets: list[str], strongest: pd.Series) -> dict[str, Any]:
