@@ -6,12 +6,21 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from napari_neuraldiffuser.core import reconstruct
+from napari_neuraldiffuser.core.decoding import RidgeDecoder
+from napari_neuraldiffuser.core.decoding.worth import WorthParts, assess
 from napari_neuraldiffuser.core.diffusion.pipeline import batches, decode_start
 from napari_neuraldiffuser.core.networks.embeddings import EmbeddingError, Embeddings
 from napari_neuraldiffuser.core.networks.lean import GroupNormSiLU
 from napari_neuraldiffuser.core.networks.models import ModelError
-from napari_neuraldiffuser.core.params import LAYERS, DiffusionParams, GuidanceParams
+from napari_neuraldiffuser.core.params import (
+    LAYERS,
+    ContributionParams,
+    DecodingParams,
+    DiffusionParams,
+    GuidanceParams,
+)
 from tests.support.small_models import small_models
+from tests.support.stand_ins import make_betas
 
 QUICK = DiffusionParams(n_steps=8, repeats=2, batch_size=2)
 PULL = GuidanceParams(guidance_scale=3.0, guidance_strength=0.5, normalise="rms")
@@ -156,3 +165,26 @@ def test_layers_without_features_are_not_needed(models, decoded):
     few = Embeddings(decoded.z, decoded.c, g, decoded.stimulus_ids)
     result = reconstruct(few, models, QUICK, PULL.but(layers=("g04",), layer_weights=(1.0,)))
     assert result.finite.all()
+
+
+def test_projected_targets_are_reconstructed_like_decoded_ones(models, decoded, tmp_path):
+    """Through their file, which a decoder of few training stimuli leaves with save_projected; with nothing lost by the
+    projection the picture is that of the true targets."""
+    x = np.random.default_rng(1).standard_normal((3, 20)).astype(np.float32)
+    train = make_betas(x, decoded.stimulus_ids)
+    decoder = RidgeDecoder(DecodingParams(align="none")).fit(train, decoded)
+    # a stimulus between the training stimuli lies in their span
+    weights = np.array([0.7, 0.2, 0.1], np.float32)
+    mixed = Embeddings(
+        *(np.tensordot(weights, decoded[name], 1)[None] for name in "zc"),
+        {name: np.tensordot(weights, decoded[name], 1)[None] for name in LAYERS},
+        np.array([5]),
+    )
+    found = assess(WorthParts(decoder, make_betas(x[:1], [5]), mixed), ContributionParams(save_projected=True))
+    assert found.projected is not None
+    path = tmp_path / "sub-01_desc-projected_targets.h5"
+    found.projected.save(path)
+    pictures = reconstruct(Embeddings.load(path), models, QUICK, PULL)
+    true = reconstruct(mixed, models, QUICK, PULL)
+    assert pictures.finite.all() and pictures.stimulus_ids.tolist() == [5]
+    assert np.abs(pictures.images.astype(int) - true.images.astype(int)).mean() < 2
