@@ -34,7 +34,10 @@ STAGES: dict[str, tuple[type[Params], tuple[str, ...]]] = {
             *("x0_estimate", "x0_blend", "normalise", "rule"),
         ),
     ),
-    "contribution": (params.ContributionParams, ("method", "projection", "save_projected", "trial_ceiling", "region_accuracy")),
+    "contribution": (
+        params.ContributionParams,
+        ("method", "projection", "save_projected", "trial_ceiling", "region_accuracy"),
+    ),
     "evaluation": (params.EvaluationParams, ("metrics",)),
 }
 

@@ -19,7 +19,7 @@ from napari_neuraldiffuser.core.decoding.worth import COLUMNS
 from napari_neuraldiffuser.core.job.images import write_png
 from napari_neuraldiffuser.core.outputs.report import gallery
 from napari_neuraldiffuser.core.outputs.report.page import ReportData, write_report
-from napari_neuraldiffuser.core.outputs.report.parts import heat_tables
+from napari_neuraldiffuser.core.outputs.report.parts import accuracy_tables, heat_tables
 from napari_neuraldiffuser.core.outputs.report.worth import worth_table
 from napari_neuraldiffuser.core.params import EvaluationParams
 
@@ -73,8 +73,22 @@ def data():
         command="neuraldiffuser run A B participant",
         notes=["session 3 is missing"],
         worth=worth_rows(),
+        regions=region_rows(),
         spread=["spread of z multiplied by 2.10, per column", "spread of c left as decoded"],
     )
+
+
+def region_rows():
+    """All voxels, and two families; MT has no voxels."""
+    sets = [
+        ("mask", "all voxels", 0.3, 90),
+        ("visual", "V1", 0.2, 40),
+        ("visual", "MT", np.nan, 0),
+        ("floc", "FFA", -0.1, 9),
+    ]
+    table = pd.DataFrame(sets, columns=["family", "roi", "r2", "n_voxels"])
+    table = table.assign(target="z", r2_se=0.01, n_test=3, n_columns=512)
+    return table
 
 
 def worth_rows():
@@ -103,6 +117,14 @@ def test_the_page_needs_no_network(page):
     assert all(source.startswith("data:image/png;base64,") for source in sources)
     assert not [tag for tag, attrs in parser.tags if tag in ("link", "iframe")]
     assert not re.search(r"https?://|@import|url\(", text)
+
+
+def test_what_single_regions_decode_stands_beside_all_voxels(page):
+    text = page.read_text()
+    part = text[text.index("What single regions decode") : text.index("How to read this</h2>")]
+    assert part.count("all voxels</td>") == 2 and part.index("<h4>visual</h4>") < part.index("<h4>floc</h4>")
+    assert "0.200<br>" in part and "-0.100<br>" in part and "n/a<br>" in part and "on up to 512 numbers" in part
+    assert accuracy_tables(pd.DataFrame()) == {}
 
 
 def test_worth_of_targets_has_bars_ceilings_and_warnings(page, data):
