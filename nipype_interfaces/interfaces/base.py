@@ -62,6 +62,12 @@ class ModelFolderSpec(BaseInterfaceInputSpec):
     guide = traits.Str("", usedefault=True, desc="CLIP vision model, where the model folder has no image_encoder.")
 
 
+class PretrainedSpec(BaseInterfaceInputSpec):
+    network_digest = traits.Str(
+        "", usedefault=True, desc="SHA-256 of the pretrained network: the node reruns when it changes."
+    )
+
+
 class ModelsSpec(VersionedSpec, ModelFolderSpec):
     model_digest = traits.Str(
         "", usedefault=True, desc="SHA-256 of the weights, from CheckModels: a node reruns when it changes."

@@ -14,7 +14,7 @@ from nipype_interfaces.interfaces import base
 from nipype_interfaces.spec import params_of, params_spec
 
 
-class CrossValidateInputSpec(base.VersionedSpec, params_spec(DecodingParams, CrossvalParams)):
+class CrossValidateInputSpec(base.VersionedSpec, base.PretrainedSpec, params_spec(DecodingParams, CrossvalParams)):
     betas = File(exists=True, mandatory=True, desc="Prepared betas, HDF5; which stimuli are test plays no part.")
     targets = File(exists=True, mandatory=True, desc="Target embeddings of all their images, HDF5.")
     source = traits.Dict(desc="Own scans, fields of core.base.recipe.Source: where `category` is looked for.")

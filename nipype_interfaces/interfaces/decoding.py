@@ -53,14 +53,11 @@ class ExtractFeatures(base.CoreInterface):
         return {"targets": str(path)}
 
 
-class FitDecoderInputSpec(base.VersionedSpec, params_spec(DecodingParams)):
+class FitDecoderInputSpec(base.VersionedSpec, base.PretrainedSpec, params_spec(DecodingParams)):
     betas = File(exists=True, mandatory=True, desc="Prepared betas, HDF5.")
     targets = File(exists=True, mandatory=True, desc="Target embeddings of the training images, HDF5.")
     fit_targets = traits.List(
         traits.Enum(*TARGETS), desc="Targets that this node fits; all where left out. JoinDecoders joins nodes."
-    )
-    network_digest = traits.Str(
-        "", usedefault=True, desc="SHA-256 of the pretrained network: the node reruns when it changes."
     )
     use_gpu = traits.Bool(
         False,
@@ -77,6 +74,8 @@ class FitDecoderOutputSpec(TraitedSpec):
 class FitDecoder(base.CoreInterface):
     """A decoder, of the kind `decoder`, from a subject's training betas to target embeddings.
 
+    A killed node that trains a network goes on from its last pass.
+
     Raises
     ------
     DecodingError
@@ -90,6 +89,7 @@ class FitDecoder(base.CoreInterface):
     """
 
     input_spec, output_spec = FitDecoderInputSpec, FitDecoderOutputSpec
+    _can_resume = True
 
     def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
         from napari_neuraldiffuser.core.job import stages

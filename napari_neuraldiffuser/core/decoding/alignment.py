@@ -7,7 +7,7 @@ calls.  No gain lowers the squared error, so the form is chosen by how alike dec
 and only for a target whose left-out predictions tell stimuli apart.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -235,10 +235,16 @@ def how(name: str, params: DecodingParams, align: str) -> str:
     return align if name in params.align_targets else "none"
 
 
-def attrs(accuracy: Mapping[str, Any], params: DecodingParams, align: str) -> dict[str, str]:
-    """What an embeddings file says of the spread of each target: `align`, and `spread` in words, a line for each."""
-    said = [_said(name, fit.alignment, how(name, params, align)) for name, fit in accuracy.items()]
-    return {"align": align, "spread": "\n".join(said)}
+def attrs(
+    accuracy: Mapping[str, Any], params: DecodingParams, align: str, drawn: Collection[str] = ()
+) -> dict[str, str]:
+    """What an embeddings file says of the spread of each target: `align`, and `spread` in words, a line for each.
+
+    Targets that a prior has `drawn` have its spread, and no alignment.
+    """
+    said = {name: _said(name, fit.alignment, how(name, params, align)) for name, fit in accuracy.items()}
+    said |= {name: f"spread of {name} as the prior draws it" for name in drawn}
+    return {"align": align, "spread": "\n".join(said.values())}
 
 
 def _said(name: str, stats: Alignment | None, align: str) -> str:

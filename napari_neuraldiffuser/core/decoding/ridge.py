@@ -288,12 +288,13 @@ class RidgeDecoder:
             group["beta_mean"] = self.beta_mean
             # betas without geometry have None here, which is left out
             group.update({f"geometry/{field}": v for field, v in vars(self.geometry).items() if v is not None})
+            group["stimulus_ids"] = self.stimulus_ids
             if self.compacted:
                 self._save_compacted(group)
                 return
             if keep == "refer":
                 kept.refer(group, self.targets, self.names, Path(path))
-            group["betas"], group["stimulus_ids"] = self.x, self.stimulus_ids
+            group["betas"] = self.x
             group["u"], group["s"] = self.spectrum.u, self.spectrum.s
 
     def _save_compacted(self, group: h5py.Group) -> None:
@@ -311,6 +312,7 @@ class RidgeDecoder:
             decoder.beta_mean = store.read_array(group, "beta_mean", None)
             decoder.geometry = Geometry.read(group["geometry"], len(decoder.beta_mean))
             decoder.accuracy = store.read_fits(group)
+            decoder.stimulus_ids = store.read_array(group, "stimulus_ids", None)
             if decoder.params.ridge_rank:
                 decoder._read_compacted(group)
                 decoder.attrs = dict(file.attrs)
@@ -331,7 +333,8 @@ class RidgeDecoder:
     def _read_exact(self, group: h5py.Group) -> None:
         self.x = store.read_array(group, "betas", None, len(self.beta_mean))
         n, self.dtype = len(self.x), self.x.dtype
-        self.stimulus_ids = store.read_array(group, "stimulus_ids", n)
+        if len(self.stimulus_ids) != n:
+            self.stimulus_ids = store.read_array(group, "stimulus_ids", n)
         u = store.read_array(group, "u", n, None)
         s = store.read_array(group, "s", u.shape[1])
         self.spectrum = solver.Spectrum(u.astype(self.dtype, copy=False), s)

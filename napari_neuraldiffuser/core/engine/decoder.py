@@ -1,5 +1,6 @@
 """From betas to decoded embeddings, every stage kept on disk under a fingerprint of what it was made from."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ from napari_neuraldiffuser.core.base.hdf5 import is_whole
 from napari_neuraldiffuser.core.base.progress import Events
 from napari_neuraldiffuser.core.base.recipe import Recipe
 from napari_neuraldiffuser.core.decoding import Decoder, DecodingError
-from napari_neuraldiffuser.core.engine.cache import keep_newest
+from napari_neuraldiffuser.core.decoding.network.files import CHECKPOINT
+from napari_neuraldiffuser.core.engine.cache import keep_newest, keep_newest_folders
 from napari_neuraldiffuser.core.engine.warm import Warm
 from napari_neuraldiffuser.core.job import stages
 from napari_neuraldiffuser.core.job.inputs import Inputs
@@ -122,7 +124,10 @@ class Decoding:
             targets = self.targets(recipe, inputs, models, inputs.train_ids, events)
             fitting = lambda k, n, what: events.told(k, n, f"fitting {what}")  # noqa: E731
             stages.fit(inputs.train, targets, path, recipe.settings.decoding, fitting)
+            # a log that nobody asked for, in a cache
+            shutil.rmtree(stages.training_folder(path), ignore_errors=True)
             keep_newest(path.parent, KEPT_DECODERS)
+            keep_newest_folders(path.parent.glob("*_training"), CHECKPOINT, KEPT_DECODERS)
         return path
 
     def targets(

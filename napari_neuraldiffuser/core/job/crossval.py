@@ -12,6 +12,7 @@ from napari_neuraldiffuser.core.base.lock import held, output_lock
 from napari_neuraldiffuser.core.base.progress import Progress, silent
 from napari_neuraldiffuser.core.base.recipe import ALGORITHM_VERSION
 from napari_neuraldiffuser.core.decoding.crossval import Fold, cross_validate
+from napari_neuraldiffuser.core.decoding.network.files import network_digest
 from napari_neuraldiffuser.core.job import stages
 from napari_neuraldiffuser.core.job.resume import Records
 from napari_neuraldiffuser.core.job.spec import Job
@@ -114,4 +115,5 @@ def _made_from(
     """What decoded folds depend on: not the permutations."""
     digest = array_digest(betas.data, betas.stimulus_ids)
     how = (settings.features, settings.decoding, params.folds, params.fold_seed, sorted((categories or {}).items()))
-    return fingerprint([ALGORITHM_VERSION, digest, stimuli, models, *how])
+    network = network_digest(settings.decoding.network_pretrained)
+    return fingerprint([ALGORITHM_VERSION, digest, stimuli, models, network, *how])

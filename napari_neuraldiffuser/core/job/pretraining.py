@@ -11,6 +11,7 @@ from napari_neuraldiffuser.core.base.lock import held
 from napari_neuraldiffuser.core.base.names import Derivatives
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import Source
+from napari_neuraldiffuser.core.decoding.network import processes
 from napari_neuraldiffuser.core.job import stages
 from napari_neuraldiffuser.core.networks import models as model_folder
 from napari_neuraldiffuser.core.networks.embeddings import TargetFile
@@ -86,16 +87,20 @@ def pretrain_network(job: Pretraining, progress: Progress = lambda done, total, 
     from napari_neuraldiffuser.core.decoding.network.pretrain import pretrain
 
     check_pretraining(job)
-    folder = make_folder(job.folder)
-    with held(folder / ".pretrain.lock", f"the network in {folder}", "give another folder"), ExitStack() as stack:
-        models = model_folder.load(job.models, job.guide, job.device)
-        pairs = []
+    folder, device, pairs = make_folder(job.folder), job.settings.decoding.decoder_device, []
+    # under accelerate launch the first process writes, and the others read
+    main = processes.is_main(device)
+    with ExitStack() as stack:
+        if main:
+            stack.enter_context(held(folder / ".pretrain.lock", f"the network in {folder}", "give another folder"))
+            models = model_folder.load(job.models, job.guide, job.device)
         for k, source in enumerate(job.sources):
             progress(k, len(job.sources), f"reading betas of {source.subject}")
             subject = nsd.open_source(source, job.settings.betas)
             train, _ = subject.betas().split()
-            path = stages.targets(
-                models, subject.stimuli, train.stimulus_ids, job.targets(source), job.settings.features, progress
-            )
+            path, ids = job.targets(source), train.stimulus_ids
+            if main:
+                stages.targets(models, subject.stimuli, ids, path, job.settings.features, progress)
+            processes.wait(device)
             pairs.append((train, stack.enter_context(TargetFile(path))))
         return pretrain(pairs, folder, job.settings.decoding, progress)

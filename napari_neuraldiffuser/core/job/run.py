@@ -162,7 +162,8 @@ def fit(run: Run) -> Path:
             with atomic_path(path) as temporary:
                 copyfile(run.given.decoder(), temporary)
         else:
-            stages.fit(train, _targets(run, "train", train), path, settings.decoding, run.progress)
+            rows = _targets(run, "train", train)
+            stages.fit(train, rows, path, settings.decoding, run.progress, resume=run.job.resume)
 
     files, targets = [path], _targets_file(run, "train")
     if run.given is None and stages.refers(settings.decoding, targets, path):

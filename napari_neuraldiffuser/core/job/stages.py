@@ -14,6 +14,7 @@ from napari_neuraldiffuser.core.base.contracts import SeenImages, StimulusIds
 from napari_neuraldiffuser.core.base.names import Derivatives
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.registry import JOINT
+from napari_neuraldiffuser.core.decoding.network.files import CHECKPOINT
 from napari_neuraldiffuser.core.networks import embeddings
 from napari_neuraldiffuser.core.networks.models import Models
 from napari_neuraldiffuser.core.params import ContributionParams, DecodingParams, FeatureParams
@@ -45,24 +46,38 @@ def fit(
     params: DecodingParams,
     progress: Progress | None = None,
     names: Sequence[str] | None = None,
+    resume: bool = True,
 ) -> Path:
     """Fit the decoder that the params name, to all targets or those of `names`, and save it.
+
+    A training that was stopped goes on from its last pass unless `resume` is False; its checkpoint is deleted when the
+    decoder is saved.
 
     Raises
     ------
     DecodingError
         If a stimulus has no targets, a value is not finite, or there are too few stimuli.
     """
-    if params.decoder in JOINT and not params.network_folder:
-        # a training that is stopped goes on from its last pass
-        params = params.but(network_folder=str(path.with_name(f"{path.stem}_training")))
+    trained = params.decoder in JOINT
+    if trained and not params.network_folder:
+        params = params.but(network_folder=str(training_folder(path)))
+    checkpoint = Path(params.network_folder) / CHECKPOINT
+    if trained and not resume:
+        checkpoint.unlink(missing_ok=True)
     with embeddings.TargetFile(targets) as rows:
         decoder = decoding.new(params).fit(train, rows, progress, names)
         if isinstance(decoder, decoding.RidgeDecoder) and refers(params, targets, path):
             decoder.save(path, "refer")
         else:
             decoder.save(path)
+    if trained:
+        checkpoint.unlink(missing_ok=True)
     return path
+
+
+def training_folder(decoder: Path) -> Path:
+    """Checkpoint and TensorBoard log of a decoder's training, where the params name no folder."""
+    return decoder.with_name(f"{decoder.stem}_training")
 
 
 def refers(params: DecodingParams, targets: Path, decoder: Path) -> bool:

@@ -14,7 +14,8 @@ class NetworkParams(Params):
     network_pretrained: str = param(
         "",
         "Folder that neuraldiffuser pretrain wrote from other subjects. Empty: the network is trained on this subject "
-        "alone.",
+        "alone. Test images of this subject must not be among the training images of the others: NSD's shared images "
+        "never are, those of own scans are yours to keep apart.",
         only=ONLY,
     )
     network_backbone: str = param(

@@ -7,10 +7,14 @@ from napari_neuraldiffuser import cli
 from napari_neuraldiffuser.core import nsd
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.recipe import Source
+from napari_neuraldiffuser.core.decoding.network.files import TENSORS
+from napari_neuraldiffuser.core.job.crossval import _made_from as made_from
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
+from napari_neuraldiffuser.core.params import CrossvalParams, DecodingParams, Settings
 from nipype_interfaces.engines.memory import ESTIMATES
 from nipype_interfaces.interfaces import CrossValidate
 from tests.support.nsd.small_set import write_small_set
+from tests.support.stand_ins import make_betas
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +51,15 @@ def test_a_category_without_a_source_is_refused(parts, tmp_path, monkeypatch):
     node = CrossValidate(betas=files["betas"], targets=files["targets"], category="prefix")
     with pytest.raises(UserError, match="category must have a source to be looked for in, got 'prefix'"):
         node.run()
+
+
+def test_folds_of_another_pretrained_network_are_not_taken(tmp_path):
+    """The folder has the same name, and other weights."""
+    betas, params = make_betas(np.ones((4, 3), np.float32)), DecodingParams(network_pretrained=str(tmp_path))
+    found = []
+    for weights in (b"one", b"other", b"other"):
+        (tmp_path / TENSORS).write_bytes(weights)
+        found.append(made_from(betas, "stimuli", "models", Settings(decoding=params), CrossvalParams(), None))
+    assert found[0] != found[1] == found[2]
+    hashes = {CrossValidate(network_digest=digest).inputs.get_hashval()[1] for digest in ("one", "other")}
+    assert len(hashes) == 2

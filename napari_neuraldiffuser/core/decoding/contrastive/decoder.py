@@ -15,6 +15,7 @@ from napari_neuraldiffuser.core.decoding.checks import check_room_to_fit, check_
 from napari_neuraldiffuser.core.decoding.contrastive import span, start, training
 from napari_neuraldiffuser.core.decoding.decoder import DecodingError, TargetFit
 from napari_neuraldiffuser.core.decoding.geometry import Geometry, checked_data, checked_training
+from napari_neuraldiffuser.core.decoding.products import checked_device
 from napari_neuraldiffuser.core.decoding.targets import (
     Rows,
     blocks,
@@ -110,8 +111,10 @@ class LinearContrastiveDecoder:
         Raises
         ------
         DecodingError
-            If a stimulus has no targets, a value is not finite, or fewer than 4 stimuli are given.
+            If a stimulus has no targets, a value is not finite, fewer than 4 stimuli are given, or there is no
+            such device.
         """
+        device = checked_device(self.params.decoder_device)
         data = checked_training(train, FEWEST_STIMULI)
         check_room_to_fit(data)
         groups = solver.stimulus_groups(train.stimulus_ids)
@@ -122,7 +125,7 @@ class LinearContrastiveDecoder:
         self.beta_mean = data.mean(0, dtype=np.float64)
         x = (data - self.beta_mean).astype(data.dtype)
         wanted = chosen_names(target_names(targets), names)
-        spectrum = solver.decompose(x)
+        spectrum = solver.decompose(x, device)
         leaves = [solver.leave_out(spectrum, groups, alpha) for alpha in self.params.alphas]
         self.accuracy, self.factors = {}, {}
         steps = self.params.contrastive_epochs + 1

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from napari_neuraldiffuser.core.base.files import atomic_path
-
-NAME = "checkpoint.safetensors"
+from napari_neuraldiffuser.core.base.files import array_digest, atomic_path
+from napari_neuraldiffuser.core.decoding.network.files import CHECKPOINT
 
 
 @dataclass
@@ -43,6 +42,11 @@ def trained_state(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: p.detach().cpu().clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
+def digest(model: nn.Module) -> str:
+    """Differs when a weight does, trained or not."""
+    return array_digest(*(values.detach().cpu().numpy() for values in model.state_dict().values()))
+
+
 def take_state(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
     """Give parameters the values of `trained_state`."""
     parameters = dict(model.named_parameters())
@@ -65,7 +69,7 @@ def write(
     tensors |= {f"best/{name}": values for name, values in best.items()}
     for k, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{k}/{name}": values.detach().cpu() for name, values in state.items()}
-    with atomic_path(folder / NAME) as path:
+    with atomic_path(folder / CHECKPOINT) as path:
         save_file(tensors, path, {"progressed": json.dumps(asdict(progressed))})
 
 
@@ -76,7 +80,7 @@ def read(
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(folder / NAME, "pt") as file:
+        with safe_open(folder / CHECKPOINT, "pt") as file:
             progressed = Progressed(**json.loads(file.metadata()["progressed"]))
             if progressed.recipe != recipe:
                 return None

@@ -14,6 +14,9 @@ from napari_neuraldiffuser.core.decoding.targets import match_rows
 from napari_neuraldiffuser.core.networks.embeddings import Targets
 from napari_neuraldiffuser.core.params import DecodingParams
 
+FEWEST_HELD_OUT = 2
+"""The spread of predictions is measured on them."""
+
 
 @dataclass(frozen=True)
 class SubjectRows:
@@ -183,6 +186,6 @@ class Data:
 def held_out(stimulus_ids: np.ndarray, params: DecodingParams) -> np.ndarray:
     """Which rows are of stimuli that choose the best pass, (n,) bool: the same for every subject that saw them."""
     ids = np.unique(stimulus_ids)
-    n = max(1, round(params.network_held_out * len(ids)))
+    n = max(FEWEST_HELD_OUT, round(params.network_held_out * len(ids)))
     drawn = np.random.default_rng([params.seed, 61]).choice(ids, n, replace=False)
     return np.isin(stimulus_ids, drawn)

@@ -31,7 +31,7 @@ from napari_neuraldiffuser.core.decoding.network.folder import (
 from napari_neuraldiffuser.core.decoding.network.model import Network
 from napari_neuraldiffuser.core.decoding.network.prior import Prior
 from napari_neuraldiffuser.core.decoding.network.train import Trained
-from napari_neuraldiffuser.core.decoding.products import device_here
+from napari_neuraldiffuser.core.decoding.products import checked_device, device_here
 from napari_neuraldiffuser.core.decoding.targets import gather, match_rows, target_names, target_shape
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings, Targets
 from napari_neuraldiffuser.core.params import DecodingParams
@@ -52,6 +52,8 @@ class NetworkDecoder:
     ----------
     accuracy : dict of str to TargetFit
         R² on held-out training stimuli after every pass; the best pass was kept.
+    stimulus_ids : ndarray (n,) int
+        Stimulus of every training row.
     geometry : Geometry
         Voxels, affine, shape and space of the training betas.
     attrs : dict
@@ -86,12 +88,14 @@ class NetworkDecoder:
         Raises
         ------
         DecodingError
-            If a stimulus has no targets, a value is not finite, there are too few stimuli, or the pretrained network
-            is of other targets.
+            If a stimulus has no targets, a value is not finite, there are too few stimuli, the pretrained network is
+            of other targets, or there is no such device.
         """
+        checked_device(self.params.decoder_device)
         check_room_to_fit(fitting.check_stimuli(train))
         chosen = fitting.chosen(target_names(targets), names)
         self.geometry = Geometry.of(train)
+        self.stimulus_ids = np.array(train.stimulus_ids, dtype=np.int64)
         self.attrs = dict(getattr(targets, "attrs", {}))
         network, basis, trained_on = self._start(train, targets, chosen, progress)
         self.attrs["network"] = trained_on
@@ -210,16 +214,16 @@ class NetworkDecoder:
         if absent := " and no ".join(name for name in ("z", "c") if name not in self.names):
             raise DecodingError(f"decoder must have z and c to decode, got no {absent}. Fit all targets.")
         check_room_to_predict(len(x), self.accuracy)
-        out = {}
+        out, drawn = {}, [name for name in self.names if self._by_prior(name)]
         for k, name in enumerate(self.names):
-            values = self._sampled(name, x, ids) if self._by_prior(name) else self.respond(name, x)
-            how = "none" if self._by_prior(name) else alignment.how(name, self.params, align)
+            values = self._sampled(name, x, ids) if name in drawn else self.respond(name, x)
+            how = "none" if name in drawn else alignment.how(name, self.params, align)
             if name in self.network.heads:
                 values = alignment.apply(values, how, self.accuracy[name].alignment)
             out[name] = finite(name, values).reshape(-1, *self.accuracy[name].shape)
             if progress:
                 progress(k + 1, len(self.names), f"decode {name}")
-        attrs = self.attrs | alignment.attrs(self.accuracy, self.params, align)
+        attrs = self.attrs | alignment.attrs(self.accuracy, self.params, align, drawn)
         return Embeddings(out.pop("z"), out.pop("c"), out, ids, attrs)
 
     def _by_prior(self, name: str) -> bool:
@@ -255,6 +259,7 @@ class NetworkDecoder:
             group = store.create_group(file, "network", self)
             group.attrs.update(shape=shape_json(self.network), sizes=json.dumps(sizes_of(self.basis)))
             group.update({f"{store.SHARED}/{k}": v.numpy() for k, v in tensors_of(self.network, self.basis).items()})
+            group["stimulus_ids"] = self.stimulus_ids
             group.update({f"encoder/{field}": values for field, values in vars(self.encoder).items()})
             group.update({f"geometry/{field}": v for field, v in vars(self.geometry).items() if v is not None})
 
@@ -267,6 +272,7 @@ class NetworkDecoder:
             decoder.attrs = dict(file.attrs)
             decoder.accuracy = store.read_fits(group)
             decoder._read_network(group)
+            decoder.stimulus_ids = store.read_array(group, "stimulus_ids", None)
             weights = store.read_array(group["encoder"], "weights", None, None)
             p, k = weights.shape
             rest = {name: store.read_array(group["encoder"], name, n) for name, n in (("offset", k), ("mean", p))}

@@ -6,6 +6,8 @@ from napari_neuraldiffuser.core.base.files import file_digest, json_object
 from napari_neuraldiffuser.core.decoding.decoder import DecodingError
 
 TENSORS, ABOUT = "network.safetensors", "network.json"
+CHECKPOINT = "checkpoint.safetensors"
+"""Where a training that was stopped goes on from; deleted when what it trained is saved."""
 FORMAT = 1
 REMEDY = "Choose a folder that neuraldiffuser pretrain wrote, or pretrain again."
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from napari_neuraldiffuser.core.base.errors import said
 from napari_neuraldiffuser.core.base.files import atomic_path, make_folder, write_json
 from napari_neuraldiffuser.core.decoding.decoder import DecodingError
 from napari_neuraldiffuser.core.decoding.network.basis import Basis, TargetBasis
@@ -54,12 +55,13 @@ class Pretrained:
         about: dict[str, Any] = check_network(folder)
         try:
             network, basis = from_tensors(load_file(folder / TENSORS), about["shape"], about["sizes"])
+            made_of = about["about"]
+            _check_about(made_of)
         except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
             raise DecodingError(
-                f"{folder / TENSORS} must hold the weights that {ABOUT} describes, got: {str(error).splitlines()[0]} "
-                f"{REMEDY}"
+                f"{folder / TENSORS} must hold the weights that {ABOUT} describes in full, got: {said(error)}. {REMEDY}"
             ) from error
-        return cls(network, basis, about["about"])
+        return cls(network, basis, made_of)
 
     def check(self, attrs: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> None:
         """Raise DecodingError unless targets with these attributes and shapes are of the kind it was trained on."""
@@ -77,6 +79,12 @@ class Pretrained:
                 f"targets must be those of the pretrained network, with {name} of shape {known.get(name)}, got "
                 f"{shapes.get(name)}. Extract the same targets, or pretrain on these."
             )
+
+
+def _check_about(about: dict[str, Any]) -> None:
+    """ValueError or the like unless it says what subjects and targets a network was trained on."""
+    if not isinstance(about["subjects"], list) or not isinstance(about["targets"], dict):
+        raise ValueError("no list of subjects, or no targets")
 
 
 def sizes_of(basis: Basis) -> dict[str, float]:

@@ -6,7 +6,8 @@ from pathlib import Path
 from napari_neuraldiffuser.core.base.files import make_folder
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.decoding.decoder import DecodingError
-from napari_neuraldiffuser.core.decoding.network import checkpoint, fitting
+from napari_neuraldiffuser.core.decoding.network import fitting, processes
+from napari_neuraldiffuser.core.decoding.network.files import CHECKPOINT
 from napari_neuraldiffuser.core.decoding.network.folder import MADE_FROM, Pretrained
 from napari_neuraldiffuser.core.decoding.targets import target_names
 from napari_neuraldiffuser.core.params import DecodingParams
@@ -55,9 +56,11 @@ def pretrain(
         "held_out_r2": history.passes[history.best],
         "passes": history.best,
     }
-    out = Pretrained(network, basis, about).save(folder)
-    (out / checkpoint.NAME).unlink(missing_ok=True)
-    return out
+    if processes.is_main(params.decoder_device):
+        Pretrained(network, basis, about).save(folder)
+        (Path(folder) / CHECKPOINT).unlink(missing_ok=True)
+    processes.wait(params.decoder_device)
+    return Path(folder)
 
 
 def _check(subjects: fitting.Subjects, names: Sequence[str] | None) -> tuple[str, ...]:

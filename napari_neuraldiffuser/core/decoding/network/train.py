@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import nn
 
+import napari_neuraldiffuser
 from napari_neuraldiffuser.core.base.files import fingerprint
 from napari_neuraldiffuser.core.base.progress import Progress, silent
+from napari_neuraldiffuser.core.base.recipe import ALGORITHM_VERSION
 from napari_neuraldiffuser.core.decoding.decoder import DecodingError
-from napari_neuraldiffuser.core.decoding.network import checkpoint, losses
+from napari_neuraldiffuser.core.decoding.network import checkpoint, losses, processes
 from napari_neuraldiffuser.core.decoding.network.basis import TargetBasis
 from napari_neuraldiffuser.core.decoding.network.checkpoint import Progressed
 from napari_neuraldiffuser.core.decoding.network.data import Batch, Data
@@ -89,17 +91,30 @@ def train(
 
 
 def accelerator_of(params: DecodingParams, folder: Path | None = None) -> Any:
-    """Accelerate's Accelerator on the device of the params, with a TensorBoard log in `folder`."""
+    """Accelerate's Accelerator on the device of the params, with a TensorBoard log in `folder`.
+
+    Raises
+    ------
+    DecodingError
+        If the device is not there, or Accelerate takes another.
+    """
     from accelerate import Accelerator
 
+    processes.forget_former()
     on_cpu = checked_device(params.decoder_device) == "cpu"
     precision = "no" if on_cpu else params.network_precision
-    return Accelerator(
+    accelerator = Accelerator(
         cpu=on_cpu,
         mixed_precision=precision,
         log_with="tensorboard" if folder else None,
         project_dir=folder,
     )
+    if accelerator.device.type != params.decoder_device:
+        raise DecodingError(
+            f"decoder_device must be the device that Accelerate uses, {accelerator.device.type}, got "
+            f"{params.decoder_device}. Change Accelerate's configuration and environment, or decoder_device."
+        )
+    return accelerator
 
 
 class _Training:
@@ -118,9 +133,7 @@ class _Training:
         self.folder = Path(params.network_folder) if params.network_folder else None
         self.accelerator = accelerator_of(params, self.folder)
         self.prior = Prior() if model.network.denoisers else None
-        # where files lie and where it runs decide nothing
-        values = params.but(network_folder="", decoder_device="cpu").to_dict()
-        self.done = Progressed(fingerprint([made_from, values, sorted(checkpoint.trained_state(model))]))
+        self.done = Progressed(_recipe(model, params, made_from))
         self.best: dict[str, torch.Tensor] = {}
 
     def only_look(self) -> History:
@@ -285,6 +298,15 @@ class _Training:
         done = max(0, (number - 1) * steps + k) if number else 0
         r2 = mean_r2(self.done.passes[self.done.best]) if self.done.passes else math.nan
         self.report(done, passes * steps, f"network training, pass {number} of at most {passes}, R² {r2:.3f}")
+
+
+def _recipe(model: Trained, params: DecodingParams, made_from: str) -> str:
+    """Fingerprint of all that decides the result, the weights that training starts from included."""
+    # where files lie and where it runs decide nothing
+    values = params.but(network_folder="", network_pretrained="", decoder_device="cpu").to_dict()
+    trained = sorted(name for name, p in model.named_parameters() if p.requires_grad)
+    code = [ALGORITHM_VERSION, napari_neuraldiffuser.__version__]
+    return fingerprint([code, made_from, values, trained, checkpoint.digest(model)])
 
 
 def mean_r2(found: dict[str, float]) -> float:

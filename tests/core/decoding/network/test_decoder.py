@@ -16,6 +16,7 @@ from tests.support.small_network import SMALL, bent_data
 from tests.support.stand_ins import make_betas
 
 NAMES = ("z", "c", "g02")
+PRETRAINED = SMALL.but(network_epochs=25, network_rate=3e-3, network_dropout=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,16 @@ def folder(tmp_path_factory):
     """A network pretrained on two subjects."""
     out = tmp_path_factory.mktemp("pretrained")
     subjects = [bent_data(300, subject=k, stimuli=k) for k in (1, 2)]
-    return pretrain(subjects, out, SMALL.but(network_epochs=25, network_rate=3e-3, network_dropout=0.0))
+    return pretrain(subjects, out, PRETRAINED)
+
+
+@pytest.fixture(scope="module")
+def shuffled(tmp_path_factory):
+    """The same with stimuli dealt out at random."""
+    rng = np.random.default_rng(0)
+    subjects = [bent_data(300, subject=k, stimuli=k) for k in (1, 2)]
+    dealt = [(replace(b, stimulus_ids=rng.permutation(b.stimulus_ids)), t) for b, t in subjects]
+    return pretrain(dealt, tmp_path_factory.mktemp("shuffled"), PRETRAINED)
 
 
 def errors(embeddings, targets):
@@ -46,13 +56,10 @@ def test_it_learns_what_no_linear_decoder_can(folder):
         assert all(found[name] < ridge[name] - 0.02 < 0.9 for name in NAMES), (backbone, found, ridge)
 
 
-def test_shuffled_pretraining_teaches_nothing(folder, tmp_path):
-    rng, found = np.random.default_rng(0), []
-    subjects = [bent_data(300, subject=k, stimuli=k) for k in (1, 2)]
-    dealt = [(replace(b, stimulus_ids=rng.permutation(b.stimulus_ids)), t) for b, t in subjects]
-    pretrain(dealt, tmp_path, SMALL)
+def test_shuffled_pretraining_teaches_nothing(folder, shuffled):
+    found = []
     train, test, targets = bent_data(60, subject=3, stimuli=3, n_test=200)
-    for where in (folder, tmp_path):
+    for where in (folder, shuffled):
         params = SMALL.but(network_pretrained=str(where), network_backbone="frozen")
         found.append(errors(decoding.new(params).fit(train, targets).predict(test), targets))
     assert all(found[0][name] < found[1][name] for name in NAMES)
@@ -71,6 +78,7 @@ def test_saved_and_loaded_it_gives_the_same_bits(tmp_path, prior, encoder, basis
     assert again.params == params and again.attrs["network"] == "trained on this subject alone"
     for a, b in zip(decoder.arrays(), again.arrays(), strict=True):
         np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(again.stimulus_ids, train.stimulus_ids)
     assert {name: fit.r2 for name, fit in again.accuracy.items()} == {n: f.r2 for n, f in decoder.accuracy.items()}
 
 
@@ -92,18 +100,21 @@ def test_the_same_seed_gives_the_same_decoder():
     assert same(first, second) and not same(first, other)
 
 
-def test_frozen_backbone_and_heads_stay(folder):
-    train, _, targets = bent_data(60, subject=3, stimuli=3, n_test=5)
-    params = SMALL.but(network_pretrained=str(folder), network_encoder="tuned", network_rate=1e-2)
-    before = training_weights(folder)
+def test_frozen_backbone_and_heads_stay(shuffled):
+    """From a network that has something to learn."""
+    train, _, targets = bent_data(300, subject=3, stimuli=3, n_test=5)
+    params = SMALL.but(network_pretrained=str(shuffled), network_encoder="tuned", network_rate=3e-3)
+    before = training_weights(shuffled)
     frozen = decoding.new(params.but(network_backbone="frozen")).fit(train, targets)
-    tuned = decoding.new(params.but(network_backbone="tuned", network_epochs=3)).fit(train, targets)
+    tuned = decoding.new(params.but(network_backbone="tuned", network_epochs=12, network_dropout=0.0)).fit(
+        train, targets
+    )
     for name, values in frozen.network.state_dict().items():
         assert torch.equal(values, before[name]), name
     assert len(frozen.accuracy["c"].r2) > 1
     best = tuned.accuracy["c"].chosen
     changed = any(not torch.equal(v, before[name]) for name, v in tuned.network.state_dict().items())
-    assert changed == (best > 0)
+    assert best > 0 and changed
 
 
 def training_weights(folder):
@@ -188,6 +199,32 @@ def test_one_that_was_fitted_on_a_gpu_predicts_without_one(tmp_path, monkeypatch
     decoder.params = decoder.params.but(decoder_device="cuda")
     decoder.save(tmp_path / "decoder.h5")
     assert same(decoding.load(tmp_path / "decoder.h5").predict(test), expected)
+
+
+def test_the_smallest_part_held_out_still_gives_a_spread():
+    train, test, targets = bent_data(40, n_test=5)
+    decoder = decoding.new(SMALL.but(network_held_out=0.01, align="train")).fit(train, targets)
+    assert np.isfinite(decoder.predict(test).c).all()
+
+
+def test_what_the_prior_draws_is_not_said_to_be_aligned():
+    train, test, targets = bent_data(40, n_test=5)
+    decoder = decoding.new(SMALL.but(network_prior="used", align="train", align_form="group")).fit(train, targets)
+    said = dict(zip(decoder.names, decoder.predict(test).attrs["spread"].splitlines(), strict=True))
+    assert said["c"] == "spread of c as the prior draws it" and "multiplied" in said["z"]
+
+
+@pytest.mark.parametrize("kind", ["network", "contrastive"])
+def test_a_missing_device_is_told_before_anything_is_computed(kind, monkeypatch):
+    def computed(*args, **kwargs):
+        raise AssertionError("it began to compute")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(network_decoder.fitting, "check_stimuli", computed)
+    monkeypatch.setattr("napari_neuraldiffuser.core.decoding.contrastive.decoder.checked_training", computed)
+    train, _, targets = bent_data(40, n_test=5)
+    with pytest.raises(DecodingError, match="got cuda and no CUDA device"):
+        decoding.new(SMALL.but(decoder=kind, decoder_device="cuda")).fit(train, targets)
 
 
 def test_aligned_z_has_the_training_spread():

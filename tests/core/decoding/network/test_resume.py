@@ -4,10 +4,16 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
+from napari_neuraldiffuser.core import decoding
 from napari_neuraldiffuser.core.decoding import DecodingError
-from napari_neuraldiffuser.core.decoding.network import checkpoint, folder
+from napari_neuraldiffuser.core.decoding.network import folder, processes
+from napari_neuraldiffuser.core.decoding.network import train as training
+from napari_neuraldiffuser.core.decoding.network.files import CHECKPOINT
 from napari_neuraldiffuser.core.decoding.network.pretrain import pretrain
+from napari_neuraldiffuser.core.decoding.network.train import accelerator_of
+from napari_neuraldiffuser.core.job import stages
 from tests.support.small_network import SMALL, bent_data
 
 PARAMS = SMALL.but(network_epochs=4, network_patience=10, network_prior="trained", network_contrast=0.1)
@@ -51,7 +57,7 @@ def test_killed_and_begun_again_it_gives_the_same_weights(tmp_path, uninterrupte
     found = weights(tmp_path)
     for name, values in uninterrupted.items():
         np.testing.assert_array_equal(found[name], values, err_msg=name)
-    assert not (tmp_path / checkpoint.NAME).exists()
+    assert not (tmp_path / CHECKPOINT).exists()
     assert list((tmp_path / "log").rglob("events.out.tfevents*"))
 
 
@@ -62,10 +68,10 @@ def test_a_checkpoint_of_other_parameters_or_damaged_is_not_taken_up(tmp_path, u
 
     with pytest.raises(Killed):
         pretrain(subjects(), tmp_path, PARAMS.but(seed=5), stop)
-    assert (tmp_path / checkpoint.NAME).exists()
+    assert (tmp_path / CHECKPOINT).exists()
     found = weights(pretrain(subjects(), tmp_path, PARAMS))
     np.testing.assert_array_equal(found["heads.c.scores.weight"], uninterrupted["heads.c.scores.weight"])
-    (tmp_path / checkpoint.NAME).write_bytes(b"\x08" * 100)
+    (tmp_path / CHECKPOINT).write_bytes(b"\x08" * 100)
     found = weights(pretrain(subjects(), tmp_path, PARAMS))
     np.testing.assert_array_equal(found["heads.c.scores.weight"], uninterrupted["heads.c.scores.weight"])
 
@@ -73,10 +79,20 @@ def test_a_checkpoint_of_other_parameters_or_damaged_is_not_taken_up(tmp_path, u
 def test_a_damaged_folder_is_told_in_a_sentence(tmp_path):
     pretrain(subjects(), tmp_path, PARAMS.but(network_epochs=1))
     about = json.loads((tmp_path / folder.ABOUT).read_text())
-    for change in ({"format": 99}, {"shape": about["shape"] | {"width": 8}}, {"sizes": {}}):
+    for change in (
+        {"format": 99},
+        {"shape": about["shape"] | {"width": 8}},
+        {"sizes": {}},
+        {"about": None},
+        {"about": {"targets": {}}},
+        {"about": about["about"] | {"subjects": 2}},
+    ):
         (tmp_path / folder.ABOUT).write_text(json.dumps(about | change))
         with pytest.raises(DecodingError, match="must (be the folder of a network|hold the weights)"):
             folder.Pretrained.load(tmp_path)
+    (tmp_path / folder.ABOUT).write_text(json.dumps({key: about[key] for key in about if key != "about"}))
+    with pytest.raises(DecodingError, match="describes in full, got: there is no 'about'"):
+        folder.Pretrained.load(tmp_path)
     (tmp_path / folder.ABOUT).write_text(json.dumps(about))
     (tmp_path / folder.TENSORS).write_bytes(b"no tensors")
     with pytest.raises(DecodingError, match="must hold the weights"):
@@ -109,6 +125,51 @@ def test_accumulated_batches_make_fewer_steps(tmp_path):
         where = tmp_path / str(accumulation)
         with pytest.raises(Killed):
             pretrain(subjects(), where, PARAMS.but(network_accumulation=accumulation), stop)
-        with safe_open(where / checkpoint.NAME, "pt") as file:
+        with safe_open(where / CHECKPOINT, "pt") as file:
             steps.append(json.loads(file.metadata()["progressed"])["step"])
     assert steps[0] == 7 and steps[1] == 3
+
+
+def test_a_training_of_other_starting_weights_is_not_taken_up(tmp_path):
+    """The network in the folder was pretrained anew: what the former one became is not the result."""
+    train, test, targets = bent_data(40, subject=3, stimuli=3, n_test=5)
+    network, found = tmp_path / "network", []
+    for kept, seed in ((True, 0), (True, 1), (False, 1)):
+        pretrain(subjects(), network, PARAMS.but(seed=seed))
+        where = str(tmp_path / "training") if kept else ""
+        params = PARAMS.but(network_pretrained=str(network), network_folder=where, network_rate=3e-3)
+        found.append(decoding.new(params).fit(train, targets).predict(test).c)
+    assert not np.array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[1], found[2])
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_saved_decoder_leaves_no_checkpoint(tmp_path, resume):
+    train, targets = bent_data(40)
+    targets.save(tmp_path / "targets.h5")
+    path, told = tmp_path / "decoder.h5", []
+
+    def stop(done, total, what):
+        if "pass 3 of" in what:
+            raise Killed
+
+    with pytest.raises(Killed):
+        stages.fit(train, tmp_path / "targets.h5", path, PARAMS, stop)
+    checkpoint = stages.training_folder(path) / CHECKPOINT
+    assert checkpoint.is_file()
+    stages.fit(train, tmp_path / "targets.h5", path, PARAMS, lambda done, total, what: told.append(what), resume=resume)
+    trained = [what for what in told if what.startswith("network training")]
+    assert ("pass 0 of" in trained[0]) != resume
+    assert not checkpoint.exists() and list(checkpoint.parent.rglob("events.out.tfevents*"))
+
+
+def test_a_training_may_have_another_precision_than_the_one_before(monkeypatch):
+    from accelerate import Accelerator
+
+    processes.forget_former()
+    Accelerator(cpu=True, mixed_precision="bf16")
+    assert accelerator_of(SMALL).mixed_precision == "no"
+    if not torch.cuda.is_available():
+        monkeypatch.setattr(training, "checked_device", lambda device: device)
+        with pytest.raises(DecodingError, match="must be the device that Accelerate uses, cpu, got cuda"):
+            accelerator_of(SMALL.but(decoder_device="cuda"))
