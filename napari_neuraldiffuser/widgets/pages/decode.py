@@ -14,6 +14,7 @@ from napari_neuraldiffuser.core.base.fields import of_one_kind
 from napari_neuraldiffuser.core.base.recipe import Recipe, decoding_part, differences
 from napari_neuraldiffuser.core.params import DecodingParams, FeatureParams
 from napari_neuraldiffuser.widgets.pages.models_form import ModelsForm
+from napari_neuraldiffuser.widgets.pages.pretrained import PretrainedNetwork
 from napari_neuraldiffuser.widgets.pages.worth import INVITATION, WorthTable
 from napari_neuraldiffuser.widgets.session import controls
 from napari_neuraldiffuser.widgets.session.panel import Panel
@@ -133,7 +134,9 @@ def counts(decoded: dict[str, Any]) -> str:
 
 
 FEATURES = ("feature_normalisation",)
-DECODING = ("decoder", "align", "align_form", "cv_targets", "seed", *of_one_kind(DecodingParams))
+OF_ONE_KIND = tuple(n for n in of_one_kind(DecodingParams) if n not in ("network_pretrained", "network_folder"))
+"""All but the folders: a line of its own chooses one, and the other is of the cache."""
+DECODING = ("decoder", "align", "align_form", "cv_targets", "seed", *OF_ONE_KIND, "decoder_device")
 LABELS = {
     "feature_normalisation": "Feature normalisation",
     "decoder": "Decoder",
@@ -181,6 +184,7 @@ class DecodePanel(Panel):
         for name, widget in self.features.controls.items():
             form.insertRow(0, LABELS[name], widget)
         form.addRow("Penalties", self.alphas)
+        self.pretrained = PretrainedNetwork(self.session, form)
         self.more.addWidget(self.decoding)
         self.body.addWidget(self.more)
 
@@ -219,8 +223,9 @@ class DecodePanel(Panel):
         return problems + ([self.wrong()] if self.wrong() else [])
 
     def wrong(self) -> str:
-        """What is wrong with models or penalties."""
-        return " ".join(filter(None, (self.models.problem(), self.alphas.problem())))
+        """What is wrong with models, penalties or the pretrained network."""
+        parts = (self.models, self.alphas, self.pretrained)
+        return " ".join(filter(None, (part.problem() for part in parts)))
 
     def revalidate(self, *_: Any) -> None:
         """The buttons of files follow the Run button."""

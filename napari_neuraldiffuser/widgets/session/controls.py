@@ -293,8 +293,9 @@ def _decimals(default: float) -> int:
 
 
 def _number(f: Field) -> QtWidgets.QSpinBox | QtWidgets.QDoubleSpinBox:
-    whole = isinstance(f.default, int)
-    widget = QtWidgets.QSpinBox() if whole else QtWidgets.QDoubleSpinBox(decimals=_decimals(f.default))
+    default: Any = f.default
+    whole = isinstance(default, int)
+    widget = QtWidgets.QSpinBox() if whole else QtWidgets.QDoubleSpinBox(decimals=_decimals(default))
     low, high = f.metadata["low"], f.metadata["high"]
     widget.setRange(-UNLIMITED if low is None else low, UNLIMITED if high is None else high)
     if f.metadata["high"] == 1.0:
