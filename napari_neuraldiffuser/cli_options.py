@@ -5,6 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 from napari_neuraldiffuser.core import params
+from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.fields import help_of, of_one_kind, stage_of
 from napari_neuraldiffuser.core.params import Params, Settings
 
@@ -21,7 +22,15 @@ STAGES: dict[str, tuple[type[Params], tuple[str, ...]]] = {
     "features": (params.FeatureParams, ("feature_normalisation",)),
     "decoding": (
         params.DecodingParams,
-        ("decoder", "alphas", "align", "align_form", "align_targets", *of_one_kind(params.DecodingParams)),
+        (
+            "decoder",
+            "decoder_device",
+            "alphas",
+            "align",
+            "align_form",
+            "align_targets",
+            *of_one_kind(params.DecodingParams),
+        ),
     ),
     "diffusion": (
         params.DiffusionParams,
@@ -47,10 +56,15 @@ def add_params(
 ) -> None:
     """One option per field, its help with its value in `defaults`; one that is not given stays absent."""
     values = defaults or cls()
-    group = parser.add_argument_group(f"{stage_of(cls)} parameters", (cls.__doc__ or "").strip())
+    groups = {"": parser.add_argument_group(f"{stage_of(cls)} parameters", (cls.__doc__ or "").strip())}
     for f in fields(cls):
         if f.name in names:
-            group.add_argument("--" + f.name.replace("_", "-"), **_options(f, getattr(values, f.name)))
+            what, kinds = f.metadata["only"] or ("", ())
+            kind = f"{' and '.join(kinds)} {what}".strip()
+            if kind not in groups:
+                told = f"for --{what} {' or '.join(kinds)}"
+                groups[kind] = parser.add_argument_group(f"{kind} parameters", told)
+            groups[kind].add_argument("--" + f.name.replace("_", "-"), **_options(f, getattr(values, f.name)))
 
 
 def _options(f: Any, value: Any) -> dict[str, Any]:
@@ -85,4 +99,17 @@ def settings_from(args: argparse.Namespace, base: Settings) -> Settings:
         if "layers" in values and "layer_weights" not in values:
             values["layer_weights"] = (1.0,) * len(values["layers"])
         changed[stage] = getattr(base, stage).but(**values)
+        _check_that_they_matter(changed[stage], values)
     return Settings(**changed)
+
+
+def _check_that_they_matter(params: Params, given: dict[str, Any]) -> None:
+    """Raise UserError for an option that was given although another one makes it meaningless."""
+    for f in fields(params):
+        only = f.metadata["only"]
+        if f.name in given and only and getattr(params, only[0]) not in only[1]:
+            name, other = (one.replace("_", "-") for one in (f.name, only[0]))
+            raise UserError(
+                f"--{name} must stand beside --{other} {' or '.join(only[1])}, got {getattr(params, only[0])}. "
+                f"Leave it out, or choose that {other}."
+            )

@@ -4,14 +4,15 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from napari_neuraldiffuser.cli_options import add_params, given
+from napari_neuraldiffuser.cli_options import STAGES, add_params, given
 from napari_neuraldiffuser.cli_progress import ConsoleProgress
 from napari_neuraldiffuser.cli_run import Commands, command
 from napari_neuraldiffuser.core.base.names import nsd_name
 from napari_neuraldiffuser.core.params import BetasParams, DecodingParams, FeatureParams, Settings
 from napari_neuraldiffuser.core.params.network import NetworkParams
 
-BETAS, FEATURES = ("roi", "sessions", "space", "version", "zscore"), ("feature_normalisation",)
+FEATURES = ("feature_normalisation",)
+BETAS = tuple(name for name in STAGES["betas"][1] if not name.startswith("held_out"))
 NOT_HERE = ("network_pretrained", "network_backbone", "network_encoder", "network_folder")
 """Parameters of the second stage, and the folder, which is the argument."""
 NETWORK = ("alphas", "seed", *(f.name for f in fields(NetworkParams) if f.name not in NOT_HERE))
@@ -37,10 +38,11 @@ def pretrain(args: argparse.Namespace) -> int:
     from napari_neuraldiffuser.core.base.recipe import Source
     from napari_neuraldiffuser.core.job.pretraining import Pretraining, pretrain_network
 
+    kind = "cuda" if args.device.startswith("cuda") else "cpu"
     settings = Settings(
         betas=BetasParams(**given(args, BetasParams, BETAS)),
         features=FeatureParams(**given(args, FeatureParams, FEATURES)),
-        decoding=DecodingParams(decoder="network", **given(args, DecodingParams, NETWORK)),
+        decoding=DecodingParams(decoder="network", decoder_device=kind, **given(args, DecodingParams, NETWORK)),
     )
     sources = tuple(Source(nsd_dir=str(args.nsd_dir), subject=nsd_name(label)) for label in args.participant_label)
     job = Pretraining(sources, args.folder, settings, args.models, args.guide, args.device, args.work_dir)

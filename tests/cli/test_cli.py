@@ -8,6 +8,7 @@ import pytest
 from napari_neuraldiffuser import cli, cli_run
 from napari_neuraldiffuser.cli_options import STAGES, settings_from
 from napari_neuraldiffuser.cli_progress import ConsoleProgress
+from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.recipe import Source
 from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams, ParamError, Settings, SimulationParams
 from tests.support.toys import TOYS, registered
@@ -30,6 +31,20 @@ def test_an_option_reaches_its_field():
     assert got.diffusion == DiffusionParams(n_steps=10)
     assert got.betas.roi == "V1"
     assert got.decoding.alphas == (1.0, 10.0)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--network-epochs", "3"],
+        ["--decoder", "contrastive", "--penalty", "target"],
+        ["--ridge-rank", "4", "--decoder", "network"],
+    ],
+)
+def test_an_option_that_another_makes_meaningless_is_refused(more):
+    with pytest.raises(UserError, match=r"--[a-z-]+ must stand beside --decoder \w+, got \w+\. Leave it out"):
+        settings(*more)
+    assert settings("--decoder", "network", "--network-epochs", "3").decoding.network_epochs == 3
 
 
 def test_fewer_layers_get_equal_weights_unless_given():

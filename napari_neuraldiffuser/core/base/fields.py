@@ -104,6 +104,12 @@ def of_one_kind(cls: type) -> tuple[str, ...]:
     return tuple(f.name for f in fields(cls) if f.metadata["only"])
 
 
+def that_matter(params: Params) -> dict[str, Any]:
+    """Plain values of the fields that no other field makes meaningless."""
+    known = {f.name: f.metadata["only"] for f in fields(params)}
+    return {n: v for n, v in params.to_dict().items() if not (o := known[n]) or getattr(params, o[0]) in o[1]}
+
+
 def help_of(f: Field[Any]) -> str:
     """Help text of a field, with what it matters for and its unit."""
     only, unit = f.metadata["only"], f.metadata["unit"]

@@ -65,6 +65,17 @@ class TargetFit:
             return self.penalties_r2
         return self.r2[self.tried.index(self.chosen)]
 
+    def arrays(self) -> list[np.ndarray]:
+        """What tells this fit from others, for a digest: mean, what was chosen, and what is done about the spread."""
+        out = [self.mean, np.array([self.chosen])]
+        if self.penalties is not None:
+            out.append(self.penalties)
+        if self.alignment is not None:
+            a = self.alignment
+            form = np.frombuffer(a.form.encode(), np.uint8)
+            out += [form, a.decoded_mean, a.decoded_sd, a.mean, a.sd]
+        return out
+
     @property
     def alpha(self) -> float:
         """The chosen penalty, by the name that scripts know it by; DecodingError where no penalties were tried."""

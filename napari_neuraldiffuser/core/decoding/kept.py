@@ -82,20 +82,27 @@ def opened(group: h5py.Group, path: Path, names: tuple[str, ...]) -> TargetFile:
     if PLACE not in group.attrs:
         return TargetFile(path)
     places = [path.resolve().parent / str(group.attrs[BESIDE]), Path(str(group.attrs[PLACE]))]
-    place = next((place for place in places if place.is_file()), None)
-    if place is None:
+    there = [place for place in places if place.is_file()]
+    if not there:
         raise DecodingError(
             f"{path} must have its training targets at {places[-1]}, got no file there. Put it back, or fit again with "
             "keep_targets=copy."
         )
-    targets = TargetFile(place)
-    for name in names:
-        if name not in set(targets) or digest(targets, name) != group[f"fits/{name}"].attrs.get(DIGEST):
-            targets.close()
-            raise DecodingError(
-                f"{place} must have the targets {name} that {path} was fitted to, got others. Fit the decoder again."
-            )
-    return targets
+    for place in there:
+        targets = TargetFile(place)
+        if not (other := _others(targets, group, names)):
+            return targets
+        targets.close()
+    raise DecodingError(
+        f"{place} must have the targets {other} that {path} was fitted to, got others. Fit the decoder again."
+    )
+
+
+def _others(targets: TargetFile, group: h5py.Group, names: tuple[str, ...]) -> str:
+    """The first target that is not the one of the decoder's group, or nothing."""
+    known = set(targets)
+    wrong = (n for n in names if n not in known or digest(targets, n) != group[f"fits/{n}"].attrs.get(DIGEST))
+    return next(wrong, "")
 
 
 def moved(group: h5py.Group, path: Path) -> None:

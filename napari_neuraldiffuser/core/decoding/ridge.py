@@ -253,15 +253,15 @@ class RidgeDecoder:
         return said(self.params.ridge_rank, {name: each.error for name, each in self.compacted.items()})
 
     def arrays(self) -> list[np.ndarray]:
-        """Centred betas, their mean and spectrum, and the means of the targets; what is kept, when reduced."""
-        means = [fit.mean for fit in self.accuracy.values()]
+        """Centred betas, their mean and spectrum, and the fits of the targets; what is kept, when reduced."""
+        fits = [array for fit in self.accuracy.values() for array in fit.arrays()]
         if self.compacted:
             return [
                 self.beta_mean,
-                *means,
+                *fits,
                 *(array for c in self.compacted.values() for array in (c.projection, c.basis)),
             ]
-        return [self.x, self.beta_mean, self.spectrum.s, *means]
+        return [self.x, self.beta_mean, self.spectrum.s, *fits]
 
     def save(self, path: str | Path, keep: str | None = None) -> None:
         """Write everything to one HDF5 file, atomically.

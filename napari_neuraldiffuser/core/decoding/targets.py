@@ -1,5 +1,6 @@
 """Reading target embeddings for the rows of some betas: matched by stimulus, streamed in blocks of rows."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -123,8 +124,18 @@ def mapped(source: Any) -> Any:
     offset, plain = source.id.get_offset(), source.dtype.kind == "f" and source.dtype.isnative
     if offset is None or not plain or source.file.driver != "sec2" or source.file.mode != "r":
         return source
+    if not _still_there(source.file):
+        return source  # h5py goes on reading the file that was opened, and not the one that took its place
     # copied on write: nothing can reach the file, and torch takes it without a warning
     return np.memmap(source.file.filename, source.dtype, "c", offset, source.shape)
+
+
+def _still_there(file: h5py.File) -> bool:
+    """Whether the file of that name is the one that was opened."""
+    try:
+        return os.path.samestat(os.fstat(file.id.get_vfd_handle()), os.stat(file.filename))
+    except OSError:
+        return False
 
 
 def converted(stored: np.ndarray, dtype: npt.DTypeLike) -> np.ndarray:

@@ -14,6 +14,7 @@ from napari_neuraldiffuser.core.base.recipe import ALGORITHM_VERSION
 from napari_neuraldiffuser.core.decoding.crossval import Fold, cross_validate
 from napari_neuraldiffuser.core.decoding.network.files import network_digest
 from napari_neuraldiffuser.core.job import stages
+from napari_neuraldiffuser.core.job.check import check_settings
 from napari_neuraldiffuser.core.job.resume import Records
 from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.networks import models as model_folder
@@ -71,10 +72,11 @@ def run_crossval(job: Job, params: CrossvalParams | None = None, progress: Progr
     """
     params = params or CrossvalParams()
     check_place(job.out_dir, None if job.scans.own else job.nsd_dir)
-    for folder in (job.out_dir, job.work):
-        make_folder(folder)
+    check_settings(job.settings)
     check_folder(job.models, job.guide)
     subject = nsd.open_source(job.scans, job.settings.betas)
+    for folder in (job.out_dir, job.work):
+        make_folder(folder)
     categories = stimulus_categories(subject, params.category)
     with held(*output_lock(job.out_dir, job.places.label)):
         return _run(job, params, subject, categories, progress)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from napari_neuraldiffuser.core import decoding, nsd
 from napari_neuraldiffuser.core.base.contracts import SeenImages, StimulusIds
+from napari_neuraldiffuser.core.base.fields import that_matter
 from napari_neuraldiffuser.core.base.files import atomic_path, read_json
 from napari_neuraldiffuser.core.base.names import Derivatives, entity
 from napari_neuraldiffuser.core.base.progress import Progress
@@ -135,11 +136,15 @@ def write_page(
             parts.counts["noise_ceiling"], parts.counts["n_voxels"], parts.counts["trials_per_test_image"]
         ),
         accuracy=accuracy,
+        decoder=settings.decoding.decoder,
         worth=pd.read_csv(parts.worth, **OUR_TABLES),
         regions=_regions(parts.regions),
         spread=spread_of(parts.embeddings),
         undefined=without,
-        parameters={"run": _run_facts(subject, models, parts.counts), **settings.to_dict()},
+        parameters={
+            "run": _run_facts(subject, models, parts.counts),
+            **{stage: that_matter(params) for stage, params in vars(settings).items()},
+        },
         versions={**versions(), "kernel backend": backend_info()["backend"]},
         command=parts.command,
         notes=[*notes, *drawn],

@@ -64,7 +64,9 @@ def check_pretraining(job: Pretraining) -> None:
     """
     names = [source.subject for source in job.sources]
     if not names or len(set(names)) < len(names):
-        raise UserError(f"subjects must be one or more, each once, got {names or 'none'}. Name other subjects.")
+        twice = sorted({name for name in names if names.count(name) > 1})
+        remedy = f"Leave out the second {twice[0]}." if twice else "Name some that are not to be decoded."
+        raise UserError(f"subjects must be one or more, each once, got {', '.join(names) or 'none'}. {remedy}")
     check_folder(job.models, job.guide)
     for source in job.sources:
         check_place(job.folder, None if source.own else Path(source.nsd_dir))

@@ -212,8 +212,8 @@ def _worth(run: Run, decoder: Path, test: nsd.Betas, targets: Path) -> None:
         worth(decoder, test, trials, targets, places, settings.contribution, run.progress)
 
     decoded = run.origin.decoded(run.origin.decoder(settings), test.stimulus_ids)
-    files = [places.worth, *([places.projected] if settings.contribution.save_projected else [])]
-    run.records.make("worth", run.origin.maps(decoded, settings, "worth"), files, work)
+    # projected targets are not there for every decoder
+    run.records.make("worth", run.origin.maps(decoded, settings, "worth"), [places.worth], work)
 
 
 def _regions(run: Run, decoder: Path, test: nsd.Betas, targets: Path, mapped: list[str]) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from napari_neuraldiffuser.core.base import registry
-from napari_neuraldiffuser.core.base.fields import Params, param
+from napari_neuraldiffuser.core.base.fields import ParamError, Params, param
 from napari_neuraldiffuser.core.base.registry import ALIGN_FORMS, LAYERS, TARGETS
 from napari_neuraldiffuser.core.params.contrastive import ContrastiveParams
 from napari_neuraldiffuser.core.params.network import NetworkParams
@@ -26,7 +26,12 @@ class FeatureParams(Params):
 class RidgeParams(Params):
     """What every kind of decoder has, and what ridge has of its own."""
 
-    decoder: str = param("ridge", "Kind of decoder that is fitted.", choices=registry.DECODERS)
+    decoder: str = param(
+        "ridge",
+        "ridge: one exact linear map; contrastive: a linear map trained on to tell stimuli apart; network: trained, "
+        "best from a network that was pretrained on other subjects.",
+        choices=registry.DECODERS,
+    )
     alphas: tuple[float, ...] = param(
         tuple(10.0**k for k in range(0, 8)),
         "Ridge penalties tried, for voxels of unit variance; the one that predicts left-out images best is taken. A "
@@ -34,7 +39,12 @@ class RidgeParams(Params):
         "or last.",
         low=1e-12,
     )
-    cv_targets: int = param(1024, "Target columns per group that the cross-validation scores.", low=1)
+    cv_targets: int = param(
+        1024,
+        "Target columns per group that the cross-validation scores.",
+        low=1,
+        only=("decoder", ("ridge", "contrastive")),
+    )
     align: str = param(
         "train",
         "Give decoded values mean and spread of the training targets, by statistics of training stimuli that were left "
@@ -50,10 +60,14 @@ class RidgeParams(Params):
         "distributed most like the training targets (auto; none where they tell no stimuli apart).",
         choices=("auto", *ALIGN_FORMS),
     )
-    seed: int = param(0, "Seed of the choice of scored target columns.", low=0)
+    seed: int = param(
+        0,
+        "Seed of what is drawn: scored columns and, for decoders that are trained, weights and held-out stimuli.",
+        low=0,
+    )
     penalty: str = param(
         "group",
-        "What has a penalty of its own: each of z, c and the layers of g, scored on cv_targets columns (group); each "
+        "What has a penalty of its own: each of z, c and the layers of g, scored on some of its columns (group); each "
         "channel of z and token of c and g (block); or each column (target). The latter two read and score all "
         "columns, which for 305,920 takes some minutes more; target helps where columns differ in noise.",
         choices=("group", "block", "target"),
@@ -85,3 +99,11 @@ class RidgeParams(Params):
 @dataclass(frozen=True)
 class DecodingParams(NetworkParams, ContrastiveParams, RidgeParams):
     """From betas to embeddings."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.network_precision != "no" and self.decoder_device == "cpu":
+            raise ParamError(
+                f"network_precision must be no on a CPU, got {self.network_precision}. Leave it out, or choose "
+                "decoder_device cuda."
+            )

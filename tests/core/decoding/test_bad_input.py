@@ -9,8 +9,9 @@ import pytest
 
 from napari_neuraldiffuser.core import decoding
 from napari_neuraldiffuser.core.base import memory
+from napari_neuraldiffuser.core.base.files import array_digest
 from napari_neuraldiffuser.core.base.registry import DECODERS
-from napari_neuraldiffuser.core.decoding import DecodingError
+from napari_neuraldiffuser.core.decoding import DecodingError, RidgeDecoder
 from napari_neuraldiffuser.core.params import DecodingParams
 from tests.support.stand_ins import linear_data, make_betas, make_targets
 
@@ -212,3 +213,23 @@ def test_a_file_of_another_version(saved, name, value, told):
     with pytest.raises(DecodingError, match=told) as raised:
         decoding.load(saved)
     assert str(saved) in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_betas_of_a_surface_are_betas(kind):
+    """Positions are (hemisphere, vertex) there, without affine."""
+    where = np.stack([np.arange(12) % 2, np.arange(12) // 2], 1)
+    on_surface = {"voxels": where, "affine": None, "shape": (2, 6), "space": "fsaverage"}
+    decoder = fit(kind, replace(make_betas(X), **on_surface))
+    assert np.isfinite(decoder.predict(replace(make_betas(X_TEST), **on_surface)).c).all()
+    with pytest.raises(DecodingError, match="must be of a surface as the decoder's, got those of a volume"):
+        decoder.predict(make_betas(X_TEST))
+
+
+def test_decoders_of_other_penalties_or_spreads_have_other_digests():
+    def digest(**params):
+        return array_digest(*RidgeDecoder(DecodingParams(**params)).fit(make_betas(X), TARGETS).arrays())
+
+    assert digest() == digest()
+    others = [digest(), digest(alphas=(1e6,)), digest(align_form="group"), digest(penalty="target")]
+    assert len(set(others)) == len(others)

@@ -47,6 +47,16 @@ def test_contiguous_files_are_mapped_and_others_are_not(stored):
     np.testing.assert_array_equal(got[5:9], made["g02"][5:9])
 
 
+def test_a_file_that_took_the_place_of_an_open_one_is_not_mapped(tmp_path):
+    for name, value in (("t.h5", 1.0), ("other.h5", 2.0)):
+        with h5py.File(tmp_path / name, "w") as file:
+            file["g"] = np.full((4, 3), value, np.float32)
+    with h5py.File(tmp_path / "t.h5", "r") as opened:
+        assert isinstance(targets.mapped(opened["g"]), np.memmap)
+        (tmp_path / "other.h5").replace(tmp_path / "t.h5")
+        np.testing.assert_array_equal(targets.mapped(opened["g"])[:], 1.0)
+
+
 @pytest.mark.parametrize("dtype, rtol", [(np.float64, 1e-9), (np.float32, 1e-4)])
 @pytest.mark.parametrize("k", [1, 3, 70])
 @pytest.mark.parametrize("block", [2**26, 1])

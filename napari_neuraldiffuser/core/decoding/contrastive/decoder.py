@@ -243,9 +243,9 @@ class LinearContrastiveDecoder:
         return Embeddings(out.pop("z"), out.pop("c"), out, np.array(betas.stimulus_ids), attrs)
 
     def arrays(self) -> list[np.ndarray]:
-        """Mean of the betas, maps from betas to directions, and means of the targets."""
+        """Mean of the betas, maps from betas to directions, and the fits of the targets."""
         inputs = [factors.inputs for factors in self.factors.values()]
-        return [self.beta_mean, *inputs, *(fit.mean for fit in self.accuracy.values())]
+        return [self.beta_mean, *inputs, *(array for fit in self.accuracy.values() for array in fit.arrays())]
 
     def save(self, path: str | Path) -> None:
         """Write everything to one HDF5 file, atomically.

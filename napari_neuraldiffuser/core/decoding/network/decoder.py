@@ -240,9 +240,10 @@ class NetworkDecoder:
         return np.concatenate(parts)
 
     def arrays(self) -> list[np.ndarray]:
-        """The encoder and all weights of the network."""
+        """The encoder, all weights of the network, and the fits of the targets."""
         weights = [values.cpu().numpy() for values in self.network.state_dict().values()]
-        return [self.encoder.weights, self.encoder.offset, self.encoder.mean, *weights]
+        fits = (array for fit in self.accuracy.values() for array in fit.arrays())
+        return [self.encoder.weights, self.encoder.offset, self.encoder.mean, *weights, *fits]
 
     def save(self, path: str | Path) -> None:
         """Write everything to one HDF5 file, atomically.

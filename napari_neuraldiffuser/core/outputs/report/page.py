@@ -66,6 +66,8 @@ class ReportData:
         `decoding.worth.Worth.table`.
     regions : DataFrame
         `decoding.worth.RegionAccuracy.table`; empty where single regions were not judged.
+    decoder : str
+        Its kind.
     spread : list of str
         What was done about the spread of each decoded target, in words.
     noise_ceiling : str
@@ -97,6 +99,7 @@ class ReportData:
     worth: pd.DataFrame = field(default_factory=pd.DataFrame)
     regions: pd.DataFrame = field(default_factory=pd.DataFrame)
     spread: list[str] = field(default_factory=list)
+    decoder: str = "ridge"
     noise_ceiling: str = ""
     notes: list[str] = field(default_factory=list)
     failed: list[int] = field(default_factory=list)
