@@ -56,10 +56,10 @@ def pretrain(
         "held_out_r2": history.passes[history.best],
         "passes": history.best,
     }
+    # the end of training has ended the group of processes: the others do not wait
     if processes.is_main(params.decoder_device):
         Pretrained(network, basis, about).save(folder)
         (Path(folder) / CHECKPOINT).unlink(missing_ok=True)
-    processes.wait(params.decoder_device)
     return Path(folder)
 
 
