@@ -109,7 +109,7 @@ class EvaluateReconstructionOutputSpec(TraitedSpec):
 
 
 class EvaluateReconstruction(base.CoreInterface):
-    """Scores of both arms against the seen images, and between repeats (method.md eq. 35-42).
+    """Scores of both arms against the seen images, and between repeats (method.md eq. 35-40, 42).
 
     Raises
     ------

@@ -18,6 +18,7 @@ from napari_neuraldiffuser.widgets.pages.pretrained import PretrainedNetwork
 from napari_neuraldiffuser.widgets.pages.worth import INVITATION, WorthTable
 from napari_neuraldiffuser.widgets.session import controls
 from napari_neuraldiffuser.widgets.session.panel import Panel
+from napari_neuraldiffuser.widgets.session.penalties import AlphasLine
 from napari_neuraldiffuser.widgets.session.session import default_recipe
 
 COLUMNS = {
@@ -136,14 +137,17 @@ def counts(decoded: dict[str, Any]) -> str:
 FEATURES = ("feature_normalisation",)
 OF_ONE_KIND = tuple(n for n in of_one_kind(DecodingParams) if n not in ("network_pretrained", "network_folder"))
 """All but the folders: a line of its own chooses one, and the other is of the cache."""
-DECODING = ("decoder", "align", "align_form", "cv_targets", "seed", *OF_ONE_KIND, "decoder_device")
+FIRST = ("penalty", "network_backbone")
+"""Rows of one kind that stand with those of all; the others are in a fold of their own."""
+REST = tuple(name for name in OF_ONE_KIND if name not in FIRST)
+DECODING = ("decoder", *FIRST, "align", "align_form", "seed", "decoder_device")
 LABELS = {
     "feature_normalisation": "Feature normalisation",
     "decoder": "Decoder",
     "align": "Match spread to",
     "align_form": "Spread is matched",
-    "cv_targets": "Columns for validation",
-    "seed": "Seed of these columns",
+    "network_backbone": "Pretrained backbone",
+    "seed": "Seed",
 }
 HDF5 = "Decoder (*.h5)"
 GONE = "The loaded decoder is gone with the computing process: load it again."
@@ -163,7 +167,7 @@ class DecodePanel(Panel):
         self.models = ModelsForm()
         self.features = controls.StageControls(self.session, "features", FEATURES, LABELS)
         self.decoding = controls.StageControls(self.session, "decoding", DECODING, LABELS)
-        self.alphas = controls.AlphasLine()
+        self.alphas = AlphasLine()
         self.result = DecodeResult()
         self.worth = WorthTable()
         self._build_controls()
@@ -185,7 +189,11 @@ class DecodePanel(Panel):
             form.insertRow(0, LABELS[name], widget)
         form.addRow("Penalties", self.alphas)
         self.pretrained = PretrainedNetwork(self.session, form)
+        self.kind = controls.StageControls(self.session, "decoding", REST, {})
+        self.training = controls.Fold("More of this kind", "What only the chosen kind of decoder has")
+        self.training.addWidget(self.kind)
         self.more.addWidget(self.decoding)
+        self.more.addWidget(self.training)
         self.body.addWidget(self.more)
 
     def _build_files(self) -> None:

@@ -1,5 +1,5 @@
 """What forms are made of: controls generated from the params dataclasses, which alone have defaults, limits and help; a
-line of penalties, a group that folds, and a notice."""
+group that folds, and a notice."""
 
 import math
 import textwrap
@@ -15,7 +15,7 @@ from superqt.utils import signals_blocked
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.recipe import Recipe
-from napari_neuraldiffuser.core.params import DecodingParams, GuidanceParams, ParamError, Params
+from napari_neuraldiffuser.core.params import GuidanceParams, Params
 from napari_neuraldiffuser.widgets.session.session import Session
 from napari_neuraldiffuser.widgets.session.theme import ERROR, set_tone
 
@@ -138,10 +138,11 @@ class ParamControls(QtWidgets.QWidget):
         known = {f.name: f for f in fields(cls)}
         offered = [name for name in names if len(known[name].metadata["choices"] or ()) != 1]
         self.controls = {name: LayerControls() if name == "layers" else control(known[name]) for name in offered}
-        texts = {name: name.replace("_", " ").capitalize() for name in offered} | (labels or {})
+        texts = {name: _text_of(known[name]) for name in offered} | (labels or {})
         form(self, *((texts[name], widget) for name, widget in self.controls.items()))
         explain_labels(self)
         self._matter = {name: only for name in offered if (only := known[name].metadata["only"])}
+        self._others = {other: known[other].default for other, _ in self._matter.values()}
         for widget in self.controls.values():
             on_change(widget, self.changed.emit)
         for other in {other for other, _ in self._matter.values()} & set(self.controls):
@@ -152,12 +153,14 @@ class ParamControls(QtWidgets.QWidget):
         """Rows of fields that another field's value makes meaningless are hidden; they keep their values."""
         rows: Any = self.layout()
         for name, (other, wanted) in self._matter.items():
-            if other in self.controls:
-                rows.setRowVisible(self.controls[name], value_of(self.controls[other]) in wanted)
+            value = value_of(self.controls[other]) if other in self.controls else self._others[other]
+            rows.setRowVisible(self.controls[name], value in wanted)
 
     def show_values(self, params: Params) -> None:
         """Show what `params` says; emits `changed` at most once, at the end."""
         before = self.values()
+        self._others = {other: getattr(params, other) for other in self._others}
+        self._show_what_matters()
         with signals_blocked(self):
             for name, widget in self.controls.items():
                 if isinstance(widget, LayerControls) and isinstance(params, GuidanceParams):
@@ -287,6 +290,14 @@ def control(f: Field) -> QtWidgets.QWidget:
     return widget
 
 
+def _text_of(f: Field) -> str:
+    """A field's name as the text of its row, without the kind that the rows beside it are of, too."""
+    name = f.name
+    for kind in (f.metadata["only"] or ("", ()))[1]:
+        name = name.removeprefix(f"{kind}_")
+    return name.replace("_", " ").capitalize()
+
+
 def _decimals(default: float) -> int:
     """Three, or as many as a smaller default has, and one more: a learning rate must not be rounded to 0."""
     return max(3, 1 - math.floor(math.log10(abs(default)))) if default else 3
@@ -348,50 +359,6 @@ class Notice(QtWidgets.QLabel):
         """Show another text, or none."""
         self.setText(text)
         self.setVisible(bool(text))
-
-
-class AlphasLine(QtWidgets.QLineEdit):
-    """Numbers between spaces or commas; `changed(text)` as it is typed."""
-
-    changed = Signal()
-
-    def __init__(self) -> None:
-        super().__init__(toolTip="Ridge penalties tried, for voxels of unit variance: numbers such as 1 10 1e3")
-        self.textEdited.connect(lambda _: self.changed.emit())
-
-    def show_alphas(self, alphas: tuple[float, ...]) -> None:
-        """Show penalties, unless the line says the same already."""
-        try:
-            same = self.alphas() == tuple(alphas)
-        except ParamError:
-            same = False
-        if not same:
-            self.setText(" ".join(brief(alpha) for alpha in alphas))
-            self.setCursorPosition(0)
-
-    def alphas(self) -> tuple[float, ...]:
-        """The penalties; ParamError where the line has anything else."""
-        words = self.text().replace(",", " ").split()
-        try:
-            alphas = tuple(float(word) for word in words)
-        except ValueError:
-            alphas = ()
-        if not alphas:
-            raise ParamError(f"alphas must be numbers above 0, got {self.text()!r}. Write some, such as 1 10 100.")
-        DecodingParams(alphas=alphas)
-        return alphas
-
-    def problem(self) -> str:
-        """Why the line cannot be used, or nothing."""
-        return problem_of(self.alphas)
-
-
-def brief(number: float) -> str:
-    """The shortest way to write a number: 10, 1e4."""
-    plain, power = f"{number:.17g}", f"{number:.16e}"
-    digits, exponent = power.split("e")
-    short = f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
-    return min(plain, repr(number).removesuffix(".0"), short, key=len)
 
 
 class Fold(QCollapsible):

@@ -7,7 +7,7 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_neuraldiffuser.core.networks.digest import DEMO_FOLDER
 from napari_neuraldiffuser.core.params import DecodingParams, FeatureParams
-from napari_neuraldiffuser.widgets.session.controls import brief
+from napari_neuraldiffuser.widgets.session.penalties import brief
 from tests.support.model_folders import in_cache
 from tests.support.window.decode_answers import model_folder
 
@@ -96,7 +96,7 @@ def test_a_folder_that_lacks_parts_names_them(ready, tmp_path):
 
 
 def test_params_go_both_ways(ready):
-    ready.decoding.controls["cv_targets"].setValue(64)
+    ready.kind.controls["cv_targets"].setValue(64)
     ready.features.controls["feature_normalisation"].setCurrentText("clip")
     settings = ready.session.recipe.settings
     assert settings.decoding == DecodingParams(cv_targets=64)

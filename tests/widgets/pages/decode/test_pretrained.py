@@ -11,8 +11,8 @@ def network_folder(folder, form=1):
 
 
 def shown(panel):
-    form = panel.decoding.layout()
-    return {name for name, widget in panel.decoding.controls.items() if form.isRowVisible(widget)}
+    parts = (panel.decoding, panel.kind)
+    return {name for part in parts for name, one in part.controls.items() if part.layout().isRowVisible(one)}
 
 
 def test_only_rows_of_the_chosen_kind_are_there(ready):
@@ -24,6 +24,7 @@ def test_only_rows_of_the_chosen_kind_are_there(ready):
         assert ready.decoding.layout().isRowVisible(ready.pretrained) == (kind == "network")
     assert "penalty" in kinds["ridge"] - kinds["contrastive"] - kinds["network"]
     assert all(name.startswith("contrastive_") for name in kinds["contrastive"] - kinds["ridge"])
+    assert ready.kind.layout().labelForField(ready.kind.controls["network_epochs"]).text() == "Epochs"
     assert all(name.startswith("network_") for name in kinds["network"] - kinds["ridge"])
     assert "network_epochs" in kinds["network"] and "contrastive_rank" in kinds["contrastive"]
 
