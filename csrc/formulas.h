@@ -117,7 +117,7 @@ ND_HD int64_t element_offset(const Strided& tensor, int64_t linear) {
   return offset + linear * tensor.stride[0];
 }
 
-// ---- feature loss: L = sum_l w_l mean((f - g)^2), dL/df = 2 w_l (f - g) / n_l (method.md eq. 26) --------------
+// ---- feature loss: L = sum_l w_l mean((f - g)^2), dL/df = 2 w_l (f - g) / n_l (method.md eq. 33) --------------
 
 template <class V, class A> ND_HD V feature_gradient(V difference, A factor) { return difference * factor; }
 
@@ -131,7 +131,7 @@ ND_HD double feature_factor(double weight, int64_t numel, double grad_scale) {
 template <class V, class A> ND_HD V add_term(V sum, V term, A coefficient) { return sum + term * coefficient; }
 
 // ---- image for the guide network: clamp((x + 1) / 2, 0, 1), antialiased bilinear, (x - mean) / std ------------
-// (method.md eq. 24)
+// (method.md eq. 31)
 
 template <class V> ND_HD V unit_range(V pixel) { return at_most(at_least(V(pixel * 0.5f + 0.5f), 0.0f), 1.0f); }
 

@@ -115,7 +115,7 @@ class PretrainNetworkOutputSpec(TraitedSpec):
 
 
 class PretrainNetwork(base.CoreInterface):
-    """The first stage of the network decoder: one network from several other subjects (method.md eq. 60-69).
+    """The first stage of the network decoder: one network from several other subjects (method.md eq. 42, 60-68).
 
     On a GPU with `device` and `use_gpu`; a killed node goes on from its last pass.
 

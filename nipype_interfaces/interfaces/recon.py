@@ -37,7 +37,7 @@ class GuidedReconstructOutputSpec(TraitedSpec):
 
 
 class GuidedReconstruct(CoreInterface):
-    """Images of a chunk of stimuli (method.md eq. 14-30); a killed node continues after its last whole batch.
+    """Images of a chunk of stimuli (method.md eq. 21-37); a killed node continues after its last whole batch.
 
     A chunk of whole batches, of `stimuli_per_batch` stimuli each, gives the bits of one run over all stimuli.
 

@@ -41,8 +41,8 @@ class ContributionMapOutputSpec(TraitedSpec):
 
 
 class ContributionMap(base.CoreInterface):
-    """Which voxels and ROIs carried each decoded target (method.md eq. 31-34), and what it is worth (method.md
-    eq. 48-52).
+    """Which voxels and ROIs carried each decoded target (method.md eq. 38-41), and what it is worth (method.md
+    eq. 55-59).
 
     Raises
     ------
@@ -109,7 +109,7 @@ class EvaluateReconstructionOutputSpec(TraitedSpec):
 
 
 class EvaluateReconstruction(base.CoreInterface):
-    """Scores of both arms against the seen images, and between repeats (method.md eq. 35-40, 42).
+    """Scores of both arms against the seen images, and between repeats (method.md eq. 43-49).
 
     Raises
     ------

@@ -2,7 +2,7 @@
 
 Of the scalar s_i(x) = q_i · ŷ(x), with q_i held fixed (`shares` has what it is), voxel v of stimulus i gets
 
-    x_iv ∫_0^1 ∂s_i / ∂x_v (a x_i) da                                                      (method.md eq. 60)
+    x_iv ∫_0^1 ∂s_i / ∂x_v (a x_i) da                                                      (method.md eq. 42)
 
 which sums over voxels to q_i · (ŷ(x_i) - ŷ(0)), x being betas minus their training mean.  For a linear decoder this is
 the additive split.  The integral is a Gauss-Legendre sum; its points are doubled until the sums agree.

@@ -224,8 +224,8 @@ def _find(names: list[tuple[str, str]], roi: str, family: str | None) -> int:
 def ratio_and_se(
     numerators: np.ndarray, denominators: np.ndarray, params: ContributionParams
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Σ_i numerators (m, k) / Σ_i denominators (m,) (method.md eq. 33), and its bootstrap standard error over stimuli
-    (method.md eq. 34).
+    """Σ_i numerators (m, k) / Σ_i denominators (m,) (method.md eq. 40), and its bootstrap standard error over stimuli
+    (method.md eq. 41).
 
     The ratio of resampled sums is taken, not a mean of ratios.  The error of a single stimulus is NaN.
     """

@@ -4,8 +4,8 @@ The additive split and integrated gradients distribute the same scalar of every 
 primes: minus the prediction for the mean betas, which for a linear decoder is the training mean.
 
 - Where the true target y is known, q = 2 y' - ŷ': the voxels' shares over Σ_i ‖y'_i‖² are the product measure
-  (method.md eq. 31) and sum to R² = 1 - Σ ‖y_i - ŷ_i‖² / Σ ‖y'_i‖².
-- Where it is not (a new scan), q = ŷ' / ‖ŷ'‖² (method.md eq. 32): they sum to 1 for every stimulus, and the map is the
+  (method.md eq. 38) and sum to R² = 1 - Σ ‖y_i - ŷ_i‖² / Σ ‖y'_i‖².
+- Where it is not (a new scan), q = ŷ' / ‖ŷ'‖² (method.md eq. 39): they sum to 1 for every stimulus, and the map is the
   mean over stimuli.
 
 Negative shares are real: such a voxel cancels what others add.  Product measure: Pratt 1987; himalaya's

@@ -1,4 +1,4 @@
-"""Spread of decoded targets: how far it is from that of real ones, and the gain that matches it (method.md eq. 13, 46).
+"""Spread of decoded targets: how far it is from that of real ones, and the gain that matches it (method.md eq. 13, 53).
 
 Whatever is fitted to squared errors varies less than what it predicts.  That is the best guess of each value, and a
 poor latent, caption or set of features: networks that were trained on real ones see a grey picture in it.  `measure`
@@ -47,7 +47,7 @@ class Alignment:
         Of the training targets.
     distance : tuple of float
         Energy distance between left-out predictions and training targets with each of `FORMS`, over the mean distance
-        of two training targets (method.md eq. 47); NaN of a constant target.
+        of two training targets (method.md eq. 54); NaN of a constant target.
     identified : float
         Share of pairs of left-out stimuli that the prediction tells apart; .5 is chance.
     """
@@ -162,7 +162,7 @@ def _centred(guess: np.ndarray, form: str, stats: Alignment) -> np.ndarray:
 
 
 def energy_distance(x: np.ndarray, y: np.ndarray) -> float:
-    """2 E|x−y| − E|x−x'| − E|y−y'| over E|y−y'| for x, y (m, T) of the same stimuli (method.md eq. 47).
+    """2 E|x−y| − E|x−x'| − E|y−y'| over E|y−y'| for x, y (m, T) of the same stimuli (method.md eq. 54).
 
     All three are means over pairs of different stimuli, so that how near a prediction is to its own target does not
     count.  0 for equal distributions (Székely and Rizzo 2013), and below it by chance.
@@ -192,7 +192,7 @@ def _unit(values: np.ndarray) -> np.ndarray:
 
 
 def _gains(form: str, decoded_sd: np.ndarray, sd: np.ndarray) -> np.ndarray:
-    """Factor of every column (T,); together they restore the total variance (method.md eq. 46)."""
+    """Factor of every column (T,); together they restore the total variance (method.md eq. 53)."""
     usable = (decoded_sd * LARGEST_GAIN > sd) & (sd > 0)
     s, sigma = decoded_sd[usable], sd[usable]
     gains = np.zeros(len(sd))

@@ -1,4 +1,4 @@
-"""Guidance: a wrapper around a denoiser that pulls it toward the decoded features g (method.md eq. 22-28).
+"""Guidance: a wrapper around a denoiser that pulls it toward the decoded features g (method.md eq. 29-35).
 
     loop  ->  Guided( SelfAttentionGuided( ClassifierFree( UNet ) ) )
 
@@ -47,7 +47,7 @@ Rule = Callable[[Prediction, Pull, Step, GuidanceParams], Prediction]
 class FeatureCritic:
     """Feature loss of decoded latents against the target features g.
 
-    L_b = sum_l w_bl mean((f_bl - g_bl)^2) (method.md eq. 26) with the weights w of `layer_loss_weights`.
+    L_b = sum_l w_bl mean((f_bl - g_bl)^2) (method.md eq. 33) with the weights w of `layer_loss_weights`.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ class FeatureCritic:
         return Pull(loss, gradient, scale)
 
     def features(self, clean: torch.Tensor) -> list[torch.Tensor]:
-        """Features of each layer, (B, tokens, width), of what clean latents decode to (method.md eq. 24)."""
+        """Features of each layer, (B, tokens, width), of what clean latents decode to (method.md eq. 31)."""
         mean, std = self.models.normalisation(self.feature_normalisation)
         image = self.models.decode_latents(clean)
         pixels = ops.prepare_image(image, self.models.guide_size(), mean, std)
@@ -86,7 +86,7 @@ class FeatureCritic:
 
 
 def layer_loss_weights(targets: Sequence[torch.Tensor], layer_weights: Sequence[float]) -> torch.Tensor:
-    """Weights w (B, L) of the layer losses: a_l times the normalised inverse norms of the targets (method.md eq. 25).
+    """Weights w (B, L) of the layer losses: a_l times the normalised inverse norms of the targets (method.md eq. 32).
 
     In float32 at least: the norm of a layer does not fit float16.
     """
@@ -118,12 +118,12 @@ class Guided:
 
 
 def n_guided_steps(n_steps: int, params: GuidanceParams) -> int:
-    """`int(eta * executed steps)` (7 of 37 at the defaults); none when kappa is 0 (method.md eq. 22)."""
+    """`int(eta * executed steps)` (7 of 37 at the defaults); none when kappa is 0 (method.md eq. 29)."""
     return int(n_steps * params.guidance_strength) if params.guidance_scale > 0 else 0
 
 
 def clean_estimate(latents: torch.Tensor, noise: torch.Tensor, step: Step, params: GuidanceParams) -> torch.Tensor:
-    """The latents that the critic sees: x0, blended with z_t if `x0_blend` (method.md eq. 23)."""
+    """The latents that the critic sees: x0, blended with z_t if `x0_blend` (method.md eq. 30)."""
     of_latents, of_noise = step.clean_factors(published=params.x0_estimate == "published")
     if params.x0_blend:
         sigma = (1 - step.abar) ** 0.5
@@ -132,7 +132,7 @@ def clean_estimate(latents: torch.Tensor, noise: torch.Tensor, step: Step, param
 
 
 def noise_rule(prediction: Prediction, pull: Pull, step: Step, params: GuidanceParams) -> Prediction:
-    """eps += sqrt(1-abar) kappa gradient, or kappa times the rms of (eps_c - eps_u) (method.md eq. 27, 28)."""
+    """eps += sqrt(1-abar) kappa gradient, or kappa times the rms of (eps_c - eps_u) (method.md eq. 34-35)."""
     if params.normalise == "rms":
         spread, size = rms(prediction.noise_cond - prediction.noise_uncond), rms(pull.gradient)
         # no gradient, no pull; where something overflowed, the tensors themselves carry it on

@@ -32,7 +32,7 @@ class Step:
     abar_prev: float
 
     def clean_factors(self, published: bool = False) -> tuple[float, float]:
-        """What z_t and the noise are multiplied by in the clean estimate x0 (method.md eq. 18).
+        """What z_t and the noise are multiplied by in the clean estimate x0 (method.md eq. 25).
 
         x0 = (z_t - sqrt(1-abar) eps) / sqrt(abar); the published code has (1-abar) in place of its root.
         """
@@ -103,7 +103,7 @@ class Schedule:
 
 
 def schedule(scheduler: NoiseSchedule, params: DiffusionParams) -> Schedule:
-    """Last `executed_steps` steps of the DDIM schedule (method.md eq. 15).
+    """Last `executed_steps` steps of the DDIM schedule (method.md eq. 22).
 
     Parameters
     ----------
@@ -130,13 +130,13 @@ def _start_abar(abar: Sequence[float], steps: Sequence[Step], params: DiffusionP
 
 
 def noise_for(seed: int, stimulus_id: int, repeat: int, shape: Sequence[int]) -> np.ndarray:
-    """Standard normal noise (float32) that depends on (seed, stimulus, repeat) alone (method.md eq. 14)."""
+    """Standard normal noise (float32) that depends on (seed, stimulus, repeat) alone (method.md eq. 21)."""
     bits = np.random.Philox(np.random.SeedSequence([seed, stimulus_id, repeat]))
     return np.random.Generator(bits).standard_normal(tuple(shape), dtype=np.float32)
 
 
 def add_noise(latents: torch.Tensor, noise: torch.Tensor, abar: float) -> torch.Tensor:
-    """z_t = sqrt(abar) z + sqrt(1 - abar) noise (method.md eq. 16)."""
+    """z_t = sqrt(abar) z + sqrt(1 - abar) noise (method.md eq. 23)."""
     return ops.guided_step([latents, noise], [abar**0.5, (1 - abar) ** 0.5])
 
 
@@ -164,7 +164,7 @@ def sample(
 
 
 def ddim_step(prediction: Prediction, step: Step) -> torch.Tensor:
-    """z_{t-1}, with everything that the step adds up in one linear combination (method.md eq. 29)."""
+    """z_{t-1}, with everything that the step adds up in one linear combination (method.md eq. 36)."""
     of_latents, of_noise = ops.step_coefficients(step.abar, step.abar_prev)
     terms: list[Term] = [(of_latents, prediction.latents)]
     terms += [(of_noise * c, tensor) for c, tensor in prediction.terms]
@@ -175,7 +175,7 @@ def ddim_step(prediction: Prediction, step: Step) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class ClassifierFree:
-    """Denoiser: a UNet with classifier-free guidance, eps = eps_u + s (eps_c - eps_u) (method.md eq. 17).
+    """Denoiser: a UNet with classifier-free guidance, eps = eps_u + s (eps_c - eps_u) (method.md eq. 24).
 
     Attributes
     ----------

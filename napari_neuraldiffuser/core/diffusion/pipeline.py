@@ -144,7 +144,7 @@ def reconstruct_batch(
 
 
 def clean_latents(step: loop.Step, prediction: loop.Prediction) -> torch.Tensor:
-    """x0 (method.md eq. 18) with the guidance's pull included; (n * repeats, 4, h, w)."""
+    """x0 (method.md eq. 25) with the guidance's pull included; (n * repeats, 4, h, w)."""
     of_latents, of_noise = step.clean_factors()
     return loop.combine([(of_latents, prediction.latents), *((of_noise * c, tensor) for c, tensor in prediction.terms)])
 
@@ -179,7 +179,7 @@ def repeated(models: Models, values: np.ndarray, repeats: int) -> torch.Tensor:
 
 
 def to_images(models: Models, latents: torch.Tensor) -> np.ndarray:
-    """Latents (n, 4, h, w) to images (n, H, W, 3) uint8 (method.md eq. 30)."""
+    """Latents (n, 4, h, w) to images (n, H, W, 3) uint8 (method.md eq. 37)."""
     with torch.no_grad():
         image = models.decode_latents(latents)
     image = ((image + 1) / 2).clamp(0, 1).nan_to_num(0).permute(0, 2, 3, 1)

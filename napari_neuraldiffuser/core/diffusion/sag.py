@@ -60,7 +60,7 @@ def tapped(unet: UNet) -> Iterator[AttentionTap]:
 
 @dataclass(frozen=True)
 class SelfAttentionGuided:
-    """Denoiser that adds sag_scale (eps_u - eps_u(degraded z_t)) (method.md eq. 21)."""
+    """Denoiser that adds sag_scale (eps_u - eps_u(degraded z_t)) (method.md eq. 28)."""
 
     denoiser: ClassifierFree
     sag_scale: float
@@ -80,7 +80,7 @@ class SelfAttentionGuided:
 
 
 def degrade(latents: torch.Tensor, noise: torch.Tensor, attention: torch.Tensor, step: Step) -> torch.Tensor:
-    """z_t whose clean estimate is blurred where the self-attention (B, heads, hw, hw) is high (method.md eq. 20)."""
+    """z_t whose clean estimate is blurred where the self-attention (B, heads, hw, hw) is high (method.md eq. 27)."""
     x0 = ops.guided_step([latents, noise], step.clean_factors())
     mask = attention_mask(attention, latents.shape[-2:]).to(latents.dtype)
     blurred = gaussian_blur(x0) * mask + x0 * (1 - mask)
@@ -89,7 +89,7 @@ def degrade(latents: torch.Tensor, noise: torch.Tensor, attention: torch.Tensor,
 
 def attention_mask(attention: torch.Tensor, size: torch.Size) -> torch.Tensor:
     """Places (B, 1, h, w) that receive more attention than an even share, summed over queries, mean over heads
-    (method.md eq. 19).
+    (method.md eq. 26).
     """
     received = attention.mean(dim=1).sum(dim=1)
     # the middle block works on the latents' grid, 2^k times coarser, rounded up

@@ -14,7 +14,7 @@ CHANCE_REPEATS = 2
 
 
 def mismatch(n: int, repeats: int) -> np.ndarray | None:
-    """Whose picture stands for repeat k of stimulus i when stimuli are mixed up (method.md eq. 43).
+    """Whose picture stands for repeat k of stimulus i when stimuli are mixed up (method.md eq. 50).
 
     Parameters
     ----------

@@ -93,7 +93,7 @@ def correlations(a: np.ndarray, b: np.ndarray, dtype: npt.DTypeLike = np.float64
 
 
 def pixcorr_matrix(images: np.ndarray) -> np.ndarray:
-    """PixCorr between all pairs of images (m, H, W, 3): Pearson over pixels and channels, (m, m) (method.md eq. 35)."""
+    """PixCorr between all pairs of images (m, H, W, 3): Pearson over pixels and channels, (m, m) (method.md eq. 43)."""
     flat = images.reshape(len(images), -1)
     return correlations(flat, flat)
 
@@ -133,7 +133,7 @@ def _blur(image: np.ndarray) -> np.ndarray:
 def _ssim(
     mean_a: np.ndarray, mean_b: np.ndarray, var_a: np.ndarray, var_b: np.ndarray, covariance: np.ndarray
 ) -> float:
-    """Mean of the SSIM map (method.md eq. 36) without the border where the window leaves the image."""
+    """Mean of the SSIM map (method.md eq. 44) without the border where the window leaves the image."""
     c1, c2 = 0.01**2, 0.03**2
     product = mean_a * mean_b
     numerator = (2 * product + c1) * (2 * covariance + c2)
@@ -143,7 +143,7 @@ def _ssim(
 
 
 def hog_edges(images: np.ndarray) -> np.ndarray:
-    """HOG features (Dalal and Triggs 2005): edges and layout without colour (method.md eq. 37).
+    """HOG features (Dalal and Triggs 2005): edges and layout without colour (method.md eq. 45).
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ def hog_edges(images: np.ndarray) -> np.ndarray:
 
 
 def two_way(seen: np.ndarray, recon: np.ndarray) -> np.ndarray:
-    """Two-way identification: how often a reconstruction's own image beats another (method.md eq. 38).
+    """Two-way identification: how often a reconstruction's own image beats another (method.md eq. 46).
 
     r_ij = corr(seen_i, recon_j); for each j, the share of i != j with r_ij < r_jj.
 
@@ -224,7 +224,7 @@ def repeat_agreement(features: np.ndarray) -> np.ndarray:
 
 
 def repeat_identification(features: np.ndarray) -> np.ndarray:
-    """Are two repeats of a stimulus closer to each other than to those of other stimuli (method.md eq. 40)?
+    """Are two repeats of a stimulus closer to each other than to those of other stimuli (method.md eq. 48)?
 
     A decoder that always gives the same picture has perfectly consistent repeats; this is what it fails.
 
@@ -261,7 +261,7 @@ def _share_below(own: np.ndarray, others: np.ndarray) -> float:
 
 
 def with_first_and_between(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Split an (1 + repeats)-square agreement matrix whose first row is the seen image (method.md eq. 39).
+    """Split an (1 + repeats)-square agreement matrix whose first row is the seen image (method.md eq. 47).
 
     Returns
     -------

@@ -263,7 +263,7 @@ def _difference(d: np.ndarray) -> dict[str, float | None]:
 
 
 def _summary(values: np.ndarray) -> dict[str, float | int | None]:
-    """Mean, standard error and count of the defined values (method.md eq. 42); None (JSON null) where undefined."""
+    """Mean, standard error and count of the defined values (method.md eq. 49); None (JSON null) where undefined."""
     values = values[np.isfinite(values)]
     n = len(values)
     mean = float(values.mean()) if n else None

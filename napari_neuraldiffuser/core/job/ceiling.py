@@ -18,7 +18,7 @@ AT_ONCE = 8
 
 
 def round_trip(seen: Pictures, models: Models, progress: Progress) -> Iterator[np.ndarray]:
-    """What a perfect z alone would show (method.md eq. 45): seen images (H', W', 3) uint8 to parts (m, H, W, 3)."""
+    """What a perfect z alone would show (method.md eq. 52): seen images (H', W', 3) uint8 to parts (m, H, W, 3)."""
     for first in range(0, len(seen), AT_ONCE):
         progress(first, len(seen), "ceiling of scores")
         part = np.stack([seen[i] for i in range(first, min(first + AT_ONCE, len(seen)))])

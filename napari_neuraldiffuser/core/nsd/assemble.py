@@ -66,7 +66,7 @@ class Assembler:
         self._bad = {reason: np.zeros(n_voxels, dtype=bool) for reason in ("invalid", "nan", "constant")}
 
     def add(self, session: np.ndarray, valid: np.ndarray | None = None, name: str = "") -> None:
-        """Add one session (method.md eq. 2, 3), (trials, n_voxels) float32, which is overwritten; `valid`
+        """Add one session (method.md eq. 2-3), (trials, n_voxels) float32, which is overwritten; `valid`
         (n_voxels,) marks usable voxels.  NSDError, with the session's name, if most trials have no betas."""
         rows = self._row[self.done : self.done + len(session)]
         mean = session.mean(axis=0, dtype=np.float64)

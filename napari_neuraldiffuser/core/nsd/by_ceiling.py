@@ -68,7 +68,7 @@ def ncsnr_ceiling(ncsnr: np.ndarray, inverse: float) -> np.ndarray:
 
 
 def training_ceiling(data: np.ndarray, repeats: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Noise ceiling (n_voxels,) in percent, for test rows, from training rows alone (method.md eq. 44).
+    """Noise ceiling (n_voxels,) in percent, for test rows, from training rows alone (method.md eq. 51).
 
     Parameters
     ----------

@@ -16,7 +16,7 @@ def noise_ceiling(data: np.ndarray, repeats: np.ndarray, test: np.ndarray, zscor
     """NSD's noise ceiling, mean over voxels, estimated from how much averaging repeats lowers the variance.
 
     A z-scored trial has variance 1 = s² + n², signal and noise; a row that is the mean of r trials has s² + n²/r.  The
-    variance of the rows gives s², and the ceiling of the test rows is s² / (s² + n²/r) (method.md eq. 44).
+    variance of the rows gives s², and the ceiling of the test rows is s² / (s² + n²/r) (method.md eq. 51).
 
     Parameters
     ----------

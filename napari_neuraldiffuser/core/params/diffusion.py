@@ -10,7 +10,7 @@ from napari_neuraldiffuser.core.base.registry import LAYERS
 
 @dataclass(frozen=True)
 class DiffusionParams(Params):
-    """The image-to-image DDIM run (method.md eq. 14-21, 29)."""
+    """The image-to-image DDIM run (method.md eq. 21-28, 36)."""
 
     n_steps: int = param(
         50,
@@ -67,7 +67,7 @@ class DiffusionParams(Params):
 
     @property
     def executed_steps(self) -> int:
-        """DDIM steps that are run of every batch: the last of the schedule (method.md eq. 15)."""
+        """DDIM steps that are run of every batch: the last of the schedule (method.md eq. 22)."""
         return int(self.strength * self.n_steps)
 
     @property
@@ -82,7 +82,7 @@ class DiffusionParams(Params):
 
 @dataclass(frozen=True)
 class GuidanceParams(Params):
-    """The pull toward the decoded guidance features g (method.md eq. 22-28)."""
+    """The pull toward the decoded guidance features g (method.md eq. 29-35)."""
 
     guidance_scale: float = param(
         300000.0,

@@ -58,7 +58,7 @@ class _Training:
 
 
 class LinearContrastiveDecoder:
-    """Linear decoder of low rank, trained by contrast from the ridge solution (method.md eq. 53-59).
+    """Linear decoder of low rank, trained by contrast from the ridge solution (method.md eq. 14-20).
 
     Each target is decoded in the directions that ridge predicts most of.  Ridge has a penalty per direction; a map
     behind it, trained with SoftCLIP or InfoNCE beside the squared error, weighs and mixes the directions.  The weights
@@ -202,7 +202,7 @@ class LinearContrastiveDecoder:
         return x
 
     def deviations(self, name: str, similarity: np.ndarray) -> np.ndarray:
-        """Prediction minus training mean, (m, T), before any alignment (method.md eq. 54)."""
+        """Prediction minus training mean, (m, T), before any alignment (method.md eq. 15)."""
         factors = self.factors[name]
         return (similarity @ factors.inputs) @ factors.directions.T
 

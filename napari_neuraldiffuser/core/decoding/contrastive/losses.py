@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def wanted(true: "Tensor", stimuli: "Tensor", params: DecodingParams) -> "Tensor":
-    """The probabilities (b, b) with which row i should be taken for row j (method.md eq. 56).
+    """The probabilities (b, b) with which row i should be taken for row j (method.md eq. 17).
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def wanted(true: "Tensor", stimuli: "Tensor", params: DecodingParams) -> "Tensor
 
 
 def contrast(predicted: "Tensor", true: "Tensor", probabilities: "Tensor", log_scale: "Tensor") -> "Tensor":
-    """Cross-entropy of cosines between predicted and true scores (b, k), both ways (method.md eq. 57)."""
+    """Cross-entropy of cosines between predicted and true scores (b, k), both ways (method.md eq. 18)."""
     import torch
 
     a, b = (torch.nn.functional.normalize(values, dim=1) for values in (predicted, true))
@@ -38,6 +38,6 @@ def contrast(predicted: "Tensor", true: "Tensor", probabilities: "Tensor", log_s
 
 
 def error(predicted: "Tensor", true: "Tensor") -> "Tensor":
-    """Mean squared error per row of scores, predictions at their best common scale (method.md eq. 58)."""
+    """Mean squared error per row of scores, predictions at their best common scale (method.md eq. 19)."""
     scale = (predicted * true).sum() / (predicted * predicted).sum().clamp_min(1e-12)
     return ((scale.detach() * predicted - true) ** 2).sum(1).mean()

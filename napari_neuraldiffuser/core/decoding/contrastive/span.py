@@ -58,7 +58,7 @@ def smoothed(spectrum: Spectrum, alpha: float, right: np.ndarray) -> np.ndarray:
 def find(
     spectrum: Spectrum, alpha: float, some: np.ndarray, size: int, rank: int, blocks: Blocks, sample: np.ndarray
 ) -> Span:
-    """The `rank` directions that ridge at the penalty `alpha` predicts most of (method.md eq. 53).
+    """The `rank` directions that ridge at the penalty `alpha` predicts most of (method.md eq. 14).
 
     Parameters
     ----------

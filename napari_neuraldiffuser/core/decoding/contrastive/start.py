@@ -45,6 +45,6 @@ def begin(spectrum: solver.Spectrum, leaves: Sequence[solver.LeaveOut], scores: 
 
 
 def dual(spectrum: solver.Spectrum, alphas: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """(K + α_j I)⁻¹ times column j of the scores, (n, k): the map from betas is Xᵀ of it (method.md eq. 54)."""
+    """(K + α_j I)⁻¹ times column j of the scores, (n, k): the map from betas is Xᵀ of it (method.md eq. 15)."""
     u = spectrum.u
     return u @ ((u.T @ scores.astype(u.dtype)) / (spectrum.s[:, None] + alphas)).astype(u.dtype)

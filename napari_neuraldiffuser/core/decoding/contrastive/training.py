@@ -73,7 +73,7 @@ def hold_out(stimuli: np.ndarray, share: float, rng: np.random.Generator) -> np.
 def train(
     problem: Problem, params: DecodingParams, seed: list[int], told: Callable[[int], None], steps: int
 ) -> Trained:
-    """Train for at most `steps` passes, and keep the map of the best one (method.md eq. 55-59).
+    """Train for at most `steps` passes, and keep the map of the best one (method.md eq. 16-20).
 
     Parameters
     ----------

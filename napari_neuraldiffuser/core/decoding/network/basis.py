@@ -51,7 +51,7 @@ class Basis:
     loadings: dict[str, np.ndarray]
 
     def latents(self, scores: dict[str, np.ndarray]) -> np.ndarray:
-        """True latents (n, k) of stimuli with the scores (n, b) of every target: unit variance (method.md eq. 61)."""
+        """True latents (n, k) of stimuli with the scores (n, b) of every target: unit variance (method.md eq. 60)."""
         # loadings are V sd size^1/2 with orthonormal V, so that V' score / sd is this
         parts = [(name, loading / np.float32(self.targets[name].size)) for name, loading in self.loadings.items()]
         variance = np.sum([(self.loadings[name] * scaled).sum(0) for name, scaled in parts], axis=0)

@@ -42,7 +42,7 @@ ALONE = "trained on this subject alone"
 
 
 class NetworkDecoder:
-    """Decoder in the form of the published one (method.md eq. 61-64).
+    """Decoder in the form of the published one (method.md eq. 60-63).
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ class NetworkDecoder:
         return (checked_data(betas) - self.encoder.mean).astype(np.float32)
 
     def latents(self, x: torch.Tensor) -> torch.Tensor:
-        """Latents (m, width) of centred betas x (m, p) (method.md eq. 62)."""
+        """Latents (m, width) of centred betas x (m, p) (method.md eq. 61)."""
         weights, offset = (torch.from_numpy(v).to(x) for v in (self.encoder.weights, self.encoder.offset))
         found = x @ weights + offset
         return torch.nn.functional.pad(found, (0, self.network.about.width - found.shape[1]))
@@ -230,7 +230,7 @@ class NetworkDecoder:
         return self.params.network_prior == "used" and name in self.network.denoisers
 
     def _sampled(self, name: str, x: np.ndarray, ids: np.ndarray) -> np.ndarray:
-        """Predictions (m, T) that the diffusion prior draws for every stimulus (method.md eq. 69)."""
+        """Predictions (m, T) that the diffusion prior draws for every stimulus (method.md eq. 68)."""
         prior, parts, step, device = Prior(), [], self.params.network_batch, self._placed()
         with torch.no_grad():
             for part, which in zip(self._batches(x, device), np.split(ids, range(step, len(ids), step)), strict=True):

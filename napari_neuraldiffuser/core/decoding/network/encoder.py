@@ -29,7 +29,7 @@ class Encoder:
     alphas: np.ndarray
 
     def __call__(self, data: np.ndarray) -> np.ndarray:
-        """Latents (m, k) of betas (m, p) (method.md eq. 62)."""
+        """Latents (m, k) of betas (m, p) (method.md eq. 61)."""
         return (data - self.mean).astype(np.float32) @ self.weights + self.offset
 
 

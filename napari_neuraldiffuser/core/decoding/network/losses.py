@@ -28,7 +28,7 @@ class Mix:
         return cls(gamma[0] / gamma.sum(0), torch.randperm(n, generator=generator))
 
     def of(self, values: torch.Tensor) -> torch.Tensor:
-        """The mixed rows of values (B, ...) (method.md eq. 65)."""
+        """The mixed rows of values (B, ...) (method.md eq. 64)."""
         share = self.share.to(values).reshape(-1, *[1] * (values.ndim - 1))
         return share * values + (1 - share) * values[self.partner.to(values.device)]
 
@@ -39,7 +39,7 @@ def similarity(predicted: torch.Tensor, target: torch.Tensor, temperature: float
 
 
 def bimixco(predicted: torch.Tensor, target: torch.Tensor, mix: Mix, temperature: float) -> torch.Tensor:
-    """Contrast of predictions from mixed betas with the targets that were mixed, both ways (method.md eq. 66).
+    """Contrast of predictions from mixed betas with the targets that were mixed, both ways (method.md eq. 65).
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def bimixco(predicted: torch.Tensor, target: torch.Tensor, mix: Mix, temperature
 
 
 def softclip(predicted: torch.Tensor, target: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Contrast whose labels are the targets' own similarities, both ways (method.md eq. 67)."""
+    """Contrast whose labels are the targets' own similarities, both ways (method.md eq. 66)."""
     wanted = softmax(similarity(target, target, temperature), 1)
     logits = similarity(predicted, target, temperature)
     both = log_softmax(logits, 1) + log_softmax(logits, 0)

@@ -32,7 +32,7 @@ class Shape:
 
 
 class Block(nn.Module):
-    """h + W2 gelu(W1 norm(h)): starts as the identity (method.md eq. 63)."""
+    """h + W2 gelu(W1 norm(h)): starts as the identity (method.md eq. 62)."""
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Block(nn.Module):
 
 
 class Head(nn.Module):
-    """Latent to scores of a target's components, and those to its columns (method.md eq. 64)."""
+    """Latent to scores of a target's components, and those to its columns (method.md eq. 63)."""
 
     def __init__(self, width: int, n_components: int, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class Upsampler(nn.Module):
 class Denoiser(nn.Module):
     """Clean scores from noisy ones, the head's prediction and the timestep; says the prediction at the start.
 
-    Noisy and clean scores are in `unit`, the root of a component's mean variance (method.md eq. 69).
+    Noisy and clean scores are in `unit`, the root of a component's mean variance (method.md eq. 68).
     """
 
     unit: torch.Tensor

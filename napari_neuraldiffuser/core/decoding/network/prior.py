@@ -19,7 +19,7 @@ class Prior:
         self.schedule: Any = prior_schedule(TIMESTEPS)
 
     def noisy(self, network: Network, scores: dict[str, torch.Tensor], generator: torch.Generator) -> Noisy:
-        """Scores in the denoisers' units with the noise of random timesteps (method.md eq. 69)."""
+        """Scores in the denoisers' units with the noise of random timesteps (method.md eq. 68)."""
         out = {}
         for name in network.denoisers:
             clean = scores[name] / network.denoiser(name).unit

@@ -217,7 +217,7 @@ class _Training:
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, steps - warm))))
 
     def _loss(self, batch: Batch, number: int, generator: torch.Generator) -> torch.Tensor:
-        """Regression, contrast and prior (method.md eq. 68)."""
+        """Regression, contrast and prior (method.md eq. 67)."""
         mixing = number <= MIXED * self.params.network_epochs
         mix = losses.Mix.draw(len(batch.latents), generator) if mixing else None
         latents, x, targets, scores = batch.latents, batch.x, batch.targets, batch.scores
@@ -272,7 +272,7 @@ class _Training:
 
     @torch.no_grad()
     def _evaluate(self) -> dict[str, float]:
-        """R² of every target over all columns of the held-out stimuli (method.md eq. 70)."""
+        """R² of every target over all columns of the held-out stimuli (method.md eq. 69)."""
         self.wrapped.eval()
         error, total = dict.fromkeys(self.data.names, 0.0), dict.fromkeys(self.data.names, 0.0)
         for batch in self.data.holding():

@@ -70,7 +70,7 @@ def read(path: str | Path) -> pd.DataFrame:
 
 
 def assess(parts: WorthParts, params: ContributionParams | None = None, progress: Progress = silent) -> Worth:
-    """Figures of every target on held-out stimuli (method.md eq. 48-52).
+    """Figures of every target on held-out stimuli (method.md eq. 55-59).
 
     Raises
     ------

@@ -92,7 +92,7 @@ def by_region(
     """Accuracy on the test stimuli of ridge fitted to all voxels, and to those of each region alone.
 
     Penalties are those of `decoding.alphas` that predict left-out training stimuli best, for every set and target.
-    Takes a decomposition of each set's betas, by the smaller of its sides (method.md eq. 9-12, 50).
+    Takes a decomposition of each set's betas, by the smaller of its sides (method.md eq. 9-12, 57).
 
     Raises
     ------

@@ -29,7 +29,7 @@ def project(
 ) -> np.ndarray:
     """Projection of deviations `test` (m, d) on the span of the rows of `train` (n, d) minus `mean` (d,): (m, d).
 
-    Solves (Y Yᵀ + εI) bᵀ = Y y'ᵀ and takes b Y (method.md eq. 52); columns run in blocks, in the type of `test`.
+    Solves (Y Yᵀ + εI) bᵀ = Y y'ᵀ and takes b Y (method.md eq. 59); columns run in blocks, in the type of `test`.
     """
     n, dtype = len(train), test.dtype
     gram, cross = np.zeros((n, n)), np.zeros((n, len(test)))

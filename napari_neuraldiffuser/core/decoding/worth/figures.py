@@ -20,7 +20,7 @@ class TwoWay:
 
 
 def column_correlation(truth: np.ndarray, decoded: np.ndarray) -> float:
-    """Mean over columns of the correlation over stimuli (method.md eq. 48); NaN where no column varies in both."""
+    """Mean over columns of the correlation over stimuli (method.md eq. 55); NaN where no column varies in both."""
     if len(truth) < 2:
         return float("nan")
     total, count = 0.0, 0
@@ -53,7 +53,7 @@ def _standard(values: np.ndarray) -> np.ndarray:
 
 
 def two_way(agreement: np.ndarray, permutations: int, seed: int) -> TwoWay:
-    """Two-way identification (method.md eq. 49) from agreement (m, m) of true i with decoded j.
+    """Two-way identification (method.md eq. 56) from agreement (m, m) of true i with decoded j.
 
     p is (1 + permutations as good as the real pairing) / (1 + permutations), decoded patterns being dealt out anew.
     """
@@ -75,7 +75,7 @@ def shares_below(agreement: np.ndarray) -> np.ndarray:
 
 
 def explained(truth: np.ndarray, decoded: np.ndarray, samples: int, seed: int) -> tuple[float, float]:
-    """R² = 1 − Σ‖y − ŷ‖² / Σ‖y‖² (method.md eq. 50) and its standard error by bootstrap over stimuli."""
+    """R² = 1 − Σ‖y − ŷ‖² / Σ‖y‖² (method.md eq. 57) and its standard error by bootstrap over stimuli."""
     errors, whole = row_energies(truth - decoded), row_energies(truth)
     if not whole.sum() > 0:
         return float("nan"), float("nan")

@@ -1,7 +1,7 @@
 """How far predictions for single trials of one image differ: the trial noise that is in a prediction.
 
 The prediction for the mean of r trials has signal and 1/r of the noise of one.  With the variance w of predictions for
-single trials of one image, R² would be R² + (w / r) / var(y) had the image been shown for ever (method.md eq. 51).
+single trials of one image, R² would be R² + (w / r) / var(y) had the image been shown for ever (method.md eq. 58).
 """
 
 from collections.abc import Callable, Iterator

@@ -49,7 +49,7 @@ def kernels_run(tensor: Tensor) -> bool:
 def feature_loss_grad(
     features: Sequence[Tensor], targets: Sequence[Tensor], weights: Tensor, grad_scale: float = 1.0
 ) -> tuple[Tensor, list[Tensor]]:
-    """Per-image weighted feature distance and its gradient with respect to every feature (method.md eq. 26).
+    """Per-image weighted feature distance and its gradient with respect to every feature (method.md eq. 33).
 
     L_b = sum_l w_bl mean((f_bl - g_bl)^2),   dL_b / df_bl = 2 w_bl (f_bl - g_bl) / n_l,
 
@@ -103,7 +103,7 @@ def gradient_scale(dtype: torch.dtype, numel: int) -> float:
 
 
 def step_coefficients(abar: float, abar_prev: float) -> tuple[float, float]:
-    """What one DDIM step multiplies the latents and the noise by, folded in double precision (method.md eq. 29).
+    """What one DDIM step multiplies the latents and the noise by, folded in double precision (method.md eq. 36).
 
     z_prev = sqrt(abar_prev / abar) z + e eps,   e = sqrt(1 - abar_prev) - sqrt(abar_prev (1 - abar) / abar)
 
@@ -179,7 +179,7 @@ def guided_step_table(terms: Sequence[Tensor], table: Tensor) -> Tensor:
 
 
 def prepare_image(image: Tensor, size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Decoder output to guide-network input: clamp((image + 1) / 2, 0, 1), resize, (x - mean) / std (method.md eq. 24).
+    """Decoder output to guide-network input: clamp((image + 1) / 2, 0, 1), resize, (x - mean) / std (method.md eq. 31).
 
     Parameters
     ----------

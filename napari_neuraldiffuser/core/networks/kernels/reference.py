@@ -164,7 +164,7 @@ def check_norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float)
 def feature_loss_grad(
     features: Sequence[Tensor], targets: Sequence[Tensor], weights: Tensor, grad_scale: float = 1.0
 ) -> tuple[Tensor, list[Tensor]]:
-    """Loss per image, and its gradient for every feature times grad_scale (method.md eq. 26)."""
+    """Loss per image, and its gradient for every feature times grad_scale (method.md eq. 33)."""
     dtype = accumulation_dtype(features[0].dtype)
     loss = torch.zeros(len(features[0]), dtype=dtype, device=features[0].device)
     grads = []
@@ -207,7 +207,7 @@ def _per_image(values: Tensor, like: Tensor) -> Tensor:
 
 
 def prepare_image(image: Tensor, size: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """(resize(clamp((image + 1) / 2, 0, 1)) - mean) / std, antialiased bilinear (method.md eq. 24)."""
+    """(resize(clamp((image + 1) / 2, 0, 1)) - mean) / std, antialiased bilinear (method.md eq. 31)."""
     dtype = accumulation_dtype(image.dtype)  # the antialiased resize has no bfloat16 on CPUs
     image01 = (image.to(dtype) * 0.5 + 0.5).clamp(0, 1)
     if image.shape[-2:] != (size, size):
