@@ -17,6 +17,13 @@ from napari_neuraldiffuser.core.outputs.sidecars import Facts, without_folders, 
 from napari_neuraldiffuser.core.params import BetasParams, ContributionParams, Settings
 from tests.support.output_tree import TARGETS, job_of, vouch_all, write_raw, write_subject
 
+JUDGED = {
+    "sub-01_desc-decoding_scores.json",
+    "sub-01_desc-projected_targets.json",
+    "sub-01_desc-regions_scores.json",
+    *(f"sub-01_space-func1pt8mm_target-{t}_accuracy.json" for t in TARGETS),
+}
+"""Sidecars of what tells what decoded targets are worth."""
 BETAS = "bids:nsd:nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR/betas_session{:02d}.hdf5"
 
 
@@ -49,6 +56,7 @@ def test_every_data_file_gets_one(tree):
         "sub-01_desc-failed_stimuli.json",
         "sub-01_contribution.json",
         *(f"sub-01_space-func1pt8mm_target-{t}_contribution.json" for t in TARGETS),
+        *JUDGED,
         "anat/sub-01_space-func1pt8mm_T1w.json",
         "anat/sub-01_space-func1pt8mm_seg-prfvisualrois_dseg.json",
     }
@@ -128,6 +136,7 @@ def test_a_changed_parameter_is_told_by_its_own_files_only(tree):
     assert changed == {
         "sub-01_contribution.json",
         *(f"sub-01_space-func1pt8mm_target-{t}_contribution.json" for t in TARGETS),
+        *JUDGED,
     }
 
 

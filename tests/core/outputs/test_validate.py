@@ -57,7 +57,7 @@ def test_what_changed_since_the_run_ended_is_told(tree):
 def test_every_pattern_is_of_a_file_that_is_there(tree):
     used = {names.kind_of(p.relative_to(tree).as_posix()) for p in tree.rglob("*") if p.is_file()}
     surface = Derivatives(Path(), "subj01", "fsaverage")
-    files = [*surface.maps("z"), *surface.surface_regions("prf-visualrois")]
+    files = [*surface.maps("z"), *surface.accuracy_maps("z"), *surface.surface_regions("prf-visualrois")]
     on_surface = {names.kind_of(path.as_posix()) for one in files for path in (one, names.sidecar(one))}
     assert None not in on_surface and not used & on_surface
     assert used | on_surface == set(names.PATTERNS)
@@ -77,7 +77,7 @@ def test_every_name_of_derivatives_is_declared(subject, space):
     places = Derivatives(Path(), subject, space)
     paths = [getattr(places, name) for name in vars(Derivatives) if isinstance(vars(Derivatives)[name], property)]
     paths = [path for path in paths if isinstance(path, Path) and path.suffix]
-    assert len(paths) == 11
+    assert len(paths) == 12
     paths += [places.image(stim, rep, arm) for stim in (0, 72999) for rep in (1, 12) for arm in ARMS]
     paths += [places.shown(7, what) for what in SHOWN] + [places.slices("g02"), places.contribution("z")]
     paths += [places.regions("floc-faces"), places.regions("my atlas_2")]
