@@ -21,6 +21,10 @@ SPACE = traits.Str(params.SPACES[0], usedefault=True, desc="Space of the betas."
 class ContributionMapInputSpec(base.SourceSpec, params_spec(params.ContributionParams)):
     betas = File(exists=True, mandatory=True, desc="Prepared betas, HDF5.")
     decoder = File(exists=True, mandatory=True, desc="Fitted decoder, HDF5.")
+    train_targets = File(
+        exists=True,
+        desc="Target embeddings of the training images, HDF5; needed for region_accuracy of a decoder that keeps none.",
+    )
     targets = File(exists=True, desc="True targets of the stimuli, for the product measure; HDF5.")
     stimulus_ids = traits.List(traits.Int, mandatory=True, desc="0-based 73k ids of the test stimuli.")
     space = SPACE
@@ -75,7 +79,7 @@ class ContributionMap(base.CoreInterface):
         made = {"maps": volumes, "table": str(places.contribution_table), "projected": [], "regions": []}
         if targets is None:
             return made
-        known = (None, targets)
+        known = (Path(inputs.train_targets) if isdefined(inputs.train_targets) else None, targets)
         regions = region_accuracy(Path(inputs.decoder), train, test, subject, known, places, contribution, progress)
         made["regions"] = [str(path) for path in regions]
         return made | self._worth(test, targets, places, contribution, progress)

@@ -208,6 +208,7 @@ def init_contribution_wf(
     source, betas, test_ids : of `init_load_wf`
     models, guide : as in ExtractFeatures
     decoder : of `init_fit_decoders_wf`
+    train_targets : its targets; for what single regions decode, where the decoder keeps none
     stimulus_ids : the test stimuli that are mapped
 
     Outputs
@@ -219,7 +220,7 @@ def init_contribution_wf(
     regions : list of the table of what single regions decode and a map per target, where that was asked for
     """
     names, made = (
-        (*SOURCE, "betas", "test_ids", "decoder", "stimulus_ids"),
+        (*SOURCE, "betas", "test_ids", "decoder", "train_targets", "stimulus_ids"),
         ("maps", "table", "worth", "projected", "regions"),
     )
     wf, inputnode, outputnode = begin(name, with_digest(names, checked), made)
@@ -230,7 +231,7 @@ def init_contribution_wf(
     check_models(wf, plan, inputnode, targets, checked)
     edges = [
         (inputnode, targets, [*STIMULI, ("test_ids", "stimulus_ids")]),
-        (inputnode, maps, same("source", "betas", "decoder", "stimulus_ids")),
+        (inputnode, maps, same("source", "betas", "decoder", "train_targets", "stimulus_ids")),
         (targets, maps, same("targets")),
         (maps, outputnode, same(*made)),
     ]

@@ -90,7 +90,7 @@ def init_subject_wf(job: Job, cut: WorkflowParams = WorkflowParams(), name: str 
         (decode, recon, into("embeddings", "stimulus_ids")),
         (load, maps, across("source", "betas", "test_ids")),
         (inputnode, maps, into("models", "guide")),
-        (fit, maps, across("decoder")),
+        (fit, maps, [*across("decoder"), ("outputnode.targets", "inputnode.train_targets")]),
         (recon, maps, across("stimulus_ids")),
         (load, evaluate, across("source")),
         (inputnode, evaluate, into("models", "guide")),
