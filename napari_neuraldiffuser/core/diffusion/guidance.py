@@ -139,7 +139,7 @@ def noise_rule(prediction: Prediction, pull: Pull, step: Step, params: GuidanceP
         coefficient = (params.guidance_scale * spread / size).nan_to_num(0, 0, 0)
     else:
         coefficient = (1 - step.abar) ** 0.5 * params.guidance_scale / pull.scale
-    return prediction.plus((coefficient, pull.gradient))
+    return prediction.but(pull=((coefficient, pull.gradient),))
 
 
 def rms(values: torch.Tensor) -> torch.Tensor:

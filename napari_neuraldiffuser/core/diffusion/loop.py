@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from napari_neuraldiffuser.core.networks.kernels import ops
-from napari_neuraldiffuser.core.networks.parts import NoiseSchedule, UNet
+from napari_neuraldiffuser.core.networks.parts import NoiseSchedule
 from napari_neuraldiffuser.core.params import DiffusionParams
 
 TRAIN_TIMESTEPS = 1000
@@ -49,10 +49,12 @@ class Prediction:
     latents : Tensor (B, 4, h, w)
         The z_t that the noise belongs to (a wrapper with recurrence moves it).
     terms : tuple of Term
-        The noise to step with, as a linear combination: the step adds it up together with everything else.
+        The model's own noise, as a linear combination: the step adds it up together with everything else.
     noise_uncond, noise_cond : Tensor (B, 4, h, w)
-    shift : Tensor or None
-        Added to z_{t-1} after the DDIM step, for rules that correct the latents and not the noise.
+    pull : tuple of Term
+        What guidance adds to the noise; apart, as a solver of high order must not extrapolate it.
+    shift : tuple of Term
+        What guidance adds to z_{t-1} after the step, for rules that correct the latents and not the noise.
     loss : Tensor (B,) or None
         Feature loss per image, where the step was guided.
     """
@@ -61,13 +63,14 @@ class Prediction:
     terms: tuple[Term, ...]
     noise_uncond: torch.Tensor
     noise_cond: torch.Tensor
-    shift: torch.Tensor | None = None
+    pull: tuple[Term, ...] = ()
+    shift: tuple[Term, ...] = ()
     loss: torch.Tensor | None = None
 
     @property
     def noise(self) -> torch.Tensor:
-        """The noise to step with, added up; (B, 4, h, w)."""
-        return combine(self.terms)
+        """The noise to step with, guidance included, added up; (B, 4, h, w)."""
+        return combine(self.terms + self.pull)
 
     def but(self, **changes: Any) -> "Prediction":
         return replace(self, **changes)
@@ -92,6 +95,9 @@ def combine(terms: Sequence[Term]) -> torch.Tensor:
 
 Denoiser = Callable[[torch.Tensor, Step], Prediction]
 """The contract between the loop and everything that predicts noise: a function of z_t and the step."""
+
+Solver = Callable[[Prediction, Step], torch.Tensor]
+"""From a prediction to z_{t-1}; one that remembers earlier steps is made anew for every batch."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +151,9 @@ def sample(
     steps: Sequence[Step],
     denoiser: Denoiser,
     callback: Callable[[Step, Prediction, torch.Tensor], None] | None = None,
+    solver: Solver | None = None,
 ) -> torch.Tensor:
-    """Run the DDIM loop (its own eta is 0) and return z_0.
+    """Run the loop and return z_0.
 
     Parameters
     ----------
@@ -154,10 +161,13 @@ def sample(
         Noised start, scaled latents.
     callback : callable, optional
         Called as `callback(step, prediction, latents)` after every step; what it raises ends the run.
+    solver : callable, optional
+        `ddim_step` (DDIM whose own eta is 0) where None.
     """
+    solve = solver or ddim_step
     for step in steps:
         prediction = denoiser(latents, step)
-        latents = ddim_step(prediction, step)
+        latents = solve(prediction, step)
         if callback is not None:
             callback(step, prediction, latents)
     return latents
@@ -167,46 +177,5 @@ def ddim_step(prediction: Prediction, step: Step) -> torch.Tensor:
     """z_{t-1}, with everything that the step adds up in one linear combination (method.md eq. 36)."""
     of_latents, of_noise = ops.step_coefficients(step.abar, step.abar_prev)
     terms: list[Term] = [(of_latents, prediction.latents)]
-    terms += [(of_noise * c, tensor) for c, tensor in prediction.terms]
-    if prediction.shift is not None:
-        terms.append((1.0, prediction.shift))
-    return combine(terms)
-
-
-@dataclass(frozen=True)
-class ClassifierFree:
-    """Denoiser: a UNet with classifier-free guidance, eps = eps_u + s (eps_c - eps_u) (method.md eq. 24).
-
-    Attributes
-    ----------
-    unet : UNet
-    condition : Tensor (B, tokens, width)
-        Decoded text embedding of each image.
-    unconditional : Tensor (1, tokens, width)
-        Embedding of the empty caption.
-    cfg_scale : float
-    """
-
-    unet: UNet
-    condition: torch.Tensor
-    unconditional: torch.Tensor
-    cfg_scale: float
-
-    def __call__(self, latents: torch.Tensor, step: Step) -> Prediction:
-        uncond, cond = (self._apart if latents.requires_grad else self._together)(latents, step)
-        terms = ((1 - self.cfg_scale, uncond), (self.cfg_scale, cond.detach()))
-        return Prediction(latents, terms, uncond, cond)
-
-    def _together(self, latents: torch.Tensor, step: Step) -> tuple[torch.Tensor, torch.Tensor]:
-        text = torch.cat([self.unconditional.expand_as(self.condition), self.condition])
-        with torch.no_grad():
-            both = self.unet(torch.cat([latents] * 2), step.timestep, encoder_hidden_states=text).sample
-        uncond, cond = both.chunk(2)
-        return uncond, cond
-
-    def _apart(self, latents: torch.Tensor, step: Step) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same two forwards, where only the conditional one keeps its graph: half the memory and backward time."""
-        with torch.no_grad():
-            text = self.unconditional.expand_as(self.condition)
-            uncond = self.unet(latents.detach(), step.timestep, encoder_hidden_states=text).sample
-        return uncond, self.unet(latents, step.timestep, encoder_hidden_states=self.condition).sample
+    terms += [(of_noise * c, tensor) for c, tensor in prediction.terms + prediction.pull]
+    return combine([*terms, *prediction.shift])

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from napari_neuraldiffuser.core.diffusion import loop
+from napari_neuraldiffuser.core.diffusion.classifier_free import ClassifierFree
 from napari_neuraldiffuser.core.diffusion.guidance import FeatureCritic, Guided, n_guided_steps
 from napari_neuraldiffuser.core.diffusion.sag import SelfAttentionGuided
 from napari_neuraldiffuser.core.networks.embeddings import EmbeddingError, Embeddings
@@ -146,7 +147,8 @@ def reconstruct_batch(
 def clean_latents(step: loop.Step, prediction: loop.Prediction) -> torch.Tensor:
     """x0 (method.md eq. 25) with the guidance's pull included; (n * repeats, 4, h, w)."""
     of_latents, of_noise = step.clean_factors()
-    return loop.combine([(of_latents, prediction.latents), *((of_noise * c, tensor) for c, tensor in prediction.terms)])
+    noise = [(of_noise * c, tensor) for c, tensor in prediction.terms + prediction.pull]
+    return loop.combine([(of_latents, prediction.latents), *noise])
 
 
 def start_latents(decoded: Embeddings, models: Models, diffusion: DiffusionParams, plan: loop.Schedule) -> torch.Tensor:
@@ -162,7 +164,7 @@ def build_denoiser(
 ) -> loop.Denoiser:
     """Guided( SelfAttentionGuided( ClassifierFree( UNet ) ) ), each only where its scale is above zero."""
     condition = repeated(models, decoded.c, diffusion.repeats)
-    plain = loop.ClassifierFree(models.unet, condition, models.encode_text([""]), diffusion.cfg_scale)
+    plain = ClassifierFree(models.unet, condition, models.encode_text([""]), diffusion.cfg_scale)
     denoiser = SelfAttentionGuided(plain, diffusion.sag_scale) if diffusion.sag_scale > 0 else plain
     if n_guided_steps(diffusion.executed_steps, guidance) == 0:
         return denoiser

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from napari_neuraldiffuser.core.diffusion.loop import ClassifierFree, Prediction, Step, add_noise
+from napari_neuraldiffuser.core.diffusion.classifier_free import ClassifierFree
+from napari_neuraldiffuser.core.diffusion.loop import Prediction, Step, add_noise
 from napari_neuraldiffuser.core.networks.kernels import ops
 from napari_neuraldiffuser.core.networks.parts import UNet
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from napari_neuraldiffuser.core.diffusion import pipeline
+from napari_neuraldiffuser.core.diffusion.classifier_free import ClassifierFree
 from napari_neuraldiffuser.core.diffusion.guidance import (
     FeatureCritic,
     Guided,
@@ -15,7 +16,7 @@ from napari_neuraldiffuser.core.diffusion.guidance import (
     noise_rule,
     rms,
 )
-from napari_neuraldiffuser.core.diffusion.loop import ClassifierFree, Prediction, Step, noise_for, sample, schedule
+from napari_neuraldiffuser.core.diffusion.loop import Prediction, Step, noise_for, sample, schedule
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.networks.kernels import ops
 from napari_neuraldiffuser.core.params import LAYERS, DiffusionParams, GuidanceParams, ParamError, preset

@@ -83,16 +83,16 @@ def test_a_shift_is_added_after_the_step(scheduler):
     plan = schedule(scheduler, DiffusionParams(n_steps=1, strength=1.0))
     z = torch.randn(1, 4, 2, 2)
     base = sample(z, plan.steps, still)
-    moved = sample(z, plan.steps, lambda x, s: still(x, s).but(shift=torch.full_like(x, 0.5)))
+    moved = sample(z, plan.steps, lambda x, s: still(x, s).but(shift=((0.5, torch.ones_like(x)),)))
     assert torch.allclose(moved - base, torch.full_like(z, 0.5), atol=1e-6)
 
 
 def test_a_step_is_one_linear_combination(monkeypatch):
     """All of z, both noises, self-attention guidance, gradient and shift go through one call of the operation."""
     z, uncond, cond, degraded, gradient, shift = torch.randn(6, 2, 4, 3, 5, dtype=torch.float64)
-    prediction = Prediction(z, ((-6.5, uncond), (7.5, cond)), uncond, cond, shift)
-    prediction = prediction.plus((0.75, uncond), (-0.75, degraded)).plus((3.0, gradient))
-    assert [c for c, _ in prediction.terms] == [-5.75, 7.5, -0.75, 3.0]
+    prediction = Prediction(z, ((-6.5, uncond), (7.5, cond)), uncond, cond, shift=((1.0, shift),))
+    prediction = prediction.plus((0.75, uncond), (-0.75, degraded)).but(pull=((3.0, gradient),))
+    assert [c for c, _ in prediction.terms] == [-5.75, 7.5, -0.75]
     calls, plain = [], diffusion.ops.guided_step
     monkeypatch.setattr(diffusion.ops, "guided_step", lambda terms, c: calls.append(len(terms)) or plain(terms, c))
     step = Step(0, 37, 721, 0.13, 0.2)
