@@ -23,7 +23,7 @@ from common.virtual_cluster import Clock, Cluster, Schedule, VirtualPlugin, plai
 
 from napari_neuraldiffuser.core.base.files import write_json
 from napari_neuraldiffuser.core.job.spec import Job
-from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams, WorkflowParams
+from napari_neuraldiffuser.core.params import WorkflowParams, preset
 from nipype_interfaces import interfaces
 from nipype_interfaces.workflows import init_neuraldiffuser_wf
 
@@ -215,7 +215,7 @@ def line(row: dict[str, Any]) -> str:
 
 def costs_of(args: argparse.Namespace) -> tuple[Costs, str]:
     """Seconds of jobs, and where those of an image come from."""
-    diffusion, guidance = DiffusionParams(), GuidanceParams()
+    diffusion, guidance = preset("neuraldiffuser")
     unguided = census.share_unguided(diffusion, guidance)
     if args.seconds_per_image:
         return Costs(args.seconds_per_image, unguided), args.origin
@@ -243,7 +243,7 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     args = parse()
     (costs, origin), study = costs_of(args), Study(2, 100, thin=args.thin) if args.quick else Study(thin=args.thin)
-    print("\n".join(census.table(DiffusionParams(), GuidanceParams(), Study().pairs)))
+    print("\n".join(census.table(*preset("neuraldiffuser"), Study().pairs)))
     print(f"\nsimulated: {study}; {costs.image:.2f} s per guided image ({origin}), {costs.unguided:.2f} of it unguided")
     hours = census.gpu_hours(costs.image, study.pairs, costs.unguided)
     print(f"images alone: {hours:.1f} GPU hours, {hours / (1 + costs.unguided):.1f} of them for the guided ones")

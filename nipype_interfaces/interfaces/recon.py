@@ -53,7 +53,7 @@ class GuidedReconstruct(CoreInterface):
     >>> from nipype_interfaces.interfaces import GuidedReconstruct
     >>> node = GuidedReconstruct(models="demo", repeats=3, layers=["g02"], layer_weights=[1.0])
     >>> node.inputs.guidance_strength
-    0.2
+    0.67
     >>> node.inputs.cfg_scale = -1.0
     Traceback (most recent call last):
     ...

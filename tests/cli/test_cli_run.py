@@ -87,7 +87,7 @@ def test_presets_are_those_of_the_core(name):
 
 @pytest.mark.parametrize(
     ("models", "name"),
-    [("demo", "demo"), (str(DEMO_FOLDER), "demo"), ("SD_DIR", "neuraldiffuser"), ("owner/name", "neuraldiffuser")],
+    [("demo", "demo"), (str(DEMO_FOLDER), "demo"), ("SD_DIR", "scale-free"), ("owner/name", "scale-free")],
 )
 def test_unnamed_settings_fit_the_models(asked, models, name):
     assert cli.main(["run", "NSD", "OUT", "participant", "--models", models, "--n-steps", "7"]) == 0
@@ -97,7 +97,7 @@ def test_unnamed_settings_fit_the_models(asked, models, name):
     assert job.models == models
 
 
-@pytest.mark.parametrize(("command", "name"), [("demo", "demo"), ("run", "neuraldiffuser")])
+@pytest.mark.parametrize(("command", "name"), [("demo", "demo"), ("run", "scale-free")])
 def test_help_states_the_defaults_that_hold(capsys, command, name):
     with pytest.raises(SystemExit):
         cli.main([command, "--help"])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams
+from napari_neuraldiffuser.core.params import preset
 from tests.support import ROOT
 from tests.support.small_network import SMALL, bent_data
 
@@ -151,7 +151,7 @@ def node(name, gpu=False):
 
 
 def test_cost_of_an_image_is_counted_step_by_step(load):
-    census, diffusion, guidance = load("common.census"), DiffusionParams(), GuidanceParams()
+    census, diffusion, guidance = load("common.census"), *preset("neuraldiffuser")
     assert census.GUIDED_STEP == pytest.approx(7.68, abs=0.005)
     guided, plain = census.image_tflop(diffusion, guidance)
     assert plain == pytest.approx(37 * 2 * 0.80 + 2.52)

@@ -118,7 +118,7 @@ class Guided:
 
 
 def n_guided_steps(n_steps: int, params: GuidanceParams) -> int:
-    """`int(eta * executed steps)` (7 of 37 at the defaults); none when kappa is 0 (method.md eq. 29)."""
+    """`int(eta * executed steps)` (24 of 37 at the defaults); none when kappa is 0 (method.md eq. 29)."""
     return int(n_steps * params.guidance_strength) if params.guidance_scale > 0 else 0
 
 

@@ -29,8 +29,8 @@ def is_bundled(path: str | Path) -> bool:
 
 
 def default_preset(models: str | Path) -> str:
-    """Named settings where none were named: those of the equations are far too strong for the bundled models."""
-    return "demo" if is_bundled(models) else "neuraldiffuser"
+    """Named settings where none were named: those chosen for the bundled models, else a strength for any models."""
+    return "demo" if is_bundled(models) else "scale-free"
 
 
 def folder_digest(source: str, guide: str | Path | None = None) -> str:

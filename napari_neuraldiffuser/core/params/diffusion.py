@@ -85,14 +85,14 @@ class GuidanceParams(Params):
     """The pull toward the decoded guidance features g (method.md eq. 29-35)."""
 
     guidance_scale: float = param(
-        300000.0,
+        5.0,
         "Weight kappa of the feature gradient: how hard the picture is pulled toward the decoded edges, textures and "
-        "parts g. 0 turns guidance off; too little changes nothing, too much burns the picture out. Sensible: about "
-        "300000 with normalise none and Stable Diffusion 1.4, 1 to 15 with rms.",
+        "parts g. 0 turns guidance off; too little changes nothing, too much burns the picture out. Sensible: 1 to 15 "
+        "with normalise rms, for any models; about 300000 with none, for Stable Diffusion 1.4 alone.",
         low=0.0,
     )
     guidance_strength: float = param(
-        0.2,
+        0.67,
         "Share eta of the executed steps that are guided, from the first on. Early steps settle layout, so 0.2 already "
         "moves shapes; to 0.7 details follow too, and every guided step takes several times as long.",
         low=0.0,
@@ -117,7 +117,7 @@ class GuidanceParams(Params):
     )
     x0_blend: bool = param(True, "Decode a blend of the clean estimate and the noisy latent (published). Usually on.")
     normalise: str = param(
-        "none",
+        "rms",
         "none: the gradient is multiplied by guidance_scale; rms: scaled so that its rms is guidance_scale times that "
         "of the conditional minus unconditional noise prediction. rms is for any models, and kappa is then 1 to 15; "
         "none needs a kappa found for these models.",

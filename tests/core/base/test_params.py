@@ -104,6 +104,15 @@ def test_published_defaults():
         7.5,
     )
     assert GuidanceParams().layer_weights == (1.5, 1.2, 1, 1, 1, 1)
+    for name in ("neuraldiffuser", "published"):
+        guidance = params.preset(name)[1]
+        strength = (guidance.guidance_scale, guidance.guidance_strength, guidance.normalise)
+        assert strength == (300_000, 0.2, "none"), name
+
+
+def test_without_a_preset_the_strength_is_one_for_any_models():
+    assert params.preset("scale-free") == (DiffusionParams(), GuidanceParams())
+    assert GuidanceParams().normalise == "rms"
     assert len(params.TARGETS) == 8
 
 

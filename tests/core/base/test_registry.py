@@ -154,7 +154,8 @@ def test_a_guidance_rule_is_used():
 
     noise, step = torch.randn(2, 4, 3, 3), Step(0, 1, 500, 0.5, 0.6)
     with registered(*TOYS["rule"]):
-        still = Guided(denoiser, critic, GuidanceParams(rule="no-pull", guidance_strength=1.0))(noise, step)
-        pulled = Guided(denoiser, critic, GuidanceParams(guidance_strength=1.0))(noise, step)
+        params = GuidanceParams(guidance_strength=1.0, normalise="none")
+        still = Guided(denoiser, critic, params.but(rule="no-pull"))(noise, step)
+        pulled = Guided(denoiser, critic, params)(noise, step)
     assert torch.equal(still.noise, noise) and torch.equal(still.loss, torch.ones(2))
     assert not torch.equal(pulled.noise, noise)

@@ -23,6 +23,8 @@ from napari_neuraldiffuser.core.params import LAYERS, DiffusionParams, GuidanceP
 from tests.support.numerics import published_reference as reference
 from tests.support.small_models import small_models
 
+PAPER = preset("neuraldiffuser")[1]
+
 
 @pytest.fixture(scope="module")
 def models64():
@@ -109,7 +111,7 @@ def test_guidance_moves_the_published_run(models64):
 
 def test_gradient_equals_a_finite_difference(models64):
     decoded = decoded_for(models64)
-    diffusion, guidance = DiffusionParams(repeats=1), GuidanceParams(guidance_scale=1.0)
+    diffusion, guidance = DiffusionParams(repeats=1), PAPER.but(guidance_scale=1.0)
     guided = pipeline.build_denoiser(decoded, models64, diffusion, guidance)
     plan = schedule(models64.scheduler, diffusion)
     z, step = pipeline.start_latents(decoded, models64, diffusion, plan), plan.steps[0]
@@ -128,7 +130,7 @@ def test_gradient_equals_a_finite_difference(models64):
 
 
 def test_one_image_does_not_change_the_gradient_of_another(models64):
-    diffusion, guidance = DiffusionParams(repeats=2), GuidanceParams(guidance_scale=1000.0)
+    diffusion, guidance = DiffusionParams(repeats=2), PAPER.but(guidance_scale=1000.0)
     three = decoded_for(models64, 3)
     plan = schedule(models64.scheduler, diffusion)
     out = []
@@ -142,7 +144,7 @@ def test_one_image_does_not_change_the_gradient_of_another(models64):
 def test_every_step_costs_two_unet_samples_per_image_and_no_decode(models64, guided):
     decoded, seen = decoded_for(models64), []
     diffusion = DiffusionParams(repeats=3)
-    guidance = GuidanceParams(guidance_scale=10.0 if guided else 0.0)
+    guidance = PAPER.but(guidance_scale=10.0 if guided else 0.0)
     hook = models64.unet.register_forward_pre_hook(lambda m, args: seen.append(len(args[0])))
     decodes: list = []
     hook2 = models64.vae.decoder.register_forward_pre_hook(lambda m, args: decodes.append(len(args[0])))
@@ -156,7 +158,7 @@ def test_backward_runs_on_the_conditional_half_only(models64):
     decoded, grads = decoded_for(models64), []
     hook = models64.unet.conv_out.register_full_backward_hook(lambda m, gi, go: grads.append(len(go[0])))
     diffusion = DiffusionParams(repeats=3)
-    denoiser = pipeline.build_denoiser(decoded, models64, diffusion, GuidanceParams())
+    denoiser = pipeline.build_denoiser(decoded, models64, diffusion, PAPER)
     plan = schedule(models64.scheduler, diffusion)
     denoiser(pipeline.start_latents(decoded, models64, diffusion, plan), plan.steps[0])
     hook.remove()
@@ -242,7 +244,7 @@ def test_guided_passes_the_unguided_steps_through():
             return Prediction(latents, ((1.0, latents),), latents, latents)
 
     z = torch.ones(1, 4, 2, 2)
-    guided = Guided(Fixed(), None, GuidanceParams())
+    guided = Guided(Fixed(), None, PAPER)
     assert guided(z, Step(7, 37, 500, 0.5, 0.6)).loss is None
 
 

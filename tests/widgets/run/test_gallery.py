@@ -124,9 +124,9 @@ def test_a_loss_that_is_not_finite_is_left_out():
 
 def test_what_changed_between_runs():
     before = Recipe(stimulus_ids=(3,))
-    guided = before.settings.guidance.but(guidance_scale=5.0)
+    guided = before.settings.guidance.but(guidance_scale=9.0)
     after = before.with_stage("guidance", guided).with_stage("diffusion", before.settings.diffusion.but(n_steps=24))
-    assert changes(before, after) == "steps 50 → 24, κ 300000 → 5"
+    assert changes(before, after) == "steps 50 → 24, κ 5 → 9"
     assert changes(before, before) == ""
     assert changes(before, before.but(arms=("guided",))) == "arms guided unguided → guided"
     layers = GuidanceParams(layers=("g02",), layer_weights=(2.0,))
@@ -312,14 +312,14 @@ def test_earlier_runs_can_be_chosen(qtbot):
     view = RunView()
     qtbot.addWidget(view)
     first = begun(Recipe(stimulus_ids=(3,)))
-    second = begun(first.recipe.with_stage("guidance", replace(first.recipe.settings.guidance, guidance_scale=5.0)))
+    second = begun(first.recipe.with_stage("guidance", replace(first.recipe.settings.guidance, guidance_scale=9.0)))
     for run, shade in ((first, GREEN), (second, RED)):
         view.add(run)
         finish(run, "guided", shade)
         finish(run, "unguided", shade)
         run.end({"folder": "f"})
         view.ended(run)
-    assert view.box.itemText(0).endswith("stimulus 3: κ 300000 → 5")
+    assert view.box.itemText(0).endswith("stimulus 3: κ 5 → 9")
     assert view.box.itemText(1).endswith("stimulus 3: first run")
     view._pick(1)
     assert view.run is first
