@@ -34,7 +34,10 @@ STAGES: dict[str, tuple[type[Params], tuple[str, ...]]] = {
     ),
     "diffusion": (
         params.DiffusionParams,
-        ("repeats", "seed", "n_steps", "strength", "cfg_scale", "sag_scale", "start_noise", "batch_size"),
+        (
+            *("repeats", "seed", "n_steps", "strength", "cfg_scale", "sag_scale"),
+            *("solver", "guided_ode", "start_noise", "batch_size"),
+        ),
     ),
     "guidance": (
         params.GuidanceParams,

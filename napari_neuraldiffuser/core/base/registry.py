@@ -99,6 +99,17 @@ ESTIMATORS = Registry(
 GUIDANCE_RULES = Registry("guidance rule", {"noise": f"{CORE}.diffusion.guidance:noise_rule"})
 """Functions `rule(prediction, pull, step, params) -> Prediction`: where the gradient enters a step."""
 
+SOLVERS = Registry(
+    "solver",
+    {
+        "ddim": f"{CORE}.diffusion.solvers:DDIM",
+        "euler": f"{CORE}.diffusion.solvers:EULER",
+        "dpm++": f"{CORE}.diffusion.solvers:DPM",
+        "lcm": f"{CORE}.diffusion.solvers:LCM",
+    },
+)
+"""`diffusion.solvers.Kind` records: timesteps, noise levels, and the step from one to the next."""
+
 ATTRIBUTION_METHODS = Registry(
     "attribution method",
     {

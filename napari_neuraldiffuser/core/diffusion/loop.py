@@ -6,28 +6,35 @@ loop never hears of it.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from napari_neuraldiffuser.core.base.registry import SOLVERS
 from napari_neuraldiffuser.core.networks.kernels import ops
 from napari_neuraldiffuser.core.networks.parts import NoiseSchedule
 from napari_neuraldiffuser.core.params import DiffusionParams
-
-TRAIN_TIMESTEPS = 1000
 
 Term = tuple[float | torch.Tensor, torch.Tensor]
 """A coefficient, one number or one per image (B,), and the tensor (B, 4, h, w) that it multiplies."""
 
 
+class Level(NamedTuple):
+    """A timestep, and the cumulative schedule before and after its step."""
+
+    timestep: float
+    abar: float
+    abar_prev: float
+
+
 @dataclass(frozen=True)
 class Step:
-    """One executed DDIM step: its place, its timestep and the cumulative schedule before and after it."""
+    """One executed step: its place, its timestep and the cumulative schedule before and after it."""
 
     index: int
     n_steps: int
-    timestep: int
+    timestep: float
     abar: float
     abar_prev: float
 
@@ -109,21 +116,17 @@ class Schedule:
 
 
 def schedule(scheduler: NoiseSchedule, params: DiffusionParams) -> Schedule:
-    """Last `executed_steps` steps of the DDIM schedule (method.md eq. 22).
+    """Last `executed_steps` steps of the solver's schedule (method.md eq. 22).
 
     Parameters
     ----------
     scheduler : NoiseSchedule
-        Gives timesteps (with its `steps_offset`), `alphas_cumprod` and `final_alpha_cumprod`.
+        The model's own: its spacing, offset and levels make the solver's.
     """
-    scheduler.set_timesteps(params.n_steps)
     n_run = params.executed_steps
-    timesteps = scheduler.timesteps.tolist()[params.n_steps - n_run :]
-    stride = scheduler.config.num_train_timesteps // params.n_steps
-    abar = [float(a) for a in scheduler.alphas_cumprod]
-    final = float(scheduler.final_alpha_cumprod)
-    steps = [Step(i, n_run, t, abar[t], abar[t - stride] if t >= stride else final) for i, t in enumerate(timesteps)]
-    return Schedule(steps, _start_abar(abar, steps, params))
+    every = SOLVERS[params.solver].levels(scheduler, params.n_steps)
+    steps = [Step(i, n_run, *level) for i, level in enumerate(every[len(every) - n_run :])]
+    return Schedule(steps, _start_abar([float(a) for a in scheduler.alphas_cumprod], steps, params))
 
 
 def _start_abar(abar: Sequence[float], steps: Sequence[Step], params: DiffusionParams) -> float:
@@ -131,13 +134,16 @@ def _start_abar(abar: Sequence[float], steps: Sequence[Step], params: DiffusionP
         return 1.0
     if params.start_noise == "published":
         # published code: int(37 / 50 * 1000) = 740, although the first executed timestep is 721
-        return abar[int(len(steps) / params.n_steps * TRAIN_TIMESTEPS)]
+        return abar[min(int(len(steps) / params.n_steps * len(abar)), len(abar) - 1)]
     return steps[0].abar
 
 
-def noise_for(seed: int, stimulus_id: int, repeat: int, shape: Sequence[int]) -> np.ndarray:
-    """Standard normal noise (float32) that depends on (seed, stimulus, repeat) alone (method.md eq. 21)."""
-    bits = np.random.Philox(np.random.SeedSequence([seed, stimulus_id, repeat]))
+def noise_for(seed: int, stimulus_id: int, repeat: int, shape: Sequence[int], *step: int) -> np.ndarray:
+    """Standard normal noise (float32) that depends on (seed, stimulus, repeat) alone (method.md eq. 21).
+
+    `step`, counted from 1, gives other noise, for solvers whose steps add some.
+    """
+    bits = np.random.Philox(np.random.SeedSequence([seed, stimulus_id, repeat, *step]))
     return np.random.Generator(bits).standard_normal(tuple(shape), dtype=np.float32)
 
 

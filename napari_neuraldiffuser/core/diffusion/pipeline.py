@@ -13,6 +13,7 @@ from napari_neuraldiffuser.core.diffusion import loop
 from napari_neuraldiffuser.core.diffusion.classifier_free import ClassifierFree
 from napari_neuraldiffuser.core.diffusion.guidance import FeatureCritic, Guided, n_guided_steps
 from napari_neuraldiffuser.core.diffusion.sag import SelfAttentionGuided
+from napari_neuraldiffuser.core.diffusion.solvers import FreshNoise, Problem, solver_for
 from napari_neuraldiffuser.core.networks.embeddings import EmbeddingError, Embeddings
 from napari_neuraldiffuser.core.networks.models import Models, check_layers, vision_model
 from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams
@@ -49,7 +50,7 @@ class StepEvent:
     stimulus_ids: tuple[int, ...]
     done: int
     total: int
-    timestep: int
+    timestep: float
     loss: np.ndarray | None
     latents: torch.Tensor
     clean: Callable[[], torch.Tensor]
@@ -131,7 +132,8 @@ def reconstruct_batch(
             clean = partial(clean_latents, step, prediction)
             callback(StepEvent(ids, step.index + 1, step.n_steps, step.timestep, loss, z, clean))
 
-    latents = loop.sample(latents, plan.steps, denoiser, after_step)
+    solver = solver_for(Problem(models.scheduler, diffusion, plan, fresh_noise(decoded, models, diffusion)))
+    latents = loop.sample(latents, plan.steps, denoiser, after_step, solver)
     images = to_images(models, latents)
     n, repeats = len(decoded), diffusion.repeats
     by_stimulus = torch.stack(losses, dim=1) if losses else torch.zeros(n * repeats, 0)
@@ -154,9 +156,20 @@ def clean_latents(step: loop.Step, prediction: loop.Prediction) -> torch.Tensor:
 def start_latents(decoded: Embeddings, models: Models, diffusion: DiffusionParams, plan: loop.Schedule) -> torch.Tensor:
     """Decoded z, repeated and noised to the start of the schedule; (n * repeats, 4, h, w)."""
     z = repeated(models, decoded.z, diffusion.repeats)
+    return loop.add_noise(z, noise_of(decoded, diffusion).to(z), plan.start_abar)
+
+
+def noise_of(decoded: Embeddings, diffusion: DiffusionParams, *step: int) -> torch.Tensor:
+    """Noise of the start of every image, or what a step adds anew; (n * repeats, 4, h, w) float32."""
     images = product(map(int, decoded.stimulus_ids), range(diffusion.repeats))
-    noise = np.stack([loop.noise_for(diffusion.seed, *image, decoded.z.shape[1:]) for image in images])
-    return loop.add_noise(z, torch.from_numpy(noise).to(z), plan.start_abar)
+    return torch.from_numpy(
+        np.stack([loop.noise_for(diffusion.seed, *image, decoded.z.shape[1:], *step) for image in images])
+    )
+
+
+def fresh_noise(decoded: Embeddings, models: Models, diffusion: DiffusionParams) -> FreshNoise:
+    """Noise that a step adds, of the step and of each image alone."""
+    return lambda step: noise_of(decoded, diffusion, step.index + 1).to(models.device)
 
 
 def build_denoiser(

@@ -11,6 +11,7 @@ import torch
 from napari_neuraldiffuser.core.base.files import json_object
 from napari_neuraldiffuser.core.networks.architecture import AGAIN, REMEDY
 from napari_neuraldiffuser.core.networks.folder import Part, check_folder, fit_problems, no_object
+from napari_neuraldiffuser.core.networks.parts import NoiseSchedule
 from napari_neuraldiffuser.core.networks.source import ModelError
 from napari_neuraldiffuser.core.networks.weight_files import not_itself
 
@@ -169,6 +170,19 @@ def prior_schedule(n_timesteps: int) -> Any:
     return diffusers.DDIMScheduler(
         n_timesteps, beta_schedule="squaredcos_cap_v2", prediction_type="sample", clip_sample=False
     )
+
+
+def scheduler_of(library: str, scheduler: NoiseSchedule) -> Any:
+    """A scheduler class of diffusers, made from the configuration of a model's own scheduler.
+
+    Networks are asked for noise, whatever they predict themselves, and nothing is clipped.
+    """
+    import diffusers
+
+    ours = {"prediction_type": "epsilon", "clip_sample": False, "thresholding": False}
+    if library == "DPMSolverMultistepScheduler":
+        ours |= {"algorithm_type": "dpmsolver++", "solver_order": 2, "solver_type": "midpoint"}
+    return getattr(diffusers, library).from_config(scheduler.config, **ours)
 
 
 def _options(part: Part, weights: bool) -> dict[str, Any]:

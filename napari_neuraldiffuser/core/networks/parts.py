@@ -35,7 +35,7 @@ class UNet(Network, Protocol):
 
     mid_block: Any
 
-    def __call__(self, latents: torch.Tensor, timestep: int, *, encoder_hidden_states: torch.Tensor) -> Any:
+    def __call__(self, latents: torch.Tensor, timestep: float, *, encoder_hidden_states: torch.Tensor) -> Any:
         """Latents (n, 4, h, w) and text (n, tokens, width) to `.sample` (n, 4, h, w)."""
 
 

@@ -39,6 +39,20 @@ class DiffusionParams(Params):
         "published code has 0.75, above 1 edges are overdrawn.",
         low=0.0,
     )
+    solver: str = param(
+        "ddim",
+        "How the noise is taken away: ddim; euler, the same arithmetic at the noise levels of its own schedule; dpm++, "
+        "of second order in the model's own noise; lcm, for latent consistency models alone. ddim is usual, and a "
+        "high-order solver gains nothing where few steps are guided.",
+        choices=registry.SOLVERS,
+    )
+    guided_ode: str = param(
+        "split",
+        "split: the model's own noise is stepped with the second order and what guidance adds with the first; whole: "
+        "both with the second order, which extrapolates the gradient and fails. Use split.",
+        choices=("split", "whole"),
+        only=("solver", ("dpm++",)),
+    )
     start_noise: str = param(
         "executed",
         "Noise level of the start: of the first executed timestep, or the published int(executed / n_steps * 1000), "

@@ -21,6 +21,8 @@ LABELS = {
     "strength": "Share of the schedule run",
     "cfg_scale": "Classifier-free scale s",
     "sag_scale": "Self-attention scale",
+    "solver": "Solver",
+    "guided_ode": "Guidance in the solver",
     "start_noise": "Noise of the start",
     "batch_size": "Batch size",
     "rule": "Guidance rule",
@@ -36,7 +38,7 @@ FREQUENT = (
 MORE = (
     (GuidanceParams, ("layers",)),  # apart, as its row is wide
     (GuidanceParams, ("rule", "normalise", "x0_estimate", "x0_blend")),
-    (DiffusionParams, ("strength", "cfg_scale", "sag_scale", "start_noise", "batch_size")),
+    (DiffusionParams, ("strength", "cfg_scale", "sag_scale", "solver", "guided_ode", "start_noise", "batch_size")),
 )
 
 
