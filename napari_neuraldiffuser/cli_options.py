@@ -43,7 +43,8 @@ STAGES: dict[str, tuple[type[Params], tuple[str, ...]]] = {
         params.GuidanceParams,
         (
             *("guidance_scale", "guidance_strength", "layers", "layer_weights"),
-            *("x0_estimate", "x0_blend", "normalise", "rule"),
+            *("x0_estimate", "x0_blend", "normalise", "rule", "guide_every", "phase"),
+            *of_one_kind(params.GuidanceParams),
         ),
     ),
     "contribution": (

@@ -6,7 +6,7 @@ backward per branch, the VAE decoder 2.52 and 2.55, the guide network 0.009 and 
 
 from dataclasses import dataclass
 
-from napari_neuraldiffuser.core.diffusion.guidance import n_guided_steps
+from napari_neuraldiffuser.core.diffusion.rules import n_guided_steps
 from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams
 
 UNET, UNET_BACK, DECODER, DECODER_BACK, GUIDE = 0.80, 0.99, 2.52, 2.55, 0.018

@@ -11,6 +11,7 @@ from napari_neuraldiffuser.core.attribution.maps import Part, collect, roi_masks
 from napari_neuraldiffuser.core.base.files import atomic_path
 from napari_neuraldiffuser.core.base.registry import ATTRIBUTION_METHODS, DECODERS, GUIDANCE_RULES, METRICS, Registry
 from napari_neuraldiffuser.core.decoding import TargetFit, store
+from napari_neuraldiffuser.core.diffusion.rules import Rule
 from napari_neuraldiffuser.core.evaluation import Metric
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.params import DecodingParams
@@ -89,7 +90,7 @@ BRIGHTNESS = Metric(
 )
 TOYS = {
     "decoder": (DECODERS, "mean", MeanDecoder),
-    "rule": (GUIDANCE_RULES, "no-pull", no_pull),
+    "rule": (GUIDANCE_RULES, "no-pull", Rule(no_pull)),
     "method": (ATTRIBUTION_METHODS, "even", even_split),
     "metrics": (METRICS, "brightness", BRIGHTNESS),
 }

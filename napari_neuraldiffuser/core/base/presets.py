@@ -5,6 +5,16 @@ from typing import Any
 PAPER: dict[str, Any] = {"guidance_scale": 300000.0, "guidance_strength": 0.2, "normalise": "none"}
 """The paper's strength; found for Stable Diffusion 1.4 with CLIP ViT-B/32, and for no other models."""
 
+RULES: dict[str, dict[str, Any]] = {
+    "dps": {},
+    "lgd": {"guidance_copies": 4},
+    "freedom": {"recurrence": 2},
+    "mpgd": {},
+    "ugd": {"leaf_scale": 5.0, "leaf_steps": 2, "recurrence": 2},
+    "tfg": {"leaf_scale": 5.0, "leaf_steps": 2, "recurrence": 1, "guidance_copies": 1},
+}
+"""Presets of the guidance rules, which have their names: what each says beside the rule."""
+
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     # a strength that is relative to the models' own predictions, and so carries over to any models
     "scale-free": {"diffusion": {}, "guidance": {}},
@@ -20,6 +30,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "diffusion": {"repeats": 3, "batch_size": 12, "n_steps": 24, "cfg_scale": 3.0},
         "guidance": {"normalise": "rms", "guidance_scale": 5.0, "guidance_strength": 0.67},
     },
+    # the other rules of the family, at strengths that carry over from one to another
+    **{rule: {"diffusion": {}, "guidance": {"rule": rule, "x0_blend": False} | own} for rule, own in RULES.items()},
     # no pull: the baseline arm
     "none": {"diffusion": {}, "guidance": {"guidance_scale": 0.0}},
 }

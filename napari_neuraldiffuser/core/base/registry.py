@@ -96,8 +96,19 @@ ESTIMATORS = Registry(
 )
 """`bold.linear.Estimator` records: from BOLD to single-trial betas."""
 
-GUIDANCE_RULES = Registry("guidance rule", {"noise": f"{CORE}.diffusion.guidance:noise_rule"})
-"""Functions `rule(prediction, pull, step, params) -> Prediction`: where the gradient enters a step."""
+GUIDANCE_RULES = Registry(
+    "guidance rule",
+    {
+        "noise": f"{CORE}.diffusion.rules:NOISE",
+        "dps": f"{CORE}.diffusion.rules:DPS",
+        "lgd": f"{CORE}.diffusion.rules:DPS",
+        "freedom": f"{CORE}.diffusion.rules:FREEDOM",
+        "mpgd": f"{CORE}.diffusion.rules:MPGD",
+        "ugd": f"{CORE}.diffusion.rules:UGD",
+        "tfg": f"{CORE}.diffusion.rules:TFG",
+    },
+)
+"""`diffusion.rules.Rule` records: where the gradient enters a step."""
 
 SOLVERS = Registry(
     "solver",

@@ -11,7 +11,10 @@ import torch
 
 from napari_neuraldiffuser.core.diffusion import loop
 from napari_neuraldiffuser.core.diffusion.classifier_free import ClassifierFree
-from napari_neuraldiffuser.core.diffusion.guidance import FeatureCritic, Guided, n_guided_steps
+from napari_neuraldiffuser.core.diffusion.critic import FeatureCritic
+from napari_neuraldiffuser.core.diffusion.draws import Draws
+from napari_neuraldiffuser.core.diffusion.guidance import Guided
+from napari_neuraldiffuser.core.diffusion.rules import n_guided_steps
 from napari_neuraldiffuser.core.diffusion.sag import SelfAttentionGuided
 from napari_neuraldiffuser.core.diffusion.solvers import FreshNoise, Problem, solver_for
 from napari_neuraldiffuser.core.networks.embeddings import EmbeddingError, Embeddings
@@ -184,7 +187,8 @@ def build_denoiser(
     targets = [repeated(models, decoded[layer], diffusion.repeats) for layer in guidance.layers]
     normalisation = decoded.attrs.get("feature_normalisation", "imagenet")
     critic = FeatureCritic(models, targets, guidance.layers, guidance.layer_weights, normalisation)
-    return Guided(denoiser, critic, guidance)
+    draws = Draws(diffusion.seed, list(product(map(int, decoded.stimulus_ids), range(diffusion.repeats))))
+    return Guided(denoiser, critic, guidance, draws)
 
 
 def repeated(models: Models, values: np.ndarray, repeats: int) -> torch.Tensor:

@@ -10,8 +10,8 @@ import numpy as np
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.progress import Cancelled, Events
 from napari_neuraldiffuser.core.base.recipe import Recipe
-from napari_neuraldiffuser.core.diffusion.guidance import n_guided_steps
 from napari_neuraldiffuser.core.diffusion.pipeline import check_fit, decode_start
+from napari_neuraldiffuser.core.diffusion.rules import n_guided_steps
 from napari_neuraldiffuser.core.engine.arms import Arm, ArmRun, Shown
 from napari_neuraldiffuser.core.engine.decoder import Decoded
 from napari_neuraldiffuser.core.engine.runs import score_rows

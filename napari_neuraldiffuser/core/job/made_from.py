@@ -12,7 +12,7 @@ from napari_neuraldiffuser.core.base.contracts import StimulusIds
 from napari_neuraldiffuser.core.base.files import array_digest, fingerprint
 from napari_neuraldiffuser.core.base.recipe import ALGORITHM_VERSION
 from napari_neuraldiffuser.core.decoding.network.files import network_digest
-from napari_neuraldiffuser.core.diffusion.guidance import n_guided_steps
+from napari_neuraldiffuser.core.diffusion.rules import n_guided_steps
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.params import DiffusionParams, FeatureParams, GuidanceParams, Settings
 

@@ -138,7 +138,63 @@ class GuidanceParams(Params):
         choices=("none", "rms"),
     )
     rule: str = param(
-        "noise", "Where the gradient enters: noise adds it to the noise prediction.", choices=registry.GUIDANCE_RULES
+        "noise",
+        "Where the gradient enters. noise: it is added to the noise prediction; dps, lgd, freedom: z is shifted after "
+        "the step; mpgd: the clean estimate is corrected, at half the time; ugd: noise and estimate; tfg: z and it.",
+        choices=registry.GUIDANCE_RULES,
+    )
+    gradient: str = param(
+        "through",
+        "Whether the gradient passes back through the UNet, or (leaf) only to the clean estimate, with the noise "
+        "prediction held: about half the time of a guided step, in a direction that knows less.",
+        choices=("through", "leaf"),
+        only=("rule", ("noise", "dps", "lgd", "freedom")),
+    )
+    guidance_copies: int = param(
+        4,
+        "Noisy copies of the clean estimate that a gradient is averaged over. Each costs a decoding and its way back.",
+        unit="copies",
+        low=1,
+        only=("rule", ("lgd", "tfg")),
+    )
+    copies_noise: float = param(
+        0.1,
+        "Noise gamma of these copies, in units of the noise that z still has. 0 is no copies; LGD's paper has 1, which "
+        "leaves little of a latent.",
+        low=0.0,
+        only=("rule", ("lgd", "tfg")),
+    )
+    leaf_scale: float = param(
+        5.0,
+        "Weight mu of the steps on the clean estimate, as guidance_scale is of the gradient through the UNet.",
+        low=0.0,
+        only=("rule", ("ugd", "tfg")),
+    )
+    leaf_steps: int = param(
+        1,
+        "Gradient steps on the clean estimate in each guided step. With rms they share what one would do.",
+        unit="steps",
+        low=1,
+        only=("rule", ("mpgd", "ugd", "tfg")),
+    )
+    recurrence: int = param(
+        2,
+        "How often each guided step is taken: in between, z is noised again, so that the model can mend what guidance "
+        "tore. Time rises in proportion.",
+        low=1,
+        only=("rule", ("freedom", "ugd", "tfg")),
+    )
+    guide_every: int = param(
+        1,
+        "A fresh gradient every so many guided steps; those between take the last one again at hardly any cost. 2 "
+        "nearly halves the time of guidance.",
+        unit="steps",
+        low=1,
+    )
+    phase: str = param(
+        "constant",
+        "How strength goes over the guided steps: constant, fading from nearly twice to nearly none, or growing.",
+        choices=("constant", "fading", "growing"),
     )
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QInputDialog, QLabel, QMenu, QMessageBox, QPushButton, QWidget
 from superqt.utils import signals_blocked
 
+from napari_neuraldiffuser.core.base.fields import of_one_kind
 from napari_neuraldiffuser.core.params import PRESETS, DiffusionParams, GuidanceParams, ParamError
 from napari_neuraldiffuser.widgets.session import controls, state
 from napari_neuraldiffuser.widgets.session.session import Session
@@ -27,6 +28,14 @@ LABELS = {
     "batch_size": "Batch size",
     "rule": "Guidance rule",
     "normalise": "Scale of the gradient",
+    "gradient": "Gradient by the UNet",
+    "guidance_copies": "Noisy copies",
+    "copies_noise": "γ noise of the copies",
+    "leaf_scale": "μ scale of leaf steps",
+    "leaf_steps": "Leaf steps",
+    "recurrence": "Times each step is taken",
+    "guide_every": "Steps per fresh gradient",
+    "phase": "Course of the strength",
     "layers": "Layers",
     "x0_estimate": "Clean estimate x0",
     "x0_blend": "Decode the x0 blend",
@@ -37,7 +46,10 @@ FREQUENT = (
 )
 MORE = (
     (GuidanceParams, ("layers",)),  # apart, as its row is wide
-    (GuidanceParams, ("rule", "normalise", "x0_estimate", "x0_blend")),
+    (
+        GuidanceParams,
+        ("rule", *of_one_kind(GuidanceParams), "normalise", "guide_every", "phase", "x0_estimate", "x0_blend"),
+    ),
     (DiffusionParams, ("strength", "cfg_scale", "sag_scale", "solver", "guided_ode", "start_noise", "batch_size")),
 )
 

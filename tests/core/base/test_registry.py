@@ -9,7 +9,9 @@ from napari_neuraldiffuser.core.base import registry
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.registry import Registry
 from napari_neuraldiffuser.core.decoding import DecodingError, RidgeDecoder
-from napari_neuraldiffuser.core.diffusion.guidance import Guided, Pull
+from napari_neuraldiffuser.core.diffusion.critic import Pull
+from napari_neuraldiffuser.core.diffusion.draws import Draws
+from napari_neuraldiffuser.core.diffusion.guidance import Guided
 from napari_neuraldiffuser.core.diffusion.loop import Prediction, Step
 from napari_neuraldiffuser.core.evaluation.metric import definition, label, main_figures
 from napari_neuraldiffuser.core.params import (
@@ -149,13 +151,13 @@ def test_a_guidance_rule_is_used():
     def denoiser(latents, step):
         return Prediction(latents, ((1.0, noise),), noise, latents * 0 + noise)
 
-    def critic(clean, leaf):
-        return Pull(torch.ones(2), torch.ones_like(leaf))
+    def critic(clean):
+        return Pull(torch.ones(2), torch.ones_like(clean))
 
     noise, step = torch.randn(2, 4, 3, 3), Step(0, 1, 500, 0.5, 0.6)
     with registered(*TOYS["rule"]):
         params = GuidanceParams(guidance_strength=1.0, normalise="none")
-        still = Guided(denoiser, critic, params.but(rule="no-pull"))(noise, step)
-        pulled = Guided(denoiser, critic, params)(noise, step)
+        still = Guided(denoiser, critic, params.but(rule="no-pull"), Draws(0, []))(noise, step)
+        pulled = Guided(denoiser, critic, params, Draws(0, []))(noise, step)
     assert torch.equal(still.noise, noise) and torch.equal(still.loss, torch.ones(2))
     assert not torch.equal(pulled.noise, noise)

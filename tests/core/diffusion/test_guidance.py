@@ -6,17 +6,11 @@ import torch
 
 from napari_neuraldiffuser.core.diffusion import pipeline
 from napari_neuraldiffuser.core.diffusion.classifier_free import ClassifierFree
-from napari_neuraldiffuser.core.diffusion.guidance import (
-    FeatureCritic,
-    Guided,
-    Pull,
-    clean_estimate,
-    layer_loss_weights,
-    n_guided_steps,
-    noise_rule,
-    rms,
-)
+from napari_neuraldiffuser.core.diffusion.critic import FeatureCritic, Pull, layer_loss_weights
+from napari_neuraldiffuser.core.diffusion.draws import Draws
+from napari_neuraldiffuser.core.diffusion.guidance import Guided, clean_estimate
 from napari_neuraldiffuser.core.diffusion.loop import Prediction, Step, noise_for, sample, schedule
+from napari_neuraldiffuser.core.diffusion.rules import n_guided_steps, noise_rule, rms
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.networks.kernels import ops
 from napari_neuraldiffuser.core.params import LAYERS, DiffusionParams, GuidanceParams, ParamError, preset
@@ -121,7 +115,7 @@ def test_gradient_equals_a_finite_difference(models64):
     def loss(moved):
         leaf = moved.requires_grad_()
         noise = guided.denoiser(leaf, step).noise_cond
-        return float(guided.critic(clean_estimate(leaf, noise, step, guidance), leaf).loss)
+        return float(guided.critic(clean_estimate(leaf, noise, step, guidance)).loss)
 
     h = 1e-5
     numeric = (loss(z + h * direction) - loss(z - h * direction)) / (2 * h)
@@ -207,7 +201,7 @@ def test_float16_gradients_do_not_underflow(monkeypatch):
     critic, pulls = dataclasses.replace(critic, targets=targets), []
     for scale in (1.0, ops.gradient_scale(torch.float16, n)):
         monkeypatch.setattr(ops, "gradient_scale", lambda dtype, numel, scale=scale: scale)
-        pulls.append(critic(leaf, leaf))
+        pulls.append(critic(leaf))
     plain, scaled = pulls
     assert scaled.scale == 2**15
     assert plain.gradient.dtype == scaled.gradient.dtype == torch.float16
@@ -244,7 +238,7 @@ def test_guided_passes_the_unguided_steps_through():
             return Prediction(latents, ((1.0, latents),), latents, latents)
 
     z = torch.ones(1, 4, 2, 2)
-    guided = Guided(Fixed(), None, PAPER)
+    guided = Guided(Fixed(), None, PAPER, Draws(0, []))
     assert guided(z, Step(7, 37, 500, 0.5, 0.6)).loss is None
 
 
