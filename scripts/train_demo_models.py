@@ -18,13 +18,20 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 import torch  # noqa: E402
-from demo_training import classifier, data, encoders, export, unet, vae  # noqa: E402
+from demo_training import classifier, data, decoders, encoders, export, seed, unet, vae  # noqa: E402
 from demo_training.trainer import Budget  # noqa: E402
 
 MODEL_FOLDER = ROOT / "napari_neuraldiffuser" / "demo_models"
-LEARNED = {"encoders": encoders.train, "vae": vae.train, "unet": unet.train, "classifier": classifier.train}
-DEFAULT_STEPS = {"encoders": 600, "vae": 4000, "unet": 9000, "classifier": 800}
-ORDER = ("data", "encoders", "vae", "unet", "classifier", "export", "evaluate")
+LEARNED = {
+    "encoders": encoders.train,
+    "vae": vae.train,
+    "decoder": decoders.train_decoder,
+    "tiny": decoders.train_tiny,
+    "unet": unet.train,
+    "classifier": classifier.train,
+}
+DEFAULT_STEPS = {"encoders": 600, "vae": 6000, "decoder": 4000, "tiny": 6000, "unet": 20000, "classifier": 1500}
+ORDER = ("data", *LEARNED, "export", "evaluate")
 
 
 def parse(arguments=None):
@@ -36,6 +43,9 @@ def parse(arguments=None):
     parser.add_argument("--scenes", type=int, default=24000, help="training scenes (default: %(default)s)")
     parser.add_argument("--steps", type=int, help="steps of each learning stage (default: chosen per stage)")
     parser.add_argument("--minutes", type=float, help="end each learning stage after this time, resumed runs included")
+    parser.add_argument(
+        "--from", dest="start", type=Path, help="model folder whose weights stages without a checkpoint start from"
+    )
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     return parser.parse_args(arguments)
@@ -76,6 +86,8 @@ def main(arguments=None):
     options = parse(arguments)
     torch.set_num_threads(options.threads)
     options.work_dir.mkdir(parents=True, exist_ok=True)
+    if options.start:
+        seed.seed(options.start, options.work_dir)
     for stage in ORDER if options.stage == "all" else (options.stage,):
         print(f"stage {stage}", file=sys.stderr, flush=True)
         run_stage(stage, options)

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
-from demo_training import data, encoders, unet, vae
+from demo_training import data, decoders, encoders, unet
 
 INDEX = {
     "_class_name": "StableDiffusionPipeline",
@@ -66,9 +66,11 @@ def _parts(work):
     """(folder, frozen model) for every stage that has a checkpoint."""
     work = Path(work)
     if (work / "latents.safetensors").exists():
-        model = unet.trained(vae.build(), work, "vae")
+        model = decoders.final_vae(work)
         model.register_to_config(scaling_factor=round(unet.prepare_latents(work)["scale"].item(), 6))
         yield "vae", model
+    if (work / "tiny.pt").exists():
+        yield "vae_tiny", unet.trained(decoders.build_tiny(), work, "tiny")
     if (work / "unet.pt").exists():
         yield "unet", unet.trained(unet.build(), work, "unet")
     if (work / "encoders.pt").exists():

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from safetensors.torch import load_file, save_file
 
 from demo_training import data, encoders, vae
-from demo_training.trainer import Recipe, Trainer
+from demo_training.trainer import Recipe, Trainer, half_precision
 
-BATCH = 16
-CHANNELS = (48, 64)
-SCENES = 16000  # how many of the drawn scenes it sees: encoding them costs minutes
+BATCH = 32
+CHANNELS = (64, 96)
 GAMMA = 5.0  # min-SNR weight
-P_EMPTY, P_SINGLE = 0.10, 0.50  # the rest is conditioned on the mean over an image's captions
+P_EMPTY, P_SINGLE, P_HIDDEN = 0.10, 0.42, 0.08  # the rest is conditioned on the mean over an image's captions
+HIDDEN = 0.25  # share of words that a caption with hidden words lacks
 
 
 def build():
@@ -54,11 +56,34 @@ def prepare_latents(work, device="cpu"):
     path = Path(work) / "latents.safetensors"
     if not path.exists():
         images, _ = data.load(work)
-        latents = vae.encode_all(trained(vae.build(), work, "vae").to(device), images[:SCENES], device)
+        latents = vae.encode_all(trained(vae.build(), work, "vae").to(device), images, device)
         scale = 1.0 / latents.std()
         save_file({"latents": (latents * scale).half().contiguous(), "scale": scale.reshape(1)}, f"{path}.tmp")
         Path(f"{path}.tmp").replace(path)
     return load_file(path)
+
+
+def prepare_states(work, text, device="cpu"):
+    """Embed all captions, once: ``states.npy``, float16 (n, 4, 32, 64), the fourth with words hidden."""
+    path = Path(work) / "states.npy"
+    if not path.exists():
+        tokens, rng = data.load(work)[1], np.random.default_rng(31)
+        hidden = data.hide_words(tokens[:, rng.integers(tokens.shape[1])], HIDDEN, rng)
+        tokens = np.concatenate([tokens, hidden[:, None]], 1)
+        shape = (*tokens.shape, encoders.WIDTH)
+        states = np.lib.format.open_memmap(f"{path}.tmp", "w+", np.float16, shape)
+        for start in range(0, len(tokens), 500):
+            states[start : start + 500] = embed(text, tokens[start : start + 500], device)
+        states.flush()
+        Path(f"{path}.tmp").replace(path)
+    return np.load(path, mmap_mode="r")
+
+
+@torch.no_grad()
+def embed(text, tokens, device="cpu"):
+    """Token ids (..., 32) as an array to embeddings (..., 32, 64), float32."""
+    flat = torch.from_numpy(tokens.reshape(-1, tokens.shape[-1]).astype(np.int64)).to(device)
+    return text(input_ids=flat).last_hidden_state.float().cpu().numpy().reshape(*tokens.shape, -1)
 
 
 def trained(model, work, name):
@@ -69,56 +94,55 @@ def trained(model, work, name):
 
 
 class Conditions:
-    """Draws text conditions for a batch: empty, single caption or mean over captions."""
+    """Draws text conditions for a batch: empty, a caption, one with words hidden, or the mean over captions."""
 
-    def __init__(self, text, tokens, device="cpu"):
-        self.text, self.tokens, self.device = text, tokens, device
-        self.empty = self._embed(torch.from_numpy(data.encode(""))[None])
-
-    @torch.no_grad()
-    def _embed(self, tokens):
-        return self.text(input_ids=tokens.to(self.device)).last_hidden_state
+    def __init__(self, states, empty):
+        self.states, self.empty = states, torch.from_numpy(empty)
 
     def draw(self, chosen, draw):
         """Embeddings (n, 32, 64) for image indices (n,), randomness from the generator ``draw``."""
-        n = len(chosen)
-        states = self._embed(self.tokens[chosen].flatten(0, 1)).unflatten(0, (n, -1))
-        which = torch.randint(states.shape[1], (n,), generator=draw).to(self.device)
-        single = states[torch.arange(n, device=self.device), which]
-        coin = torch.rand(n, generator=draw).to(self.device)[:, None, None]
-        picked = torch.where(coin < P_EMPTY + P_SINGLE, single, states.mean(1))
+        states = torch.from_numpy(self.states[chosen.numpy()]).float()
+        n, said = len(chosen), data.N_CAPTIONS
+        single = states[torch.arange(n), torch.randint(said, (n,), generator=draw)]
+        coin = torch.rand(n, generator=draw)[:, None, None]
+        picked = torch.where(coin < P_EMPTY + P_SINGLE + P_HIDDEN, states[:, said], states[:, :said].mean(1))
+        picked = torch.where(coin < P_EMPTY + P_SINGLE, single, picked)
         return torch.where(coin < P_EMPTY, self.empty, picked)
 
 
 def loss(model, scheduler, batch, draw):
-    """Min-SNR weighted noise-prediction error of ``batch = (latents, conditions)``."""
-    latents, conditions = batch
+    """Min-SNR weighted noise-prediction error of ``batch = (latents, conditions, weights)``, and the plain error."""
+    latents, conditions, weights = batch
     noise = torch.randn(latents.shape, generator=draw).to(latents.device)
     # one timestep per stratum: the batch covers the schedule evenly, which lowers the gradient's noise
     strata = (torch.arange(len(latents)) + torch.rand(len(latents), generator=draw)) / len(latents)
     steps = (strata * scheduler.config.num_train_timesteps).long().to(latents.device)
-    predicted = model(scheduler.add_noise(latents, noise, steps), steps, conditions).sample
+    with half_precision(latents.device):
+        predicted = model(scheduler.add_noise(latents, noise, steps), steps, conditions).sample
     alpha = scheduler.alphas_cumprod.to(latents.device)[steps]
     snr = alpha / (1 - alpha)
-    error = (predicted - noise).square().mean((1, 2, 3))
-    return (error * snr.clamp(max=GAMMA) / snr).mean(), error.mean().detach()
+    error = (predicted.float() - noise).square()
+    weighted = (error * weights[:, None]).mean((1, 2, 3)) / weights.mean()
+    return (weighted * snr.clamp(max=GAMMA) / snr).mean(), error.mean().detach()
 
 
 def train(work, budget, device="cpu", on_save=None):
     """Train or resume; returns the trainer."""
     torch.manual_seed(30)
     latents = prepare_latents(work, device)["latents"]
-    tokens = torch.from_numpy(data.load(work)[1]).long()
+    weights = torch.from_numpy(data.object_weights(data.TRAIN_SEED, len(latents), latents.shape[-1]))
     text = trained(encoders.Pair(), work, "encoders").text.to(device)
-    conditions, scheduler = Conditions(text, tokens, device), schedule()
-    trainer = Trainer(build().to(device), Recipe("unet", rate=1e-3, warmup=200, ema=0.9985), work)
+    conditions = Conditions(prepare_states(work, text, device), embed(text, data.encode(""), device))
+    model, scheduler = build().to(device), schedule()
+    model.set_attn_processor(AttnProcessor())  # plain products: fused attention in bfloat16 is slow backward on CPUs
+    trainer = Trainer(model, Recipe("unet", rate=1.2e-3, warmup=300, ema=0.999), work)
     smooth = [None]
 
     def loss_of(step):
         draw = torch.Generator().manual_seed(step)
         chosen = torch.randint(len(latents), (BATCH,), generator=draw)
-        batch = latents[chosen].float().to(device), conditions.draw(chosen, draw)
-        value, error = loss(trainer.model, scheduler, batch, draw)
+        batch = [latents[chosen].float(), conditions.draw(chosen, draw), weights[chosen].float()]
+        value, error = loss(trainer.model, scheduler, [part.to(device) for part in batch], draw)
         smooth[0] = error.item() if smooth[0] is None else 0.98 * smooth[0] + 0.02 * error.item()
         return value, f"noise error {smooth[0]:.4f}"
 

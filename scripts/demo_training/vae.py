@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
 from demo_training import data
-from demo_training.trainer import Recipe, Trainer
+from demo_training.trainer import Recipe, Trainer, half_precision
 
-BATCH = 4
+BATCH = 8
 CHANNELS = (24, 48, 64)
 
 
@@ -27,22 +27,28 @@ def build():
     )
 
 
-def loss(model, images):
-    """L1 + MSE + gradient difference + a little KL; images in [-1, 1]."""
-    posterior = model.encode(images).latent_dist
-    decoded = model.decode(posterior.sample()).sample
-    error = decoded - images
+def difference(decoded, images):
+    """L1 + MSE + gradient difference of images in [-1, 1], and the PSNR in dB."""
+    error = decoded.float() - images
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     square = error.square().mean()
-    value = error.abs().mean() + 4 * square + 0.25 * edges + 1e-6 * posterior.kl().mean()
-    return value, -10 * torch.log10(square.detach() / 4)
+    return error.abs().mean() + 8 * square + 0.25 * edges, -10 * torch.log10(square.detach() / 4)
+
+
+def loss(model, images):
+    """`difference` of the reconstruction plus a little KL; images in [-1, 1]."""
+    with half_precision(images.device):
+        posterior = model.encode(images).latent_dist
+        decoded = model.decode(posterior.sample()).sample
+    value, psnr = difference(decoded, images)
+    return value + 1e-6 * posterior.kl().mean(), psnr
 
 
 def train(work, budget, device="cpu", on_save=None):
     """Train or resume; returns the trainer."""
     torch.manual_seed(10)
     images, _ = data.load(work)
-    trainer = Trainer(build().to(device), Recipe("vae", rate=1.5e-3, weight_decay=0.0), work)
+    trainer = Trainer(build().to(device), Recipe("vae", rate=1e-3, weight_decay=0.0, ema=0.999), work)
 
     def loss_of(step):
         chosen = torch.randint(len(images), (BATCH,), generator=torch.Generator().manual_seed(step)).numpy()
@@ -59,7 +65,9 @@ def encode_all(model, images, device="cpu", batch=64):
     parts = []
     for start in range(0, len(images), batch):
         chunk = data.to_unit(images[start : start + batch]).to(device) * 2 - 1
-        parts.append(model.encode(chunk).latent_dist.mean.cpu())
+        with half_precision(device):
+            mean = model.encode(chunk).latent_dist.mean
+        parts.append(mean.float().cpu())
     return torch.cat(parts).contiguous()
 
 
