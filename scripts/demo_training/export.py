@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from demo_training import data, decoders, encoders, unet
@@ -29,9 +29,10 @@ INDEX = {
 
 
 def build_tokenizer():
-    """Word-level tokenizer over the caption vocabulary, padded to 32 ids."""
+    """Word-level tokenizer over the caption vocabulary in any case, padded to 32 ids; other words are ``<unk>``."""
     vocab = data.vocabulary()
     inner = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    inner.normalizer = normalizers.Lowercase()
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
     ends = [(name, vocab[name]) for name in ("<bos>", "<eos>")]
     inner.post_processor = processors.TemplateProcessing(single="<bos> $A <eos>", special_tokens=ends)

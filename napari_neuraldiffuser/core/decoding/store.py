@@ -22,6 +22,7 @@ from napari_neuraldiffuser.core.decoding.alignment import FORMS, PER_COLUMN, Ali
 from napari_neuraldiffuser.core.decoding.compact import said as reduced
 from napari_neuraldiffuser.core.decoding.decoder import Decoder, DecodingError, TargetFit
 from napari_neuraldiffuser.core.networks.embeddings import dataset_name
+from napari_neuraldiffuser.core.networks.words import ATTRIBUTE
 from napari_neuraldiffuser.core.params import TARGETS, DecodingParams, ParamError
 
 FORMAT = 3
@@ -198,9 +199,10 @@ def read_notes(path: str | Path) -> list[str]:
     """What a decoder file says of how it was fitted, for the page."""
     with opened(path) as file:
         network, fits = file.attrs.get("network", ""), file["decoder/fits"]
+        words = [f"captions: {file.attrs[ATTRIBUTE]}"] if ATTRIBUTE in file.attrs else []
         errors = {n: float(fits[n]["compact"].attrs["error"]) for n in TARGETS if n in fits and "compact" in fits[n]}
         rank = read_params(file["decoder"]).ridge_rank
-    notes = [f"network decoder: {network}"] if network else []
+    notes = [*words, f"network decoder: {network}"] if network else words
     return [*notes, f"reduced decoder: {reduced(rank, errors)}"] if errors else notes
 
 

@@ -20,6 +20,7 @@ from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.networks import models as model_folder
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings, TargetFile
 from napari_neuraldiffuser.core.networks.folder import check_folder
+from napari_neuraldiffuser.core.networks.words import ATTRIBUTE
 from napari_neuraldiffuser.core.nsd.categories import stimulus_categories
 from napari_neuraldiffuser.core.outputs.crossval import CrossvalFiles, write_crossval
 from napari_neuraldiffuser.core.outputs.description import check_place
@@ -99,8 +100,9 @@ def _run(
     made_from = _made_from(betas, subject.stimuli.fingerprint(stimuli), models.digest, job.settings, params, categories)
     kept = Kept(job.work, made_from, job.resume)
     with TargetFile(targets) as rows:
+        words = [f"captions: {rows.attrs[ATTRIBUTE]}"] if ATTRIBUTE in rows.attrs else []
         found = cross_validate(betas, rows, job.settings.decoding, params, categories, progress, kept)
-    facts = Facts.of(job, models.digest, betas.notes)
+    facts = Facts.of(job, models.digest, [*betas.notes, *words])
     written = write_crossval(found, params, job.places, facts, n_voxels=betas.n_voxels, command=job.command)
     kept.clear()
     return written

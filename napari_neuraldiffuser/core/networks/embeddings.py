@@ -13,6 +13,7 @@ from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import OutputError, fingerprint, make_folder
 from napari_neuraldiffuser.core.base.hdf5 import creating_hdf5, is_whole, open_hdf5
 from napari_neuraldiffuser.core.base.progress import Progress
+from napari_neuraldiffuser.core.networks.words import ATTRIBUTE, unknown_note
 from napari_neuraldiffuser.core.params import LAYERS, FeatureParams
 
 if TYPE_CHECKING:
@@ -296,6 +297,8 @@ def _grow(
                 file.attrs.update(
                     made_from=made_from, model_digest=models.digest, feature_normalisation=params.feature_normalisation
                 )
+                if note := unknown_note(models.tokenizer, (text for said in _captions(stimuli, ids) for text in said)):
+                    file.attrs[ATTRIBUTE] = note
             file.attrs["done"] = start + len(batch)
             file.flush()
             if progress:
