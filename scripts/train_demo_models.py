@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 import torch  # noqa: E402
-from demo_training import classifier, data, decoders, encoders, export, seed, unet, vae  # noqa: E402
+from demo_training import classifier, data, decoders, encoders, export, start, unet, vae  # noqa: E402
 from demo_training.trainer import Budget  # noqa: E402
 
 MODEL_FOLDER = ROOT / "napari_neuraldiffuser" / "demo_models"
@@ -87,7 +87,7 @@ def main(arguments=None):
     torch.set_num_threads(options.threads)
     options.work_dir.mkdir(parents=True, exist_ok=True)
     if options.start:
-        seed.seed(options.start, options.work_dir)
+        start.start_from(options.start, options.work_dir)
     for stage in ORDER if options.stage == "all" else (options.stage,):
         print(f"stage {stage}", file=sys.stderr, flush=True)
         run_stage(stage, options)

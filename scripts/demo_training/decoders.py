@@ -31,6 +31,12 @@ def build_tiny():
     )
 
 
+def open_tiny(folder):
+    """The exported tiny autoencoder in float32, frozen."""
+    tiny = AutoencoderTiny.from_pretrained(Path(folder) / "vae_tiny", torch_dtype=torch.float32)
+    return tiny.requires_grad_(False).eval()
+
+
 def final_vae(work):
     """The VAE with its decoder as far as it was trained, frozen."""
     stage = "decoder" if (Path(work) / "decoder.pt").exists() else "vae"

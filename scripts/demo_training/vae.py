@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
 from demo_training import data
@@ -73,11 +72,14 @@ def encode_all(model, images, device="cpu", batch=64):
 
 @torch.no_grad()
 def psnr(model, images, batch=50):
-    """Mean over images of the reconstruction's PSNR in dB (peak 1, after clamping), images uint8 (n, 64, 64, 3)."""
+    """Mean over images of the reconstruction's PSNR in dB, images uint8 (n, 64, 64, 3)."""
     values = []
     for start in range(0, len(images), batch):
-        seen = data.to_unit(images[start : start + batch])
-        latent = model.encode(seen * 2 - 1).latent_dist.mean
-        decoded = (model.decode(latent).sample / 2 + 0.5).clamp(0, 1)
-        values.append(-10 * torch.log10(F.mse_loss(decoded, seen, reduction="none").mean((1, 2, 3))))
-    return torch.cat(values).mean().item()
+        seen = data.to_unit(images[start : start + batch]) * 2 - 1
+        values.append(psnr_between(model.decode(model.encode(seen).latent_dist.mean).sample, seen))
+    return float(sum(values) / len(values))
+
+
+def psnr_between(decoded, images):
+    """Mean over images of the PSNR in dB; both (n, 3, H, W) in [-1, 1], whose width is the peak."""
+    return (-10 * torch.log10((decoded.clamp(-1, 1) - images).square().mean((1, 2, 3)) / 4)).mean().item()

@@ -13,7 +13,7 @@ pytest.importorskip("diffusers")
 FOLDER = ROOT / "napari_neuraldiffuser" / "demo_models"
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from demo_training import classifier, data, encoders, evaluate, sampling, trainer, unet, vae  # noqa: E402
+from demo_training import classifier, data, decoders, encoders, evaluate, sampling, start, trainer, unet, vae  # noqa: E402
 
 from napari_neuraldiffuser.core.nsd.simulation.scenes import draw as scenes  # noqa: E402
 
@@ -74,6 +74,7 @@ def test_the_tokenizer_knows_every_word_and_agrees_with_training(parts):
     assert parts.tokenizer.unk_token_id not in tokens
     np.testing.assert_array_equal(tokens, np.stack([data.encode(text) for text in captions]))
     assert evaluate.tokenise(parts, ["a zebra"])[0, 2] == parts.tokenizer.unk_token_id
+    np.testing.assert_array_equal(evaluate.tokenise(parts, ["A Large RED ball"])[0], data.encode("a large red ball"))
 
 
 def test_text_is_pooled_at_its_end_token(parts):
@@ -178,6 +179,62 @@ def test_data_are_the_same_for_any_number_of_processes():
 def test_the_noise_loss_weights_clean_steps_down():
     model, scheduler = torch.nn.Module(), unet.schedule()
     model.forward = lambda z, t, c: type("Out", (), {"sample": torch.zeros_like(z)})
-    value, plain = unet.loss(model, scheduler, (torch.zeros(64, 4, 16, 16), None), torch.Generator().manual_seed(0))
+    batch = torch.zeros(64, 4, 16, 16), None, torch.ones(64, 16, 16)
+    value, plain = unet.loss(model, scheduler, batch, torch.Generator().manual_seed(0))
     assert plain == pytest.approx(1.0, abs=0.02)
     assert 0.1 < value < plain
+
+
+def test_pixels_of_objects_count_more_in_the_loss_and_their_weight_only_scales():
+    weights = data.object_weights(data.HELD_OUT_SEED, 40, 16)
+    assert set(np.unique(weights)) == {1, 2, 4}
+    for index in range(40):
+        main = data.scene(data.HELD_OUT_SEED, index).objects[0]
+        assert weights[index, int(main.y * 16), int(main.x * 16)] == 4
+        assert (weights[index] == 4).mean() == pytest.approx((2 * main.size) ** 2, abs=0.2)
+    model, scheduler = torch.nn.Module(), unet.schedule()
+    model.forward = lambda z, t, c: type("Out", (), {"sample": torch.zeros_like(z)})
+    values = []
+    for scale in (1.0, 3.0):
+        batch = torch.zeros(8, 4, 16, 16), None, scale * torch.ones(8, 16, 16)
+        values.append(unet.loss(model, scheduler, batch, torch.Generator().manual_seed(0))[0])
+    assert values[0] == pytest.approx(values[1])
+
+
+def test_hidden_words_are_the_unknown_word_and_nothing_else_changes():
+    tokens = np.stack([data.encode(scenes.captions(data.scene(1, index), 1)[0]) for index in range(200)])
+    hidden = data.hide_words(tokens, 0.25, np.random.default_rng(0))
+    changed, words = hidden != tokens, tokens >= len(data.SPECIAL)
+    assert (hidden[changed] == data.vocabulary()["<unk>"]).all() and not changed[~words].any()
+    assert changed[words].mean() == pytest.approx(0.25, abs=0.02)
+
+
+def test_training_goes_on_from_an_exported_folder(tmp_path, parts):
+    start.start_from(FOLDER, tmp_path)
+    tokens = evaluate.tokenise(parts, ["a small red star at top left before sea in dim left light alone"])
+    pair = unet.trained(encoders.Pair(), tmp_path, "encoders")
+    assert torch.equal(pair.text(input_ids=tokens).last_hidden_state, parts.text(input_ids=tokens).last_hidden_state)
+    for name, build in (("vae", vae.build), ("unet", unet.build)):
+        student = trainer.Trainer(build(), trainer.Recipe(name), tmp_path)
+        assert student.step == 0
+        for mine, theirs in zip(student.model.parameters(), getattr(parts, name).parameters(), strict=True):
+            assert torch.equal(mine, theirs)
+    before = (tmp_path / "vae.pt").stat().st_mtime_ns
+    start.start_from(FOLDER, tmp_path)  # what was trained since is not overwritten
+    assert (tmp_path / "vae.pt").stat().st_mtime_ns == before
+
+
+def test_the_tiny_decoder_imitates_the_vaes_and_is_less_work(parts, held_out):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    tiny = decoders.open_tiny(FOLDER)
+    latents = vae.encode_all(parts.vae, held_out[0][:24]) * parts.vae.config.scaling_factor
+    operations = []
+    with torch.no_grad():
+        for decode, z in ((parts.vae.decode, latents / parts.vae.config.scaling_factor), (tiny.decode, latents)):
+            with FlopCounterMode(display=False) as counter:
+                image = decode(z).sample.clamp(-1, 1)
+            operations.append((counter.get_total_flops(), image))
+    (slow, wanted), (fast, image) = operations
+    assert fast < slow / 2
+    assert -10 * torch.log10((image - wanted).square().mean() / 4) >= 27

@@ -27,7 +27,7 @@ def read_encoders(folder):
     return {**found, **seen, "text.text_projection.weight": projection}
 
 
-def seed(folder, work):
+def start_from(folder, work):
     """Write ``<stage>.pt`` from the folder for every stage without a checkpoint whose recipe has the same layers."""
     parts = {
         "encoders": (encoders.Pair, lambda: read_encoders(folder)),
