@@ -190,9 +190,9 @@ judge that reads samples is trained by the same script and is not stored here.
 The best guidance scale was chosen on {choice} other held-out captions, with other noise and 25 steps, as the one with
 the highest share of kinds plus that of colours with backgrounds.
 
-`vae_tiny/` is a small decoder (diffusers' `AutoencoderTiny`) that imitates the VAE's at a fraction of its cost; its latents
-are the pipeline's scaled ones. Other words than the vocabulary's are read as one unknown word, which the UNet has met:
-in a share of its training captions a quarter of the words were hidden.
+`vae_tiny/` is a small decoder (diffusers' `AutoencoderTiny`) that imitates the VAE's at a fraction of its cost; its
+latents are the pipeline's scaled ones. Words that the vocabulary lacks are read as one unknown word, which the UNet has
+met: in some of its training captions a quarter of the words were hidden.
 
 Trained by the stages of `scripts/train_demo_models.py` on two CPU cores, each ended by `--minutes`, starting from the
 weights of an earlier such folder (`--from`); the rows below count the last sitting alone.

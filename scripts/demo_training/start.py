@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from demo_training import encoders, unet, vae
+from demo_training import decoders, encoders, unet, vae
 from demo_training.trainer import save_atomically
 
 
@@ -34,6 +34,8 @@ def start_from(folder, work):
         "vae": (vae.build, lambda: read(folder, "vae")),
         "unet": (unet.build, lambda: read(folder, "unet")),
     }
+    if (Path(folder) / "vae_tiny").is_dir():
+        parts["tiny"] = decoders.build_tiny, lambda: read(folder, "vae_tiny")
     for stage, (build, weights) in parts.items():
         path = Path(work) / f"{stage}.pt"
         if path.exists():
