@@ -47,10 +47,10 @@ def open_folder(folder):
         text=CLIPTextModel.from_pretrained(folder / "text_encoder", **options),
         image=CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder", **options),
         tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer"),
-        tiny=decoders.open_tiny(folder),
+        tiny=decoders.open_tiny(folder) if (folder / "vae_tiny").is_dir() else None,
         projection=load_file(folder / "text_encoder" / "text_projection.safetensors")["weight"].float(),
     )
-    for part in (parts.vae, parts.tiny, parts.unet, parts.text, parts.image):
+    for part in (parts.vae, parts.unet, parts.text, parts.image):
         part.requires_grad_(False).eval()
     parts.empty_tokens = tokenise(parts, [""])
     return parts
@@ -91,13 +91,17 @@ def _percent(share):
 @torch.no_grad()
 def _decoders(parts, images):
     """PSNR of both decoders: to the image, and of the tiny one to what the VAE decodes."""
+    note = f"{len(images)} held-out scenes"
+    rows = [("VAE reconstruction", f"{vae.psnr(parts.vae, images):.2f} dB PSNR", note)]
+    if parts.tiny is None:
+        return rows
     latents = vae.encode_all(parts.vae, images)
     full = torch.cat([parts.vae.decode(z).sample.clamp(-1, 1) for z in latents.split(50)])
     scaled = (latents * parts.vae.config.scaling_factor).split(50)
     tiny = torch.cat([parts.tiny.decode(z).sample.clamp(-1, 1) for z in scaled])
-    seen, note = data.to_unit(images) * 2 - 1, f"{len(images)} held-out scenes"
+    seen = data.to_unit(images) * 2 - 1
     return [
-        ("VAE reconstruction", f"{vae.psnr(parts.vae, images):.2f} dB PSNR", note),
+        *rows,
         ("tiny decoder, to the image", f"{vae.psnr_between(tiny, seen):.2f} dB PSNR", note),
         ("tiny decoder, to the VAE's decoded image", f"{vae.psnr_between(tiny, full):.2f} dB PSNR", note),
     ]
@@ -145,8 +149,9 @@ def _speed(parts, batch=12):
     calls = {
         "UNet forward": noise,
         "VAE decode, forward and backward": lambda: gradient(parts.vae),
-        "tiny decode, forward and backward": lambda: gradient(parts.tiny),
     }
+    if parts.tiny is not None:
+        calls["tiny decode, forward and backward"] = lambda: gradient(parts.tiny)
     return [(name, f"{_median_ms(call) / batch:.1f} ms per sample", note) for name, call in calls.items()]
 
 
