@@ -105,6 +105,8 @@ class ContributionMap(base.CoreInterface):
 class EvaluateReconstructionInputSpec(base.SourceSpec, base.ModelsSpec, params_spec(params.EvaluationParams)):
     images = InputMultiObject(File(exists=True), mandatory=True, desc="PNG files of both arms.")
     stimulus_ids = traits.List(traits.Int, mandatory=True, desc="0-based 73k ids of the stimuli that are scored.")
+    embeddings = File(exists=True, desc="Decoded embeddings, HDF5: the decoded start is scored, too, with train_ids.")
+    train_ids = traits.List(traits.Int, desc="0-based 73k ids of the training images, whose mean is a baseline.")
 
 
 class EvaluateReconstructionOutputSpec(TraitedSpec):
@@ -137,8 +139,15 @@ class EvaluateReconstruction(base.CoreInterface):
         diffusion = params.DiffusionParams(repeats=n_repeats(self.inputs.images, self.inputs.stimulus_ids))
         settings = params.Settings(diffusion=diffusion, evaluation=params_of(self.inputs, params.EvaluationParams))
         with base.opened_models(self.inputs) as models:
-            score_arms(places, stimuli, models, self.inputs.stimulus_ids, settings, progress)
+            score_arms(places, stimuli, models, self.inputs.stimulus_ids, settings, progress, self._baselines())
         return {"scores": str(places.scores), "summary": str(places.summary)}
+
+    def _baselines(self) -> Any:
+        """What the controls are made from; None where it was not given."""
+        from napari_neuraldiffuser.core.job.controls import Baselines
+
+        given = isdefined(self.inputs.embeddings) and isdefined(self.inputs.train_ids)
+        return Baselines(Path(self.inputs.embeddings), self.inputs.train_ids) if given else None
 
 
 class SubjectReportInputSpec(base.SourceSpec, base.ModelsSpec):

@@ -256,18 +256,19 @@ def init_evaluate_wf(plan: Plan = Plan(), name: str = "evaluate_wf", checked: bo
     source : of `init_load_wf`
     models, guide : as in EvaluateReconstruction
     images, stimulus_ids : of `init_reconstruct_wf` with both arms
+    embeddings, train_ids : decoded embeddings and training stimuli, for the controls; none of these where left out
 
     Outputs
     -------
     scores : TSV with a row per stimulus, repeat and arm
     summary : JSON
     """
-    names = (*SOURCE, "images", "stimulus_ids")
+    names = (*SOURCE, "images", "stimulus_ids", "embeddings", "train_ids")
     wf, inputnode, outputnode = begin(name, with_digest(names, checked), ("scores", "summary"))
     evaluate = make_node(interfaces.EvaluateReconstruction(), "evaluate", plan, plan.settings.evaluation)
     check_models(wf, plan, inputnode, evaluate, checked)
     edges = [
-        (inputnode, evaluate, [*STIMULI, *same("images", "stimulus_ids")]),
+        (inputnode, evaluate, [*STIMULI, *same("images", "stimulus_ids", "embeddings", "train_ids")]),
         (evaluate, outputnode, same("scores", "summary")),
     ]
     wf.connect(edges)

@@ -243,7 +243,7 @@ def summarise(arms: Mapping[str, Scores]) -> dict[str, Any]:
     protocol = dict(next(iter(arms.values())).protocol)
     protocol["undefined"] = {name: scores.undefined for name, scores in arms.items()}
     summaries = {
-        name: {m: {**_summary(s.per_stimulus(m)), "chance": s.chance.get(m)} for m in s.values}
+        name: {m: {**mean_of(s.per_stimulus(m)), "chance": s.chance.get(m)} for m in s.values}
         for name, s in arms.items()
     }
     return {"protocol": protocol, "arms": summaries, "paired": _paired(arms)}
@@ -254,15 +254,16 @@ def _paired(arms: Mapping[str, Scores]) -> dict[str, dict[str, float | None]]:
         return {}
     guided, unguided = arms["guided"], arms["unguided"]
     differences = {m: guided.per_stimulus(m) - unguided.per_stimulus(m) for m in guided.values if m in unguided.values}
-    return {name: _difference(d[np.isfinite(d)]) for name, d in differences.items()}
+    return {name: difference_of(d) for name, d in differences.items()}
 
 
-def _difference(d: np.ndarray) -> dict[str, float | None]:
-    summary = _summary(d)
-    return {**summary, "worse": float((d < 0).mean()) if d.size else None}
+def difference_of(d: np.ndarray) -> dict[str, float | None]:
+    """`mean_of` paired differences (n,), and the share of them that are below 0 as "worse"."""
+    known = d[np.isfinite(d)]
+    return {**mean_of(known), "worse": float((known < 0).mean()) if known.size else None}
 
 
-def _summary(values: np.ndarray) -> dict[str, float | int | None]:
+def mean_of(values: np.ndarray) -> dict[str, float | int | None]:
     """Mean, standard error and count of the defined values (method.md eq. 49); None (JSON null) where undefined."""
     values = values[np.isfinite(values)]
     n = len(values)

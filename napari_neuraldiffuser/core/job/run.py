@@ -15,6 +15,7 @@ from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.registry import TARGETS
 from napari_neuraldiffuser.core.job import stages
 from napari_neuraldiffuser.core.job.check import check_job
+from napari_neuraldiffuser.core.job.controls import Baselines
 from napari_neuraldiffuser.core.job.images import ImageJob, reconstruct_arms, write_failed
 from napari_neuraldiffuser.core.job.inputs import Inputs
 from napari_neuraldiffuser.core.job.made_from import Origin
@@ -108,7 +109,8 @@ def _run(job: Job, progress: Progress, given: Given | None) -> JobResult:
     decoded = decode(run, decoder)
     failed = reconstruct(run, decoded)
     whole = [int(s) for s in decoded.stimulus_ids if int(s) not in failed]
-    score_arms(run.places, run.inputs.subject.stimuli, run.models, whole, job.settings, progress)
+    baselines = Baselines(run.places.embeddings, run.inputs.train.stimulus_ids)
+    score_arms(run.places, run.inputs.subject.stimuli, run.models, whole, job.settings, progress, baselines)
     names = contribution(run, decoder, whole)
     write_failed(run.places, failed)
     notes = page(run, decoder, names, whole, failed)

@@ -9,8 +9,10 @@ from napari_neuraldiffuser.core.base.files import atomic_path, write_json
 from napari_neuraldiffuser.core.base.names import Derivatives, labels_by_number
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import ARMS
+from napari_neuraldiffuser.core.evaluation.controls import CONTROLS, summarise_controls
 from napari_neuraldiffuser.core.evaluation.levels import CEILING_TEXT, levels
 from napari_neuraldiffuser.core.job import ceiling
+from napari_neuraldiffuser.core.job.controls import MEAN_OF, Baselines, control_pictures
 from napari_neuraldiffuser.core.job.pictures import ArmPictures, SeenPictures, spooled
 from napari_neuraldiffuser.core.networks.models import Models
 from napari_neuraldiffuser.core.outputs.description import model_name
@@ -24,6 +26,7 @@ def score_arms(
     stimulus_ids: StimulusIds,
     settings: Settings,
     progress: Progress,
+    baselines: Baselines | None = None,
 ) -> None:
     """Score the images of both arms in `places.recon`, and write the table and the summary.
 
@@ -38,6 +41,8 @@ def score_arms(
     settings : Settings
         Its evaluation parameters and number of repeats are used.
     progress : callable
+    baselines : Baselines, optional
+        What the controls are made from: the decoded start and the mean training image; no controls without.
 
     Raises
     ------
@@ -51,14 +56,29 @@ def score_arms(
         arm: score(ArmPictures(places, stimulus_ids, repeats, arm), seen, models, settings.evaluation, progress)
         for arm in ARMS
     }
+    controls = {} if baselines is None else score_controls(baselines, seen, models, settings.evaluation, progress)
     with atomic_path(places.scores) as temporary:
         labels = stimuli.labels(stimulus_ids)
-        table = evaluation.scores_table(arms, stimulus_ids, labels)
+        table = evaluation.scores_table({**arms, **controls}, stimulus_ids, labels)
         table.to_csv(temporary, sep="\t", index=False, na_rep="n/a")
     named = {"stimuli": labels_by_number(stimulus_ids, labels)} if labels else {}
     summary = evaluation.summarise(arms)
+    if controls:
+        summary["protocol"]["controls"] = {name: CONTROLS[name][1].format(n=MEAN_OF) for name in controls}
     summary["protocol"]["ceiling"] = _ceiling(places, seen, models, settings.evaluation, progress)
-    write_json(places.summary, {**summary, **named})
+    write_json(places.summary, {**summary, "controls": summarise_controls(controls, arms["guided"]), **named})
+
+
+def score_controls(
+    baselines: Baselines, seen: SeenPictures, models: Models, params: EvaluationParams, progress: Progress
+) -> dict[str, evaluation.Scores]:
+    """Scores of every control by its name; none between repeats, which controls have not."""
+    metrics = tuple(name for name in params.metrics if not name.startswith("repeat_"))
+    if not metrics:
+        return {}
+    with control_pictures(baselines, seen, models, progress) as pictures:
+        own = params.but(metrics=metrics)
+        return {name: score(p, seen, models, own, progress, with_chance=False) for name, p in pictures.items()}
 
 
 def _ceiling(

@@ -12,7 +12,11 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "stim": ("0-based id of the stimulus: NSD's 73k id, or the index of own scans' label.", ""),
     "stimulus": ("Own scans' label of the stimulus, as the trials table has it.", ""),
     "rep": ("Repeat, from 1: the same stimulus from other noise.", ""),
-    "arm": ("unguided: diffusion alone; guided: with the pull toward the decoded features, from the same noise.", ""),
+    "arm": (
+        "unguided: diffusion alone; guided: with the pull toward the decoded features, from the same noise; start: what "
+        "the decoded z alone shows; mean: the mean training image, the same for every stimulus.",
+        "",
+    ),
     "reason": ("Why there is no reconstruction, and what helps.", ""),
     "roi": ("Region; 'outside <family>' is every other voxel that was used.", ""),
     "target": ("Decoded target: z, c, or the guide network's layers g02 to g12.", ""),

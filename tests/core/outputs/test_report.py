@@ -16,6 +16,7 @@ from napari_neuraldiffuser.core import evaluation
 from napari_neuraldiffuser.core.base.colours import contrast
 from napari_neuraldiffuser.core.base.names import SHOWN, Derivatives
 from napari_neuraldiffuser.core.decoding.worth import COLUMNS
+from napari_neuraldiffuser.core.evaluation.controls import summarise_controls
 from napari_neuraldiffuser.core.job.images import write_png
 from napari_neuraldiffuser.core.outputs.report import gallery
 from napari_neuraldiffuser.core.outputs.report.page import ReportData, write_report
@@ -54,12 +55,16 @@ def data():
         "unguided": rng.integers(0, 256, (3, 2, 24, 24, 3), dtype=np.uint8),
         "guided": (seen[:, None] * 0.8 + rng.integers(0, 50, (3, 2, 24, 24, 3))).astype(np.uint8),
     }
-    scores = {arm: evaluation.evaluate(x, seen, params=EvaluationParams(size=32)) for arm, x in arms.items()}
+    params = EvaluationParams(size=32)
+    scores = {arm: evaluation.evaluate(x, seen, params=params) for arm, x in arms.items()}
+    once = params.but(metrics=("pixcorr", "ssim"))
+    pictures = {"start": seen, "mean": np.repeat(seen[:1] // 2, 3, axis=0)}
+    controls = {name: evaluation.evaluate(x, seen, params=once) for name, x in pictures.items()}
     ids = np.array([13, 5, 700])
     return ReportData(
         subject="sub-01",
-        summary=evaluation.summarise(scores),
-        scores=evaluation.scores_table(scores, ids),
+        summary={**evaluation.summarise(scores), "controls": summarise_controls(controls, scores["guided"])},
+        scores=evaluation.scores_table({**scores, **controls}, ids),
         stimulus_ids=ids,
         seen=seen,
         start=seen,
@@ -189,6 +194,33 @@ def test_chance_and_ceiling_stand_beside_scores_and_r2(data, tmp_path):
     assert "Chance: 0, the training mean" in text
     write_report(tmp_path / "old.html", data)
     assert "ceiling n/a" in (tmp_path / "old.html").read_text(), "a summary of an older version has none"
+
+
+def test_the_decoded_start_and_the_mean_image_stand_beside_the_arms(page, data, tmp_path):
+    text = page.read_text()
+    gain = data.summary["controls"]["start"]["paired"]["pixcorr"]
+    difference = f"{gain['mean']:+.3f}\u00a0±\u00a0{gain['se']:.3f} (n\u00a0=\u00a03)"
+    card = text[text.index('<div class="card"><b>PixCorr') :].split("</div>")[0]
+    assert "decoded start 1.000 ± 0.000" in card and difference in card
+    table = text[text.index('<table id="arms">') :].split("</table>")[0]
+    heads, cells = (re.findall(f"<{tag}>(.*?)</{tag}>", table) for tag in ("th", "td"))
+    row = dict(zip(heads, cells[cells.index("PixCorr") :], strict=False))
+    mean = data.summary["controls"]["mean"]["scores"]["pixcorr"]
+    assert row["mean training image"] == f"{mean['mean']:.3f} ± {mean['se']:.3f}"
+    assert difference in row["guided − start"]
+    between = dict(zip(heads, cells[cells.index("Repeats: PixCorr") :], strict=False))
+    assert between["decoded start"] == between["guided − start"] == ""
+    assert text.count("<figcaption>decoded start: PixCorr 1.00, SSIM 1.00</figcaption>") == 3
+    assert "takes no diffusion" not in text, "of three stimuli nothing is clear"
+    clear = copy.deepcopy(data.summary)
+    clear["controls"]["start"]["paired"]["pixcorr"] |= {"mean": -0.05, "se": 0.01, "n": 60}
+    write_report(tmp_path / "clear.html", replace(data, summary=clear))
+    assert "The decoded start, which takes no diffusion, is closer to the seen images than the guided ones" in (
+        tmp_path / "clear.html"
+    ).read_text()
+    without = {key: value for key, value in data.summary.items() if key != "controls"}
+    write_report(tmp_path / "old.html", replace(data, summary=without))
+    assert "guided − start" not in (tmp_path / "old.html").read_text(), "a summary of an older version has none"
 
 
 def test_hostile_captions_are_escaped(page):

@@ -13,6 +13,7 @@ import pandas as pd
 
 from napari_neuraldiffuser.core.base.names import SHOWN, Derivatives
 from napari_neuraldiffuser.core.base.registry import METRICS
+from napari_neuraldiffuser.core.evaluation.controls import START
 from napari_neuraldiffuser.core.evaluation.metric import label, of_column
 from napari_neuraldiffuser.core.outputs.report.parts import data_uri
 
@@ -90,9 +91,9 @@ def _linked(data: "ReportData", i: int, places: Derivatives, folder: Path) -> So
 
 
 def _means(means: pd.DataFrame, data: "ReportData", i: int) -> dict[str, pd.Series]:
-    """Mean scores of a stimulus by arm."""
+    """Mean scores of a stimulus by arm, and those of its decoded start."""
     stimulus = data.stimulus_ids[i]
-    return {arm: means.loc[stimulus, arm] for arm in data.recon if (stimulus, arm) in means.index}
+    return {arm: means.loc[stimulus, arm] for arm in (*data.recon, START) if (stimulus, arm) in means.index}
 
 
 def _row(data: "ReportData", i: int, sources: Sources, means: dict[str, pd.Series]) -> dict[str, Any]:
@@ -105,6 +106,7 @@ def _row(data: "ReportData", i: int, sources: Sources, means: dict[str, pd.Serie
         "caption": data.captions[i],
         "seen": sources["seen"][0],
         "start": sources["start"][0],
+        "start_text": _score_text(means.get(START)),
         "arms": arms,
         "sort": _sort_keys(means),
     }

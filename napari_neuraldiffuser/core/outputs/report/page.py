@@ -15,6 +15,7 @@ from napari_neuraldiffuser.core.base.contracts import Pictures
 from napari_neuraldiffuser.core.base.files import atomic_path
 from napari_neuraldiffuser.core.base.names import SCORE_INDEX, Derivatives
 from napari_neuraldiffuser.core.base.recipe import ARMS
+from napari_neuraldiffuser.core.evaluation.controls import START, control_of, gain_over, not_beaten
 from napari_neuraldiffuser.core.evaluation.differences import CLEAR, Difference
 from napari_neuraldiffuser.core.evaluation.levels import CEILING_TEXT, CHANCE_TEXT, ceiling_of, chance_of, level
 from napari_neuraldiffuser.core.evaluation.metric import label, main_figures
@@ -162,7 +163,9 @@ def page_values(data: ReportData, path: Path) -> dict[str, Any]:
         "alone": accuracy_tables(data.regions),
         "definitions": definitions,
         "clear": CLEAR,
-        "levels": [CHANCE_TEXT, CEILING_TEXT],
+        "levels": [CHANCE_TEXT, CEILING_TEXT, *data.summary["protocol"].get("controls", {}).values()],
+        "controls": {name: about["label"] for name, about in data.summary.get("controls", {}).items()},
+        "not_beaten": not_beaten(data.summary),
         "parameters": data.parameters,
     }
 
@@ -181,7 +184,14 @@ def _card(summary: dict[str, Any], metric: str) -> dict[str, Any]:
         "ceiling": level(ceiling_of(summary, metric)),
         "difference": Difference.of_summary(paired) if paired.get("mean") is not None else None,
         "worse": paired.get("worse"),
+        "controls": {name: _figure(control_of(summary, name, metric)) for name in summary.get("controls", {})},
+        "gain": gain_over(summary, START, metric),
     }
+
+
+def _figure(values: dict[str, Any]) -> str:
+    """A mean with its spread."""
+    return "" if not values else number(values.get("mean")) + _spread(values.get("se"))
 
 
 def number(value: float | None) -> str:

@@ -43,7 +43,8 @@ def paired_plot(scores: pd.DataFrame, metrics: list[str], label: Callable[[str],
     """Guided against unguided score of every stimulus, one panel per metric; None without both scores of a stimulus."""
     if not {"guided", "unguided"} <= set(scores.arm):
         return None
-    means = {m: scores.groupby(["stim", "arm"])[m].mean().unstack().dropna() for m in metrics}
+    arms = scores[scores.arm.isin(["guided", "unguided"])]
+    means = {m: arms.groupby(["stim", "arm"])[m].mean().unstack().dropna() for m in metrics}
     metrics = [m for m in metrics if len(means[m])]
     if not metrics:
         return None
