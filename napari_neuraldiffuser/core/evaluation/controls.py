@@ -13,8 +13,8 @@ CONTROLS = {
     START: ("decoded start", "Decoded start: the image that the decoded z alone shows, before any diffusion."),
     MEAN: (
         "mean training image",
-        "Mean training image: one picture for every stimulus, the pixelwise mean of up to {n} training images. It knows "
-        "nothing of the stimulus; what it scores comes from how alike the images are.",
+        "Mean training image: one picture for every stimulus, the pixelwise mean of up to {n} training images. It "
+        "knows nothing of the stimulus; what it scores comes from how alike the images are.",
     ),
 }
 

@@ -13,8 +13,8 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "stimulus": ("Own scans' label of the stimulus, as the trials table has it.", ""),
     "rep": ("Repeat, from 1: the same stimulus from other noise.", ""),
     "arm": (
-        "unguided: diffusion alone; guided: with the pull toward the decoded features, from the same noise; start: what "
-        "the decoded z alone shows; mean: the mean training image, the same for every stimulus.",
+        "unguided: diffusion alone; guided: with the pull toward the decoded features, from the same noise; start: "
+        "what the decoded z alone shows; mean: the mean training image, the same for every stimulus.",
         "",
     ),
     "reason": ("Why there is no reconstruction, and what helps.", ""),

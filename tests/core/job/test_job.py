@@ -83,13 +83,17 @@ def test_summary_and_table_agree(finished):
     folder = finished / "sub-01"
     summary = json.loads((folder / "sub-01_desc-summary_scores.json").read_text())
     table = pd.read_csv(folder / "sub-01_desc-recon_scores.tsv", sep="\t")
-    assert set(summary) == {"protocol", "arms", "paired"}
+    assert set(summary) == {"protocol", "arms", "paired", "controls"}
     means = table[table.arm == "guided"].groupby("stim").pixcorr.mean()
     assert summary["arms"]["guided"]["pixcorr"]["mean"] == pytest.approx(means.mean(), rel=1e-6)
     both = table.groupby(["stim", "arm"]).pixcorr.mean().unstack()
     difference = both.guided - both.unguided
     assert summary["paired"]["pixcorr"]["mean"] == pytest.approx(difference.mean(), rel=1e-6)
     assert summary["paired"]["pixcorr"]["worse"] == pytest.approx((difference < 0).mean())
+    for control in ("start", "mean"):
+        told = summary["controls"][control]["paired"]["pixcorr"]["mean"]
+        assert told == pytest.approx((both.guided - both[control]).mean(), rel=1e-6)
+        assert control in summary["protocol"]["controls"]
 
 
 def test_contribution_shares_sum_to_one_total_per_family(finished):

@@ -132,7 +132,12 @@ def test_the_decoded_start_and_the_mean_training_image_are_scored_beside_the_arm
         assert summary["controls"][name]["scores"]["pixcorr"]["mean"] == pytest.approx(own.mean(), abs=1e-3)
         difference = guided - own
         assert summary["controls"][name]["paired"]["pixcorr"] == pytest.approx(
-            {"mean": difference.mean(), "se": difference.std(ddof=1) / 3**0.5, "n": 3, "worse": (difference < 0).mean()},
+            {
+                "mean": difference.mean(),
+                "se": difference.std(ddof=1) / 3**0.5,
+                "n": 3,
+                "worse": (difference < 0).mean(),
+            },
             abs=1e-3,
         )
         assert not any(metric.startswith("repeat_") for metric in summary["controls"][name]["scores"])

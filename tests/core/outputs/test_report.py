@@ -215,9 +215,10 @@ def test_the_decoded_start_and_the_mean_image_stand_beside_the_arms(page, data, 
     clear = copy.deepcopy(data.summary)
     clear["controls"]["start"]["paired"]["pixcorr"] |= {"mean": -0.05, "se": 0.01, "n": 60}
     write_report(tmp_path / "clear.html", replace(data, summary=clear))
-    assert "The decoded start, which takes no diffusion, is closer to the seen images than the guided ones" in (
-        tmp_path / "clear.html"
-    ).read_text()
+    assert (
+        "The decoded start, which takes no diffusion, is closer to the seen images than the guided ones"
+        in (tmp_path / "clear.html").read_text()
+    )
     without = {key: value for key, value in data.summary.items() if key != "controls"}
     write_report(tmp_path / "old.html", replace(data, summary=without))
     assert "guided − start" not in (tmp_path / "old.html").read_text(), "a summary of an older version has none"
