@@ -20,7 +20,8 @@ import torch
 from common.guidance_cells import CONTROLS, ONCE, Cell, Result, measure
 from common.guidance_figure import draw
 from common.guidance_plan import BASE, CONFIRMATION, REFERENCE, VALIDATION, cell
-from common.guidance_subjects import TEST, VALIDATION as HELD_OUT, Case
+from common.guidance_subjects import TEST, Case
+from common.guidance_subjects import VALIDATION as HELD_OUT
 from common.guidance_tables import (
     GUIDED_OVER_START,
     GUIDED_OVER_UNGUIDED,

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common.guidance_subjects import Case
 
+from common.guidance_subjects import Case
 from napari_neuraldiffuser.core import evaluation, reconstruct
 from napari_neuraldiffuser.core.base.files import atomic_path, fingerprint, json_object, write_json
 from napari_neuraldiffuser.core.base.recipe import ALGORITHM_VERSION

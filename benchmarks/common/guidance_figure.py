@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+
 from common.guidance_cells import Result
 from common.guidance_subjects import Case
 from common.guidance_tables import GUIDED_OVER_UNGUIDED, Gain

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from common.guidance_cells import SCORES, Result
 
 GUIDED_OVER_UNGUIDED = ("pixcorr", "ssim", "edges")
