@@ -35,7 +35,7 @@ STAGES: dict[str, tuple[type[Params], tuple[str, ...]]] = {
     "diffusion": (
         params.DiffusionParams,
         (
-            *("repeats", "seed", "n_steps", "strength", "cfg_scale", "sag_scale"),
+            *("repeats", "seed", "n_steps", "strength", "cfg_scale", "sag_scale", "cfg_until", "cache_every"),
             *("solver", "guided_ode", "start_noise", "batch_size"),
         ),
     ),
@@ -43,7 +43,7 @@ STAGES: dict[str, tuple[type[Params], tuple[str, ...]]] = {
         params.GuidanceParams,
         (
             *("guidance_scale", "guidance_strength", "layers", "layer_weights"),
-            *("x0_estimate", "x0_blend", "normalise", "rule", "guide_every", "phase"),
+            *("x0_estimate", "x0_blend", "decoder", "normalise", "rule", "guide_every", "phase"),
             *of_one_kind(params.GuidanceParams),
         ),
     ),

@@ -9,7 +9,7 @@ from typing import Any
 
 from napari_neuraldiffuser import __version__
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.core.networks.digest import PARTS
+from napari_neuraldiffuser.core.networks.digest import OPTIONAL_PARTS, PARTS
 from napari_neuraldiffuser.core.networks.folder import ModelFolder, Part, fit_problems
 from napari_neuraldiffuser.core.networks.kernels.backend import backend_info
 from napari_neuraldiffuser.core.networks.source import ModelError
@@ -88,7 +88,7 @@ def _examine(place: ModelFolder) -> tuple[dict[str, Part], dict[str, str]]:
     """Parts that were found, and a sentence for every part that cannot be used."""
     found: dict[str, Part] = {}
     problems: dict[str, str] = {}
-    for name in PARTS:
+    for name in (*PARTS, *(name for name in OPTIONAL_PARTS if place.place(name).is_dir())):
         try:
             found[name] = place.part(name)
         except ModelError as error:
@@ -103,7 +103,7 @@ def _examine(place: ModelFolder) -> tuple[dict[str, Part], dict[str, str]]:
         problems["weights"] = (
             f"Weights must be compared with their configurations, and torch or diffusers fail: {error}."
         )
-    return found, {name: problems[name] for name in (*PARTS, "weights") if name in problems}
+    return found, {name: problems[name] for name in (*PARTS, *OPTIONAL_PARTS, "weights") if name in problems}
 
 
 def as_text(report: dict[str, Any]) -> str:

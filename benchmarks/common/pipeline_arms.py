@@ -37,7 +37,11 @@ ARMS: dict[str, Arm] = {
     PLAIN: Arm(preset="published"),
     "exact, published": Arm(preset="published"),
     EXACT: Arm(),
+    "tiny decoder": Arm(guidance={"decoder": "tiny"}),
+    "features of 3 steps": Arm({"cache_every": 3}),
+    "text guidance in the first fifth": Arm({"cfg_until": 0.2}),
     "half the steps": Arm({"n_steps": 25}),
+    "all four": Arm({"cache_every": 3, "cfg_until": 0.2, "n_steps": 25}, {"decoder": "tiny"}),
 }
 
 

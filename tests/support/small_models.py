@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from napari_neuraldiffuser.core.networks.digest import OPTIONAL_PARTS
 from napari_neuraldiffuser.core.networks.models import PARTS, Models
 
 WORDS = ["<pad>", "<start>", "<end>", "<unk>", "a", "red", "blue", "ball", "house", "in", "field"]
@@ -88,12 +89,25 @@ def small_models(dtype: torch.dtype = torch.float32, seed: int = 0, blocks: int 
             projection_dim=12,
         )
     )
-    return Models(vae, unet, scheduler, text, small_tokenizer(), image, "small", "digest").to("cpu", dtype)
+    small = Models(vae, unet, scheduler, text, small_tokenizer(), image, "small", "digest", vae_tiny=small_tiny())
+    return small.to("cpu", dtype)
+
+
+def small_tiny():
+    """A tiny decoder of the same latents, twice as fine as they are."""
+    from diffusers import AutoencoderTiny
+
+    return AutoencoderTiny(
+        encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8),
+        num_encoder_blocks=(1, 1),
+        num_decoder_blocks=(1, 1),
+    )
 
 
 def save_small_models(folder: Path) -> Path:
     """The same as a model folder on disk; returns it."""
     small = small_models()
-    for name in PARTS:
+    for name in (*PARTS, *OPTIONAL_PARTS):
         getattr(small, name).save_pretrained(folder / name)
     return folder

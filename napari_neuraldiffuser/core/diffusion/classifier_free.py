@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from napari_neuraldiffuser.core.diffusion.feature_cache import FeatureCache
 from napari_neuraldiffuser.core.diffusion.loop import Prediction, Step
 from napari_neuraldiffuser.core.networks.parts import UNet
 
@@ -20,28 +21,53 @@ class ClassifierFree:
     unconditional : Tensor (1, tokens, width)
         Embedding of the empty caption.
     cfg_scale : float
+    cfg_until : float
+        Share of the steps with classifier-free guidance; after them eps = eps_c.
+    both_until : int
+        Steps of which both predictions are wanted even so: a guidance rule may measure by their difference.
+    features : FeatureCache, optional
+        Of steps that no gradient goes through.
     """
 
     unet: UNet
     condition: torch.Tensor
     unconditional: torch.Tensor
     cfg_scale: float
+    cfg_until: float = 1.0
+    both_until: int = 0
+    features: FeatureCache | None = None
 
     def __call__(self, latents: torch.Tensor, step: Step) -> Prediction:
+        if not self.has_both(step):
+            cond = self.noise(latents, step, self.condition, "conditional")
+            return Prediction(latents, ((1.0, cond.detach()),), cond.detach(), cond)
         uncond, cond = (self._apart if latents.requires_grad else self._together)(latents, step)
-        terms = ((1 - self.cfg_scale, uncond), (self.cfg_scale, cond.detach()))
-        return Prediction(latents, terms, uncond, cond)
+        scale = self.cfg_scale if self._guides(step) else 1.0
+        return Prediction(latents, ((1 - scale, uncond), (scale, cond.detach())), uncond, cond)
+
+    def has_both(self, step: Step) -> bool:
+        """Whether the step has an unconditional prediction; without one the conditional stands for it."""
+        return self._guides(step) or step.index < self.both_until
+
+    def _guides(self, step: Step) -> bool:
+        return step.index < int(step.n_steps * self.cfg_until)
+
+    def noise(self, latents: torch.Tensor, step: Step, text: torch.Tensor, call: str) -> torch.Tensor:
+        """The UNet's prediction, (B, 4, h, w); `call` names it among those of the step."""
+        if latents.requires_grad or self.features is None:
+            with torch.set_grad_enabled(latents.requires_grad):
+                predicted: torch.Tensor = self.unet(latents, step.timestep, encoder_hidden_states=text).sample
+            return predicted
+        return self.features(self.unet, latents, step, text, call)
 
     def _together(self, latents: torch.Tensor, step: Step) -> tuple[torch.Tensor, torch.Tensor]:
         text = torch.cat([self.unconditional.expand_as(self.condition), self.condition])
-        with torch.no_grad():
-            both = self.unet(torch.cat([latents] * 2), step.timestep, encoder_hidden_states=text).sample
-        uncond, cond = both.chunk(2)
+        uncond, cond = self.noise(torch.cat([latents] * 2), step, text, "both").chunk(2)
         return uncond, cond
 
     def _apart(self, latents: torch.Tensor, step: Step) -> tuple[torch.Tensor, torch.Tensor]:
         """The same two forwards, where only the conditional one keeps its graph: half the memory and backward time."""
+        text = self.unconditional.expand_as(self.condition)
         with torch.no_grad():
-            text = self.unconditional.expand_as(self.condition)
-            uncond = self.unet(latents.detach(), step.timestep, encoder_hidden_states=text).sample
-        return uncond, self.unet(latents, step.timestep, encoder_hidden_states=self.condition).sample
+            uncond: torch.Tensor = self.unet(latents.detach(), step.timestep, encoder_hidden_states=text).sample
+        return uncond, self.noise(latents, step, self.condition, "conditional")

@@ -51,6 +51,8 @@ class FeatureCritic:
         a_l.
     feature_normalisation : str
         The one that the targets were computed with.
+    decoder : str
+        "vae", or "tiny" for the models' tiny decoder.
     """
 
     models: Models
@@ -58,6 +60,7 @@ class FeatureCritic:
     layers: Sequence[str]
     layer_weights: Sequence[float]
     feature_normalisation: str = "imagenet"
+    decoder: str = "vae"
 
     def __call__(self, clean: torch.Tensor) -> Pull:
         with torch.enable_grad():
@@ -74,7 +77,7 @@ class FeatureCritic:
     def features(self, clean: torch.Tensor) -> list[torch.Tensor]:
         """Features of each layer, (B, tokens, width), of what clean latents decode to (method.md eq. 31)."""
         mean, std = self.models.normalisation(self.feature_normalisation)
-        image = self.models.decode_latents(clean)
+        image = self.models.decode_latents(clean, self.decoder)
         pixels = ops.prepare_image(image, self.models.guide_size(), mean, std)
         return self.models.features(pixels, self.layers)
 

@@ -13,6 +13,7 @@ from napari_neuraldiffuser.core.diffusion import loop
 from napari_neuraldiffuser.core.diffusion.classifier_free import ClassifierFree
 from napari_neuraldiffuser.core.diffusion.critic import FeatureCritic
 from napari_neuraldiffuser.core.diffusion.draws import Draws
+from napari_neuraldiffuser.core.diffusion.feature_cache import FeatureCache, check_blocks
 from napari_neuraldiffuser.core.diffusion.guidance import Guided
 from napari_neuraldiffuser.core.diffusion.rules import n_guided_steps
 from napari_neuraldiffuser.core.diffusion.sag import SelfAttentionGuided
@@ -180,15 +181,27 @@ def build_denoiser(
 ) -> loop.Denoiser:
     """Guided( SelfAttentionGuided( ClassifierFree( UNet ) ) ), each only where its scale is above zero."""
     condition = repeated(models, decoded.c, diffusion.repeats)
-    plain = ClassifierFree(models.unet, condition, models.encode_text([""]), diffusion.cfg_scale)
+    plain = classifier_free(condition, models, diffusion, guidance)
     denoiser = SelfAttentionGuided(plain, diffusion.sag_scale) if diffusion.sag_scale > 0 else plain
     if n_guided_steps(diffusion.executed_steps, guidance) == 0:
         return denoiser
     targets = [repeated(models, decoded[layer], diffusion.repeats) for layer in guidance.layers]
     normalisation = decoded.attrs.get("feature_normalisation", "imagenet")
-    critic = FeatureCritic(models, targets, guidance.layers, guidance.layer_weights, normalisation)
+    critic = FeatureCritic(models, targets, guidance.layers, guidance.layer_weights, normalisation, guidance.decoder)
     draws = Draws(diffusion.seed, list(product(map(int, decoded.stimulus_ids), range(diffusion.repeats))))
     return Guided(denoiser, critic, guidance, draws)
+
+
+def classifier_free(
+    condition: torch.Tensor, models: Models, diffusion: DiffusionParams, guidance: GuidanceParams
+) -> ClassifierFree:
+    """The UNet with classifier-free guidance; after the guided steps alone its features may be reused."""
+    guided = n_guided_steps(diffusion.executed_steps, guidance)
+    features = FeatureCache(diffusion.cache_every, guided) if diffusion.cache_every > 1 else None
+    unconditional = models.encode_text([""])
+    return ClassifierFree(
+        models.unet, condition, unconditional, diffusion.cfg_scale, diffusion.cfg_until, guided, features
+    )
 
 
 def repeated(models: Models, values: np.ndarray, repeats: int) -> torch.Tensor:
@@ -220,10 +233,14 @@ def check_fit(decoded: Embeddings, models: Models, diffusion: DiffusionParams, g
             f"z must have shape {tuple(models.latent_shape)} for {models.name}, got {tuple(decoded.z.shape[1:])}. "
             "Decode with targets that these models made."
         )
+    if diffusion.cache_every > 1:
+        check_blocks(models.unet)
     width = models.unet.config.cross_attention_dim
     if decoded.c.shape[-1] != width:
         raise EmbeddingError(f"c must have width {width} for {models.name}, got {decoded.c.shape[-1]}.")
     if n_guided_steps(diffusion.executed_steps, guidance):
+        if guidance.decoder == "tiny":
+            models.check_tiny()
         layers = guidance.layers
         check_layers(layers, len(vision_model(models.image_encoder).encoder.layers))
         missing = [layer for layer in layers if layer not in decoded.g]

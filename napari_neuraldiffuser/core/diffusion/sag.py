@@ -6,7 +6,7 @@ blurred there, noised again, and the difference of the two unconditional predict
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -59,24 +59,30 @@ def tapped(unet: UNet) -> Iterator[AttentionTap]:
         attention.set_processor(before)
 
 
-@dataclass(frozen=True)
+@dataclass
 class SelfAttentionGuided:
-    """Denoiser that adds sag_scale (eps_u - eps_u(degraded z_t)) (method.md eq. 28)."""
+    """Denoiser that adds sag_scale (eps_u - eps_u(degraded z_t)) (method.md eq. 28).
+
+    In steps without classifier-free guidance the conditional prediction stands for the unconditional one.  Where the
+    UNet's deep features are reused, so is the attention that came with them: one denoiser for every batch.
+    """
 
     denoiser: ClassifierFree
     sag_scale: float
+    _attention: torch.Tensor = field(default_factory=lambda: torch.empty(0), init=False, repr=False)
 
     def __call__(self, latents: torch.Tensor, step: Step) -> Prediction:
-        unet = self.denoiser.unet
-        with tapped(unet) as tap:
-            prediction = self.denoiser(latents, step)
+        plain = self.denoiser
+        with tapped(plain.unet) as tap:
+            prediction = plain(latents, step)
         uncond = prediction.noise_uncond
-        # either call order of ClassifierFree puts the unconditional half first
-        attention = tap.probabilities[: len(uncond)]
+        if len(tap.probabilities):
+            # either call order of ClassifierFree puts the unconditional half first
+            self._attention = tap.probabilities[: len(uncond)]
+        text = plain.unconditional.expand_as(plain.condition) if plain.has_both(step) else plain.condition
         with torch.no_grad():
-            degraded = degrade(latents.detach(), uncond, attention, step)
-            text = self.denoiser.unconditional.expand_as(self.denoiser.condition)
-            noise = unet(degraded, step.timestep, encoder_hidden_states=text).sample
+            degraded = degrade(latents.detach(), uncond, self._attention, step)
+            noise = plain.noise(degraded, step, text, "degraded")
         return prediction.plus((self.sag_scale, uncond), (-self.sag_scale, noise))
 
 

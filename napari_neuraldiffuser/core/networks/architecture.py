@@ -9,6 +9,7 @@ Config = Mapping[str, Any]
 KINDS = {
     # part -> field that names the kind, the kinds that can be read, what they are called
     "vae": ("_class_name", ("AutoencoderKL",), "the VAE of Stable Diffusion 1.x"),
+    "vae_tiny": ("_class_name", ("AutoencoderTiny",), "a tiny autoencoder of the VAE's latents, such as TAESD"),
     "unet": ("_class_name", ("UNet2DConditionModel",), "the UNet of Stable Diffusion 1.x"),
     "text_encoder": ("model_type", ("clip", "clip_text_model"), "a CLIP text model"),
     "image_encoder": ("model_type", ("clip", "clip_vision_model"), "a CLIP vision model"),
@@ -109,6 +110,13 @@ def _unshifted(vae: Config, configs: Mapping[str, Config]) -> str:
     return f"must have latents that are scaled and not shifted, got {shifts[0]}. {USE_SD1}" if shifts else ""
 
 
+def _same_latents(tiny: Config, configs: Mapping[str, Config]) -> str:
+    channels, latents = tiny.get("latent_channels"), configs.get("vae", {}).get("latent_channels")
+    if None in (channels, latents) or channels == latents:
+        return ""
+    return f"must decode the {latents} channels of the VAE's latents, got {channels}. Use one made for these models."
+
+
 def _scaled(vae: Config, configs: Mapping[str, Config]) -> str:
     factor = vae.get("scaling_factor", 1.0)
     good = isinstance(factor, (int, float)) and math.isfinite(factor) and factor > 0
@@ -144,4 +152,5 @@ RULES: dict[str, tuple[Callable[[Config, Mapping[str, Config]], str], ...]] = {
     "unet": (_conditions, _channels, _text_width, _square),
     "scheduler": (_predicts_noise, _noise_levels),
     "image_encoder": (_colours,),
+    "vae_tiny": (_pictures, _same_latents),
 }

@@ -10,6 +10,8 @@ BUNDLED = "demo"
 """What the bundled models are called; a folder of that name is ./demo."""
 PARTS = ("vae", "unet", "scheduler", "text_encoder", "tokenizer", "image_encoder")
 """Folders of a model folder."""
+OPTIONAL_PARTS = ("vae_tiny",)
+"""Folders that it may have besides."""
 DECISIVE = {".safetensors", ".json", ".bin", ".txt"}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from napari_neuraldiffuser.core.base.files import json_object
 from napari_neuraldiffuser.core.networks import architecture
 from napari_neuraldiffuser.core.networks.architecture import AGAIN
-from napari_neuraldiffuser.core.networks.digest import PARTS
+from napari_neuraldiffuser.core.networks.digest import OPTIONAL_PARTS, PARTS
 from napari_neuraldiffuser.core.networks.source import CHECKPOINTS, ModelError, as_folder, model_place
 from napari_neuraldiffuser.core.networks.weight_files import NAMES, Weights, find_weights, not_itself
 
@@ -124,7 +124,8 @@ class ModelFolder:
 
 
 def check_folder(models: str | Path, guide: str | Path | None = None) -> dict[str, Part]:
-    """Every part of a model folder, found and fitting as far as files and configurations tell; in milliseconds.
+    """Every part of a model folder, optional ones where there are any, found and fitting as far as files and
+    configurations tell; in milliseconds.
 
     Parameters
     ----------
@@ -136,7 +137,8 @@ def check_folder(models: str | Path, guide: str | Path | None = None) -> dict[st
         For the first thing that is wrong.
     """
     place = ModelFolder.of(models, guide)
-    parts = {name: place.part(name) for name in PARTS}
+    there = [name for name in OPTIONAL_PARTS if place.place(name).is_dir()]
+    parts = {name: place.part(name) for name in (*PARTS, *there)}
     for _, problem in fit_problems({name: part.config for name, part in parts.items()}, parts):
         raise ModelError(problem)
     return parts

@@ -51,6 +51,8 @@ class Models:
         Folder or hub id, and the SHA-256 over every weight and configuration file.
     guide : str
         Folder or hub id of the guide network, where it is not that of the models.
+    vae_tiny : Network, optional
+        A small decoder of the same latents (diffusers.AutoencoderTiny), for guided steps alone.
     """
 
     vae: VAE
@@ -62,11 +64,20 @@ class Models:
     name: str = "in memory"
     digest: str = ""
     guide: str = ""
+    vae_tiny: VAE | None = None
 
     def __post_init__(self) -> None:
-        for part in (self.vae, self.unet, self.text_encoder, self.image_encoder):
+        for part in self.networks:
             part.requires_grad_(False).eval()
-        lean(self.vae.decoder)
+        for vae in (self.vae, self.vae_tiny):
+            if vae is not None:
+                lean(vae.decoder)
+
+    @property
+    def networks(self) -> list[Any]:
+        """The parts that have weights."""
+        parts = (self.vae, self.unet, self.text_encoder, self.image_encoder, self.vae_tiny)
+        return [part for part in parts if part is not None]
 
     @property
     def device(self) -> torch.device:
@@ -89,7 +100,7 @@ class Models:
 
     def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> "Models":
         """Move every network (in place)."""
-        for part in (self.vae, self.unet, self.text_encoder, self.image_encoder):
+        for part in self.networks:
             part.to(device=device, dtype=dtype)
         return self
 
@@ -100,9 +111,30 @@ class Models:
         with torch.no_grad():
             return self.vae.encode(pixels).latent_dist.mean * self.vae.config.scaling_factor
 
-    def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents z (n, 4, h, w) to images (n, 3, H, W) in the decoder's range, about [-1, 1]; differentiable."""
-        return self.vae.decode(latents / self.vae.config.scaling_factor).sample
+    def decode_latents(self, latents: torch.Tensor, decoder: str = "vae") -> torch.Tensor:
+        """Latents z (n, 4, h, w) to images (n, 3, H, W) in the decoder's range, about [-1, 1]; differentiable.
+
+        `decoder` is "vae" or "tiny".
+
+        Raises
+        ------
+        ModelError
+            If it is tiny, and there is none.
+        """
+        if decoder == "tiny":
+            self.check_tiny()
+        vae: Any = self.vae_tiny if decoder == "tiny" else self.vae
+        image: torch.Tensor = vae.decode(latents / vae.config.scaling_factor).sample
+        return image
+
+    def check_tiny(self) -> None:
+        """Raise ModelError where there is no tiny decoder."""
+        if self.vae_tiny is None:
+            raise ModelError(
+                f"decoder must be vae for models without a tiny decoder, got tiny for {self.name}. Save an "
+                "AutoencoderTiny of the same latents as vae_tiny in their folder (for Stable Diffusion 1.x: TAESD), "
+                "or use decoder vae."
+            )
 
     def encode_text(self, captions: Sequence[str]) -> torch.Tensor:
         """Captions to text embeddings (n, tokens, width): the last hidden state, padded to the full length."""

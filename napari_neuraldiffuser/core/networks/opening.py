@@ -155,6 +155,7 @@ def _class_of(part: str) -> Any:
         library.utils.logging.disable_progress_bar()
     return {
         "vae": diffusers.AutoencoderKL,
+        "vae_tiny": diffusers.AutoencoderTiny,
         "unet": diffusers.UNet2DConditionModel,
         "scheduler": diffusers.DDIMScheduler,
         "text_encoder": transformers.CLIPTextModel,

@@ -15,6 +15,7 @@ from napari_neuraldiffuser.core.networks.source import ModelError
 DIFFUSERS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 TRANSFORMERS = ("model.safetensors", "pytorch_model.bin")
 NAMES = {"vae": DIFFUSERS, "unet": DIFFUSERS, "text_encoder": TRANSFORMERS, "image_encoder": TRANSFORMERS}
+NAMES |= {"vae_tiny": DIFFUSERS}
 """Part -> names of its weights, the preferred first."""
 FIRST_VARIANTS = ("fp16", "bf16", "fp32")
 XML = b"<?xml"

@@ -53,6 +53,21 @@ class DiffusionParams(Params):
         choices=("split", "whole"),
         only=("solver", ("dpm++",)),
     )
+    cfg_until: float = param(
+        1.0,
+        "Share of the executed steps with classifier-free guidance, from the first on; after it the picture follows "
+        "the text at scale 1, in half the time a step. 1 is usual; the guided share loses nothing and is faster.",
+        low=0.0,
+        high=1.0,
+    )
+    cache_every: int = param(
+        1,
+        "The whole UNet runs at every so manieth step after the guided ones; in between its deep features are those "
+        "of the last time. 1 is exact; 2 or 3 take half the time or a third, at fewer details.",
+        unit="steps",
+        low=1,
+        high=10,
+    )
     start_noise: str = param(
         "executed",
         "Noise level of the start: of the first executed timestep, or the published int(executed / n_steps * 1000), "
@@ -128,6 +143,12 @@ class GuidanceParams(Params):
         "exact",
         "Clean latent from the noise prediction: exact, or the published (1 - abar) for its root, for its figures.",
         choices=("exact", "published"),
+    )
+    decoder: str = param(
+        "vae",
+        "What shows guidance the picture on its way: vae, the models' own decoder; tiny, a small one that their folder "
+        "must have as vae_tiny, at a fraction of time and memory. The result is decoded by the VAE either way.",
+        choices=("vae", "tiny"),
     )
     x0_blend: bool = param(True, "Decode a blend of the clean estimate and the noisy latent (published). Usually on.")
     normalise: str = param(

@@ -24,6 +24,9 @@ LABELS = {
     "sag_scale": "Self-attention scale",
     "solver": "Solver",
     "guided_ode": "Guidance in the solver",
+    "cfg_until": "Share with classifier-free guidance",
+    "cache_every": "Whole UNet every",
+    "decoder": "Decoder in guided steps",
     "start_noise": "Noise of the start",
     "batch_size": "Batch size",
     "rule": "Guidance rule",
@@ -48,9 +51,19 @@ MORE = (
     (GuidanceParams, ("layers",)),  # apart, as its row is wide
     (
         GuidanceParams,
-        ("rule", *of_one_kind(GuidanceParams), "normalise", "guide_every", "phase", "x0_estimate", "x0_blend"),
+        (
+            "rule",
+            *of_one_kind(GuidanceParams),
+            "normalise",
+            "guide_every",
+            "phase",
+            "x0_estimate",
+            "x0_blend",
+            "decoder",
+        ),
     ),
-    (DiffusionParams, ("strength", "cfg_scale", "sag_scale", "solver", "guided_ode", "start_noise", "batch_size")),
+    (DiffusionParams, ("strength", "cfg_scale", "sag_scale", "cfg_until", "cache_every")),
+    (DiffusionParams, ("solver", "guided_ode", "start_noise", "batch_size")),
 )
 
 

@@ -7,8 +7,8 @@ from tests.support.small_models import sd14_scheduler, small_tokenizer
 
 
 def full_size_models(dtype: torch.dtype = torch.float32) -> Models:
-    """UNet (860 M), VAE (84 M), text encoder of ViT-L/14 (123 M) and guide network ViT-B/32 (88 M)."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+    """UNet (860 M), VAE (84 M), TAESD (2 M), text encoder of ViT-L/14 (123 M) and guide network ViT-B/32 (88 M)."""
+    from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
     torch.manual_seed(0)
@@ -45,7 +45,8 @@ def full_size_models(dtype: torch.dtype = torch.float32) -> Models:
                 projection_dim=512,
             )
         )
+        tiny = AutoencoderTiny()
     finally:
         torch.set_default_dtype(torch.float32)
     scheduler = sd14_scheduler()
-    return Models(vae, unet, scheduler, text, small_tokenizer(77), image, "full size", "random weights")
+    return Models(vae, unet, scheduler, text, small_tokenizer(77), image, "full size", "random weights", vae_tiny=tiny)
