@@ -38,10 +38,13 @@ ARMS: dict[str, Arm] = {
     "exact, published": Arm(preset="published"),
     EXACT: Arm(),
     "tiny decoder": Arm(guidance={"decoder": "tiny"}),
-    "features of 3 steps": Arm({"cache_every": 3}),
+    "gradient of the clean estimate": Arm(guidance={"gradient": "leaf"}),
+    "gradient held for 2 steps": Arm(guidance={"guide_every": 2}),
+    "features held for 3 steps": Arm({"cache_every": 3}),
     "text guidance in the first fifth": Arm({"cfg_until": 0.2}),
     "half the steps": Arm({"n_steps": 25}),
-    "all four": Arm({"cache_every": 3, "cfg_until": 0.2, "n_steps": 25}, {"decoder": "tiny"}),
+    "fast, all steps": Arm({"cache_every": 3, "cfg_until": 0.2}, {"decoder": "tiny", "gradient": "leaf"}),
+    "fast": Arm({"cache_every": 3, "cfg_until": 0.2, "n_steps": 25}, {"decoder": "tiny", "gradient": "leaf"}),
 }
 
 
@@ -62,7 +65,7 @@ def parameters(name: str, size: str, repeats: int) -> tuple[DiffusionParams, Gui
     arm, strength = ARMS[name], SIZES[size]
     diffusion, guidance = preset(arm.preset)
     diffusion = diffusion.but(repeats=repeats, batch_size=repeats, cfg_scale=strength.cfg_scale)
-    guidance = guidance.but(normalise="rms", guidance_scale=strength.guidance_scale)
+    guidance = guidance.but(normalise="rms", guidance_scale=strength.guidance_scale, guidance_strength=0.2)
     return diffusion.but(**arm.diffusion), guidance.but(**arm.guidance)
 
 
