@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from napari_neuraldiffuser.core.diffusion.loop import Step
+from napari_neuraldiffuser.core.diffusion.loop import Step, noise_for
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,6 @@ class Draws:
 
     def __call__(self, like: torch.Tensor, step: Step, round_: int, draw: int) -> torch.Tensor:
         """Noise of the shape, type and device of `like`, (B, 4, h, w)."""
-        shape = tuple(like.shape[1:])
-        rows = [_normal((self.seed, *image, step.index + 1, round_, draw), shape) for image in self.images]
+        key = (step.index + 1, round_, draw)
+        rows = [noise_for(self.seed, *image, like.shape[1:], *key) for image in self.images]
         return torch.from_numpy(np.stack(rows)).to(like)
-
-
-def _normal(key: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
-    # a step's number starts at 1: a seed sequence takes missing words for zeros, and three words are the start's noise
-    bits = np.random.Philox(np.random.SeedSequence(list(key)))
-    return np.random.Generator(bits).standard_normal(shape, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""The family of guidance rules: where a gradient enters a step (method.md, "The family of guidance rules").
+"""The family of guidance rules: where a gradient enters a step.
 
 Each is a few lines: what its paper multiplies the gradient A by z_t and the correction D of the clean estimate by.  How
 A and D come about is the same for all (guidance.py).  `base.registry.GUIDANCE_RULES` maps `GuidanceParams.rule` to a
