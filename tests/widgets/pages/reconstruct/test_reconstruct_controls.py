@@ -53,7 +53,7 @@ def test_kappa_zero_is_a_warning_only(ready, session):
 def test_every_parameter_has_one_control_with_a_tooltip(ready):
     names = [name for group in ready.form.controls.groups for name in group.controls]
     known = set(DiffusionParams().to_dict()) | set(GuidanceParams().to_dict())
-    assert sorted(names) == sorted(known - {"layer_weights", "rule"})
+    assert sorted(names) == sorted(known - {"layer_weights"})
     tips = [widget.toolTip() for group in ready.form.controls.groups for widget in group.controls.values()]
     assert sum(not tip for tip in tips) <= 1  # the layers have one each
     assert all(tick.toolTip() and weight.toolTip() for tick, weight in layers(ready).rows.values())
