@@ -13,38 +13,17 @@ from torch.nn import functional as F
 
 from napari_neuraldiffuser.core.networks.kernels import ops
 from napari_neuraldiffuser.core.networks.kernels.ops import OpsError
-
-Pair = tuple[int, int]
-Settings = tuple[Pair, Pair, Pair, int]
-"""Stride, padding, dilation and groups of a convolution."""
-
-
-class _FrozenConv2d(torch.autograd.Function):
-    """A convolution that is differentiable in its input and does not save it: backward needs no more than its shape."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, settings: Settings) -> Tensor:
-        ctx.save_for_backward(weight)
-        ctx.settings, ctx.shape, ctx.layout = settings, x.shape, _layout(x)
-        stride, padding, dilation, groups = settings
-        return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
-        (weight,) = ctx.saved_tensors
-        stride, padding, dilation, groups = ctx.settings
-        # never read: it tells shape and memory format
-        shaped = torch.empty(ctx.shape, dtype=upstream.dtype, device=upstream.device, memory_format=ctx.layout)
-        gradient, _, _ = torch.ops.aten.convolution_backward(
-            upstream, shaped, weight, None, stride, padding, dilation, False, [0, 0], groups, (True, False, False)
-        )
-        return gradient, None, None, None
-
-
-def _layout(x: Tensor) -> torch.memory_format:
-    last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if last else torch.contiguous_format
+from napari_neuraldiffuser.core.networks.steady import (
+    ByImage,
+    FrozenConv,
+    Pair,
+    SteadyConv2d,
+    SteadyLinear,
+    SteadySiLU,
+    by_image,
+    by_row,
+    is_plain,
+)
 
 
 def frozen_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, **settings: Any) -> Tensor:
@@ -75,40 +54,52 @@ def frozen_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, **setti
                 "Call requires_grad_(False), or restore() the network before training it."
             )
     pairs = (_pair(settings.get(name, default)) for name, default in (("stride", 1), ("padding", 0), ("dilation", 1)))
-    return _FrozenConv2d.apply(x, weight, bias, (*pairs, settings.get("groups", 1)))
+    return FrozenConv.apply(x, weight, bias, (*pairs, settings.get("groups", 1)))
 
 
 def _pair(value: int | Pair) -> Pair:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
-class FrozenConv2d(nn.Conv2d):
+class FrozenConv2d(SteadyConv2d):
     """A convolution that keeps no activation for backward, and computes in the memory format of the kernels."""
 
     def forward(self, x: Tensor) -> Tensor:
         if ops.kernels_run(x):
             x = x.contiguous(memory_format=torch.channels_last)
-        if not (torch.is_grad_enabled() and x.requires_grad):
-            return super().forward(x)
-        settings = {name: getattr(self, name) for name in ("stride", "padding", "dilation", "groups")}
-        return frozen_conv2d(x, self.weight, self.bias, **settings)
+        return super().forward(x)
 
 
 class GroupNormSiLU(nn.GroupNorm):
     """GroupNorm and the SiLU behind it."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if ops.kernels_run(x):
+            return self._joined(x)
+        return by_image(self._joined, x)
+
+    def _joined(self, x: Tensor) -> Tensor:
         return ops.group_norm_silu(x, self.num_groups, self.weight, self.bias, self.eps)
 
 
-class SiLULinear(nn.Linear):
+class SiLULinear(SteadyLinear):
     """A linear layer and the SiLU before it."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(F.silu(x))
+        return by_row(self._joined, x)
+
+    def _joined(self, x: Tensor) -> Tensor:
+        return F.linear(F.silu(x), self.weight, self.bias)
 
 
-PLAIN = {FrozenConv2d: nn.Conv2d, GroupNormSiLU: nn.GroupNorm, SiLULinear: nn.Linear}
+PLAIN: dict[type[nn.Module], type[nn.Module]] = {
+    FrozenConv2d: nn.Conv2d,
+    GroupNormSiLU: nn.GroupNorm,
+    SiLULinear: nn.Linear,
+    SteadyConv2d: nn.Conv2d,
+    SteadyLinear: nn.Linear,
+    SteadySiLU: nn.SiLU,
+}
 
 JOINED = {
     "ResnetBlock2D": (("norm1", "norm2"), "nonlinearity"),
@@ -137,7 +128,7 @@ def lean(network: nn.Module) -> nn.Module:
     if any(p.requires_grad for p in network.parameters()):
         raise OpsError("network must be frozen, got parameters that require a gradient. Call requires_grad_(False).")
     for module in network.modules():
-        if type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str):
+        if type(module) in (nn.Conv2d, SteadyConv2d) and is_plain(module):
             module.__class__ = FrozenConv2d
         elif type(module).__name__ in JOINED:
             _join(module, *JOINED[type(module).__name__])
@@ -145,13 +136,15 @@ def lean(network: nn.Module) -> nn.Module:
 
 
 def restore(network: nn.Module) -> nn.Module:
-    """Undo `lean`, in place, for instance to train the network."""
+    """Undo `lean` and `steady`, in place, for instance to train the network."""
     for module in network.modules():
         norms, activation = JOINED.get(type(module).__name__, ((), ""))
         if norms and type(getattr(module, norms[0])) is GroupNormSiLU:
             setattr(module, activation, nn.SiLU())
     for module in network.modules():
         module.__class__ = PLAIN.get(type(module), type(module))
+        for name in [name for name, value in vars(module).items() if isinstance(value, ByImage)]:
+            delattr(module, name)
     return network
 
 
@@ -161,7 +154,7 @@ def _join(module: nn.Module, names: tuple[str, ...], activation: str) -> None:
     plain = all(type(norm) is nn.GroupNorm and norm.affine for norm in norms)
     # "scale_shift" puts the time between norm and activation
     adjacent = getattr(module, "time_embedding_norm", "") != "scale_shift"
-    if not plain or not adjacent or type(getattr(module, activation)) is not nn.SiLU:
+    if not plain or not adjacent or not isinstance(getattr(module, activation), nn.SiLU):
         return
     embedding = getattr(module, "time_emb_proj", None)
     if embedding is not None and not module.skip_time_act:

@@ -22,6 +22,7 @@ from napari_neuraldiffuser.core.networks.machine import check_gpu
 from napari_neuraldiffuser.core.networks.opening import open_parts
 from napari_neuraldiffuser.core.networks.parts import VAE, ImageEncoder, NoiseSchedule, TextEncoder, UNet
 from napari_neuraldiffuser.core.networks.source import ModelError
+from napari_neuraldiffuser.core.networks.steady import steady
 
 NORMALISATION = {
     # (mean, standard deviation) per RGB channel
@@ -38,7 +39,7 @@ class PixelError(UserError):
 class Models:
     """The networks of one reconstruction, on one device and in one precision.
 
-    The VAE's decoder, which guidance differentiates, is made `lean`.
+    All are made `steady`, and the VAE's decoder, which guidance differentiates, `lean`.
 
     Attributes
     ----------
@@ -68,7 +69,7 @@ class Models:
 
     def __post_init__(self) -> None:
         for part in self.networks:
-            part.requires_grad_(False).eval()
+            steady(part.requires_grad_(False).eval())
         for vae in (self.vae, self.vae_tiny):
             if vae is not None:
                 lean(vae.decoder)
