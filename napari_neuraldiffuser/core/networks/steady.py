@@ -50,6 +50,7 @@ def conv2d_gradient(upstream: Tensor, like: Tensor, weight: Tensor, settings: Se
     if steady and stride == dilation == (1, 1) and groups == 1 and min(reach) >= 0:
         # the convolution with the turned kernel, from outputs to inputs
         turned = weight.transpose(0, 1).flip(2, 3)
+        upstream = upstream.contiguous(memory_format=_layout(like))
         return conv2d(upstream, turned, None, (stride, (reach[0], reach[1]), dilation, groups))
     alone = steady and len(upstream) == 1
     if alone:
@@ -158,9 +159,7 @@ def steady(network: nn.Module) -> nn.Module:
 
 def is_plain(module: nn.Module) -> bool:
     """Whether a convolution is padded with zeros, by a number; everything else is plain."""
-    return not isinstance(module, nn.Conv2d) or (
-        module.padding_mode == "zeros" and not isinstance(module.padding, str)
-    )
+    return not isinstance(module, nn.Conv2d) or (module.padding_mode == "zeros" and not isinstance(module.padding, str))
 
 
 def _elementwise(kind: type) -> str:
