@@ -36,7 +36,7 @@ STAGES: dict[str, tuple[type[Params], tuple[str, ...]]] = {
         params.DiffusionParams,
         (
             *("repeats", "seed", "n_steps", "strength", "cfg_scale", "sag_scale", "cfg_until", "cache_every"),
-            *("solver", "guided_ode", "start_noise", "batch_size"),
+            *("solver", "guided_ode", "start_noise", "batch_size", "precision"),
         ),
     ),
     "guidance": (

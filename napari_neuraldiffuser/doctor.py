@@ -37,6 +37,7 @@ def doctor(models: str | Path | None = None, guide: str | Path | None = None) ->
     dict
         neuraldiffuser, python, platform : versions
         packages : {name: version or None}
+        computing : {device: what `precision` auto, `batch_size` 0 and the batch itself are on it}
         kernels : `core.networks.kernels.ops.backend_info()`, or {"backend": None, "reason": sentence}
         models : as `check_models` describes them
         cpu_count : int
@@ -50,6 +51,7 @@ def doctor(models: str | Path | None = None, guide: str | Path | None = None) ->
         "cpu_count": os.cpu_count(),
         "packages": packages,
         "kernels": _kernels(),
+        "computing": _computing(),
         "models": check_models(models or "demo", guide),
     }
     report["problems"] = _problems(report)
@@ -115,6 +117,7 @@ def as_text(report: dict[str, Any]) -> str:
         f"kernels: {kernels['backend'] or 'none'}: {kernels['reason']}",
         *_built(kernels),
         f"GPU: {', '.join(d['name'] for d in kernels.get('cuda_devices', [])) or 'none that torch can use'}",
+        *(f"computing on {device}: {how}" for device, how in report["computing"].items()),
         f"models: {models['folder']}, {models['megabytes']} MB, {state}",
         *(f"  {name}: {file}" for name, file in models["parts"].items()),
         *(f"  {name} {version or 'not installed'}" for name, version in report["packages"].items()),
@@ -151,6 +154,18 @@ def _kernels() -> dict[str, Any]:
     except (ImportError, OSError, RuntimeError) as error:
         # a broken torch or driver is exactly what a doctor is asked about
         return {"backend": None, "reason": f"torch cannot be used: {error}"}
+
+
+def _computing() -> dict[str, str]:
+    """What is chosen by device, as a sentence for each."""
+    if util.find_spec("torch") is None:
+        return {}
+    try:
+        from napari_neuraldiffuser.core.networks.room import choices
+
+        return choices()
+    except (ImportError, OSError, RuntimeError) as error:
+        return {"cpu": f"unknown, as torch cannot be used: {error}"}
 
 
 def _problems(report: dict[str, Any]) -> list[str]:

@@ -18,7 +18,7 @@ from napari_neuraldiffuser.core.networks.digest import model_source
 from napari_neuraldiffuser.core.nsd.describe import trials_used
 from napari_neuraldiffuser.core.nsd.reading.volumes import read_inside
 from napari_neuraldiffuser.core.outputs.report.gallery import LARGEST
-from napari_neuraldiffuser.core.params import BetasParams, BoldParams, DecodingParams
+from napari_neuraldiffuser.core.params import BetasParams, BoldParams, DecodingParams, DiffusionParams
 from nipype.interfaces.base import BaseInterfaceInputSpec
 from nipype.pipeline import engine as pe
 from nipype.utils.ram_estimator import RamEstimator
@@ -38,6 +38,10 @@ SD_WEIGHTS = 4.9e9
 """Bytes of Stable Diffusion 1.4 in float32 with CLIP ViT-B/32."""
 NETWORKS = 2.5
 """Peak of a guided step on a CPU, one image at a time, in units of the weights (performance.md: 9.5 to 13.6 GB)."""
+AN_IMAGE = 1.5
+"""What every image takes of that beside the weights, in units of them; half of it in half precision."""
+AUTOMATIC = 2
+"""Images that are asked for where `batch_size` is 0: the run takes as many as the memory that it gets has room for."""
 FULL_IMAGES = 1000 * 5 * 2
 """Reconstructions of a whole subject, both arms."""
 
@@ -193,6 +197,18 @@ def _bold(inputs: BaseInterfaceInputSpec) -> float:
     return bold_bytes(volumes, int(read_inside(inputs.mask)[0].sum()), volumes // 2, params_of(inputs, BoldParams))
 
 
+def images_bytes(weights: float, diffusion: DiffusionParams, n_stimuli: int = 1000) -> float:
+    """A guided step holds the weights, and something for each of the `batch_size` images that it computes at once."""
+    images = min(diffusion.batch_size or AUTOMATIC, diffusion.repeats * max(n_stimuli, 1))
+    an_image = AN_IMAGE * (0.5 if diffusion.precision in ("bf16", "fp16") else 1)
+    return weights * (NETWORKS - AN_IMAGE + an_image * images)
+
+
+def _images(inputs: BaseInterfaceInputSpec) -> float:
+    diffusion = params_of(inputs, DiffusionParams)
+    return images_bytes(_networks(inputs) / NETWORKS, diffusion, len(inputs.stimulus_ids))
+
+
 def _networks(inputs: BaseInterfaceInputSpec) -> float:
     """Networks take a multiple of the bytes of their weight files; those of Stable Diffusion 1.4 for a hub id."""
     folders = [Path(model_source(inputs.models)), *([Path(inputs.guide)] if inputs.guide else [])]
@@ -234,7 +250,7 @@ ESTIMATES: dict[str, tuple[Callable[[BaseInterfaceInputSpec], float], float]] = 
     "ContributionMap": (lambda inputs: contribution_bytes(_sizes(inputs, inputs.decoder)), contribution_bytes(FULL)),
     # these count on a CPU; WorkflowParams.gpu_mem_gb is for nodes on a GPU
     "ExtractFeatures": (_networks, NETWORKS * SD_WEIGHTS),
-    "GuidedReconstruct": (_networks, NETWORKS * SD_WEIGHTS),
+    "GuidedReconstruct": (_images, images_bytes(SD_WEIGHTS, DiffusionParams())),
     "EvaluateReconstruction": (_scores, NETWORKS * SD_WEIGHTS + scores_bytes(FULL_IMAGES)),
     "SubjectReport": (_page, NETWORKS * SD_WEIGHTS + page_bytes(FULL_IMAGES)),
 }

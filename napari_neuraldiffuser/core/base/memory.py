@@ -1,9 +1,11 @@
 """How much memory is left, and whether something fits into it.  Standard library only."""
 
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from napari_neuraldiffuser.core.base.errors import UserError
 
@@ -11,6 +13,15 @@ GROUPS = Path("/sys/fs/cgroup")
 UNLIMITED = 2**60
 """What version 1 of control groups says where there is no limit is above this."""
 REMEDY = "Take fewer stimuli at once, fewer layers, or a machine with more memory."
+
+
+NO_MEMORY = ("out of memory", "can't allocate memory", "unable to allocate")
+"""How errors say that there is no memory, whatever their class."""
+T = TypeVar("T")
+
+
+class FewerAtOnce(UserWarning):
+    """Memory did not suffice, and work goes on with less at once; the message says with how much."""
 
 
 class MemoryNeeded(UserError):
@@ -31,6 +42,39 @@ def check_fits(needed: float, what: str, remedy: str = REMEDY) -> None:
     left = available()
     if left is not None and needed > left:
         raise MemoryNeeded(f"{what} must fit into memory, got {size(needed)} for {size(left)} free. {remedy}")
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory did not suffice (torch's own is a RuntimeError)."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in NO_MEMORY)
+
+
+def halving(compute: Callable[[int], T], most: int, what: str, free: Callable[[], None]) -> T:
+    """`compute(most)`, and with half as many while memory does not suffice, down to one.
+
+    Parameters
+    ----------
+    compute : callable
+        Computes with so many things at once; begins anew at every call.
+    most : int
+        How many things at once to begin with.
+    what : str
+        What the things are, for the FewerAtOnce warning that tells of every halving.
+    free : callable
+        Called before every further try.
+    """
+    while True:
+        try:
+            return compute(most)
+        except Exception as error:
+            if most <= 1 or not lacks_memory(error):
+                raise
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # outside of the handler, where nothing holds the frames of what failed any more
+        fewer = -(-most // 2)
+        warnings.warn(f"Memory did not suffice for {most} {what} at once, now {fewer}: {reason}", FewerAtOnce, 2)
+        most = fewer
+        free()
 
 
 def size(n_bytes: float) -> str:

@@ -65,9 +65,10 @@ class FeatureCritic:
     def __call__(self, clean: torch.Tensor) -> Pull:
         with torch.enable_grad():
             leaf = clean.detach().requires_grad_()
-            features = self.features(leaf)
+            computed = self.features(leaf)
+            features = [feature.to(clean.dtype) for feature in computed]  # autocast may have halved them
         weights = layer_loss_weights(self.targets, self.layer_weights)
-        scale = ops.gradient_scale(features[0].dtype, max(f[0].numel() for f in features))
+        scale = ops.gradient_scale(computed[0].dtype, max(f[0].numel() for f in features))
         with torch.no_grad():
             loss, grads = ops.feature_loss_grad(features, list(self.targets), weights, scale)
         # the loss is per image, so the gradient of one image does not depend on the others

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from napari_neuraldiffuser.core.base.memory import halving
 from napari_neuraldiffuser.core.diffusion import loop
+from napari_neuraldiffuser.core.diffusion.chunks import Chunked, chunks
 from napari_neuraldiffuser.core.diffusion.classifier_free import ClassifierFree
 from napari_neuraldiffuser.core.diffusion.critic import FeatureCritic
 from napari_neuraldiffuser.core.diffusion.draws import Draws
@@ -19,7 +21,10 @@ from napari_neuraldiffuser.core.diffusion.rules import n_guided_steps
 from napari_neuraldiffuser.core.diffusion.sag import SelfAttentionGuided
 from napari_neuraldiffuser.core.diffusion.solvers import FreshNoise, Problem, solver_for
 from napari_neuraldiffuser.core.networks.embeddings import EmbeddingError, Embeddings
+from napari_neuraldiffuser.core.networks.machine import free_memory
 from napari_neuraldiffuser.core.networks.models import Models, check_layers, vision_model
+from napari_neuraldiffuser.core.networks.precision import computing_in
+from napari_neuraldiffuser.core.networks.room import images_with_room
 from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams
 
 
@@ -121,10 +126,45 @@ def reconstruct_batch(
     guidance: GuidanceParams,
     callback: Callable[[StepEvent], Any] | None = None,
 ) -> Reconstruction:
-    """The story of one batch: start, denoise under guidance, decode."""
+    """The images of one batch, at most `batch_size` of them in memory at once, fewer where that does not suffice.
+
+    Where memory runs out the batch begins anew with half as many at once: the callback hears of its first step again.
+    """
+    n_images = len(decoded) * diffusion.repeats
+    most = min(n_images, diffusion.batch_size or most_at_once(decoded, models, diffusion, guidance))
+    return halving(
+        lambda most: _reconstruct(decoded, models, diffusion, guidance, callback, most), most, "images", free_memory
+    )
+
+
+def most_at_once(decoded: Embeddings, models: Models, diffusion: DiffusionParams, guidance: GuidanceParams) -> int:
+    """Images that memory has room for, by what the first step of one of them takes."""
+    plan = loop.schedule(models.scheduler, diffusion)
+    one = slice(0, 1)
+    latents = start_latents(decoded.subset(decoded.stimulus_ids[:1]), models, diffusion.but(repeats=1), plan)
+    denoiser = build_denoiser(decoded, models, diffusion, guidance, one)
+
+    def first_step() -> None:
+        with computing_in(diffusion.precision, models.device):
+            for step in plan.steps[:1]:
+                denoiser(latents, step)
+
+    return images_with_room(first_step, models.device)
+
+
+def _reconstruct(
+    decoded: Embeddings,
+    models: Models,
+    diffusion: DiffusionParams,
+    guidance: GuidanceParams,
+    callback: Callable[[StepEvent], Any] | None,
+    most: int,
+) -> Reconstruction:
+    """The story of one batch: start, denoise under guidance, decode; the networks take at most `most` images."""
     plan = loop.schedule(models.scheduler, diffusion)
     latents = start_latents(decoded, models, diffusion, plan)
-    denoiser = build_denoiser(decoded, models, diffusion, guidance)
+    parts = chunks(len(latents), most)
+    denoiser = Chunked([(rows, build_denoiser(decoded, models, diffusion, guidance, rows)) for rows in parts])
     losses: list[torch.Tensor] = []
 
     def after_step(step: loop.Step, prediction: loop.Prediction, z: torch.Tensor) -> None:
@@ -137,8 +177,9 @@ def reconstruct_batch(
             callback(StepEvent(ids, step.index + 1, step.n_steps, step.timestep, loss, z, clean))
 
     solver = solver_for(Problem(models.scheduler, diffusion, plan, fresh_noise(decoded, models, diffusion)))
-    latents = loop.sample(latents, plan.steps, denoiser, after_step, solver)
-    images = to_images(models, latents)
+    with computing_in(diffusion.precision, models.device):
+        latents = loop.sample(latents, plan.steps, denoiser, after_step, solver)
+        images = np.concatenate([to_images(models, latents[rows]) for rows in parts])
     n, repeats = len(decoded), diffusion.repeats
     by_stimulus = torch.stack(losses, dim=1) if losses else torch.zeros(n * repeats, 0)
     finite = torch.isfinite(latents).flatten(1).all(dim=1).cpu().numpy().reshape(n, repeats).all(axis=1)
@@ -177,18 +218,25 @@ def fresh_noise(decoded: Embeddings, models: Models, diffusion: DiffusionParams)
 
 
 def build_denoiser(
-    decoded: Embeddings, models: Models, diffusion: DiffusionParams, guidance: GuidanceParams
+    decoded: Embeddings,
+    models: Models,
+    diffusion: DiffusionParams,
+    guidance: GuidanceParams,
+    rows: slice = slice(None),
 ) -> loop.Denoiser:
-    """Guided( SelfAttentionGuided( ClassifierFree( UNet ) ) ), each only where its scale is above zero."""
-    condition = repeated(models, decoded.c, diffusion.repeats)
+    """Guided( SelfAttentionGuided( ClassifierFree( UNet ) ) ), each only where its scale is above zero.
+
+    `rows` says for which of the n * repeats images.
+    """
+    condition = repeated(models, decoded.c, diffusion.repeats, rows)
     plain = classifier_free(condition, models, diffusion, guidance)
     denoiser = SelfAttentionGuided(plain, diffusion.sag_scale) if diffusion.sag_scale > 0 else plain
     if n_guided_steps(diffusion.executed_steps, guidance) == 0:
         return denoiser
-    targets = [repeated(models, decoded[layer], diffusion.repeats) for layer in guidance.layers]
+    targets = [repeated(models, decoded[layer], diffusion.repeats, rows) for layer in guidance.layers]
     normalisation = decoded.attrs.get("feature_normalisation", "imagenet")
     critic = FeatureCritic(models, targets, guidance.layers, guidance.layer_weights, normalisation, guidance.decoder)
-    draws = Draws(diffusion.seed, list(product(map(int, decoded.stimulus_ids), range(diffusion.repeats))))
+    draws = Draws(diffusion.seed, list(product(map(int, decoded.stimulus_ids), range(diffusion.repeats)))[rows])
     return Guided(denoiser, critic, guidance, draws)
 
 
@@ -204,10 +252,10 @@ def classifier_free(
     )
 
 
-def repeated(models: Models, values: np.ndarray, repeats: int) -> torch.Tensor:
-    """Rows of `values`, each `repeats` times in a row, on the models' device."""
-    tensor = torch.as_tensor(np.ascontiguousarray(values)).to(models.device, models.dtype)
-    return tensor.repeat_interleave(repeats, dim=0)
+def repeated(models: Models, values: np.ndarray, repeats: int, rows: slice = slice(None)) -> torch.Tensor:
+    """Rows of `values`, each `repeats` times in a row, on the models' device; `rows` of that."""
+    of_image = np.repeat(np.arange(len(values)), repeats)[rows]
+    return torch.as_tensor(np.ascontiguousarray(values[of_image])).to(models.device, models.dtype)
 
 
 def to_images(models: Models, latents: torch.Tensor) -> np.ndarray:

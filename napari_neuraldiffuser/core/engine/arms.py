@@ -111,6 +111,8 @@ class ArmRun:
 
     def _after_step(self, event: StepEvent) -> None:
         self.last = event
+        if event.done == 1:  # again, where memory did not suffice for so many images at once
+            self.losses.clear()
         if event.loss is not None:
             self.losses.append(event.loss)
         self.shown.step(self, event)

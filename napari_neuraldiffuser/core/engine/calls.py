@@ -11,6 +11,7 @@ from typing import Any
 
 from napari_neuraldiffuser.core.base.errors import UserError, said
 from napari_neuraldiffuser.core.base.files import make_folder
+from napari_neuraldiffuser.core.base.memory import lacks_memory
 from napari_neuraldiffuser.core.base.progress import Events
 from napari_neuraldiffuser.core.base.recipe import Recipe, Source
 from napari_neuraldiffuser.core.engine.cache import folder_size, sweep
@@ -25,7 +26,6 @@ NETWORKED = (
     *("decode", "save_decoder", "load_decoder", "worth", "reconstruct", "strip", "contribution", "report", "devices"),
 )
 """Calls that import torch and the network libraries, the first of which takes seconds, on a busy machine a minute."""
-NO_MEMORY = ("out of memory", "can't allocate memory", "unable to allocate")
 
 
 class Study:
@@ -200,21 +200,15 @@ class Study:
         return Decoding(self.cache, self.warm, self.loaded)
 
 
-def lacks_memory(error: BaseException) -> bool:
-    """Whether an exception means that memory did not suffice (torch's own is a RuntimeError)."""
-    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in NO_MEMORY)
-
-
 def memory_message(args: dict[str, Any], error: BaseException) -> str:
     """What was asked of which device, and what to ask for instead."""
     if "recipe" not in args:
         return f"memory must suffice for this, got: {error}. Close other programs and try again."
     recipe = Recipe.from_dict(args["recipe"])
     diffusion, guidance = recipe.settings.diffusion, recipe.settings.guidance
-    images = diffusion.stimuli_per_batch * diffusion.repeats
     first = said(error)
     return (
-        f"{recipe.device} must have memory for {images} images at once (repeats {diffusion.repeats}, batch_size "
-        f"{diffusion.batch_size}, {len(guidance.layers)} guidance layers) of models {recipe.models}, got: {first} "
-        "Ask for fewer repeats or a smaller batch_size, close what else uses the device, or choose another device."
+        f"{recipe.device} must have memory for one image at least (batch_size {diffusion.batch_size}, "
+        f"{len(guidance.layers)} guidance layers) of models {recipe.models}, got: {first} "
+        "Close what else uses the device, or choose another device."
     )

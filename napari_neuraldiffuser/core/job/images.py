@@ -25,6 +25,7 @@ from napari_neuraldiffuser.core.job import made_from
 from napari_neuraldiffuser.core.job.resume import Records
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.networks.models import Models
+from napari_neuraldiffuser.core.networks.precision import resolved
 from napari_neuraldiffuser.core.outputs.description import generated_by, model_name
 from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams, Settings
 
@@ -166,6 +167,7 @@ def _write_sidecar(job: ImageJob) -> list[int]:
         "Model": model_name(job.models.name),
         "ModelDigest": job.models.digest,
         "DiffusionParams": job.settings.diffusion.to_dict(),
+        "Precision": resolved(job.settings.diffusion.precision, job.models.device),
         "Arms": {arm: {"GuidanceParams": guidance[arm], "FeatureLossPerGuidedStep": losses[arm]} for arm in job.arms},
         **numbering(job.decoded.stimulus_ids, job.decoded.labels),
     }

@@ -79,7 +79,9 @@ class GroupNormSiLU(nn.GroupNorm):
         return by_image(self._joined, x)
 
     def _joined(self, x: Tensor) -> Tensor:
-        return ops.group_norm_silu(x, self.num_groups, self.weight, self.bias, self.eps)
+        # under autocast the weights have more bits than what comes in
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        return ops.group_norm_silu(x, self.num_groups, weight, bias, self.eps)
 
 
 class SiLULinear(SteadyLinear):

@@ -123,7 +123,7 @@ class FrozenConv(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
-        (weight,) = ctx.saved_tensors
+        weight = ctx.saved_tensors[0].to(upstream.dtype)  # autocast may have computed in half precision
         # never read: it tells shape and memory format
         shaped = torch.empty(ctx.shape, dtype=upstream.dtype, device=upstream.device, memory_format=ctx.layout)
         return conv2d_gradient(upstream, shaped, weight, ctx.settings), None, None, None

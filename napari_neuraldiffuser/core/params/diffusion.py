@@ -7,6 +7,9 @@ from napari_neuraldiffuser.core.base.fields import ParamError, Params, param
 from napari_neuraldiffuser.core.base.presets import PRESETS
 from napari_neuraldiffuser.core.base.registry import LAYERS
 
+AUTOMATIC_IMAGES = 48
+"""Images of a batch where `batch_size` is 0: a continued run computes the same batches on any machine."""
+
 
 @dataclass(frozen=True)
 class DiffusionParams(Params):
@@ -88,10 +91,17 @@ class DiffusionParams(Params):
     )
     batch_size: int = param(
         10,
-        "Most images denoised at once; whole stimuli are kept together. It changes memory and time, not the picture: "
-        "lower it when memory does not suffice.",
+        "Most images denoised at once; 0 takes as many as memory has room for, by what one takes. It changes memory "
+        "and time, not the picture (on a GPU to rounding), and is halved by itself when memory does not suffice.",
         unit="images",
-        low=1,
+        low=0,
+    )
+    precision: str = param(
+        "auto",
+        "Bits that the networks compute in, forward and backward: float32; bf16 or fp16 by autocast, faster on a GPU "
+        "and a little different; auto, which is bf16 on a GPU that has it and float32 on a CPU. fp16 on a GPU is what "
+        "the published code has.",
+        choices=("auto", "float32", "bf16", "fp16"),
     )
 
     @property
@@ -101,8 +111,11 @@ class DiffusionParams(Params):
 
     @property
     def stimuli_per_batch(self) -> int:
-        """Whole stimuli, as many as fit `batch_size` images with all their repeats; at least one."""
-        return max(1, self.batch_size // self.repeats)
+        """Whole stimuli, as many as fit `batch_size` images with all their repeats; at least one.
+
+        They are computed and kept together, whatever part of them is in memory at once.
+        """
+        return max(1, (self.batch_size or AUTOMATIC_IMAGES) // self.repeats)
 
     def n_batches(self, n_stimuli: int) -> int:
         """Batches that some stimuli are cut into."""

@@ -29,6 +29,7 @@ LABELS = {
     "decoder": "Decoder in guided steps",
     "start_noise": "Noise of the start",
     "batch_size": "Batch size",
+    "precision": "Precision",
     "rule": "Guidance rule",
     "normalise": "Scale of the gradient",
     "gradient": "Gradient by the UNet",
@@ -63,7 +64,7 @@ MORE = (
         ),
     ),
     (DiffusionParams, ("strength", "cfg_scale", "sag_scale", "cfg_until", "cache_every")),
-    (DiffusionParams, ("solver", "guided_ode", "start_noise", "batch_size")),
+    (DiffusionParams, ("solver", "guided_ode", "start_noise", "batch_size", "precision")),
 )
 
 

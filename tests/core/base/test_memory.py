@@ -67,3 +67,27 @@ def test_what_is_too_large_is_told_with_both_sizes(monkeypatch, left, told):
 def test_where_nobody_says_nothing_is_refused(monkeypatch):
     monkeypatch.setattr(memory, "available", lambda: None)
     memory.check_fits(1e18, "all the images there are")
+
+
+def test_work_is_halved_while_memory_does_not_suffice():
+    tried, freed = [], []
+
+    def compute(most):
+        tried.append(most)
+        if most > 3:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: 5 bytes")
+        return "done"
+
+    with pytest.warns(memory.FewerAtOnce, match=r"7 images at once, now 4|4 images at once, now 2") as told:
+        assert memory.halving(compute, 7, "images", lambda: freed.append(1)) == "done"
+    assert tried == [7, 4, 2]
+    assert len(freed) == len(told) == 2
+
+
+@pytest.mark.parametrize("error", [MemoryError("full"), ValueError("shapes differ")])
+def test_one_that_does_not_fit_and_a_bug_are_raised(error):
+    def compute(most):
+        raise error
+
+    with pytest.raises(type(error)):
+        memory.halving(compute, 1 if isinstance(error, MemoryError) else 8, "images", lambda: None)

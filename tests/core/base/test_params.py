@@ -126,7 +126,8 @@ def test_params_need_the_standard_library_only():
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "repeats", "stimuli", "batches"), [(10, 5, 2, 4), (12, 5, 2, 4), (3, 5, 1, 7), (70, 5, 14, 1)]
+    ("batch_size", "repeats", "stimuli", "batches"),
+    [(10, 5, 2, 4), (12, 5, 2, 4), (3, 5, 1, 7), (70, 5, 14, 1), (0, 5, 9, 1)],
 )
 def test_a_batch_has_whole_stimuli(batch_size, repeats, stimuli, batches):
     params = DiffusionParams(batch_size=batch_size, repeats=repeats)

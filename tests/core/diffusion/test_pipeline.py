@@ -6,12 +6,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from napari_neuraldiffuser.core import reconstruct
+from napari_neuraldiffuser.core.base.memory import FewerAtOnce
 from napari_neuraldiffuser.core.decoding import RidgeDecoder
 from napari_neuraldiffuser.core.decoding.worth import WorthParts, assess
 from napari_neuraldiffuser.core.diffusion.pipeline import batches, decode_start
 from napari_neuraldiffuser.core.networks.embeddings import EmbeddingError, Embeddings
 from napari_neuraldiffuser.core.networks.lean import GroupNormSiLU
-from napari_neuraldiffuser.core.networks.models import ModelError, load
+from napari_neuraldiffuser.core.networks.models import ModelError, Models, load
 from napari_neuraldiffuser.core.params import (
     LAYERS,
     ContributionParams,
@@ -80,6 +81,37 @@ def test_strong_guidance_of_the_demo_models_is_the_same_in_any_batch():
         parts = reconstruct(five, demo, steps.but(batch_size=size), strong)
         assert np.array_equal(parts.images, whole.images)
         assert np.array_equal(parts.losses, whole.losses)
+
+
+def test_memory_that_does_not_suffice_halves_the_images_at_once(models, decoded, monkeypatch):
+    """A decoder that has room for two images: the pictures are those of a machine with memory enough."""
+    whole = reconstruct(decoded, models, QUICK.but(batch_size=6), PULL)
+    decode, done = Models.decode_latents, []
+
+    def small(self, latents):
+        if len(latents) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+        return decode(self, latents)
+
+    monkeypatch.setattr(Models, "decode_latents", small)
+    with pytest.warns(FewerAtOnce, match="for 6 images at once, now 3"):
+        got = reconstruct(decoded, models, QUICK.but(batch_size=6), PULL, lambda event: done.append(event.done))
+    assert np.array_equal(got.images, whole.images)
+    assert np.array_equal(got.losses, whole.losses)
+    assert done == list(range(1, 7))
+    monkeypatch.undo()
+    automatic = reconstruct(decoded, models, QUICK.but(batch_size=0), PULL)
+    assert np.array_equal(automatic.images, whole.images)
+
+
+def test_half_precision_gives_nearly_the_same_images(models, decoded):
+    one = decoded.subset([13])
+    whole = reconstruct(one, models, QUICK, PULL)
+    assert np.array_equal(reconstruct(one, models, QUICK.but(precision="float32"), PULL).images, whole.images)
+    half = reconstruct(one, models, QUICK.but(precision="bf16"), PULL)
+    difference = np.abs(half.images.astype(int) - whole.images.astype(int))
+    assert 0 < difference.mean() < 8
+    np.testing.assert_allclose(half.losses, whole.losses, rtol=0.1)
 
 
 def test_repeats_seeds_and_guidance_differ(models, decoded):
