@@ -38,8 +38,8 @@ SD_WEIGHTS = 4.9e9
 """Bytes of Stable Diffusion 1.4 in float32 with CLIP ViT-B/32."""
 NETWORKS = 2.5
 """Peak of a guided step on a CPU, one image at a time, in units of the weights (performance.md: 9.5 to 13.6 GB)."""
-AN_IMAGE = 1.5
-"""What every image takes of that beside the weights, in units of them; half of it in half precision."""
+AN_IMAGE = 1.0
+"""What every image takes of that, in units of the weights (3.4 GB are kept for backward); half in half precision."""
 AUTOMATIC = 2
 """Images that are asked for where `batch_size` is 0: the run takes as many as the memory that it gets has room for."""
 FULL_IMAGES = 1000 * 5 * 2

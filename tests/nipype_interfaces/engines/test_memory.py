@@ -262,9 +262,14 @@ def test_networks_are_estimated_from_their_weights_and_pages_from_their_images(t
     (tmp_path / "unet").mkdir()
     for name, size in (("unet/a.safetensors", 3 * MB), ("b.bin", MB), ("README.md", 9 * MB)):
         (tmp_path / name).write_bytes(bytes(size))
-    models = node_of(GuidedReconstruct(), models=str(tmp_path)).inputs
+    models = node_of(GuidedReconstruct(), models=str(tmp_path), stimulus_ids=[3, 5], repeats=2, batch_size=1).inputs
     networks = memory.NETWORKS * 4 * MB
     assert memory.FromShapes("GuidedReconstruct")(models)[0] == memory.with_safety(networks)
+    models.batch_size = 3
+    three = memory.FromShapes("GuidedReconstruct")(models)[0]
+    assert three == memory.with_safety(networks + 2 * memory.AN_IMAGE * 4 * MB)
+    models.batch_size, models.precision = 100, "bf16"  # of four images, each half as large
+    assert memory.FromShapes("GuidedReconstruct")(models)[0] == memory.with_safety(networks + memory.AN_IMAGE * 4 * MB)
     models.models = "somebody/stable-diffusion"
     assert memory.FromShapes("GuidedReconstruct")(models)[0] > 12
     Image.new("RGB", (30, 20)).save(tmp_path / "one.png")
