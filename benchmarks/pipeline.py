@@ -173,7 +173,7 @@ def memory(name: str, args: argparse.Namespace) -> dict[str, float]:
 def scores(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Mean difference from the exact arm of every metric, with its standard error over stimuli."""
     names = [name for name in args.arms if name != arms.PLAIN]
-    return score_differences(args.subject, names, args.n_stimuli)
+    return score_differences(args.subject, names, args.n_stimuli, args.device, getattr(torch, args.dtype))
 
 
 MEASURES = {"time": times, "operations": operations, "memory": memories, "scores": scores}

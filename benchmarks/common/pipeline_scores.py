@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from common import pipeline_arms as arms
 from napari_neuraldiffuser.core import decoding, evaluation, nsd
@@ -13,9 +14,11 @@ METRICS = ("pixcorr", "ssim", "edges", "twoway_edges")
 REPEATS = 2
 
 
-def score_differences(folder: Path, names: list[str], n_stimuli: int) -> dict[str, dict]:
-    """Of every arm: mean difference from the exact one and its standard error, by metric."""
-    networks = models.load("demo")
+def score_differences(
+    folder: Path, names: list[str], n_stimuli: int, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> dict[str, dict]:
+    """Of every arm: mean difference from the exact one in float32 and its standard error, by metric."""
+    networks = models.load("demo", device=device)
     decoded, seen = decoded_stimuli(folder, networks, n_stimuli)
     params = EvaluationParams(metrics=METRICS)
 
@@ -25,7 +28,8 @@ def score_differences(folder: Path, names: list[str], n_stimuli: int) -> dict[st
         return {metric: found.per_stimulus(metric) for metric in METRICS}
 
     exact = scored(arms.EXACT)
-    return {name: {"scores": compared(exact if name == arms.EXACT else scored(name), exact)} for name in names}
+    networks.to(device, dtype)
+    return {name: {"scores": compared(scored(name), exact)} for name in names}
 
 
 def compared(own: dict[str, np.ndarray], exact: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
