@@ -19,7 +19,7 @@ STAGES: dict[str, tuple[type[Params], tuple[str, ...]]] = {
             *("held_out", "held_out_seed"),
         ),
     ),
-    "features": (params.FeatureParams, ("feature_normalisation",)),
+    "features": (params.FeatureParams, ("feature_normalisation", "antialias", "z_resize", "z_target", "z_seed")),
     "decoding": (
         params.DecodingParams,
         (
@@ -36,7 +36,8 @@ STAGES: dict[str, tuple[type[Params], tuple[str, ...]]] = {
         params.DiffusionParams,
         (
             *("repeats", "seed", "n_steps", "strength", "cfg_scale", "sag_scale", "cfg_until", "cache_every"),
-            *("solver", "guided_ode", "start_noise", "batch_size", "precision"),
+            *("solver", "guided_ode", "start", "start_steps", "start_rate", "start_prior"),
+            *("start_noise", "noise", "rounding", "batch_size", "precision"),
         ),
     ),
     "guidance": (

@@ -11,7 +11,7 @@ from napari_neuraldiffuser.core.base.names import nsd_name
 from napari_neuraldiffuser.core.params import BetasParams, DecodingParams, FeatureParams, Settings
 from napari_neuraldiffuser.core.params.network import NetworkParams
 
-FEATURES = ("feature_normalisation",)
+FEATURES = ("feature_normalisation", "antialias", "z_resize", "z_target", "z_seed")
 BETAS = tuple(name for name in STAGES["betas"][1] if not name.startswith("held_out"))
 NOT_HERE = ("network_pretrained", "network_backbone", "network_encoder", "network_folder")
 """Parameters of the second stage, and the folder, which is the argument."""

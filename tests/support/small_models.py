@@ -39,7 +39,32 @@ def sd14_scheduler():
     )
 
 
-def small_models(dtype: torch.dtype = torch.float32, seed: int = 0, blocks: int = 6) -> Models:
+LEVELS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+SD2 = {"attention_head_dim": [2, 4], "use_linear_projection": True, "upcast_attention": True, "cross_attention_dim": 24}
+FAMILIES: dict[str, tuple[dict, str, dict]] = {
+    # name -> what its UNet has, class of its scheduler, what that has
+    "sd1": ({}, "PNDMScheduler", {"skip_prk_steps": True, "set_alpha_to_one": False, "steps_offset": 1}),
+    "sd2": (SD2, "DDIMScheduler", {"prediction_type": "v_prediction", "set_alpha_to_one": False, "clip_sample": False}),
+    "sd2-base": (SD2, "PNDMScheduler", {"prediction_type": "epsilon", "steps_offset": 1, "set_alpha_to_one": False}),
+    "turbo": (SD2, "EulerDiscreteScheduler", {"prediction_type": "epsilon", "timestep_spacing": "trailing"}),
+    "lcm": ({"time_cond_proj_dim": 16}, "LCMScheduler", {"prediction_type": "epsilon", "set_alpha_to_one": True}),
+}
+"""Families of models, by what their published configurations say, at small widths."""
+
+
+def save_family(folder: Path, name: str) -> Path:
+    """A small random model of a family as a folder on disk, with its own scheduler's class; returns it."""
+    import diffusers
+
+    unet, scheduler, levels = FAMILIES[name]
+    small = small_models(**unet)
+    for part in PARTS:
+        getattr(small, part).save_pretrained(folder / part)
+    getattr(diffusers, scheduler)(**LEVELS, **levels).save_pretrained(folder / "scheduler")
+    return folder
+
+
+def small_models(dtype: torch.dtype = torch.float32, seed: int = 0, blocks: int = 6, **unet_config) -> Models:
     """VAE, UNet, text and image encoder of the real classes with a few thousand random weights each."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
@@ -61,14 +86,14 @@ def small_models(dtype: torch.dtype = torch.float32, seed: int = 0, blocks: int 
         layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=16,
-        attention_head_dim=2,
+        **({"cross_attention_dim": 16, "attention_head_dim": 2} | unet_config),
     )
+    width = unet.config.cross_attention_dim
     scheduler = sd14_scheduler()
     text = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(WORDS),
-            hidden_size=16,
+            hidden_size=width,
             intermediate_size=32,
             num_hidden_layers=1,
             num_attention_heads=2,

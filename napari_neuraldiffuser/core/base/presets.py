@@ -20,9 +20,16 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "scale-free": {"diffusion": {}, "guidance": {}},
     # the equations of the paper, with the exact clean estimate and the paper's strength
     "neuraldiffuser": {"diffusion": {}, "guidance": PAPER},
-    # the loop of the public code
+    # the loop of the public code, its noise and its rounding; not its decoder, its alignment or its half precision.
+    # What it does to targets (FeatureParams: antialias, z_resize, z_target; align="test") is chosen by itself
     "published": {
-        "diffusion": {"sag_scale": 0.75, "start_noise": "published"},
+        "diffusion": {
+            "sag_scale": 0.75,
+            "start_noise": "published",
+            "noise": "shared",
+            "seed": 42,
+            "rounding": "truncate",
+        },
         "guidance": {**PAPER, "x0_estimate": "published"},
     },
     # for the bundled models, chosen on training stimuli (docs/demo.md)

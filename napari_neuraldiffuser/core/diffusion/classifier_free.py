@@ -22,7 +22,7 @@ class ClassifierFree:
         Embedding of the empty caption.
     cfg_scale : float
     cfg_until : float
-        Share of the steps with classifier-free guidance; after them eps = eps_c.
+        Share of the steps with classifier-free guidance; after them, and at a scale of 1, eps = eps_c.
     both_until : int
         Steps of which both predictions are wanted even so: a guidance rule may measure by their difference.
     features : FeatureCache, optional
@@ -50,7 +50,7 @@ class ClassifierFree:
         return self._guides(step) or step.index < self.both_until
 
     def _guides(self, step: Step) -> bool:
-        return step.index < int(step.n_steps * self.cfg_until)
+        return self.cfg_scale != 1 and step.index < int(step.n_steps * self.cfg_until)
 
     def noise(self, latents: torch.Tensor, step: Step, text: torch.Tensor, call: str) -> torch.Tensor:
         """The UNet's prediction, (B, 4, h, w); `call` names it among those of the step."""

@@ -53,6 +53,8 @@ class FeatureCritic:
         The one that the targets were computed with.
     decoder : str
         "vae", or "tiny" for the models' tiny decoder.
+    antialias : bool
+        Likewise, of the resize.
     """
 
     models: Models
@@ -61,6 +63,7 @@ class FeatureCritic:
     layer_weights: Sequence[float]
     feature_normalisation: str = "imagenet"
     decoder: str = "vae"
+    antialias: bool = True
 
     def __call__(self, clean: torch.Tensor) -> Pull:
         with torch.enable_grad():
@@ -79,7 +82,7 @@ class FeatureCritic:
         """Features of each layer, (B, tokens, width), of what clean latents decode to (method.md eq. 31)."""
         mean, std = self.models.normalisation(self.feature_normalisation)
         image = self.models.decode_latents(clean, self.decoder)
-        pixels = ops.prepare_image(image, self.models.guide_size(), mean, std)
+        pixels = ops.prepare_image(image, self.models.guide_size(), mean, std, self.antialias)
         return self.models.features(pixels, self.layers)
 
 

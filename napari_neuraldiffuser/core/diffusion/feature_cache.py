@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from napari_neuraldiffuser.core.diffusion.loop import Step
+from napari_neuraldiffuser.core.diffusion.predictor import Predictor
 from napari_neuraldiffuser.core.networks.parts import UNet
 from napari_neuraldiffuser.core.networks.source import ModelError
 
@@ -91,7 +92,8 @@ def from_features(
     """Prediction (B, 4, h, w) of the first layer and the last two, between which the given features stand."""
     parts: Any = unet
     with torch.no_grad():
-        time = parts.time_embedding(parts.get_time_embed(sample=latents, timestep=timestep))
+        scale = unet.scale_of(latents) if isinstance(unet, Predictor) else None
+        time = parts.time_embedding(parts.get_time_embed(sample=latents, timestep=timestep), scale)
         if parts.time_embed_act is not None:
             time = parts.time_embed_act(time)
         outer = parts.conv_in(2 * latents - 1 if parts.config.center_input_sample else latents)
@@ -102,7 +104,7 @@ def from_features(
         if parts.conv_norm_out is not None:
             found = parts.conv_act(parts.conv_norm_out(found))
         predicted: torch.Tensor = parts.conv_out(found)
-    return predicted
+        return unet.as_noise(predicted, latents, timestep) if isinstance(unet, Predictor) else predicted
 
 
 def _layer(block: Any, index: int, hidden: torch.Tensor, time: torch.Tensor, text: torch.Tensor) -> torch.Tensor:

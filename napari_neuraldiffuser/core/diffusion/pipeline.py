@@ -10,16 +10,17 @@ import numpy as np
 import torch
 
 from napari_neuraldiffuser.core.base.memory import halving
-from napari_neuraldiffuser.core.diffusion import loop
+from napari_neuraldiffuser.core.diffusion import loop, start
 from napari_neuraldiffuser.core.diffusion.chunks import Chunked, chunks
 from napari_neuraldiffuser.core.diffusion.classifier_free import ClassifierFree
 from napari_neuraldiffuser.core.diffusion.critic import FeatureCritic
 from napari_neuraldiffuser.core.diffusion.draws import Draws
 from napari_neuraldiffuser.core.diffusion.feature_cache import FeatureCache, check_blocks
 from napari_neuraldiffuser.core.diffusion.guidance import Guided
+from napari_neuraldiffuser.core.diffusion.predictor import noise_predictor, takes_scale
 from napari_neuraldiffuser.core.diffusion.rules import n_guided_steps
 from napari_neuraldiffuser.core.diffusion.sag import SelfAttentionGuided
-from napari_neuraldiffuser.core.diffusion.solvers import FreshNoise, Problem, solver_for
+from napari_neuraldiffuser.core.diffusion.solvers import FreshNoise, Problem, check_solver, solver_for
 from napari_neuraldiffuser.core.networks.embeddings import EmbeddingError, Embeddings
 from napari_neuraldiffuser.core.networks.machine import free_memory
 from napari_neuraldiffuser.core.networks.models import Models, check_layers, vision_model
@@ -53,7 +54,7 @@ class StepEvent:
     """What a callback is told after every diffusion step.
 
     `clean()` gives the estimate of the clean latents that the step was made with, (n * repeats, 4, h, w); it is
-    computed when it is called.
+    computed when it is called.  While an inverted start is sought, `done` is 0 and `before` says how far it is.
     """
 
     stimulus_ids: tuple[int, ...]
@@ -63,6 +64,7 @@ class StepEvent:
     loss: np.ndarray | None
     latents: torch.Tensor
     clean: Callable[[], torch.Tensor]
+    before: str = ""
 
     def shown(self) -> torch.Tensor:
         """Latents of the image as far as it has come: the clean estimate, and after the last step the result.
@@ -74,7 +76,7 @@ class StepEvent:
     def __str__(self) -> str:
         loss = "" if self.loss is None else f", feature loss {self.loss.mean():.4g}"
         stimuli = ", ".join(map(str, self.stimulus_ids))
-        return f"stimuli {stimuli}: step {self.done} of {self.total} (t = {self.timestep}{loss})"
+        return f"stimuli {stimuli}: {self.before or f'step {self.done} of {self.total}'} (t = {self.timestep}{loss})"
 
 
 def reconstruct(
@@ -115,8 +117,8 @@ def reconstruct(
 def batches(decoded: Embeddings, diffusion: DiffusionParams) -> Iterator[Embeddings]:
     """`stimuli_per_batch` whole stimuli at a time."""
     size = diffusion.stimuli_per_batch
-    for start in range(0, len(decoded), size):
-        yield decoded.subset(decoded.stimulus_ids[start : start + size])
+    for first in range(0, len(decoded), size):
+        yield decoded.subset(decoded.stimulus_ids[first : first + size])
 
 
 def reconstruct_batch(
@@ -162,6 +164,7 @@ def _reconstruct(
 ) -> Reconstruction:
     """The story of one batch: start, denoise under guidance, decode; the networks take at most `most` images."""
     plan = loop.schedule(models.scheduler, diffusion)
+    decoded = begun(decoded, models, diffusion, guidance, _start_listener(decoded, diffusion, plan, callback), most)
     latents = start_latents(decoded, models, diffusion, plan)
     parts = chunks(len(latents), most)
     denoiser = Chunked([(rows, build_denoiser(decoded, models, diffusion, guidance, rows)) for rows in parts])
@@ -179,7 +182,7 @@ def _reconstruct(
     solver = solver_for(Problem(models.scheduler, diffusion, plan, fresh_noise(decoded, models, diffusion)))
     with computing_in(diffusion.precision, models.device):
         latents = loop.sample(latents, plan.steps, denoiser, after_step, solver)
-        images = np.concatenate([to_images(models, latents[rows]) for rows in parts])
+        images = np.concatenate([to_images(models, latents[rows], diffusion.rounding) for rows in parts])
     n, repeats = len(decoded), diffusion.repeats
     by_stimulus = torch.stack(losses, dim=1) if losses else torch.zeros(n * repeats, 0)
     finite = torch.isfinite(latents).flatten(1).all(dim=1).cpu().numpy().reshape(n, repeats).all(axis=1)
@@ -189,6 +192,48 @@ def _reconstruct(
         np.asarray(finite),
         decoded.stimulus_ids,
     )
+
+
+def begun(
+    decoded: Embeddings,
+    models: Models,
+    diffusion: DiffusionParams,
+    guidance: GuidanceParams,
+    listener: start.Listener | None = None,
+    most: int | None = None,
+) -> Embeddings:
+    """The embeddings with the z that is noised: as decoded, or inverted (`DiffusionParams.start`), `most` at once."""
+
+    def solve(rows: Embeddings) -> torch.Tensor:
+        found = []
+        for part in chunks(len(rows), most or len(rows)):
+            z, critic = repeated(models, rows.z, 1, part), critic_of(rows, models, guidance, 1, part)
+            with computing_in(diffusion.precision, models.device):
+                found.append(start.invert(z, critic, diffusion, listener))
+        return torch.cat(found)
+
+    made_by = [models.digest, str(models.device), str(models.dtype), diffusion.precision]
+    return start.started(decoded, made_by, (diffusion, guidance), solve)
+
+
+def _start_listener(
+    decoded: Embeddings,
+    diffusion: DiffusionParams,
+    plan: loop.Schedule,
+    callback: Callable[[StepEvent], Any] | None,
+) -> start.Listener | None:
+    """Tells the callback of the gradient steps that come before the first step of the diffusion."""
+    if callback is None:
+        return None
+    tell, ids = callback, tuple(int(s) for s in decoded.stimulus_ids)
+    timestep = plan.steps[0].timestep if plan.steps else 0
+
+    def after_step(event: start.StartEvent) -> None:
+        z = event.latents.repeat_interleave(diffusion.repeats, dim=0)
+        what = f"start, gradient step {event.done} of {event.total}"
+        tell(StepEvent(ids, 0, len(plan.steps), timestep, None, z, lambda: z, what))
+
+    return after_step
 
 
 def clean_latents(step: loop.Step, prediction: loop.Prediction) -> torch.Tensor:
@@ -206,7 +251,8 @@ def start_latents(decoded: Embeddings, models: Models, diffusion: DiffusionParam
 
 def noise_of(decoded: Embeddings, diffusion: DiffusionParams, *step: int) -> torch.Tensor:
     """Noise of the start of every image, or what a step adds anew; (n * repeats, 4, h, w) float32."""
-    images = product(map(int, decoded.stimulus_ids), range(diffusion.repeats))
+    stimuli = [0] * len(decoded) if diffusion.noise == "shared" else map(int, decoded.stimulus_ids)
+    images = product(stimuli, range(diffusion.repeats))
     return torch.from_numpy(
         np.stack([loop.noise_for(diffusion.seed, *image, decoded.z.shape[1:], *step) for image in images])
     )
@@ -233,11 +279,19 @@ def build_denoiser(
     denoiser = SelfAttentionGuided(plain, diffusion.sag_scale) if diffusion.sag_scale > 0 else plain
     if n_guided_steps(diffusion.executed_steps, guidance) == 0:
         return denoiser
-    targets = [repeated(models, decoded[layer], diffusion.repeats, rows) for layer in guidance.layers]
-    normalisation = decoded.attrs.get("feature_normalisation", "imagenet")
-    critic = FeatureCritic(models, targets, guidance.layers, guidance.layer_weights, normalisation, guidance.decoder)
     draws = Draws(diffusion.seed, list(product(map(int, decoded.stimulus_ids), range(diffusion.repeats)))[rows])
-    return Guided(denoiser, critic, guidance, draws)
+    return Guided(denoiser, critic_of(decoded, models, guidance, diffusion.repeats, rows), guidance, draws)
+
+
+def critic_of(
+    decoded: Embeddings, models: Models, guidance: GuidanceParams, repeats: int, rows: slice = slice(None)
+) -> FeatureCritic:
+    """Judge of clean latents by the decoded features, each stimulus `repeats` times in a row; `rows` of that."""
+    targets = [repeated(models, decoded[layer], repeats, rows) for layer in guidance.layers]
+    normalisation = decoded.attrs.get("feature_normalisation", "imagenet")
+    antialias = decoded.attrs.get("antialias") != "no"
+    weights, decoder = guidance.layer_weights, guidance.decoder
+    return FeatureCritic(models, targets, guidance.layers, weights, normalisation, decoder, antialias)
 
 
 def classifier_free(
@@ -246,10 +300,18 @@ def classifier_free(
     """The UNet with classifier-free guidance; after the guided steps alone its features may be reused."""
     guided = n_guided_steps(diffusion.executed_steps, guidance)
     features = FeatureCache(diffusion.cache_every, guided) if diffusion.cache_every > 1 else None
-    unconditional = models.encode_text([""])
-    return ClassifierFree(
-        models.unet, condition, unconditional, diffusion.cfg_scale, diffusion.cfg_until, guided, features
-    )
+    unet, unconditional = noise_predictor(models, diffusion.cfg_scale), models.encode_text([""])
+    # the network itself follows the scale where it takes it
+    scale = 1.0 if takes_scale(models.unet) else diffusion.cfg_scale
+    both_until = guided if scale != 1 else _both_until(guided, diffusion, guidance)
+    return ClassifierFree(unet, condition, unconditional, scale, diffusion.cfg_until, both_until, features)
+
+
+def _both_until(guided: int, diffusion: DiffusionParams, guidance: GuidanceParams) -> int:
+    """Steps that need the unconditional prediction although classifier-free guidance does not."""
+    if diffusion.sag_scale > 0:
+        return diffusion.executed_steps
+    return guided if guidance.normalise == "rms" or guidance.rule == "freedom" else 0
 
 
 def repeated(models: Models, values: np.ndarray, repeats: int, rows: slice = slice(None)) -> torch.Tensor:
@@ -258,12 +320,25 @@ def repeated(models: Models, values: np.ndarray, repeats: int, rows: slice = sli
     return torch.as_tensor(np.ascontiguousarray(values[of_image])).to(models.device, models.dtype)
 
 
-def to_images(models: Models, latents: torch.Tensor) -> np.ndarray:
-    """Latents (n, 4, h, w) to images (n, H, W, 3) uint8 (method.md eq. 37)."""
+def to_images(models: Models, latents: torch.Tensor, rounding: str = "nearest") -> np.ndarray:
+    """Latents (n, 4, h, w) to images (n, H, W, 3) uint8, to the nearest value or truncated (method.md eq. 37)."""
     with torch.no_grad():
         image = models.decode_latents(latents)
     image = ((image + 1) / 2).clamp(0, 1).nan_to_num(0).permute(0, 2, 3, 1)
-    return (image.float().cpu().numpy() * 255).round().astype(np.uint8)
+    values = image.float().cpu().numpy() * 255
+    return (values if rounding == "truncate" else values.round()).astype(np.uint8)
+
+
+def start_images(
+    decoded: Embeddings,
+    models: Models,
+    diffusion: DiffusionParams,
+    guidance: GuidanceParams,
+    listener: start.Listener | None = None,
+) -> np.ndarray:
+    """What the diffusion begins from as images (n, H, W, 3) uint8, in the batches that it runs in."""
+    parts = [begun(batch, models, diffusion, guidance, listener).z for batch in batches(decoded, diffusion)]
+    return decode_start(np.concatenate(parts), models)
 
 
 def decode_start(z: np.ndarray, models: Models) -> np.ndarray:
@@ -286,7 +361,8 @@ def check_fit(decoded: Embeddings, models: Models, diffusion: DiffusionParams, g
     width = models.unet.config.cross_attention_dim
     if decoded.c.shape[-1] != width:
         raise EmbeddingError(f"c must have width {width} for {models.name}, got {decoded.c.shape[-1]}.")
-    if n_guided_steps(diffusion.executed_steps, guidance):
+    check_solver(models, diffusion)
+    if diffusion.start == "inverted" or n_guided_steps(diffusion.executed_steps, guidance):
         if guidance.decoder == "tiny":
             models.check_tiny()
         layers = guidance.layers

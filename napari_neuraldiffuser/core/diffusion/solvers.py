@@ -29,10 +29,14 @@ from napari_neuraldiffuser.core.diffusion.loop import (
     combine,
     ddim_step,
 )
+from napari_neuraldiffuser.core.diffusion.predictor import takes_scale
 from napari_neuraldiffuser.core.networks.kernels import ops
+from napari_neuraldiffuser.core.networks.models import Models
 from napari_neuraldiffuser.core.networks.opening import scheduler_of
 from napari_neuraldiffuser.core.networks.parts import NoiseSchedule
 from napari_neuraldiffuser.core.params import DiffusionParams
+
+LEAST_ABAR = 2.0**-24
 
 FreshNoise = Callable[[Step], torch.Tensor]
 """Standard normal noise (B, 4, h, w) of a step, for solvers that add some."""
@@ -104,10 +108,29 @@ def solver_for(problem: Problem) -> Solver:
     return kind.make(problem)
 
 
+def check_solver(models: Models, params: DiffusionParams) -> None:
+    """Raise UserError where models and solver cannot give an image."""
+    consistency = takes_scale(models.unet) or "original_inference_steps" in models.scheduler.config
+    if consistency != (params.solver == "lcm"):
+        what = "lcm" if consistency else "ddim, euler or dpm++"
+        kind = "a latent consistency model" if consistency else "no latent consistency model"
+        raise UserError(f"solver must be {what} for {models.name}, which is {kind}, got {params.solver}.")
+    if params.strength > 0 and not params.executed_steps:
+        raise UserError(
+            f"strength times n_steps must be at least one step, got {params.strength} x {params.n_steps}. "
+            "Give more steps or a higher strength."
+        )
+
+
+def _abar(library: Any) -> list[float]:
+    """Cumulative schedule; a last one of 0 is as near to it as the library's own solvers have it."""
+    return [max(float(a), LEAST_ABAR) for a in library.alphas_cumprod]
+
+
 def _ddim_levels(library: Any, n_steps: int) -> list[Level]:
     """As the library's `step` has them: the level after a step is one stride of whole timesteps further down."""
     stride = library.config.num_train_timesteps // n_steps
-    abar = [float(a) for a in library.alphas_cumprod]
+    abar = _abar(library)
     final = float(library.final_alpha_cumprod)
     return [Level(t, abar[t], abar[t - stride] if t >= stride else final) for t in library.timesteps.tolist()]
 
@@ -126,7 +149,8 @@ def _plain(timestep: float) -> float:
 def _lcm_levels(library: Any, n_steps: int) -> list[Level]:
     """Each step noises its clean estimate to the next timestep; the last does not."""
     timesteps = library.timesteps.tolist()
-    abar = [float(library.alphas_cumprod[t]) for t in timesteps]
+    every = _abar(library)
+    abar = [every[t] for t in timesteps]
     return [Level(t, *ends) for t, ends in zip(timesteps, pairwise([*abar, 1.0]), strict=True)]
 
 

@@ -13,7 +13,8 @@ from napari_neuraldiffuser.core.base.files import json_object, make_folder, writ
 from napari_neuraldiffuser.core.base.names import Derivatives
 from napari_neuraldiffuser.core.base.progress import Events
 from napari_neuraldiffuser.core.base.recipe import Recipe, guidance_of
-from napari_neuraldiffuser.core.diffusion.pipeline import Reconstruction, StepEvent, to_images
+from napari_neuraldiffuser.core.diffusion.pipeline import Reconstruction, StepEvent, start_images, to_images
+from napari_neuraldiffuser.core.diffusion.start import StartEvent
 from napari_neuraldiffuser.core.engine.cache import keep_newest_folders
 from napari_neuraldiffuser.core.job import made_from
 from napari_neuraldiffuser.core.job.images import ImageJob
@@ -110,7 +111,7 @@ class ArmRun:
         write_json(self.folder / USED, {"seconds": self.seconds})
 
     def _after_step(self, event: StepEvent) -> None:
-        self.last = event
+        self.last = event if event.done else self.last
         if event.done == 1:  # again, where memory did not suffice for so many images at once
             self.losses.clear()
         if event.loss is not None:
@@ -140,6 +141,15 @@ class ArmRun:
 
     def _steps(self) -> int:
         return self.diffusion.executed_steps * len(self.parts)
+
+
+def shown_start(recipe: Recipe, rows: Embeddings, models: Models, events: Events) -> np.ndarray:
+    """What the recipe's images begin from, (n, H, W, 3) uint8; told of where it takes gradient steps."""
+
+    def tell(event: StartEvent) -> None:
+        events.told(event.done, event.total, f"start, gradient step {event.done} of {event.total}")
+
+    return start_images(rows, models, recipe.settings.diffusion, recipe.settings.guidance, tell)
 
 
 def _joined(parts: list[Reconstruction]) -> Reconstruction:
@@ -202,7 +212,7 @@ class Shown:
         step = {**about, "timestep": event.timestep, "loss": loss, "seconds_per_step": seconds}
         self.events.event("step", {**step, "stimulus_ids": list(event.stimulus_ids)})
         self._tell(done)
-        if self.preview_every and event.done % self.preview_every == 0 and event.done < event.total:
+        if self.preview_every and event.done and event.done % self.preview_every == 0 and event.done < event.total:
             self._preview(arm, event, about)
             self.clock = time.perf_counter()
 

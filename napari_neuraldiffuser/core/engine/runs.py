@@ -17,9 +17,9 @@ from napari_neuraldiffuser.core.base.files import fingerprint, json_object, make
 from napari_neuraldiffuser.core.base.names import Derivatives
 from napari_neuraldiffuser.core.base.progress import Cancelled, Events
 from napari_neuraldiffuser.core.base.recipe import Recipe, guidance_of
-from napari_neuraldiffuser.core.diffusion.pipeline import check_fit, decode_start
+from napari_neuraldiffuser.core.diffusion.pipeline import check_fit
 from napari_neuraldiffuser.core.engine import scripts
-from napari_neuraldiffuser.core.engine.arms import Arm, ArmRun, Shown
+from napari_neuraldiffuser.core.engine.arms import Arm, ArmRun, Shown, shown_start
 from napari_neuraldiffuser.core.engine.cache import keep_newest, keep_newest_folders, partial_runs
 from napari_neuraldiffuser.core.engine.decoder import Decoded
 from napari_neuraldiffuser.core.evaluation.ruin import ruined
@@ -51,7 +51,7 @@ def run(recipe: Recipe, decoded: Decoded, cache: Path, events: Events, preview_e
     for name in recipe.arms:
         check_fit(rows, models, recipe.settings.diffusion, guidance_of(name, recipe.settings.guidance))
     seen = decoded.inputs.subject.stimuli[np.array(recipe.stimulus_ids)]
-    kept = Kept(recipe, decoded, seen, decode_start(rows.z, models))
+    kept = Kept(recipe, decoded, seen, shown_start(recipe, rows, models, events))
     shown = Shown(recipe, events, preview_every, kept.start, recipe.arms)
     events.event("begin", _begin(kept, shown))
     _tell_ceiling(kept, cache, events)

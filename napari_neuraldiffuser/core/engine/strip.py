@@ -10,9 +10,9 @@ import numpy as np
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.progress import Cancelled, Events
 from napari_neuraldiffuser.core.base.recipe import Recipe
-from napari_neuraldiffuser.core.diffusion.pipeline import check_fit, decode_start
+from napari_neuraldiffuser.core.diffusion.pipeline import check_fit
 from napari_neuraldiffuser.core.diffusion.rules import n_guided_steps
-from napari_neuraldiffuser.core.engine.arms import Arm, ArmRun, Shown
+from napari_neuraldiffuser.core.engine.arms import Arm, ArmRun, Shown, shown_start
 from napari_neuraldiffuser.core.engine.decoder import Decoded
 from napari_neuraldiffuser.core.engine.runs import score_rows
 from napari_neuraldiffuser.core.evaluation.ruin import ruined
@@ -47,7 +47,8 @@ def strip(recipe: Recipe, strengths: Sequence[float], decoded: Decoded, cache: P
     recipe = recipe.but(stimulus_ids=recipe.stimulus_ids[:1])
     rows, models = decoded.rows(recipe.stimulus_ids), decoded.models
     check_fit(rows, models, recipe.settings.diffusion, recipe.settings.guidance.but(guidance_scale=max(kappas)))
-    seen, start = decoded.inputs.subject.stimuli[np.array(recipe.stimulus_ids)], decode_start(rows.z, models)
+    seen = decoded.inputs.subject.stimuli[np.array(recipe.stimulus_ids)]
+    start = shown_start(recipe, rows, models, events)
     titles = [f"κ {kappa:g}" for kappa in kappas]
     shown = Shown(recipe, events, 0, start, titles)
     events.event("begin", {"stimulus": recipe.stimulus_ids[0], "kappas": kappas, "seen": seen[0], "start": start[0]})

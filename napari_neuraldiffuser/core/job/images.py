@@ -147,7 +147,8 @@ def reconstruct_arms(job: ImageJob, progress: Progress) -> list[int]:
 
 def _step_progress(progress: Progress, done: int, images: int, total: int, arm: str) -> Listener:
     def tell(event: StepEvent) -> None:
-        progress(done + images * event.done // event.total, total, f"images, {arm} step {event.done}/{event.total}")
+        step = event.before or f"step {event.done}/{event.total}"
+        progress(done + images * event.done // event.total, total, f"images, {arm} {step}")
 
     return tell
 

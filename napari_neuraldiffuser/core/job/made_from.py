@@ -74,8 +74,10 @@ def images(
     Where no step is guided, neither g nor any parameter of the guidance counts.
     """
     guided = n_guided_steps(diffusion.executed_steps, guidance) > 0
+    # an inverted start judges features with and without guidance
+    guided = guided or diffusion.start == "inverted"
     used = ("z", "c", *(guidance.layers if guided else ()))
-    how = [guidance, rows.attrs.get("feature_normalisation")] if guided else "unguided"
+    how = [guidance, rows.attrs.get("feature_normalisation"), rows.attrs.get("antialias")] if guided else "unguided"
     embedded = array_digest(rows.stimulus_ids, *(rows[target] for target in used))
     return _fingerprint("images", machine, embedded, models, diffusion, how)
 

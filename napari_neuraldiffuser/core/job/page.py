@@ -18,10 +18,10 @@ from napari_neuraldiffuser.core.base.names import Derivatives, entity
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.base.registry import HEMISPHERES
-from napari_neuraldiffuser.core.diffusion.pipeline import decode_start
+from napari_neuraldiffuser.core.diffusion.pipeline import start_images
 from napari_neuraldiffuser.core.job.pictures import ArmPictures, ShownPictures
 from napari_neuraldiffuser.core.job.resume import Records
-from napari_neuraldiffuser.core.networks.embeddings import TargetFile, rows_of, spread_of
+from napari_neuraldiffuser.core.networks.embeddings import TargetFile, spread_of
 from napari_neuraldiffuser.core.networks.kernels.ops import backend_info
 from napari_neuraldiffuser.core.networks.models import Models
 from napari_neuraldiffuser.core.outputs.anatomy import write_anatomy, write_shown
@@ -114,8 +114,8 @@ def write_page(
     ids, stimuli = np.asarray(parts.stimulus_ids), subject.stimuli
     told = [*parts.notes, *decoding.read_notes(parts.decoder)]
     notes = [*told, *write_anatomy(subject, places)]
-    _write_shown(parts.embeddings, ids, stimuli, models, places, progress)
     settings, summary = parts.settings, read_json(parts.summary)
+    _write_shown(parts.embeddings, ids, stimuli, (models, settings), places, progress)
     shares = pd.read_csv(parts.table, **OUR_TABLES)
     accuracy = {target: fit.best_r2 for target, fit in decoding.read_accuracy(parts.decoder).items()}
     without = undefined(summary, shares, accuracy)
@@ -162,15 +162,22 @@ def _regions(path: Path | None) -> pd.DataFrame:
 
 
 def _write_shown(
-    embeddings: Path, ids: np.ndarray, stimuli: SeenImages, models: Models, places: Derivatives, progress: Progress
+    embeddings: Path,
+    ids: np.ndarray,
+    stimuli: SeenImages,
+    made_by: tuple[Models, Settings],
+    places: Derivatives,
+    progress: Progress,
 ) -> None:
-    """Write seen images and decoded starting points, some stimuli at a time."""
+    """Write seen images and starting points, some stimuli at a time."""
+    models, settings = made_by
+    layers = settings.guidance.layers if settings.diffusion.start == "inverted" else ()
     with TargetFile(embeddings) as decoded:
-        rows, z = rows_of(decoded.stimulus_ids, ids), decoded["z"]
         for first in range(0, len(ids), SHOWN_AT_ONCE):
             progress(first, len(ids), "seen images and starting points")
             part = slice(first, first + SHOWN_AT_ONCE)
-            start = decode_start(np.stack([z[row] for row in rows[part]]).astype(np.float32), models)
+            rows = decoded.rows(ids[part], layers)
+            start = start_images(rows, models, settings.diffusion, settings.guidance)
             write_shown(places, ids[part], stimuli[ids[part]], start)
     progress(len(ids), len(ids), "seen images and starting points")
 

@@ -8,15 +8,15 @@ Config = Mapping[str, Any]
 
 KINDS = {
     # part -> field that names the kind, the kinds that can be read, what they are called
-    "vae": ("_class_name", ("AutoencoderKL",), "the VAE of Stable Diffusion 1.x"),
+    "vae": ("_class_name", ("AutoencoderKL",), "the VAE of Stable Diffusion 1.x or 2.x"),
     "vae_tiny": ("_class_name", ("AutoencoderTiny",), "a tiny autoencoder of the VAE's latents, such as TAESD"),
-    "unet": ("_class_name", ("UNet2DConditionModel",), "the UNet of Stable Diffusion 1.x"),
+    "unet": ("_class_name", ("UNet2DConditionModel",), "the UNet of Stable Diffusion 1.x or 2.x"),
     "text_encoder": ("model_type", ("clip", "clip_text_model"), "a CLIP text model"),
     "image_encoder": ("model_type", ("clip", "clip_vision_model"), "a CLIP vision model"),
 }
 REMEDY = {"image_encoder": "Give a CLIP model with its projection, such as openai/clip-vit-base-patch32, as guide."}
 AGAIN = "Download it again."
-USE_SD1 = "Use a folder of Stable Diffusion 1.x."
+USE_SD = "Use a folder of Stable Diffusion 1.x or 2.x."
 CONDITIONS = {
     # field of the UNet that is set where it wants more than latents, timestep and text -> what it wants
     "addition_embed_type": "more than one text embedding or picture sizes, as Stable Diffusion XL does",
@@ -24,9 +24,10 @@ CONDITIONS = {
     "num_class_embeds": "a class",
     "encoder_hid_dim": "an embedding of another kind than text",
     "encoder_hid_dim_type": "an embedding of another kind than text",
-    "time_cond_proj_dim": "its guidance scale, as latent consistency models do",
 }
 CHANNELS = {5: "a depth map", 8: "a picture to edit", 9: "a mask and a masked picture, as inpainting models do"}
+PREDICTIONS = ("epsilon", "v_prediction")
+SD2_WIDTH = 1024
 NOISE = ("beta_start", "beta_end", "beta_schedule")
 
 
@@ -44,7 +45,7 @@ def wrong_kind(part: str, config: Config) -> str:
     found = config.get(field)
     if found is None or found in kinds:
         return ""
-    return f"must be {name}, got {found!r} in its configuration. {REMEDY.get(part, USE_SD1)}"
+    return f"must be {name}, got {found!r} in its configuration. {REMEDY.get(part, USE_SD)}"
 
 
 def misfits(configs: Mapping[str, Config]) -> Iterator[tuple[str, str]]:
@@ -64,7 +65,7 @@ def misfits(configs: Mapping[str, Config]) -> Iterator[tuple[str, str]]:
 def _conditions(unet: Config, configs: Mapping[str, Config]) -> str:
     wanted = [what for field, what in CONDITIONS.items() if unet.get(field) is not None]
     return (
-        f"must need nothing but latents and one text embedding, got one that wants {wanted[0]}. {USE_SD1}"
+        f"must need nothing but latents and one text embedding, got one that wants {wanted[0]}. {USE_SD}"
         if wanted
         else ""
     )
@@ -75,9 +76,9 @@ def _channels(unet: Config, configs: Mapping[str, Config]) -> str:
     latents = configs.get("vae", {}).get("latent_channels")
     if takes is not None and latents is not None and takes != latents:
         more = f", which are latents and {CHANNELS[takes]}" if takes in CHANNELS and latents == 4 else ""
-        return f"must take the {latents} channels of the VAE's latents, got one that takes {takes}{more}. {USE_SD1}"
+        return f"must take the {latents} channels of the VAE's latents, got one that takes {takes}{more}. {USE_SD}"
     if None not in (takes, gives) and takes != gives:
-        return f"must predict as many channels as it takes ({takes}), got {gives}. {USE_SD1}"
+        return f"must predict as many channels as it takes ({takes}), got {gives}. {USE_SD}"
     return ""
 
 
@@ -102,12 +103,12 @@ def _square(unet: Config, configs: Mapping[str, Config]) -> str:
 
 def _pictures(vae: Config, configs: Mapping[str, Config]) -> str:
     channels = {vae.get(name, 3) for name in ("in_channels", "out_channels")}
-    return "" if channels == {3} else f"must be made for pictures of 3 channels, got {sorted(channels)}. {USE_SD1}"
+    return "" if channels == {3} else f"must be made for pictures of 3 channels, got {sorted(channels)}. {USE_SD}"
 
 
 def _unshifted(vae: Config, configs: Mapping[str, Config]) -> str:
     shifts = [name for name in ("shift_factor", "latents_mean") if vae.get(name) is not None]
-    return f"must have latents that are scaled and not shifted, got {shifts[0]}. {USE_SD1}" if shifts else ""
+    return f"must have latents that are scaled and not shifted, got {shifts[0]}. {USE_SD}" if shifts else ""
 
 
 def _same_latents(tiny: Config, configs: Mapping[str, Config]) -> str:
@@ -123,12 +124,20 @@ def _scaled(vae: Config, configs: Mapping[str, Config]) -> str:
     return "" if good else f"must have a number above 0 as scaling_factor, got {factor!r}. {AGAIN}"
 
 
-def _predicts_noise(scheduler: Config, configs: Mapping[str, Config]) -> str:
+def _prediction(scheduler: Config, configs: Mapping[str, Config]) -> str:
     kind = scheduler.get("prediction_type", "epsilon")
+    known = " or ".join(PREDICTIONS)
+    return "" if kind in PREDICTIONS else f"must be of a model with prediction_type {known}, got {kind!r}. {USE_SD}"
+
+
+def _says_prediction(scheduler: Config, configs: Mapping[str, Config]) -> str:
+    """Nothing else tells a Stable Diffusion 2.1 that predicts v from a 2.1-base that predicts noise."""
+    width = configs.get("unet", {}).get("cross_attention_dim")
+    if width != SD2_WIDTH or scheduler.get("prediction_type") is not None:
+        return ""
     return (
-        ""
-        if kind == "epsilon"
-        else f"must be of a model that predicts noise (prediction_type epsilon), got {kind!r}. {USE_SD1}"
+        f"must say prediction_type, {' or '.join(PREDICTIONS)}, beside a UNet that takes text of width {width}, got "
+        "none. Write what the model card says to its scheduler_config.json."
     )
 
 
@@ -137,7 +146,7 @@ def _noise_levels(scheduler: Config, configs: Mapping[str, Config]) -> str:
     if not absent or scheduler.get("trained_betas") is not None:
         return ""
     name = scheduler.get("_class_name", "one")
-    return f"must say the noise levels ({', '.join(NOISE)}), got {name} without {', '.join(absent)}. {USE_SD1}"
+    return f"must say the noise levels ({', '.join(NOISE)}), got {name} without {', '.join(absent)}. {USE_SD}"
 
 
 def _colours(clip: Config, configs: Mapping[str, Config]) -> str:
@@ -150,7 +159,7 @@ def _colours(clip: Config, configs: Mapping[str, Config]) -> str:
 RULES: dict[str, tuple[Callable[[Config, Mapping[str, Config]], str], ...]] = {
     "vae": (_pictures, _unshifted, _scaled),
     "unet": (_conditions, _channels, _text_width, _square),
-    "scheduler": (_predicts_noise, _noise_levels),
+    "scheduler": (_prediction, _says_prediction, _noise_levels),
     "image_encoder": (_colours,),
     "vae_tiny": (_pictures, _same_latents),
 }

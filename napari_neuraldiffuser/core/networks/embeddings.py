@@ -187,6 +187,13 @@ class TargetFile:
     def __len__(self) -> int:
         return len(self.stimulus_ids)
 
+    def rows(self, stimulus_ids: StimulusIds, layers: Sequence[str]) -> Embeddings:
+        """Some stimuli in memory, with these layers of g; in the order that is asked for."""
+        places = rows_of(self.stimulus_ids, stimulus_ids)
+        ids = self.stimulus_ids[places]
+        z, c, *g = (np.stack([self[t][row] for row in places]).astype(np.float32) for t in ("z", "c", *layers))
+        return Embeddings(z, c, dict(zip(layers, g, strict=True)), ids, dict(self.attrs))
+
     def labels(self) -> list[str]:
         """Own scans' label of every row; none where the file has no labels."""
         return list(self._file["stimulus_label"].asstr()[...]) if "stimulus_label" in self._file else []
@@ -202,7 +209,11 @@ class TargetFile:
 
 
 def encode(
-    models: "Models", images: np.ndarray, captions: Sequence[Sequence[str]], params: FeatureParams
+    models: "Models",
+    images: np.ndarray,
+    captions: Sequence[Sequence[str]],
+    params: FeatureParams,
+    stimulus_ids: StimulusIds = (),
 ) -> dict[str, np.ndarray]:
     """Target embeddings of some images.
 
@@ -211,6 +222,8 @@ def encode(
     images : ndarray (n, H, W, 3) uint8
     captions : sequence of sequences of str
         Captions of each image; the target c is the mean of their embeddings.
+    stimulus_ids : (n,) int
+        Decide the noise of samples of z; not needed for its mean.
 
     Returns
     -------
@@ -220,10 +233,20 @@ def encode(
     import torch
 
     with torch.no_grad():
-        g = models.features(models.guide_input(images, params.feature_normalisation), params.layers)
-        z = models.encode_images(images)
+        pixels = models.guide_input(images, params.feature_normalisation, params.antialias)
+        g = models.features(pixels, params.layers)
+        noise = None
+        if params.z_target == "sample":
+            noise = posterior_noise(params.z_seed, stimulus_ids, models.latent_shape)
+        z = models.encode_images(images, params.z_resize, noise)
     out = {"z": z.float().cpu().numpy(), "c": mean_text(models, captions)}
     return out | {layer: f.float().cpu().numpy() for layer, f in zip(params.layers, g, strict=True)}
+
+
+def posterior_noise(seed: int, stimulus_ids: StimulusIds, shape: Sequence[int]) -> np.ndarray:
+    """Standard normal noise (n, *shape) float32 that depends on the seed and each stimulus alone."""
+    bits = [np.random.Philox(np.random.SeedSequence([seed, int(s)])) for s in stimulus_ids]
+    return np.stack([np.random.Generator(b).standard_normal(tuple(shape), dtype=np.float32) for b in bits])
 
 
 def mean_text(models: "Models", captions: Sequence[Sequence[str]]) -> np.ndarray:
@@ -290,19 +313,23 @@ def _grow(
         done = int(file.attrs.get("done", 0))
         for start in range(done, len(ids), params.batch_size):
             batch = ids[start : start + params.batch_size]
-            values = encode(models, stimuli[batch], _captions(stimuli, batch), params)
+            values = encode(models, stimuli[batch], _captions(stimuli, batch), params, batch)
             _write_rows(file, values, start, len(ids))
             if start == 0:
                 file["stimulus_id"] = ids
-                file.attrs.update(
-                    made_from=made_from, model_digest=models.digest, feature_normalisation=params.feature_normalisation
-                )
+                file.attrs.update(made_from=made_from, model_digest=models.digest, **_how(params))
                 if note := unknown_note(models.tokenizer, (text for said in _captions(stimuli, ids) for text in said)):
                     file.attrs[ATTRIBUTE] = note
             file.attrs["done"] = start + len(batch)
             file.flush()
             if progress:
                 progress(start + len(batch), len(ids), "target embeddings")
+
+
+def _how(params: FeatureParams) -> dict[str, str]:
+    """What guidance must know of how features were computed, as attributes of a file."""
+    plain = {} if params.antialias else {"antialias": "no"}
+    return {"feature_normalisation": params.feature_normalisation, **plain}
 
 
 def _captions(stimuli: SeenImages, ids: np.ndarray) -> list[list[str]]:

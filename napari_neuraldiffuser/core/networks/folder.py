@@ -111,8 +111,8 @@ class ModelFolder:
         for name, what in OTHERS.items():
             if (self.folder / name).is_dir():
                 raise ModelError(
-                    f"Model folder {self.folder} must be of Stable Diffusion 1.x, got {what} (it has {name}). "
-                    f"{architecture.USE_SD1}"
+                    f"Model folder {self.folder} must be of Stable Diffusion 1.x or 2.x, got {what} (it has {name}). "
+                    f"{architecture.USE_SD}"
                 )
         missing = [part for part in PARTS if not self.place(part).is_dir()]
         if missing:

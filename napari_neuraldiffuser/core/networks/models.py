@@ -1,7 +1,7 @@
 """The VAE, UNet, text encoder and guide network of one reconstruction, and what images and texts are to them.
 
-A model folder has the layout of a diffusers Stable Diffusion 1.x folder plus `image_encoder/`, a CLIP vision model that
-serves as the guide network (for Stable Diffusion 1.4: CLIP ViT-B/32).
+A model folder has the layout of a diffusers Stable Diffusion 1.x or 2.x folder plus `image_encoder/`, a CLIP vision
+model that serves as the guide network (for Stable Diffusion 1.4: CLIP ViT-B/32).
 """
 
 from collections.abc import Sequence
@@ -105,12 +105,26 @@ class Models:
             part.to(device=device, dtype=dtype)
         return self
 
-    def encode_images(self, images: np.ndarray) -> torch.Tensor:
-        """Images (n, H, W, 3) uint8 to latents z (n, 4, h, w), times the VAE's scaling factor (method.md eq. 5)."""
+    def encode_images(self, images: np.ndarray, how: str = "bilinear", noise: np.ndarray | None = None) -> torch.Tensor:
+        """Images (n, H, W, 3) uint8 to latents z (n, 4, h, w), times the VAE's scaling factor (method.md eq. 5).
+
+        Parameters
+        ----------
+        how : str
+            Resize: "bilinear" or "lanczos".
+        noise : ndarray (n, 4, h, w), optional
+            Of a sample of the posterior, in place of its mean.
+        """
+        if how == "lanczos":
+            images = lanczos(images, self.image_size)
         pixels = to_tensor(images, self.device, self.dtype)
         pixels = resize(pixels, self.image_size) * 2 - 1
         with torch.no_grad():
-            return self.vae.encode(pixels).latent_dist.mean * self.vae.config.scaling_factor
+            posterior = self.vae.encode(pixels).latent_dist
+        z = posterior.mean
+        if noise is not None:
+            z = z + posterior.std * torch.as_tensor(noise).to(z)
+        return z * self.vae.config.scaling_factor
 
     def decode_latents(self, latents: torch.Tensor, decoder: str = "vae") -> torch.Tensor:
         """Latents z (n, 4, h, w) to images (n, 3, H, W) in the decoder's range, about [-1, 1]; differentiable.
@@ -183,9 +197,9 @@ class Models:
             return getattr(self.image_encoder, "pixel_statistics", NORMALISATION["clip"])
         return NORMALISATION[name]
 
-    def guide_input(self, images: np.ndarray, normalisation: str) -> torch.Tensor:
+    def guide_input(self, images: np.ndarray, normalisation: str, antialias: bool = True) -> torch.Tensor:
         """Images (n, H, W, 3) uint8 as the guide network takes them, (n, 3, size, size), resized and normalised."""
-        pixels = resize(to_tensor(images, self.device, self.dtype), self.guide_size())
+        pixels = resize(to_tensor(images, self.device, self.dtype), self.guide_size(), antialias)
         return normalise(pixels, *self.normalisation(normalisation))
 
     def image_features(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
@@ -206,11 +220,19 @@ def to_tensor(images: np.ndarray, device: torch.device, dtype: torch.dtype) -> t
     return torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).to(dtype) / 255
 
 
-def resize(pixels: torch.Tensor, size: int) -> torch.Tensor:
-    """Antialiased bilinear resize of (n, 3, H, W) to a square."""
+def resize(pixels: torch.Tensor, size: int, antialias: bool = True) -> torch.Tensor:
+    """Bilinear resize of (n, 3, H, W) to a square."""
     if pixels.shape[-2:] == (size, size):
         return pixels
-    return F.interpolate(pixels, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    return F.interpolate(pixels, (size, size), mode="bilinear", antialias=antialias, align_corners=False)
+
+
+def lanczos(images: np.ndarray, size: int) -> np.ndarray:
+    """Pillow's Lanczos resize of images (n, H, W, 3) uint8 to a square."""
+    from PIL import Image
+
+    filter_ = Image.Resampling.LANCZOS
+    return np.stack([np.asarray(Image.fromarray(image).resize((size, size), filter_)) for image in images])
 
 
 def normalise(pixels: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:

@@ -55,7 +55,7 @@ def as_folder(checkpoint: Path) -> str:
     if checkpoint.suffix not in CHECKPOINTS:
         return "Give the folder that has unet, vae and the other parts."
     return (
-        "If it is a whole Stable Diffusion 1.x checkpoint, convert it once, with internet: "
+        "If it is a whole Stable Diffusion 1.x or 2.x checkpoint, convert it once, with internet: "
         'python -c "from diffusers import StableDiffusionPipeline as P; '
         f"P.from_single_file('{checkpoint}').save_pretrained('{checkpoint.with_suffix('')}')\""
     )

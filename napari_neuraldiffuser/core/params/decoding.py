@@ -19,6 +19,29 @@ class FeatureParams(Params):
         "Mean and standard deviation applied to images before the guide network (published code: imagenet).",
         choices=("imagenet", "clip", "model"),
     )
+    antialias: bool = param(
+        True,
+        "Average over what lies between pixels where images are made smaller for the guide network. Published code: "
+        "as its version of torchvision did; off changes the guidance term by a sixth.",
+    )
+    z_resize: str = param(
+        "bilinear",
+        "How images are resized for the VAE: bilinear, antialiased; or lanczos, as in the published code, sharper and "
+        "with ringing at edges.",
+        choices=("bilinear", "lanczos"),
+    )
+    z_target: str = param(
+        "mean",
+        "What z is of the VAE's posterior: its mean, which a decoder can learn; or a sample, as in the published code, "
+        "which adds noise that no decoder can predict.",
+        choices=("mean", "sample"),
+    )
+    z_seed: int = param(
+        0,
+        "Which samples; they depend on the seed and the stimulus only.",
+        low=0,
+        only=("z_target", ("sample",)),
+    )
     batch_size: int = param(32, "Images encoded at once.", unit="images", low=1)
 
 

@@ -71,11 +71,49 @@ class DiffusionParams(Params):
         low=1,
         high=10,
     )
+    start: str = param(
+        "decoded",
+        "What is noised to begin with: the decoded z, or inverted, latents near it whose decoded picture has the "
+        "decoded features g, by some gradient steps. Both arms begin from it.",
+        choices=("decoded", "inverted"),
+    )
+    start_steps: int = param(
+        30,
+        "Gradient steps of an inverted start, each through VAE decoder and guide. 10 to 50.",
+        unit="steps",
+        low=1,
+        high=1000,
+        only=("start", ("inverted",)),
+    )
+    start_rate: float = param(
+        0.05,
+        "How far a gradient step goes, as a share of the spread of z. 0.02 to 0.1; more makes a pattern of noise.",
+        low=1e-6,
+        only=("start", ("inverted",)),
+    )
+    start_prior: float = param(
+        1.0,
+        "What it costs to leave the decoded z by its own spread, against the feature loss there. 0 leaves it freely.",
+        low=0.0,
+        only=("start", ("inverted",)),
+    )
     start_noise: str = param(
         "executed",
         "Noise level of the start: of the first executed timestep, or the published int(executed / n_steps * 1000), "
         "which is a little more noise than the first step takes away. Change it only to repeat published figures.",
         choices=("executed", "published"),
+    )
+    noise: str = param(
+        "own",
+        "own: every stimulus has its own noise; shared: all stimuli have the same, one per repeat, as in the published "
+        "code, so that what images have in common may be the noise's. Change it only to repeat published figures.",
+        choices=("own", "shared"),
+    )
+    rounding: str = param(
+        "nearest",
+        "How image values become 0 to 255: the nearest whole number, or the one below (truncate), half a level darker, "
+        "as in the published code.",
+        choices=("nearest", "truncate"),
     )
     repeats: int = param(
         5,

@@ -134,7 +134,7 @@ def counts(decoded: dict[str, Any]) -> str:
     )
 
 
-FEATURES = ("feature_normalisation",)
+FEATURES = ("feature_normalisation", "antialias", "z_resize", "z_target", "z_seed")
 OF_ONE_KIND = tuple(n for n in of_one_kind(DecodingParams) if n not in ("network_pretrained", "network_folder"))
 """All but the folders: a line of its own chooses one, and the other is of the cache."""
 FIRST = ("penalty", "network_backbone")
@@ -143,6 +143,10 @@ REST = tuple(name for name in OF_ONE_KIND if name not in FIRST)
 DECODING = ("decoder", *FIRST, "align", "align_form", "seed", "decoder_device")
 LABELS = {
     "feature_normalisation": "Feature normalisation",
+    "antialias": "Antialiased guide input",
+    "z_resize": "Resize for z",
+    "z_target": "Target z",
+    "z_seed": "Seed of samples of z",
     "decoder": "Decoder",
     "align": "Match spread to",
     "align_form": "Spread is matched",

@@ -27,7 +27,13 @@ LABELS = {
     "cfg_until": "Share with classifier-free guidance",
     "cache_every": "Whole UNet every",
     "decoder": "Decoder in guided steps",
+    "start": "Start",
+    "start_steps": "Steps of the start",
+    "start_rate": "Rate of the start",
+    "start_prior": "Cost of leaving z",
     "start_noise": "Noise of the start",
+    "noise": "Noise of stimuli",
+    "rounding": "Rounding of images",
     "batch_size": "Batch size",
     "precision": "Precision",
     "rule": "Guidance rule",
@@ -64,7 +70,9 @@ MORE = (
         ),
     ),
     (DiffusionParams, ("strength", "cfg_scale", "sag_scale", "cfg_until", "cache_every")),
-    (DiffusionParams, ("solver", "guided_ode", "start_noise", "batch_size", "precision")),
+    (DiffusionParams, ("solver", "guided_ode")),
+    (DiffusionParams, ("start", "start_steps", "start_rate", "start_prior")),
+    (DiffusionParams, ("start_noise", "noise", "rounding", "batch_size", "precision")),
 )
 
 

@@ -15,7 +15,7 @@ from napari_neuraldiffuser.core.decoding.network.basis import Basis, TargetBasis
 from napari_neuraldiffuser.core.decoding.network.files import ABOUT, FORMAT, REMEDY, TENSORS, check_network
 from napari_neuraldiffuser.core.decoding.network.model import Network, Shape
 
-MADE_FROM = ("model_digest", "feature_normalisation")
+MADE_FROM = ("model_digest", "feature_normalisation", "antialias")
 """What targets must share with those that a network was trained on."""
 
 

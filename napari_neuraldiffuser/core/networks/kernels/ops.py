@@ -178,7 +178,9 @@ def guided_step_table(terms: Sequence[Tensor], table: Tensor) -> Tensor:
     return reference.guided_step_table(terms, table)
 
 
-def prepare_image(image: Tensor, size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+def prepare_image(
+    image: Tensor, size: int, mean: tuple[float, ...], std: tuple[float, ...], antialias: bool = True
+) -> Tensor:
     """Decoder output to guide-network input: clamp((image + 1) / 2, 0, 1), resize, (x - mean) / std (method.md eq. 31).
 
     Parameters
@@ -186,9 +188,11 @@ def prepare_image(image: Tensor, size: int, mean: tuple[float, ...], std: tuple[
     image : Tensor, (B, 3, H, W)
         In the VAE decoder's range [-1, 1].
     size : int
-        Side of the guide network's input in pixels; the resize is bilinear and antialiased.
+        Side of the guide network's input in pixels; the resize is bilinear.
     mean, std : tuple of 3 floats
         Channel statistics in the range [0, 1].
+    antialias : bool
+        Whether the resize averages over what lies between pixels; without, PyTorch computes it.
 
     Returns
     -------
@@ -199,10 +203,10 @@ def prepare_image(image: Tensor, size: int, mean: tuple[float, ...], std: tuple[
     OpsError
         If the image is not (B, 3, H, W), the size is not positive or a statistic is not usable.
     """
-    if kernels_run(image):
+    if antialias and kernels_run(image):
         return kernels.call(torch.ops.neuraldiffuser.prepare_image.default, (image,), image, size, mean, std)
     reference.check_image(image, size, mean, std)
-    return reference.prepare_image(image, size, mean, std)
+    return reference.prepare_image(image, size, mean, std, antialias)
 
 
 def group_norm_silu(

@@ -206,12 +206,14 @@ def _per_image(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.ndim - 1))
 
 
-def prepare_image(image: Tensor, size: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """(resize(clamp((image + 1) / 2, 0, 1)) - mean) / std, antialiased bilinear (method.md eq. 31)."""
+def prepare_image(
+    image: Tensor, size: int, mean: Sequence[float], std: Sequence[float], antialias: bool = True
+) -> Tensor:
+    """(resize(clamp((image + 1) / 2, 0, 1)) - mean) / std, bilinear (method.md eq. 31)."""
     dtype = accumulation_dtype(image.dtype)  # the antialiased resize has no bfloat16 on CPUs
     image01 = (image.to(dtype) * 0.5 + 0.5).clamp(0, 1)
     if image.shape[-2:] != (size, size):
-        image01 = F.interpolate(image01, (size, size), mode="bilinear", antialias=True, align_corners=False)
+        image01 = F.interpolate(image01, (size, size), mode="bilinear", antialias=antialias, align_corners=False)
     shift, scale = (image01.new_tensor(values).view(1, 3, 1, 1) for values in (mean, std))
     return ((image01 - shift) / scale).to(image.dtype).contiguous()
 
