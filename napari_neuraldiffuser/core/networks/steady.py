@@ -94,7 +94,7 @@ class SteadyConv2d(nn.Conv2d):
         settings = (self.stride, self.padding, self.dilation, self.groups)
         if not (torch.is_grad_enabled() and x.requires_grad):
             return conv2d(x, self.weight, self.bias, settings)  # type: ignore[arg-type]
-        return FrozenConv.apply(x, self.weight, self.bias, settings)  # type: ignore[no-any-return]
+        return FrozenConv.apply(x, self.weight, self.bias, settings)
 
 
 class SteadyLinear(nn.Linear):
