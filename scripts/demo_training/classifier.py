@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from demo_training import data
-from demo_training.trainer import Recipe, Trainer
+from demo_training.trainer import Recipe, Trainer, batch_on
 from napari_neuraldiffuser.core.nsd.simulation.scenes import draw as scenes
 
 BATCH = 64
@@ -46,6 +46,7 @@ def labels(tokens):
 
 def train(work, budget, device="cpu", on_save=None):
     """Train or resume; returns the trainer."""
+    batch_size = batch_on(device, BATCH)
     torch.manual_seed(40)
     images, tokens = data.load(work)
     truth = labels(torch.from_numpy(tokens[:, 0]).long())
@@ -53,9 +54,9 @@ def train(work, budget, device="cpu", on_save=None):
 
     def loss_of(step):
         draw = torch.Generator().manual_seed(step)
-        chosen = torch.randint(len(images), (BATCH,), generator=draw).sort().values
+        chosen = torch.randint(len(images), (batch_size,), generator=draw).sort().values
         batch = data.to_unit(images[chosen.numpy()])
-        grain = 0.04 * torch.rand(BATCH, 1, 1, 1, generator=draw) * torch.randn(batch.shape, generator=draw)
+        grain = 0.04 * torch.rand(batch_size, 1, 1, 1, generator=draw) * torch.randn(batch.shape, generator=draw)
         logits = trainer.model((batch + grain).to(device))
         value = sum(F.cross_entropy(logits[name], truth[name][chosen].to(device)) for name in HEADS)
         return value, f"loss {value.item():.3f}"

@@ -54,8 +54,8 @@ def _block(bounds, seed):
     return images, tokens.astype(np.int16)
 
 
-def draw(seed, count, processes=2):
-    """Draw scenes ``0 .. count-1`` of a stream.
+def draw(seed, count, processes=None):
+    """Draw scenes ``0 .. count-1`` of a stream, on all cores or in so many processes.
 
     Returns
     -------

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderTiny
 
 from demo_training import data, unet, vae
-from demo_training.trainer import Recipe, Trainer, half_precision
+from demo_training.trainer import Recipe, Trainer, batch_on, half_precision
 
 BATCH = 8
 GRAIN = 0.05  # noise on the latents that tiny learns from: sampled latents are not quite encoded ones
@@ -45,6 +45,7 @@ def final_vae(work):
 
 def train_decoder(work, budget, device="cpu", on_save=None):
     """Train the VAE's decoder on its encoder's means, or resume; returns the trainer."""
+    batch_size = batch_on(device, BATCH)
     torch.manual_seed(11)
     images, model = data.load(work)[0], final_vae(work).to(device)
     for part in (model.decoder, model.post_quant_conv):
@@ -54,7 +55,7 @@ def train_decoder(work, budget, device="cpu", on_save=None):
     trainer = Trainer(model, Recipe("decoder", rate=6e-4, weight_decay=0.0, ema=0.999), work)
 
     def loss_of(step):
-        chosen = torch.randint(len(scaled), (BATCH,), generator=torch.Generator().manual_seed(step))
+        chosen = torch.randint(len(scaled), (batch_size,), generator=torch.Generator().manual_seed(step))
         with half_precision(device):
             decoded = trainer.model.decode(scaled[chosen].float().to(device) / scale).sample
         value, psnr = vae.difference(decoded, data.to_unit(images[chosen.numpy()]).to(device) * 2 - 1)
@@ -66,6 +67,7 @@ def train_decoder(work, budget, device="cpu", on_save=None):
 
 def train_tiny(work, budget, device="cpu", on_save=None):
     """Train the tiny autoencoder to decode and encode as the VAE does, or resume; returns the trainer."""
+    batch_size = batch_on(device, BATCH)
     torch.manual_seed(50)
     images, teacher = data.load(work)[0], final_vae(work).to(device)
     kept = unet.prepare_latents(work, device)
@@ -74,7 +76,7 @@ def train_tiny(work, budget, device="cpu", on_save=None):
 
     def loss_of(step):
         draw = torch.Generator().manual_seed(step)
-        chosen = torch.randint(len(scaled), (BATCH,), generator=draw)
+        chosen = torch.randint(len(scaled), (batch_size,), generator=draw)
         seen = data.to_unit(images[chosen.numpy()]).to(device) * 2 - 1
         latents = scaled[chosen].float()
         noisy = (latents + GRAIN * torch.randn(latents.shape, generator=draw)).to(device)

@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from demo_training import data
-from demo_training.trainer import Recipe, Trainer
+from demo_training.trainer import Recipe, Trainer, batch_on
 
 BATCH = 96
 WIDTH = 64
@@ -85,6 +85,7 @@ class Pair(nn.Module):
 
 def train(work, budget, device="cpu", on_save=None):
     """Train or resume; returns the trainer."""
+    batch_size = batch_on(device, BATCH)
     torch.manual_seed(20)
     images, tokens = data.load(work)
     tokens = torch.from_numpy(tokens).long()
@@ -92,8 +93,8 @@ def train(work, budget, device="cpu", on_save=None):
 
     def loss_of(step):
         draw = torch.Generator().manual_seed(step)
-        chosen = torch.randint(len(images), (BATCH,), generator=draw)
-        which = torch.randint(data.N_CAPTIONS, (BATCH,), generator=draw)
+        chosen = torch.randint(len(images), (batch_size,), generator=draw)
+        which = torch.randint(data.N_CAPTIONS, (batch_size,), generator=draw)
         batch = data.to_unit(images[chosen.sort().values.numpy()]).to(device)
         chosen = chosen.sort().values
         value, top1 = trainer.model(batch, tokens[chosen, which].to(device), tokens[chosen, 0].to(device))

@@ -173,12 +173,13 @@ def _sizes(folder, parts):
 
 def _effort(work):
     """How long each stage was trained, from its checkpoint; none of what a folder brought along."""
-    rows = []
+    drawn, latents = len(data.load(work)[1]), len(unet.prepare_latents(work)["latents"])
+    rows = [("training scenes", f"{drawn:,}", f"the UNet saw {latents:,} of them")]
     for name in ("encoders", "vae", "decoder", "tiny", "unet", "classifier"):
         path = Path(work) / f"{name}.pt"
         state = torch.load(path, map_location="cpu", weights_only=True) if path.exists() else {}
         if state.get("step"):
-            rows.append((f"training, {name}", f"{state['step']} steps", f"{state['seconds'] / 60:.0f} minutes"))
+            rows.append((f"training, {name}", f"{state['step']:,} steps", f"{state['seconds'] / 60:.0f} minutes"))
     return rows
 
 

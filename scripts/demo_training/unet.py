@@ -11,11 +11,10 @@ from diffusers.models.attention_processor import AttnProcessor
 from safetensors.torch import load_file, save_file
 
 from demo_training import data, encoders, vae
-from demo_training.trainer import Recipe, Trainer, half_precision
+from demo_training.trainer import Recipe, Trainer, batch_on, half_precision
 
 BATCH = 32
 CHANNELS = (64, 96)
-SCENES = 60000  # how many of the drawn scenes it sees: encoding them costs minutes
 GAMMA = 5.0  # min-SNR weight
 P_EMPTY, P_SINGLE, P_HIDDEN = 0.10, 0.42, 0.08  # the rest is conditioned on the mean over an image's captions
 HIDDEN = 0.25  # share of words that a caption with hidden words lacks
@@ -57,7 +56,7 @@ def prepare_latents(work, device="cpu"):
     path = Path(work) / "latents.safetensors"
     if not path.exists():
         images, _ = data.load(work)
-        latents = vae.encode_all(trained(vae.build(), work, "vae").to(device), images[:SCENES], device)
+        latents = vae.encode_all(trained(vae.build(), work, "vae").to(device), images, device)
         scale = 1.0 / latents.std()
         save_file({"latents": (latents * scale).half().contiguous(), "scale": scale.reshape(1)}, f"{path}.tmp")
         Path(f"{path}.tmp").replace(path)
@@ -129,6 +128,7 @@ def loss(model, scheduler, batch, draw):
 
 def train(work, budget, device="cpu", on_save=None):
     """Train or resume; returns the trainer."""
+    batch_size = batch_on(device, BATCH)
     torch.manual_seed(30)
     latents = prepare_latents(work, device)["latents"]
     weights = torch.from_numpy(data.object_weights(data.TRAIN_SEED, len(latents), latents.shape[-1]))
@@ -141,7 +141,7 @@ def train(work, budget, device="cpu", on_save=None):
 
     def loss_of(step):
         draw = torch.Generator().manual_seed(step)
-        chosen = torch.randint(len(latents), (BATCH,), generator=draw)
+        chosen = torch.randint(len(latents), (batch_size,), generator=draw)
         batch = [latents[chosen].float(), conditions.draw(chosen, draw), weights[chosen].float()]
         value, error = loss(trainer.model, scheduler, [part.to(device) for part in batch], draw)
         smooth[0] = error.item() if smooth[0] is None else 0.98 * smooth[0] + 0.02 * error.item()

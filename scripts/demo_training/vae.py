@@ -6,7 +6,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from demo_training import data
-from demo_training.trainer import Recipe, Trainer, half_precision
+from demo_training.trainer import Recipe, Trainer, batch_on, half_precision
 
 BATCH = 8
 CHANNELS = (24, 48, 64)
@@ -45,12 +45,13 @@ def loss(model, images):
 
 def train(work, budget, device="cpu", on_save=None):
     """Train or resume; returns the trainer."""
+    batch_size = batch_on(device, BATCH)
     torch.manual_seed(10)
     images, _ = data.load(work)
     trainer = Trainer(build().to(device), Recipe("vae", rate=1e-3, weight_decay=0.0, ema=0.999), work)
 
     def loss_of(step):
-        chosen = torch.randint(len(images), (BATCH,), generator=torch.Generator().manual_seed(step)).numpy()
+        chosen = torch.randint(len(images), (batch_size,), generator=torch.Generator().manual_seed(step)).numpy()
         value, psnr = loss(trainer.model, data.to_unit(images[chosen]).to(device) * 2 - 1)
         return value, f"loss {value.item():.4f} psnr {psnr:.2f}"
 

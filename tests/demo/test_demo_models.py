@@ -13,7 +13,7 @@ pytest.importorskip("diffusers")
 FOLDER = ROOT / "napari_neuraldiffuser" / "demo_models"
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from demo_training import classifier, data, encoders, evaluate, sampling, trainer, unet, vae  # noqa: E402
+from demo_training import classifier, data, decoders, encoders, evaluate, sampling, start, trainer, unet, vae  # noqa: E402
 
 from napari_neuraldiffuser.core.nsd.simulation.scenes import draw as scenes  # noqa: E402
 
@@ -74,6 +74,7 @@ def test_the_tokenizer_knows_every_word_and_agrees_with_training(parts):
     assert parts.tokenizer.unk_token_id not in tokens
     np.testing.assert_array_equal(tokens, np.stack([data.encode(text) for text in captions]))
     assert evaluate.tokenise(parts, ["a zebra"])[0, 2] == parts.tokenizer.unk_token_id
+    np.testing.assert_array_equal(evaluate.tokenise(parts, ["A Large RED ball"])[0], data.encode("a large red ball"))
 
 
 def test_text_is_pooled_at_its_end_token(parts):
@@ -206,3 +207,52 @@ def test_hidden_words_are_the_unknown_word_and_nothing_else_changes():
     changed, words = hidden != tokens, tokens >= len(data.SPECIAL)
     assert (hidden[changed] == data.vocabulary()["<unk>"]).all() and not changed[~words].any()
     assert changed[words].mean() == pytest.approx(0.25, abs=0.02)
+
+
+def test_training_goes_on_from_an_exported_folder(tmp_path, parts):
+    start.start_from(FOLDER, tmp_path)
+    tokens = evaluate.tokenise(parts, ["a small red star at top left before sea in dim left light alone"])
+    pair = unet.trained(encoders.Pair(), tmp_path, "encoders")
+    assert torch.equal(pair.text(input_ids=tokens).last_hidden_state, parts.text(input_ids=tokens).last_hidden_state)
+    for name, build in (("vae", vae.build), ("unet", unet.build)):
+        student = trainer.Trainer(build(), trainer.Recipe(name), tmp_path)
+        assert student.step == 0
+        for mine, theirs in zip(student.model.parameters(), getattr(parts, name).parameters(), strict=True):
+            assert torch.equal(mine, theirs)
+    before = (tmp_path / "vae.pt").stat().st_mtime_ns
+    start.start_from(FOLDER, tmp_path)  # what was trained since is not overwritten
+    assert (tmp_path / "vae.pt").stat().st_mtime_ns == before
+
+
+def test_the_tiny_decoder_imitates_the_vaes_and_is_less_work(parts, held_out):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    tiny = decoders.open_tiny(FOLDER)
+    latents = vae.encode_all(parts.vae, held_out[0][:24]) * parts.vae.config.scaling_factor
+    operations = []
+    with torch.no_grad():
+        for decode, z in ((parts.vae.decode, latents / parts.vae.config.scaling_factor), (tiny.decode, latents)):
+            with FlopCounterMode(display=False) as counter:
+                image = decode(z).sample.clamp(-1, 1)
+            operations.append((counter.get_total_flops(), image))
+    (slow, wanted), (fast, image) = operations
+    assert fast < slow / 2
+    assert -10 * torch.log10((image - wanted).square().mean() / 4) >= 27
+
+
+@pytest.mark.slow
+def test_every_stage_runs_and_leaves_a_folder_that_opens(tmp_path):
+    import train_demo_models as script
+
+    work, out = tmp_path / "work", tmp_path / "out"
+    options = ["--work-dir", str(work), "--out", str(out), "--scenes", "24", "--steps", "2", "--threads", "1"]
+    for stage in ("data", *script.LEARNED, "export"):
+        assert script.main([*options, "--stage", stage]) == 0
+    made = evaluate.open_folder(out)
+    image = made.tiny.decode(torch.zeros(1, 4, 16, 16)).sample
+    assert image.shape == made.vae.decode(torch.zeros(1, 4, 16, 16)).sample.shape == (1, 3, 64, 64)
+    # a second sitting goes on from the folder, without the checkpoints
+    again = tmp_path / "again"
+    assert script.main([*options[2:], "--work-dir", str(again), "--stage", "data", "--from", str(out)]) == 0
+    for part in ("vae", "unet", "encoders", "tiny"):
+        assert set(torch.load(again / f"{part}.pt", weights_only=True)) == {"average"}
