@@ -13,6 +13,7 @@ from napari_neuraldiffuser.core.networks.digest import OPTIONAL_PARTS, PARTS
 from napari_neuraldiffuser.core.networks.folder import ModelFolder, Part, fit_problems
 from napari_neuraldiffuser.core.networks.kernels.backend import backend_info
 from napari_neuraldiffuser.core.networks.source import ModelError
+from napari_neuraldiffuser.core.networks.words import vocabulary_size
 from napari_neuraldiffuser.core.outputs.description import installed
 
 REQUIRED = (
@@ -69,11 +70,13 @@ def check_models(models: str | Path, guide: str | Path | None = None) -> dict[st
         parts : {name: file of the weights, or of the configuration, that is read}, for what is there
         problems : list of sentences
         megabytes : float, size of all files
+        words : int, that captions can hold, or None where they can hold any
     """
     try:
         place = ModelFolder.of(models, guide)
     except ModelError as error:
-        return {"folder": str(models), "complete": False, "parts": {}, "problems": [str(error)], "megabytes": 0.0}
+        nothing: dict[str, Any] = {"parts": {}, "problems": [str(error)], "megabytes": 0.0, "words": None}
+        return {"folder": str(models), "complete": False, **nothing}
     found, problems = _examine(place)
     size = sum(f.stat().st_size for f in place.folder.rglob("*") if f.is_file())
     return {
@@ -83,6 +86,7 @@ def check_models(models: str | Path, guide: str | Path | None = None) -> dict[st
         # a folder that lacks several parts is one problem
         "problems": list(dict.fromkeys(problems.values())),
         "megabytes": round(size / 1e6, 2),
+        "words": vocabulary_size(found["tokenizer"].folder) if "tokenizer" in found else None,
     }
 
 
@@ -120,6 +124,10 @@ def as_text(report: dict[str, Any]) -> str:
         *(f"computing on {device}: {how}" for device, how in report["computing"].items()),
         f"models: {models['folder']}, {models['megabytes']} MB, {state}",
         *(f"  {name}: {file}" for name, file in models["parts"].items()),
+        *(
+            [f"  captions: {models['words']} words are known, others are read as one unknown word"]
+            * bool(models["words"])
+        ),
         *(f"  {name} {version or 'not installed'}" for name, version in report["packages"].items()),
         *(f"problem: {problem}" for problem in report["problems"]),
     ]

@@ -46,9 +46,7 @@ def parse(arguments=None):
     """The command line as a namespace."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stage", choices=(*ORDER, "all"), default="all")
-    parser.add_argument(
-        "--work-dir", type=Path, required=True, help="holds what stages make, 40 kB a scene"
-    )
+    parser.add_argument("--work-dir", type=Path, required=True, help="holds what stages make, 40 kB a scene")
     parser.add_argument("--out", type=Path, default=MODEL_FOLDER, help="model folder to write (default: %(default)s)")
     parser.add_argument("--scenes", type=int, default=60000, help="training scenes (default: %(default)s)")
     parser.add_argument("--steps", type=int, help="steps of each learning stage (default: chosen per stage)")

@@ -15,6 +15,7 @@ from napari_neuraldiffuser.core.networks.digest import DEMO_FOLDER, PARTS
 from napari_neuraldiffuser.core.networks.folder import CONFIGS
 from napari_neuraldiffuser.core.networks.kernels.backend import BackendError, backend_info
 from napari_neuraldiffuser.core.networks.weight_files import NAMES
+from napari_neuraldiffuser.core.nsd.simulation.scenes.draw import scene_vocabulary
 from napari_neuraldiffuser.doctor import as_json, as_text, check_models, doctor
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:3d2\nsize 492265874\n"
@@ -39,6 +40,19 @@ def test_report_of_a_complete_installation(model_folder):
     assert report["models"]["parts"] == {
         part: f"{part}/{NAMES[part][0] if part in NAMES else CONFIGS[part]}" for part in PARTS
     }
+
+
+def test_the_words_that_captions_can_hold_are_counted(model_folder):
+    file = model_folder / "tokenizer" / "tokenizer.json"
+    content = json.loads(file.read_text())
+    known = check_models(model_folder)["words"]
+    assert known == len(scene_vocabulary())
+    assert f"  captions: {known} words are known, others are read as one unknown word\n" in as_text(
+        doctor(model_folder)
+    )
+    content["model"] = {"type": "BPE", "vocab": content["model"]["vocab"], "merges": []}
+    file.write_text(json.dumps(content))
+    assert check_models(model_folder)["words"] is None
 
 
 def said(capsys, *options):

@@ -3,7 +3,10 @@
 import re
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
+
+from napari_neuraldiffuser.core.base.files import json_object
 
 WORD = re.compile(r"\w+|[^\w\s]")
 EXAMPLES = 5
@@ -57,3 +60,23 @@ def unknown_note(tokenizer: Any, captions: Iterable[str]) -> str:
         f"the text encoder does not know {len(unknown):,} of the {len(counts):,} words of the captions ({examples}), "
         f"in {touched:,} of {len(said):,} captions: it reads each as one same word, so that c lacks what they say"
     )
+
+
+def vocabulary_size(folder: str | Path) -> int | None:
+    """Words that a tokenizer reads whole; None for one that spells words in pieces, and so reads any.
+
+    Parameters
+    ----------
+    folder : path
+        A model folder's part `tokenizer`.
+
+    Returns
+    -------
+    int or None
+        Special tokens are not counted.
+    """
+    content = json_object(Path(folder) / "tokenizer.json") or {}
+    model, special = content.get("model"), content.get("added_tokens")
+    if not isinstance(model, dict) or model.get("type") != "WordLevel" or not isinstance(model.get("vocab"), dict):
+        return None
+    return len(model["vocab"]) - len(special if isinstance(special, list) else [])
