@@ -86,6 +86,12 @@ def test_everything_is_written_under_the_own_label_and_space(own_run):
     assert bids.check(own_run.parent) == []
 
 
+def test_words_that_the_text_encoder_does_not_know_are_told(own_run):
+    said = json.loads((own_run / "sub-07_desc-ridge_embeddings.json").read_text())["Notes"]
+    assert any(note.startswith("captions: the text encoder does not know ") for note in said)
+    assert "the text encoder does not know" in (own_run.parent / "sub-07.html").read_text()
+
+
 def test_decoded_embeddings_are_the_trees(tree_run, own_run, subject):
     """Equal betas, images and captions: nothing but the names of the stimuli may differ."""
     tree = embeddings.Embeddings.load(tree_run / "sub-01_desc-ridge_embeddings.h5")
