@@ -101,6 +101,9 @@ def export(work, out):
             path.chmod(0o644)
         else:
             _swap(out / name, half.save_pretrained)
+    if (tiny := out / "vae_tiny" / "config.json").exists():  # written by the class, which warns of it when it reads it
+        known = json.loads(tiny.read_text(encoding="utf-8"))
+        write_json(tiny, {key: value for key, value in known.items() if key != "block_out_channels"})
     _swap(out / "scheduler", unet.schedule().save_pretrained)
     _swap(out / "tokenizer", build_tokenizer().save_pretrained)
     _swap(out / "feature_extractor", lambda folder: write_json(folder / "preprocessor_config.json", preprocessor()))

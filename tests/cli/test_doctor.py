@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from napari_neuraldiffuser import cli
 from napari_neuraldiffuser import doctor as module
-from napari_neuraldiffuser.core.networks.digest import DEMO_FOLDER, PARTS
+from napari_neuraldiffuser.core.networks.digest import DEMO_FOLDER, OPTIONAL_PARTS, PARTS
 from napari_neuraldiffuser.core.networks.folder import CONFIGS
 from napari_neuraldiffuser.core.networks.kernels.backend import BackendError, backend_info
 from napari_neuraldiffuser.core.networks.weight_files import NAMES
@@ -38,7 +38,7 @@ def test_report_of_a_complete_installation(model_folder):
     assert json.loads(as_json(report)) == report
     assert ", complete\n" in as_text(report)
     assert report["models"]["parts"] == {
-        part: f"{part}/{NAMES[part][0] if part in NAMES else CONFIGS[part]}" for part in PARTS
+        part: f"{part}/{NAMES[part][0] if part in NAMES else CONFIGS[part]}" for part in (*PARTS, *OPTIONAL_PARTS)
     }
 
 

@@ -85,7 +85,7 @@ def test_text_is_pooled_at_its_end_token(parts):
 
 
 def test_held_out_scenes_survive_the_vae(parts, held_out):
-    assert vae.psnr(parts.vae, held_out[0][:12]) >= 25
+    assert vae.psnr(parts.vae, held_out[0][:12]) >= 28.5
 
 
 def test_latents_have_about_unit_deviation(parts, held_out):
@@ -127,7 +127,7 @@ def test_samples_look_like_the_background_they_were_asked_for(parts):
         drawn = sampling.sample_images(parts, evaluate.tokenise(parts, captions), options).permute(0, 2, 3, 1).numpy()
         nearest = [int(np.abs(real - _strips(image)).sum(1).argmin()) for image in drawn]
         right += sum(index == found for index, found in enumerate(nearest))
-    assert right >= 11  # of 24, where chance gives 4
+    assert right >= 18  # of 24, where chance gives 4
 
 
 @pytest.mark.slow
@@ -237,7 +237,7 @@ def test_the_tiny_decoder_imitates_the_vaes_and_is_less_work(parts, held_out):
             operations.append((counter.get_total_flops(), image))
     (slow, wanted), (fast, image) = operations
     assert fast < slow / 2
-    assert -10 * torch.log10((image - wanted).square().mean() / 4) >= 27
+    assert -10 * torch.log10((image - wanted).square().mean() / 4) >= 29
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from napari_neuraldiffuser.core.networks import models as m
-from napari_neuraldiffuser.core.networks.digest import DEMO_FOLDER, PARTS
+from napari_neuraldiffuser.core.networks.digest import DEMO_FOLDER, OPTIONAL_PARTS, PARTS
 from napari_neuraldiffuser.core.networks.folder import CONFIGS, check_folder, folder_problem
 from napari_neuraldiffuser.core.networks.opening import check_weights
 
@@ -32,7 +32,7 @@ def refusal(folder, guide=None):
 
 
 def test_the_bundled_models_are_whole():
-    assert set(check_folder("demo")) == set(PARTS)
+    assert set(check_folder("demo")) == {*PARTS, *OPTIONAL_PARTS}
     check_weights("demo")
 
 
