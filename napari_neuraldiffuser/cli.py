@@ -1,4 +1,4 @@
-"""The command line: `neuraldiffuser demo | simulate | betas | pretrain | run | crossval | evaluate | doctor`.
+"""The command line: `neuraldiffuser demo | simulate | betas | pretrain | tune | run | crossval | evaluate | doctor`.
 
 Exit status: 0 done; 1 some stimuli, nodes or subjects failed, the machine lacked something, or the doctor found a
 problem; 2 bad input or usage; 130 interrupted; 141 nobody read the output any more, as behind `| head`.  Progress goes
@@ -24,6 +24,7 @@ from napari_neuraldiffuser.cli_pretrain import add_pretrain
 from napari_neuraldiffuser.cli_progress import ConsoleProgress
 from napari_neuraldiffuser.cli_run import OWN_FILES as OWN_FILES
 from napari_neuraldiffuser.cli_run import Commands, add_run, add_run_options, command, job_of
+from napari_neuraldiffuser.cli_tune import add_tune
 from napari_neuraldiffuser.core.base.errors import UserError, said
 from napari_neuraldiffuser.core.base.files import full_disk, is_full
 from napari_neuraldiffuser.core.base.remedies import machines_remedy
@@ -125,6 +126,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_simulate(commands)
     add_betas(commands)
     add_pretrain(commands)
+    add_tune(commands)
     add_run(commands)
     add_crossval(commands)
     _add_evaluate(commands)

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from napari_neuraldiffuser.cli_options import STAGES, add_params, given, setting
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.names import bids_label, nsd_name
 from napari_neuraldiffuser.core.base.recipe import BETAS_SUFFIXES
-from napari_neuraldiffuser.core.networks.digest import default_preset
+from napari_neuraldiffuser.core.networks.chosen import DEFAULT, Chosen, chosen, foreign_strength, of_bundled
 from napari_neuraldiffuser.core.params import PRESETS, Settings, WorkflowParams, preset
 
 OWN_FILES = {
@@ -41,16 +42,14 @@ def command(
 
 def add_run_options(parser: argparse.ArgumentParser, models: str = "") -> None:
     """The options that every run has, on simulated data and others; `models` where they cannot be chosen."""
-    named = default_preset(models)
-    choice = named if models else f"{named}; {default_preset('demo')} with the bundled models"
-    parser.add_argument(
-        "--guidance", choices=sorted(PRESETS), help=f"named settings (default: {choice}); defaults below are {named}'s"
-    )
+    chosen_for = "chosen for the bundled models" if models else "that neuraldiffuser tune chose for the models"
+    told = f"default: those {chosen_for}, else {DEFAULT}; defaults below are those of {models or DEFAULT}"
+    parser.add_argument("--guidance", choices=sorted(PRESETS), help=f"named settings ({told})")
     parser.add_argument("--n-stimuli", type=int, help="only the first so many test stimuli")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     parser.add_argument("--work-dir", type=Path, help="targets, decoder and stage records (default: OUT_DIR/work)")
     parser.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True, help="skip complete stages")
-    defaults = _named(named)
+    defaults = _of(of_bundled()) if models else _of(Chosen(*preset(DEFAULT)))
     for stage, (cls, names) in STAGES.items():
         add_params(parser, cls, names, getattr(defaults, stage))
 
@@ -102,24 +101,35 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     add_params(parser, WorkflowParams, CUT)
 
 
-def _named(name: str) -> Settings:
-    diffusion, guidance = preset(name)
-    return Settings(diffusion=diffusion, guidance=guidance)
+def _of(one: Chosen) -> Settings:
+    return Settings(diffusion=one.diffusion, guidance=one.guidance)
 
 
-def _settings(args: argparse.Namespace, models: str) -> Settings:
-    return settings_from(args, _named(args.guidance or default_preset(models)))
+def _settings(args: argparse.Namespace, models: str, guide: str | None = None) -> Settings:
+    """What the options say, of the named preset or of what was chosen for the models; which, is said on stderr."""
+    base = Chosen(*preset(args.guidance)) if args.guidance else chosen(models, guide)
+    settings = settings_from(args, _of(base))
+    for sentence in filter(None, (base.said, foreign_strength(settings.guidance, models, guide))):
+        print(f"neuraldiffuser: {sentence}", file=sys.stderr)
+    return settings
 
 
-def job_of(args: argparse.Namespace, nsd_dir: Path, subject: str, models: str = "demo", **more: Any) -> Any:
-    """The job of one subject that the options describe."""
+def job_of(
+    args: argparse.Namespace,
+    nsd_dir: Path,
+    subject: str,
+    models: str = "demo",
+    settings: Settings | None = None,
+    **more: Any,
+) -> Any:
+    """The job of one subject that the options describe; `settings` where another job has found them already."""
     from napari_neuraldiffuser.core.job.spec import Job
 
     return Job(
         nsd_dir=nsd_dir,
         out_dir=args.out_dir,
         subject=subject,
-        settings=_settings(args, models),
+        settings=settings or _settings(args, models, more.get("guide")),
         models=models,
         device=args.device,
         n_stimuli=args.n_stimuli,
@@ -145,6 +155,7 @@ def run(args: argparse.Namespace) -> int:
     labels = list(dict.fromkeys(labels)) or ["subj01"]
     more, source = {"models": args.models, "guide": args.guide}, own_scans(args, labels)
     sources = [source and replace(source, subject=label) for label in labels]
+    more["settings"] = _settings(args, args.models, args.guide)
     jobs = [job_of(args, args.nsd_dir, one, source=its, **more) for one, its in zip(labels, sources, strict=True)]
     return front.run_participants(jobs, WorkflowParams(**given(args, WorkflowParams, CUT)), how)
 

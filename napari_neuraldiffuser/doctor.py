@@ -9,6 +9,7 @@ from typing import Any
 
 from napari_neuraldiffuser import __version__
 from napari_neuraldiffuser.core.base.errors import UserError
+from napari_neuraldiffuser.core.networks.chosen import chosen
 from napari_neuraldiffuser.core.networks.digest import OPTIONAL_PARTS, PARTS
 from napari_neuraldiffuser.core.networks.folder import ModelFolder, Part, fit_problems
 from napari_neuraldiffuser.core.networks.kernels.backend import backend_info
@@ -71,11 +72,18 @@ def check_models(models: str | Path, guide: str | Path | None = None) -> dict[st
         problems : list of sentences
         megabytes : float, size of all files
         words : int, that captions can hold, or None where they can hold any
+        settings : str, what runs use that name no preset, and why
     """
     try:
         place = ModelFolder.of(models, guide)
     except ModelError as error:
-        nothing: dict[str, Any] = {"parts": {}, "problems": [str(error)], "megabytes": 0.0, "words": None}
+        nothing: dict[str, Any] = {
+            "parts": {},
+            "problems": [str(error)],
+            "megabytes": 0.0,
+            "words": None,
+            "settings": "",
+        }
         return {"folder": str(models), "complete": False, **nothing}
     found, problems = _examine(place)
     size = sum(f.stat().st_size for f in place.folder.rglob("*") if f.is_file())
@@ -87,6 +95,7 @@ def check_models(models: str | Path, guide: str | Path | None = None) -> dict[st
         "problems": list(dict.fromkeys(problems.values())),
         "megabytes": round(size / 1e6, 2),
         "words": vocabulary_size(found["tokenizer"].folder) if "tokenizer" in found else None,
+        "settings": chosen(models, guide).said,
     }
 
 
@@ -128,6 +137,7 @@ def as_text(report: dict[str, Any]) -> str:
             [f"  captions: {models['words']} words are known, others are read as one unknown word"]
             * bool(models["words"])
         ),
+        *([f"  {models['settings']}"] if models["settings"] else []),
         *(f"  {name} {version or 'not installed'}" for name, version in report["packages"].items()),
         *(f"problem: {problem}" for problem in report["problems"]),
     ]

@@ -1,10 +1,11 @@
 """How the workflows make their nodes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from napari_neuraldiffuser.core.decoding.network.files import network_digest
+from napari_neuraldiffuser.core.networks.chosen import chosen
 from napari_neuraldiffuser.core.params import DecodingParams, DiffusionParams, Params, Settings, WorkflowParams
 from nipype.interfaces.base import BaseInterface
 from nipype.pipeline import engine as pe
@@ -38,6 +39,21 @@ class Plan:
     settings: Settings = Settings()
     cut: WorkflowParams = WorkflowParams()
     device: str = "cpu"
+
+    @classmethod
+    def of_models(cls, models: str, guide: str | None = None, **others: Any) -> "Plan":
+        """A plan with the settings of diffusion and guidance that were chosen for a model folder.
+
+        Parameters
+        ----------
+        models, guide : str
+            As in `models.load`.
+        others
+            Other fields; `settings` has those of the other stages.
+        """
+        found = chosen(models, guide)
+        settings = replace(others.pop("settings", Settings()), diffusion=found.diffusion, guidance=found.guidance)
+        return cls(settings, **others)
 
     @property
     def on_gpu(self) -> bool:

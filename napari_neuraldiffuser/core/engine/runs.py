@@ -22,7 +22,9 @@ from napari_neuraldiffuser.core.engine import scripts
 from napari_neuraldiffuser.core.engine.arms import Arm, ArmRun, Shown, shown_start
 from napari_neuraldiffuser.core.engine.cache import keep_newest, keep_newest_folders, partial_runs
 from napari_neuraldiffuser.core.engine.decoder import Decoded
-from napari_neuraldiffuser.core.evaluation.ruin import ruined
+from napari_neuraldiffuser.core.evaluation.differences import between
+from napari_neuraldiffuser.core.evaluation.metric import main_figures
+from napari_neuraldiffuser.core.evaluation.ruin import clipped, harm, ruined
 from napari_neuraldiffuser.core.job import ceiling
 from napari_neuraldiffuser.core.job.images import write_png
 from napari_neuraldiffuser.core.job.scores import ceiling_scores, score
@@ -173,6 +175,17 @@ def _ruined(kept: Kept) -> dict[str, str]:
     return {stimulus: why for stimulus, why in found.items() if why}
 
 
+def _harm(kept: Kept) -> str:
+    """Why guidance harms the run as a whole, or nothing; as for single images, of whole arms alone."""
+    arms = {arm.name: arm for arm in kept.arms if arm.complete and arm.name in kept.scores}
+    if len(arms) < 2:
+        return ""
+    rows = kept.scores["unguided"], kept.scores["guided"]
+    columns = {name for row in rows[1] for name in row}
+    paired = {name: between(*rows, name, same_noise=True) for name in main_figures(sorted(columns))}
+    return harm(paired, (clipped(arms["guided"].result.images), clipped(arms["unguided"].result.images)))
+
+
 def _keep_partial(kept: Kept, runs: Path) -> dict[str, Any]:
     """Keep a run that was stopped early; the oldest of those make room."""
     result = keep(kept, runs, complete=False)
@@ -192,6 +205,7 @@ def keep(kept: Kept, runs: Path, complete: bool) -> dict[str, Any]:
         "arms": {arm.name: _about_arm(arm) for arm in kept.arms},
         "scores": [row for arm in kept.arms for row in kept.scores.get(arm.name, [])],
         "ruined": _ruined(kept),
+        "warnings": list(filter(None, [_harm(kept)])),
         "complete": complete,
         "steps_done": {arm.name: arm.steps_done for arm in kept.arms},
     }
@@ -204,6 +218,7 @@ def keep(kept: Kept, runs: Path, complete: bool) -> dict[str, Any]:
         "complete": complete,
         "scores": provenance["scores"],
         "ruined": provenance["ruined"],
+        "warnings": provenance["warnings"],
     }
 
 

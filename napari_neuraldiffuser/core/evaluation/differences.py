@@ -79,7 +79,7 @@ def between(first: Rows, second: Rows, metric: str, same_noise: bool) -> Differe
     if not shared or (known is not None and known.of != "stimulus" and one.keys() != other.keys()):
         return Difference()
     if len(shared) > 1:
-        return _mean([_average(other[s]) - _average(one[s]) for s in shared], "stimuli")
+        return mean_difference([_average(other[s]) - _average(one[s]) for s in shared], "stimuli")
     return _of_repeats(one[shared[0]], other[shared[0]], same_noise)
 
 
@@ -109,14 +109,15 @@ def _average(of_repeat: Mapping[int, float]) -> float:
 def _of_repeats(one: dict[int, float], other: dict[int, float], same_noise: bool) -> Difference:
     paired = sorted(one.keys() & other.keys())
     if same_noise and paired:
-        return _mean([other[rep] - one[rep] for rep in paired], "repeats")
+        return mean_difference([other[rep] - one[rep] for rep in paired], "repeats")
     samples = [list(values.values()) for values in (one, other)]
     errors = [np.var(values, ddof=1) / len(values) for values in samples if len(values) > 1]
     se = float(np.sqrt(sum(errors))) if len(errors) == 2 else None
     return Difference(_average(other) - _average(one), se, min(map(len, samples)), "repeats")
 
 
-def _mean(values: list[float], of: str) -> Difference:
+def mean_difference(values: Sequence[float], of: str = "stimuli") -> Difference:
+    """Of differences (n,) that are paired already; n is at least 1."""
     n = len(values)
     se = float(np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else None
     return Difference(float(np.mean(values)), se, n, of)

@@ -1,11 +1,14 @@
-"""Whether a guidance strength ruins an image rather than helping it: one rule for every front end."""
+"""Whether guidance ruins images rather than helping: one rule for an image and one for a run, for every front end."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from napari_neuraldiffuser.core.evaluation.metric import label
+from napari_neuraldiffuser.core.base.contracts import Pictures
+from napari_neuraldiffuser.core.evaluation.differences import LEAST, Difference
+from napari_neuraldiffuser.core.evaluation.metric import label, main_figures
 
 SCORE, WORSE = "pixcorr", 0.1
 """A guided score that is lower than the unguided one by more than this: guidance leads away from what was seen."""
@@ -16,6 +19,64 @@ RULE = (
     f"Guidance ruins an image where its {SCORE} is lower than without guidance by more than {WORSE}, where more than "
     f"{CLIPPED:.0%} more of its pixels are at the end of the brightness scale, or where its latents overflow."
 )
+
+
+RUN_RULE = (
+    "Guidance harms a run where a main score is clearly lower than without guidance (more than 2 standard errors, over at "
+    f"least 5 stimuli; over fewer, where {SCORE} is lower by more than {WORSE}), or where its pictures have more than "
+    f"{CLIPPED:.0%} more pixels at the end of the brightness scale, as latents beyond the range of unguided ones give."
+)
+REMEDY = (
+    "Choose a strength for these models (neuraldiffuser tune, or Tune on the Reconstruct page), lower guidance_scale, or "
+    "leave guidance out (--guidance none)."
+)
+
+
+def harm(paired: Mapping[str, Difference], shares: tuple[float, float] | None = None) -> str:
+    """A sentence where a run's guided images are worse than its unguided ones, or nothing (`RUN_RULE`).
+
+    Parameters
+    ----------
+    paired : mapping of column to Difference
+        Guided minus unguided, paired by stimulus.
+    shares : (float, float), optional
+        Mean share of pixels at the end of the brightness scale, guided and unguided.
+    """
+    worse = [f"{label(name)} {d}" for name in main_figures(list(paired)) if _is_worse(name, d := paired[name])]
+    found = [f"guided minus unguided, {', '.join(worse)}"] if worse else []
+    if shares is not None and shares[0] > shares[1] + CLIPPED:
+        found.append(
+            f"{shares[0]:.0%} of the pixels are at the end of the brightness scale, without guidance {shares[1]:.0%}"
+        )
+    return f"Guidance makes these images worse: {'; '.join(found)}. {REMEDY}" if found else ""
+
+
+def _is_worse(name: str, d: Difference) -> bool:
+    if d.mean is None or d.mean >= 0:
+        return False
+    return d.clear or (name == SCORE and not (d.n or 0) >= LEAST and d.mean < -WORSE)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Pictures that remember, as they are read, how much of each stimulus is at the end of the brightness scale."""
+
+    pictures: Pictures
+    shares: dict[int, float] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        found = np.asarray(self.pictures[key])
+        if not isinstance(key, tuple) and key not in self.shares:
+            self.shares[key] = clipped(found)
+        return found
+
+    @property
+    def share(self) -> float:
+        """Mean over the stimuli that were read."""
+        return float(np.mean(list(self.shares.values()))) if self.shares else 0.0
 
 
 def ruined(

@@ -21,6 +21,7 @@ from napari_neuraldiffuser.core.base.registry import HEMISPHERES
 from napari_neuraldiffuser.core.diffusion.pipeline import start_images
 from napari_neuraldiffuser.core.job.pictures import ArmPictures, ShownPictures
 from napari_neuraldiffuser.core.job.resume import Records
+from napari_neuraldiffuser.core.networks.chosen import foreign_strength
 from napari_neuraldiffuser.core.networks.embeddings import TargetFile, spread_of
 from napari_neuraldiffuser.core.networks.kernels.ops import backend_info
 from napari_neuraldiffuser.core.networks.models import Models
@@ -119,6 +120,8 @@ def write_page(
     shares = pd.read_csv(parts.table, **OUR_TABLES)
     accuracy = {target: fit.best_r2 for target, fit in decoding.read_accuracy(parts.decoder).items()}
     without = undefined(summary, shares, accuracy)
+    foreign = foreign_strength(settings.guidance, models.name, models.guide or None)
+    warnings = [*filter(None, [foreign]), *summary.get("warnings", ())]
     slices, drawn = map_pictures(parts, _unit(shares), subject, places, records, progress)
     data = ReportData(
         subject=places.label,
@@ -141,6 +144,7 @@ def write_page(
         regions=_regions(parts.regions),
         spread=spread_of(parts.embeddings),
         undefined=without,
+        warnings=warnings,
         parameters={
             "run": _run_facts(subject, models, parts.counts),
             **{stage: that_matter(params) for stage, params in vars(settings).items()},
@@ -154,7 +158,8 @@ def write_page(
     progress(0, 1, "page")
     write_report(places.page, data)
     progress(1, 1, "page")
-    return [*told, *without]
+    # what must not be overlooked comes last: the console ends with it
+    return [*told, *without, *warnings]
 
 
 def _regions(path: Path | None) -> pd.DataFrame:

@@ -10,7 +10,9 @@ from napari_neuraldiffuser.core.base.names import Derivatives, labels_by_number
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.evaluation.controls import CONTROLS, summarise_controls
+from napari_neuraldiffuser.core.evaluation.differences import Difference
 from napari_neuraldiffuser.core.evaluation.levels import CEILING_TEXT, levels
+from napari_neuraldiffuser.core.evaluation.ruin import RUN_RULE, Watched, harm
 from napari_neuraldiffuser.core.job import ceiling
 from napari_neuraldiffuser.core.job.controls import MEAN_OF, Baselines, control_pictures
 from napari_neuraldiffuser.core.job.pictures import ArmPictures, SeenPictures, spooled
@@ -52,10 +54,8 @@ def score_arms(
     if not len(stimulus_ids):
         raise UserError("at least one stimulus must be reconstructed, got none. Lower guidance_scale or cfg_scale.")
     repeats, seen = settings.diffusion.repeats, SeenPictures(stimuli, stimulus_ids)
-    arms = {
-        arm: score(ArmPictures(places, stimulus_ids, repeats, arm), seen, models, settings.evaluation, progress)
-        for arm in ARMS
-    }
+    pictures = {arm: Watched(ArmPictures(places, stimulus_ids, repeats, arm)) for arm in ARMS}
+    arms = {arm: score(own, seen, models, settings.evaluation, progress) for arm, own in pictures.items()}
     controls = {} if baselines is None else score_controls(baselines, seen, models, settings.evaluation, progress)
     with atomic_path(places.scores) as temporary:
         labels = stimuli.labels(stimulus_ids)
@@ -63,6 +63,10 @@ def score_arms(
         table.to_csv(temporary, sep="\t", index=False, na_rep="n/a")
     named = {"stimuli": labels_by_number(stimulus_ids, labels)} if labels else {}
     summary = evaluation.summarise(arms)
+    paired = {name: Difference.of_summary(values) for name, values in summary["paired"].items()}
+    told = harm(paired, (pictures["guided"].share, pictures["unguided"].share))
+    summary["protocol"]["warnings"] = RUN_RULE
+    summary["warnings"] = [told] if told else []
     if controls:
         summary["protocol"]["controls"] = {name: CONTROLS[name][1].format(n=MEAN_OF) for name in controls}
     summary["protocol"]["ceiling"] = _ceiling(places, seen, models, settings.evaluation, progress)

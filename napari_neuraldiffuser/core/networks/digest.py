@@ -13,6 +13,8 @@ PARTS = ("vae", "unet", "scheduler", "text_encoder", "tokenizer", "image_encoder
 OPTIONAL_PARTS = ("vae_tiny",)
 """Folders that it may have besides."""
 DECISIVE = {".safetensors", ".json", ".bin", ".txt"}
+CHOSEN = "neuraldiffuser.json"
+"""In a model folder: settings that were chosen for its weights, which it is no part of."""
 
 
 def model_source(path: str | Path) -> str:
@@ -30,11 +32,6 @@ def is_bundled(path: str | Path) -> bool:
     return Path(model_source(path)).resolve() == DEMO_FOLDER.resolve()
 
 
-def default_preset(models: str | Path) -> str:
-    """Named settings where none were named: those chosen for the bundled models, else a strength for any models."""
-    return "demo" if is_bundled(models) else "scale-free"
-
-
 def folder_digest(source: str, guide: str | Path | None = None) -> str:
     """SHA-256 over names and contents of the folders' weights and configurations; a hub id stands for itself."""
     guided = _contents(Path(guide)) if guide and Path(guide).is_dir() else str(guide)
@@ -44,7 +41,7 @@ def folder_digest(source: str, guide: str | Path | None = None) -> str:
 
 def _contents(folder: Path) -> list[list[str]]:
     """Name and digest of every file that decides what a model folder computes."""
-    files = sorted(p for p in folder.rglob("*") if p.suffix in DECISIVE)
+    files = sorted(p for p in folder.rglob("*") if p.suffix in DECISIVE and p != folder / CHOSEN)
     return [[str(p.relative_to(folder)), _digest(str(p), p.stat().st_size, p.stat().st_mtime_ns)] for p in files]
 
 

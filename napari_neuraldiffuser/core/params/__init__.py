@@ -14,6 +14,7 @@ from napari_neuraldiffuser.core.params.diffusion import DiffusionParams, Guidanc
 from napari_neuraldiffuser.core.params.results import ContributionParams, EvaluationParams, WorkflowParams
 from napari_neuraldiffuser.core.params.settings import Settings, settings_from_dict
 from napari_neuraldiffuser.core.params.simulation import BoldSimulationParams, SimulationParams
+from napari_neuraldiffuser.core.params.tune import TuneParams
 
 __all__ = [
     "LAYERS",
@@ -34,6 +35,7 @@ __all__ = [
     "Params",
     "Settings",
     "SimulationParams",
+    "TuneParams",
     "WorkflowParams",
     "default_of",
     "param",

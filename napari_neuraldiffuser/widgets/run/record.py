@@ -129,6 +129,11 @@ class Run:
         """Why guidance ruined the images of a stimulus, or nothing."""
         return str(self.result.get("ruined", {}).get(str(stimulus), ""))
 
+    @property
+    def warnings(self) -> str:
+        """Why guidance harms the run as a whole, or nothing."""
+        return " ".join(self.result.get("warnings", ()))
+
     def curve(self, stimulus: int) -> list[float]:
         """Feature loss per guided step, mean over repeats; steps without a finite value are left out."""
         steps = [[v for v in values if v is not None and np.isfinite(v)] for values in self.losses.get(stimulus, [])]

@@ -128,7 +128,8 @@ class RunView(QtWidgets.QWidget):
         self.gallery.mark(self.outdated)
         why = "" if self.stimulus is None else run.ruined(self.stimulus)
         kappa = run.recipe.settings.guidance.guidance_scale
-        self.ruined.show_text(f"κ {kappa:g} ruins this image: {why}. Lower κ or η." if why else "")
+        said = f"κ {kappa:g} ruins this image: {why}. Lower κ or η." if why else ""
+        self.ruined.show_text(" ".join(filter(None, (said, run.warnings))))
 
     def _fill(self) -> None:
         """The list of runs, newest first."""

@@ -59,6 +59,8 @@ class ReportData:
         Own scans' label of each stimulus; empty for NSD.
     undefined : list of str
         What has no value, and why.
+    warnings : list of str
+        Where guidance harms, at the top.
     contribution : DataFrame
         `contribution.ContributionMaps.table`.
     slices : dict of target to PNG bytes
@@ -106,6 +108,7 @@ class ReportData:
     failed: list[int] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     undefined: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     places: Derivatives | None = None
 
     @cached_property

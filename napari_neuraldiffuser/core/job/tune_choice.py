@@ -1,0 +1,135 @@
+"""Which of several settings is chosen, from their scores on the same stimuli: one criterion, stated in one sentence."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from napari_neuraldiffuser.core.base.fields import Params
+from napari_neuraldiffuser.core.diffusion.guidance import n_guided_steps
+from napari_neuraldiffuser.core.evaluation.differences import Difference, mean_difference
+from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams
+
+GAINED, KEPT = "pixcorr", ("ssim", "edges")
+SCORES = (GAINED, *KEPT)
+CRITERION = (
+    "The largest gain in PixCorr over the same schedule's start without guidance, among settings that gain, whose SSIM "
+    "and edges do not fall by more than one standard error, and of which no image failed; of those within one standard "
+    "error of the best (paired by stimulus) the one that computes least."
+)
+GUIDED_COST = 3.8
+"""Of one guided step's gradient, in denoising steps: 6.08 of 1.60 TFLOP at the size of Stable Diffusion 1.4 (VAE
+decoding and its backward pass, guide network, UNet's backward pass; `benchmarks/common/census.py`)."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One point of the search: parameters of diffusion and guidance."""
+
+    diffusion: DiffusionParams
+    guidance: GuidanceParams
+
+    def but(self, name: str, value: Any) -> "Setting":
+        """The setting with one field of either changed."""
+        if name in self.guidance.to_dict():
+            return Setting(self.diffusion, self.guidance.but(**{name: value}))
+        return Setting(self.diffusion.but(**{name: value}), self.guidance)
+
+    @property
+    def unguided(self) -> "Setting":
+        """The same schedule without guidance."""
+        return self.but("guidance_scale", 0.0)
+
+    @property
+    def cost(self) -> float:
+        """Work of one image in denoising steps, counted: it does not depend on what else the machine does."""
+        executed = self.diffusion.executed_steps
+        return executed * (1.5 if self.diffusion.sag_scale else 1.0) + GUIDED_COST * n_guided_steps(
+            executed, self.guidance
+        )
+
+    def changes(self) -> dict[str, dict[str, Any]]:
+        """What differs from the defaults, by stage, as a preset says it, but for repeats, seed and batches."""
+        own = {"diffusion": _changes(self.diffusion), "guidance": _changes(self.guidance)}
+        for name in ("repeats", "seed", "batch_size"):
+            own["diffusion"].pop(name, None)
+        return own
+
+    def __str__(self) -> str:
+        """ "κ 5, η 0.67, s 3, 24 steps"."""
+        d, g = self.diffusion, self.guidance
+        rule = "" if g.rule == GuidanceParams().rule else f"{g.rule}, "
+        return f"{rule}κ {g.guidance_scale:g}, η {g.guidance_strength:g}, s {d.cfg_scale:g}, {d.n_steps} steps"
+
+
+def _changes(params: Params) -> dict[str, Any]:
+    defaults = type(params)().to_dict()
+    return {name: value for name, value in params.to_dict().items() if value != defaults[name]}
+
+
+@dataclass(frozen=True)
+class Tried:
+    """Scores of one setting.
+
+    Attributes
+    ----------
+    setting : Setting
+    scores : mapping of metric to ndarray (n_stimuli,)
+        Means over repeats; stimuli in the same order for all settings that are compared.
+    seconds : float
+        Per image, as measured; a busy machine takes longer.
+    failed : int
+        Stimuli of which a latent overflowed.
+    """
+
+    setting: Setting
+    scores: Mapping[str, np.ndarray]
+    seconds: float = float("nan")
+    failed: int = 0
+
+    def gain(self, over: "Tried", metric: str = GAINED) -> Difference:
+        """Mean difference to another setting on the same stimuli, and its standard error over stimuli."""
+        d = np.asarray(self.scores[metric]) - np.asarray(over.scores[metric])
+        known = d[np.isfinite(d)]
+        return mean_difference(known.tolist()) if len(known) else Difference()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen, and among what.
+
+    Attributes
+    ----------
+    best : Tried or None
+        None where no setting meets the criterion.
+    eligible : list of Tried
+        Those that do, the largest gain first.
+    """
+
+    best: Tried | None
+    eligible: list[Tried] = field(default_factory=list)
+
+
+def choose(tried: Iterable[Tried], baseline: Tried) -> Choice:
+    """The setting that `CRITERION` picks; gains are over `baseline`, on the same stimuli."""
+    eligible = sorted((one for one in tried if helps(one, baseline)), key=lambda one: -_mean(one.gain(baseline)))
+    if not eligible:
+        return Choice(None)
+    close = [one for one in eligible if _mean(eligible[0].gain(one)) <= (eligible[0].gain(one).se or 0.0)]
+    return Choice(min(close, key=lambda one: one.setting.cost), eligible)
+
+
+def helps(one: Tried, baseline: Tried) -> bool:
+    """Whether a setting gains, lets the other scores not fall, and has all its images."""
+    kept = (one.gain(baseline, metric) for metric in KEPT)
+    return not one.failed and _mean(one.gain(baseline)) > 0 and all(_mean(d) >= -(d.se or 0.0) for d in kept)
+
+
+def least_harmful(tried: Sequence[Tried], baseline: Tried) -> Tried:
+    """Where nothing helps: what a search goes on from."""
+    return max(tried, key=lambda one: (not one.failed, _mean(one.gain(baseline))))
+
+
+def _mean(d: Difference) -> float:
+    return -np.inf if d.mean is None else d.mean
