@@ -11,6 +11,7 @@ from tests.support.session.strict import pytest_runtest_makereport  # noqa: F401
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 os.environ.setdefault("NO_ET", "1")
 os.environ.setdefault("NIPYPE_NO_ET", "1")
+os.environ["XDG_STATE_HOME"] = "/nonexistent"  # no settings that somebody chose for the bundled models here
 
 
 # files of minutes: pytest-xdist hands out whole files in this order, and the last one should not be long

@@ -254,7 +254,7 @@ ESTIMATES: dict[str, tuple[Callable[[BaseInterfaceInputSpec], float], float]] = 
     "EvaluateReconstruction": (_scores, NETWORKS * SD_WEIGHTS + scores_bytes(FULL_IMAGES)),
     "SubjectReport": (_page, NETWORKS * SD_WEIGHTS + page_bytes(FULL_IMAGES)),
 }
-OTHERS = ("JoinBetas", "JoinDecoders", "PretrainNetwork")
+OTHERS = ("JoinBetas", "JoinDecoders", "PretrainNetwork", "TuneGuidance")
 OTHERS_GB = 4.0
 """Memory of each of these other nodes that compute."""
 NIPYPES_GB = 0.2

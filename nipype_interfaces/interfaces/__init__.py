@@ -7,10 +7,11 @@ from nipype_interfaces.interfaces.decoding import Decode, ExtractFeatures, FitDe
 from nipype_interfaces.interfaces.recon import CollectImages, GuidedReconstruct
 from nipype_interfaces.interfaces.results import ContributionMap, EvaluateReconstruction, GroupReport, SubjectReport
 from nipype_interfaces.interfaces.sink import DerivativesSink
+from nipype_interfaces.interfaces.tune import TuneGuidance
 
 __all__ = [
     "BoldRuns", "CheckModels", "CollectImages", "ContributionMap", "CrossValidate", "Decode", "DerivativesSink",
     "EstimateBetas", "EvaluateReconstruction", "ExtractFeatures", "FitDecoder", "GroupReport", "GuidedReconstruct",
     "JoinBetas", "JoinDecoders", "LoadNSDBetas", "NSDIndex", "PrepareBetas", "PretrainNetwork",
-    "SubjectReport",
+    "SubjectReport", "TuneGuidance",
 ]  # fmt: skip

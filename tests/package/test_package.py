@@ -64,11 +64,11 @@ def test_preferences_of_the_manifest_are_those_of_the_code():
     npe2 = pytest.importorskip("npe2")
     from napari_neuraldiffuser.core.params import PRESETS
     from napari_neuraldiffuser.widgets.files.view import CONVENTIONS
-    from napari_neuraldiffuser.widgets.session.state import DEFAULTS
+    from napari_neuraldiffuser.widgets.session.state import DEFAULTS, FOR_MODELS
 
     (general,) = npe2.PluginManifest.from_file(ROOT / "napari.yaml").contributions.configurations.values()
     assert {name: prop.default for name, prop in general.properties.items()} == DEFAULTS
-    assert general.properties["preset"].enum == list(PRESETS)
+    assert general.properties["preset"].enum == [FOR_MODELS, *PRESETS]
     assert general.properties["convention"].enum == list(CONVENTIONS)
     assert all(prop.description for prop in general.properties.values())
 

@@ -21,6 +21,7 @@ from napari_neuraldiffuser.core.diffusion.predictor import noise_predictor, take
 from napari_neuraldiffuser.core.diffusion.rules import n_guided_steps
 from napari_neuraldiffuser.core.diffusion.sag import SelfAttentionGuided
 from napari_neuraldiffuser.core.diffusion.solvers import FreshNoise, Problem, check_solver, solver_for
+from napari_neuraldiffuser.core.networks.chosen import chosen
 from napari_neuraldiffuser.core.networks.embeddings import EmbeddingError, Embeddings
 from napari_neuraldiffuser.core.networks.machine import free_memory
 from napari_neuraldiffuser.core.networks.models import Models, check_layers, vision_model
@@ -94,7 +95,8 @@ def reconstruct(
         z, c and g of n stimuli.
     models : Models
     diffusion, guidance : params
-        Defaults where None; `GuidanceParams(guidance_scale=0)` is the baseline without guidance.
+        What was chosen for these models where None, else the defaults; `GuidanceParams(guidance_scale=0)` is the
+        baseline without guidance.
     callback : callable, optional
         Called with a StepEvent after every step; what it raises ends the run.
 
@@ -107,7 +109,9 @@ def reconstruct(
     EmbeddingError
         If the embeddings do not fit the models or a layer is missing.
     """
-    diffusion, guidance = diffusion or DiffusionParams(), guidance or GuidanceParams()
+    if diffusion is None or guidance is None:
+        own = chosen(models.name, models.guide or None)
+        diffusion, guidance = diffusion or own.diffusion, guidance or own.guidance
     check_fit(decoded, models, diffusion, guidance)
     parts = [reconstruct_batch(b, models, diffusion, guidance, callback) for b in batches(decoded, diffusion)]
     joined = {name: np.concatenate([getattr(p, name) for p in parts]) for name in ("images", "losses", "finite")}

@@ -18,12 +18,23 @@ from napari_neuraldiffuser.core.engine.cache import folder_size, sweep
 from napari_neuraldiffuser.core.engine.warm import Warm
 from napari_neuraldiffuser.core.nsd import open_source
 from napari_neuraldiffuser.core.nsd.describe import describe, thumbnails
-from napari_neuraldiffuser.core.params import SimulationParams
+from napari_neuraldiffuser.core.params import SimulationParams, TuneParams
 
-CACHED = ("betas", "targets", "decoders", "decoded", "arms", "ceilings", "contributions", "worths", "runs")
+CACHED = ("betas", "targets", "decoders", "decoded", "arms", "ceilings", "contributions", "worths", "tune", "runs")
 """Folders below the cache that `clear` empties."""
 NETWORKED = (
-    *("decode", "save_decoder", "load_decoder", "worth", "reconstruct", "strip", "contribution", "report", "devices"),
+    *(
+        "decode",
+        "save_decoder",
+        "load_decoder",
+        "worth",
+        "reconstruct",
+        "strip",
+        "tune",
+        "contribution",
+        "report",
+        "devices",
+    ),
 )
 """Calls that import torch and the network libraries, the first of which takes seconds, on a busy machine a minute."""
 
@@ -122,6 +133,13 @@ class Study:
 
         recipe = Recipe.from_dict(args["recipe"])
         return strip(recipe, args["strengths"], self._decoding().decode(recipe, events), self.cache, events)
+
+    def tune(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
+        """Guidance strength and schedule for the recipe's models, chosen on its training stimuli."""
+        from napari_neuraldiffuser.core.engine.tune import tune
+
+        params = TuneParams.from_dict(args.get("params") or {})
+        return tune(self._decoding(), Recipe.from_dict(args["recipe"]), params, events)
 
     def worth(self, args: dict[str, Any], events: Events) -> dict[str, Any]:
         """What the decoded targets are worth on all test stimuli."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from napari_neuraldiffuser.core.base.contracts import Pictures
-from napari_neuraldiffuser.core.evaluation.differences import LEAST, Difference
+from napari_neuraldiffuser.core.evaluation.differences import ERRORS, LEAST, Difference
 from napari_neuraldiffuser.core.evaluation.metric import label, main_figures
 
 SCORE, WORSE = "pixcorr", 0.1
@@ -22,13 +22,13 @@ RULE = (
 
 
 RUN_RULE = (
-    "Guidance harms a run where a main score is clearly lower than without guidance (more than 2 standard errors, over at "
-    f"least 5 stimuli; over fewer, where {SCORE} is lower by more than {WORSE}), or where its pictures have more than "
-    f"{CLIPPED:.0%} more pixels at the end of the brightness scale, as latents beyond the range of unguided ones give."
+    f"Guidance harms a run where a main score is lower than without guidance by more than {ERRORS} standard errors, of "
+    f"at least {LEAST} stimuli (over fewer, where {SCORE} is lower by more than {WORSE}), or where its pictures have "
+    f"{CLIPPED:.0%} more pixels at the end of the brightness scale, as latents out of range give."
 )
 REMEDY = (
-    "Choose a strength for these models (neuraldiffuser tune, or Tune on the Reconstruct page), lower guidance_scale, or "
-    "leave guidance out (--guidance none)."
+    "Choose a strength for these models (neuraldiffuser tune, or Tune on the Reconstruct page), lower guidance_scale, "
+    "or leave guidance out (--guidance none)."
 )
 
 

@@ -24,7 +24,7 @@ from napari_neuraldiffuser.core.job.made_from import Origin
 from napari_neuraldiffuser.core.job.resume import Records
 from napari_neuraldiffuser.core.job.tune_choice import CRITERION, GAINED, SCORES, Setting, Tried
 from napari_neuraldiffuser.core.job.tune_scores import HeldOut, Measured
-from napari_neuraldiffuser.core.job.tune_search import Found, Search, most_evaluations
+from napari_neuraldiffuser.core.job.tune_search import Found, Search
 from napari_neuraldiffuser.core.networks import chosen
 from napari_neuraldiffuser.core.networks import models as model_folder
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
@@ -192,7 +192,7 @@ def _search(
     if not job.resume:
         for path in folder.glob("*.json"):
             path.unlink()
-    screened, whole = most_evaluations(job.params, len(starts))
+    screened, whole = job.params.most_evaluations(len(starts))
     n = sum(len(subject.decoded) for subject in subjects) * job.params.repeats
     # finalists were screened already, so that they take the other half of the stimuli alone
     total = screened * -(-n // 2) + whole * n

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from napari_neuraldiffuser.core.base.fields import Params
-from napari_neuraldiffuser.core.diffusion.guidance import n_guided_steps
+from napari_neuraldiffuser.core.base.fields import Params, that_matter
+from napari_neuraldiffuser.core.diffusion.rules import n_guided_steps
 from napari_neuraldiffuser.core.evaluation.differences import Difference, mean_difference
 from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams
 
@@ -18,9 +18,9 @@ CRITERION = (
     "and edges do not fall by more than one standard error, and of which no image failed; of those within one standard "
     "error of the best (paired by stimulus) the one that computes least."
 )
-GUIDED_COST = 3.8
-"""Of one guided step's gradient, in denoising steps: 6.08 of 1.60 TFLOP at the size of Stable Diffusion 1.4 (VAE
-decoding and its backward pass, guide network, UNet's backward pass; `benchmarks/common/census.py`)."""
+GUIDED_COST, LEAF_COST = 3.8, 3.2
+"""Of one gradient, in denoising steps of 1.60 TFLOP at the size of Stable Diffusion 1.4: VAE decoding, guide network
+and their way back are 5.09, the UNet's 0.99 more (`benchmarks/common/census.py`)."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,7 @@ class Setting:
     def cost(self) -> float:
         """Work of one image in denoising steps, counted: it does not depend on what else the machine does."""
         executed = self.diffusion.executed_steps
-        return executed * (1.5 if self.diffusion.sag_scale else 1.0) + GUIDED_COST * n_guided_steps(
-            executed, self.guidance
-        )
+        return executed * (1.5 if self.diffusion.sag_scale else 1.0) + guidance_cost(executed, self.guidance)
 
     def changes(self) -> dict[str, dict[str, Any]]:
         """What differs from the defaults, by stage, as a preset says it, but for repeats, seed and batches."""
@@ -61,6 +59,15 @@ class Setting:
         d, g = self.diffusion, self.guidance
         rule = "" if g.rule == GuidanceParams().rule else f"{g.rule}, "
         return f"{rule}κ {g.guidance_scale:g}, η {g.guidance_strength:g}, s {d.cfg_scale:g}, {d.n_steps} steps"
+
+
+def guidance_cost(executed: int, guidance: GuidanceParams) -> float:
+    """Work of guidance in one image, in denoising steps: fresh gradients, and steps that are taken again."""
+    matter, guided = that_matter(guidance), n_guided_steps(executed, guidance)
+    fresh, rounds = -(-guided // guidance.guide_every), matter.get("recurrence", 1)
+    through = 0.0 if guidance.rule == "mpgd" else LEAF_COST if matter.get("gradient") == "leaf" else GUIDED_COST
+    more = matter.get("guidance_copies", 1) - 1 + matter.get("leaf_steps", 0)
+    return float(fresh * rounds * (through + more * LEAF_COST) + guided * (rounds - 1))
 
 
 def _changes(params: Params) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """Successive narrowing: which settings are tried, in which order, and how the search comes to one."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from napari_neuraldiffuser.core.job.tune_choice import Choice, Setting, Tried, choose, least_harmful
 from napari_neuraldiffuser.core.params import TuneParams
@@ -16,8 +15,6 @@ AXES = {
     "cfg_scale": "cfg_scales",
     "n_steps": "steps",
 }
-FINER = (0.7, 1.4)
-"""In the end: a little weaker and a little stronger than what was found."""
 
 
 @dataclass
@@ -60,7 +57,7 @@ class Search:
         present = self._best(starts, half)
         for axis in AXES:
             present = self._best(self.around(present, axis, starts), half)
-        present = self._best([present, *(scaled(present, factor) for factor in FINER)], half)
+        present = self._best([present, *(scaled(present, factor) for factor in self.params.finer)], half)
         ranked = choose(self.screened.values(), half).eligible
         finalists = list(dict.fromkeys([present, *(one.setting for one in ranked)]))[: self.params.finalists]
         finals = [self.measure(setting, True) for setting in finalists]
@@ -89,9 +86,3 @@ class Search:
 def scaled(setting: Setting, factor: float) -> Setting:
     """The setting at another strength, rounded so that it can be read."""
     return setting.but("guidance_scale", float(f"{setting.guidance.guidance_scale * factor:.3g}"))
-
-
-def most_evaluations(params: TuneParams, n_starts: int = 1) -> tuple[int, int]:
-    """How many settings are tried at most on half of the stimuli, and on all of them."""
-    values: Iterator[Any] = (getattr(params, name) for name in AXES.values())
-    return 1 + n_starts + sum(map(len, values)) + len(FINER), params.finalists + 2

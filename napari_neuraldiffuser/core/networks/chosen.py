@@ -182,8 +182,13 @@ def _is_sd1(models: str | Path, guide: str | Path | None) -> bool:
         unet, vision = place.part("unet").config, place.part("image_encoder").config
     except ModelError:
         return True
-    vision = vision.get("vision_config", vision)
-    return all(unet.get(k) == v for k, v in SD1.items()) and all(vision.get(k) == v for k, v in B32.items())
+    return fits({"unet": unet, "image_encoder": vision.get("vision_config", vision)})
+
+
+def fits(configs: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether configurations of UNet and image encoder are those of Stable Diffusion 1 and CLIP ViT-B/32."""
+    wanted = {"unet": SD1, "image_encoder": B32}
+    return all(configs[part].get(name) == value for part, own in wanted.items() for name, value in own.items())
 
 
 def _own_files() -> list[Path]:

@@ -28,4 +28,12 @@ class TuneParams(Params):
     )
     cfg_scales: tuple[float, ...] = param((1.5, 3.0, 7.5), "Values of cfg_scale that are tried.", low=0.0)
     steps: tuple[int, ...] = param((12, 24, 50), "Values of n_steps that are tried.", unit="steps", low=1)
+    finer: tuple[float, ...] = param(
+        (0.7, 1.4), "In the end: multiples of the guidance_scale that was found, a little weaker and stronger.", low=0.0
+    )
     finalists: int = param(3, "Settings that are compared on all stimuli in the end.", low=1)
+
+    def most_evaluations(self, n_starts: int = 1) -> tuple[int, int]:
+        """How many settings are tried at most on half of the stimuli, and on all of them."""
+        values = (self.factors, self.shares, self.cfg_scales, self.steps, self.finer)
+        return 1 + n_starts + sum(map(len, values)), self.finalists + 2

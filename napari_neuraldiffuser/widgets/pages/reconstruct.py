@@ -7,10 +7,11 @@ from typing import Any
 
 from qtpy.compat import isalive
 from qtpy.QtGui import QShowEvent
-from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QSpinBox
+from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QMessageBox, QSpinBox
 
 from napari_neuraldiffuser.core.base.progress import duration
 from napari_neuraldiffuser.core.base.recipe import Recipe, decoding_part, differences
+from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams, TuneParams
 from napari_neuraldiffuser.widgets.run.beside import BesideBrain
 from napari_neuraldiffuser.widgets.run.compare import BEFORE, NONE
 from napari_neuraldiffuser.widgets.run.form import LiveRerun, ReconForm
@@ -19,10 +20,23 @@ from napari_neuraldiffuser.widgets.run.record import Run
 from napari_neuraldiffuser.widgets.run.strip import StripFold
 from napari_neuraldiffuser.widgets.run.view import RunView
 from napari_neuraldiffuser.widgets.session import keys
-from napari_neuraldiffuser.widgets.session.controls import side_by_side
+from napari_neuraldiffuser.widgets.session.controls import button, side_by_side
 from napari_neuraldiffuser.widgets.session.panel import Panel
 from napari_neuraldiffuser.widgets.session.session import default_recipe
-from napari_neuraldiffuser.widgets.session.state import preferences
+from napari_neuraldiffuser.widgets.session.state import FOR_MODELS, preferences
+
+TUNE_TIP = "Chooses κ, η, classifier-free scale and steps for these models, on training stimuli of these data"
+
+
+def tune_question(params: TuneParams) -> str:
+    """What a search takes, before it begins."""
+    half, whole = params.most_evaluations()
+    images = params.repeats * (half * -(-params.n_stimuli // 2) + whole * params.n_stimuli)
+    return (
+        f"Tries at most {half} settings on half of {params.n_stimuli} training stimuli, and the best on all: up to "
+        f"{images} images, each about as long as one of a run. The test stimuli are not read. The choice is recorded "
+        "for these models. Cancel keeps what is done, and Tune goes on from there. Begin?"
+    )
 
 
 class ReconstructPanel(Panel):
@@ -60,7 +74,9 @@ class ReconstructPanel(Panel):
         self.every.setValue(preferences()["preview_every"])
         self.beside = QCheckBox("below the brain", checked=True)
         self.beside.setToolTip("Shows the pictures large, in a dock of their own below the canvas")
-        return side_by_side(side_by_side(QLabel("Preview every"), self.every, wide=2), self.beside, wide=0)
+        self.tune = button("Tune…", TUNE_TIP, self._ask_tune)
+        every = side_by_side(QLabel("Preview every"), self.every, wide=2)
+        return side_by_side(every, self.beside, self.tune, wide=0)
 
     def _connect(self) -> None:
         self.run_tip = "Reconstructs the chosen stimuli; decodes them first where needed"
@@ -122,6 +138,26 @@ class ReconstructPanel(Panel):
         """Reconstruct the first chosen stimulus at several strengths."""
         args = {"recipe": self.session.recipe.to_dict(), "strengths": strengths}
         self.run_task("strip", args, done=lambda _: self.strip.end(), event=self.strip.take)
+
+    def _ask_tune(self) -> None:
+        if QMessageBox.question(self, "Tune", tune_question(TuneParams())) == QMessageBox.StandardButton.Yes:
+            self.start_tune(TuneParams())
+
+    def start_tune(self, params: TuneParams) -> None:
+        """Choose strength and schedule for the recipe's models on its training stimuli."""
+        self.began = time.monotonic()
+        args = {"recipe": self.session.recipe.to_dict(), "params": params.to_dict()}
+        self.run_task("tune", args, done=self._tuned)
+
+    def _tuned(self, result: dict[str, Any]) -> None:
+        """Put what was chosen into the form; repeats, seed and batches stay as they are."""
+        own = self.session.recipe.settings.diffusion
+        kept = {name: getattr(own, name) for name in ("repeats", "seed", "batch_size")}
+        self.form.preset.show_name(FOR_MODELS)
+        self.form.take_params(
+            DiffusionParams.from_dict({**result["diffusion"], **kept}), GuidanceParams.from_dict(result["guidance"])
+        )
+        self.say(f"{result['note']} ({result['page']})")
 
     def _decoder(self) -> str:
         """File of the present decoder; empty where there is none yet."""
@@ -229,6 +265,7 @@ class ReconstructPanel(Panel):
         """Say why Run cannot be pressed; the strip can where it can."""
         super().revalidate()
         self.strip.follow(self.session.recipe, self.run_button.isEnabled())
+        self.tune.setEnabled(self.session.recipe.source.given and self.task is None and not self.session.busy)
 
     def take_parameters(self, run: Run) -> None:
         """Put the parameters of a run back into the form; its data and decoder stay a matter of their own pages."""

@@ -7,6 +7,7 @@ from qtpy.QtWidgets import QComboBox, QInputDialog, QLabel, QMenu, QMessageBox, 
 from superqt.utils import signals_blocked
 
 from napari_neuraldiffuser.core.base.fields import of_one_kind
+from napari_neuraldiffuser.core.networks.chosen import Chosen
 from napari_neuraldiffuser.core.params import PRESETS, DiffusionParams, GuidanceParams, ParamError
 from napari_neuraldiffuser.widgets.session import controls, state
 from napari_neuraldiffuser.widgets.session.session import Session
@@ -128,7 +129,8 @@ class PresetRow(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.box = QComboBox(toolTip="Named settings of diffusion and guidance; demo is for the bundled models")
+        self.box = QComboBox()
+        self.models = ("", "")
         self.mark = QLabel("modified", visible=False)
         set_tone(self.mark, WARNING)
         self.mark.setToolTip("The controls differ from this preset; Reset shows it again")
@@ -147,20 +149,29 @@ class PresetRow(QWidget):
         controls.stacked(self, controls.side_by_side(QLabel("Preset"), self.box, self.mark, self.reset, more, wide=1))
 
     def _fill(self, name: str) -> None:
-        known = list(state.presets())
+        known = [state.FOR_MODELS, *state.presets()]
         self.box.clear()
         self.box.addItems(known)
         self.box.setCurrentText(name if name in known else state.preferred_preset())
 
+    def show_models(self, models: str, guide: str) -> None:
+        """Whose settings "for these models" are from now on."""
+        self.models = (models, guide)
+        self.box.setToolTip(f"Named settings of diffusion and guidance. For these models: {self._own().said}")
+
+    def _own(self) -> Chosen:
+        return state.for_models(*self.models)
+
     def show_params(self, diffusion: DiffusionParams, guidance: GuidanceParams) -> None:
         """Mark whether these are still the preset's; where another preset says exactly this, it is that one."""
         self.present = (diffusion, guidance)
-        same = [name for name in state.presets() if state.params_of_preset(name) == self.present]
+        names = [state.FOR_MODELS, *state.presets()]
+        same = [name for name in names if state.params_of_preset(name, *self.models) == self.present]
         if same and self.name not in same:
             self.box.setCurrentText(same[0])
         self.mark.setVisible(not same)
         self.reset.setEnabled(not same)
-        self.delete.setEnabled(self.name not in PRESETS)
+        self.delete.setEnabled(self.name not in (state.FOR_MODELS, *PRESETS))
 
     @property
     def name(self) -> str:
@@ -170,16 +181,16 @@ class PresetRow(QWidget):
     @property
     def modified(self) -> bool:
         """Whether the controls differ from it."""
-        return state.params_of_preset(self.name) != self.present
+        return state.params_of_preset(self.name, *self.models) != self.present
 
     def show_name(self, name: str) -> None:
         """Begin from another preset, without showing its values."""
-        if name in state.presets():
+        if name in (state.FOR_MODELS, *state.presets()):
             self.box.setCurrentText(name)
             self.show_params(*self.present)
 
     def _pick(self, name: str) -> None:
-        self.picked.emit(*state.params_of_preset(name))
+        self.picked.emit(*state.params_of_preset(name, *self.models))
 
     def _ask_name(self) -> None:
         name, ok = QInputDialog.getText(self, "Save preset", "Name of the preset")

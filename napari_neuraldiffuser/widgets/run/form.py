@@ -8,11 +8,13 @@ from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QWidget
 from superqt.utils import signals_blocked
 
 from napari_neuraldiffuser.core.base.recipe import Recipe
+from napari_neuraldiffuser.core.networks.chosen import foreign_strength
 from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams, ParamError
 from napari_neuraldiffuser.widgets.run.controls import DeviceRow, PresetRow, RunControls
 from napari_neuraldiffuser.widgets.run.picker import StimulusPicker
 from napari_neuraldiffuser.widgets.session.controls import Notice, stacked
 from napari_neuraldiffuser.widgets.session.session import Session
+from napari_neuraldiffuser.widgets.session.state import FOR_MODELS, params_of_preset
 from napari_neuraldiffuser.widgets.session.theme import WARNING
 
 ARMS = {
@@ -72,7 +74,22 @@ class ReconForm(QWidget):
     def _take_arms(self) -> None:
         self.session.change(arms=tuple(arm for arm, tick in self.arms.items() if tick.isChecked()))
 
+    def _follow_models(self, recipe: Recipe) -> bool:
+        """Take what was chosen for other models, where the settings were those chosen for the former ones."""
+        models = (recipe.models, recipe.guide)
+        if models == self.preset.models:
+            return False
+        first, followed = self.preset.models == ("", ""), self.preset.name == FOR_MODELS and not self.preset.modified
+        self.preset.show_models(*models)
+        own = params_of_preset(FOR_MODELS, *models)
+        if first or not followed or own == (recipe.settings.diffusion, recipe.settings.guidance):
+            return False
+        self.take_params(*own)
+        return True
+
     def _show_recipe(self, recipe: Recipe) -> None:
+        if self._follow_models(recipe):
+            return
         wanted = (recipe.settings.diffusion, recipe.settings.guidance)
         if not self.error or wanted != self.controls.base:
             self.error = ""
@@ -82,7 +99,8 @@ class ReconForm(QWidget):
             with signals_blocked(tick):
                 tick.setChecked(arm in recipe.arms)
         pointless = "guided" in recipe.arms and recipe.settings.guidance.guidance_scale == 0
-        self.caution.show_text(POINTLESS if pointless else "")
+        foreign = foreign_strength(recipe.settings.guidance, recipe.models, recipe.guide or None)
+        self.caution.show_text(POINTLESS if pointless else foreign)
         self.changed.emit()
 
     def problems(self) -> list[str]:

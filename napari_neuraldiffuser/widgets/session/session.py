@@ -289,7 +289,7 @@ def preferred_recipe(recipe: Recipe, changed: Container[str]) -> Recipe:
 def default_recipe() -> Recipe:
     """The Preferences' models, device and preset on no data yet."""
     wishes = state.preferences()
-    diffusion, guidance = state.params_of_preset(state.preferred_preset())
+    diffusion, guidance = state.params_of_preset(state.preferred_preset(), wishes["models"], wishes["guide"])
     if wishes["n_steps"] > 0:
         diffusion = diffusion.but(n_steps=wishes["n_steps"])
     settings = replace(Settings(), diffusion=diffusion, guidance=guidance)

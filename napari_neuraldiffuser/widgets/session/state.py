@@ -1,6 +1,7 @@
 """What is remembered between sessions (controls, presets), napari's Preferences page, and where files are kept."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ from qtpy.QtCore import QStandardPaths
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import OutputError, write_json
+from napari_neuraldiffuser.core.networks.chosen import Chosen, chosen, read
+from napari_neuraldiffuser.core.networks.digest import CHOSEN, model_source
 from napari_neuraldiffuser.core.params import PRESETS, DiffusionParams, GuidanceParams, ParamError
 
 PLUGIN = "napari-neuraldiffuser"
@@ -17,7 +20,7 @@ DEFAULTS = {
     "device": "cpu",
     "models": "demo",
     "guide": "",
-    "preset": "demo",
+    "preset": "for these models",
     "n_steps": 0,
     "preview_every": 2,
     "cache_folder": "",
@@ -26,6 +29,10 @@ DEFAULTS = {
 """Of the Preferences page, where it cannot be asked; napari.yaml has the same (a test compares them)."""
 
 
+FOR_MODELS = str(DEFAULTS["preset"])
+"""The preset that is what was chosen for the present models, else the scale-free default."""
+LARGE = 300e6
+"""Bytes of a model folder whose weights a window does not read to compare them with the record of the choice."""
 TAKEN = "preferences"
 """Under which the preferences that were taken up last are remembered."""
 
@@ -59,7 +66,7 @@ def preferences() -> dict[str, Any]:
 def preferred_preset() -> str:
     """The preset of that page, or the plugin's own where that is one of the user's that was deleted since."""
     wished = str(preferences()["preset"])
-    return wished if wished in presets() else str(DEFAULTS["preset"])
+    return wished if wished in presets() else FOR_MODELS
 
 
 def changed_preferences() -> dict[str, Any]:
@@ -102,8 +109,21 @@ def presets() -> dict[str, dict[str, dict[str, Any]]]:
     return {**PRESETS, **{name: changes for name, changes in own.items() if name not in PRESETS}}
 
 
-def params_of_preset(name: str) -> tuple[DiffusionParams, GuidanceParams]:
-    """The params objects that a preset stands for; PresetError if there is none of that name."""
+def for_models(models: str = "", guide: str = "") -> Chosen:
+    """What was chosen for models, those of the Preferences where none are named."""
+    models = models or str(preferences()["models"])
+    place = Path(model_source(models)) / CHOSEN
+    if place.is_file() and sum(f.stat().st_size for f in place.parent.rglob("*") if f.is_file()) > LARGE:
+        with suppress(UserError):
+            return read(place)
+    return chosen(models, guide or None)
+
+
+def params_of_preset(name: str, models: str = "", guide: str = "") -> tuple[DiffusionParams, GuidanceParams]:
+    """The params objects that a preset stands for, with these models; PresetError if there is none of that name."""
+    if name == FOR_MODELS:
+        found = for_models(models, guide)
+        return found.diffusion, found.guidance
     known = presets()
     if name not in known:
         raise PresetError(f"preset must be one of {list(known)}, got {name!r}.")
@@ -133,7 +153,7 @@ def save_preset(name: str, diffusion: DiffusionParams, guidance: GuidanceParams)
         For an empty name or one of the project's own presets.
     """
     name = name.strip()
-    if not name or name in PRESETS:
+    if not name or name in (FOR_MODELS, *PRESETS):
         raise PresetError(f"preset name must be new and not empty, got {name!r}. Choose another name.")
     stored = {"diffusion": diffusion.to_dict(), "guidance": guidance.to_dict()}
     write_json(config_folder() / "presets.json", _read("presets.json") | {name: stored})

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from napari_neuraldiffuser.core.evaluation.ruin import CLIPPED, WORSE, clipped, ruined
+from napari_neuraldiffuser.core.evaluation.differences import Difference
+from napari_neuraldiffuser.core.evaluation.ruin import CLIPPED, WORSE, Watched, clipped, harm, ruined
 
 
 @pytest.fixture
@@ -39,3 +40,35 @@ def test_brightness_at_its_ends(picture):
 def test_an_overflow_and_scores_that_are_missing(picture):
     assert ruined(picture, picture, scores(0.9), scores(0.1), finite=False) == "a latent overflowed"
     assert ruined(picture, picture, [], scores(0.9)) == ""
+
+
+@pytest.mark.parametrize(
+    ("paired", "shares", "expected"),
+    [
+        ({"pixcorr": Difference(0.05, 0.01, 60)}, (0.02, 0.01), ""),
+        ({"pixcorr": Difference(-0.31, 0.02, 60)}, None, "PixCorr -0.310 ± 0.020 (n = 60)"),
+        ({"pixcorr": Difference(0.05, 0.01, 60), "ssim": Difference(-0.03, 0.01, 60)}, None, "SSIM -0.030"),
+        ({"pixcorr": Difference(-0.03, 0.02, 60)}, None, ""),  # within 2 standard errors
+        ({"repeat_pixcorr": Difference(-0.3, 0.01, 60)}, None, ""),  # no main figure
+        ({"pixcorr": Difference(-0.3, 0.2, 2)}, None, "PixCorr -0.300"),  # few stimuli, as for one image
+        ({"pixcorr": Difference(-0.05, 0.001, 2)}, None, ""),
+        ({"pixcorr": Difference()}, (0.3, 0.1), "30% of the pixels"),
+    ],
+)
+def test_a_run_that_guidance_harms_is_said_with_the_remedy(paired, shares, expected):
+    told = harm(paired, shares)
+    assert bool(told) == bool(expected) and expected in told
+    if told:
+        assert all(remedy in told for remedy in ("neuraldiffuser tune", "guidance_scale", "--guidance none"))
+
+
+def test_pictures_are_watched_as_they_are_read(picture):
+    burnt = picture.copy()
+    burnt[:, :8] = 255
+    watched = Watched(np.stack([picture, burnt]))
+    assert watched.share == 0.0
+    np.testing.assert_array_equal(watched[0], picture)
+    np.testing.assert_array_equal(watched[1, 0], burnt[0])  # one repeat alone does not count
+    assert watched.share == 0.0
+    watched[1], watched[1]
+    assert watched.share == pytest.approx(0.125) and len(watched) == 2

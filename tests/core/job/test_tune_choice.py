@@ -92,7 +92,7 @@ def test_the_search_narrows_down_to_the_best_and_asks_little():
     assert (best.diffusion.cfg_scale, best.diffusion.n_steps) == (3.0, 12), "as good in fewer steps"
     assert len(set(landscape.asked)) == len(landscape.asked), "nothing is computed twice"
     half, whole = (sum(flag is w for _, flag in landscape.asked) for w in (False, True))
-    most = tune_search.most_evaluations(params)
+    most = params.most_evaluations()
     assert half <= most[0] and whole <= most[1]
     assert found.unguided.setting == best.unguided
 
