@@ -42,7 +42,9 @@ def harm(paired: Mapping[str, Difference], shares: tuple[float, float] | None = 
     shares : (float, float), optional
         Mean share of pixels at the end of the brightness scale, guided and unguided.
     """
-    worse = [f"{label(name)} {d}" for name in main_figures(list(paired)) if _is_worse(name, d := paired[name])]
+    # repeats that agree less with each other may each be nearer to what was seen
+    scores = [name for name in main_figures(list(paired)) if not name.startswith("repeat_")]
+    worse = [f"{label(name)} {d}" for name in scores if _is_worse(name, d := paired[name])]
     found = [f"guided minus unguided, {', '.join(worse)}"] if worse else []
     if shares is not None and shares[0] > shares[1] + CLIPPED:
         found.append(
