@@ -171,6 +171,8 @@ def _run_jobs(jobs: Iterable["Job"]) -> int:
 
     progress, failed = ConsoleProgress(), 0
     for job in jobs:
+        for sentence in job.told:
+            print(f"neuraldiffuser: {sentence}", file=sys.stderr)
         result = run_subject(job, progress)
         progress.close()
         print(result.page)

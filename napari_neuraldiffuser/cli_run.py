@@ -2,7 +2,6 @@
 
 import argparse
 import importlib.util
-import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -105,13 +104,11 @@ def _of(one: Chosen) -> Settings:
     return Settings(diffusion=one.diffusion, guidance=one.guidance)
 
 
-def _settings(args: argparse.Namespace, models: str, guide: str | None = None) -> Settings:
-    """What the options say, of the named preset or of what was chosen for the models; which, is said on stderr."""
+def _settings(args: argparse.Namespace, models: str, guide: str | None = None) -> tuple[Settings, tuple[str, ...]]:
+    """What the options say, of the named preset or of what was chosen for the models; and sentences on which."""
     base = Chosen(*preset(args.guidance)) if args.guidance else chosen(models, guide)
     settings = settings_from(args, _of(base))
-    for sentence in filter(None, (base.said, foreign_strength(settings.guidance, models, guide))):
-        print(f"neuraldiffuser: {sentence}", file=sys.stderr)
-    return settings
+    return settings, tuple(filter(None, (base.said, foreign_strength(settings.guidance, models, guide))))
 
 
 def job_of(
@@ -119,17 +116,19 @@ def job_of(
     nsd_dir: Path,
     subject: str,
     models: str = "demo",
-    settings: Settings | None = None,
+    settings: tuple[Settings, tuple[str, ...]] | None = None,
     **more: Any,
 ) -> Any:
     """The job of one subject that the options describe; `settings` where another job has found them already."""
+    found, told = settings or _settings(args, models, more.get("guide"))
     from napari_neuraldiffuser.core.job.spec import Job
 
     return Job(
         nsd_dir=nsd_dir,
         out_dir=args.out_dir,
         subject=subject,
-        settings=settings or _settings(args, models, more.get("guide")),
+        settings=found,
+        told=told,
         models=models,
         device=args.device,
         n_stimuli=args.n_stimuli,

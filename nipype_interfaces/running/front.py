@@ -51,6 +51,8 @@ def run_participants(jobs: Sequence[Job], cut: WorkflowParams, how: How) -> int:
     _check(jobs_there, how)
     if any(is_bundled(job.models) for job in jobs):
         tell(sys.stderr, "neuraldiffuser: the small bundled models are used; --models chooses others.\n")
+    for sentence in dict.fromkeys(sentence for job in jobs for sentence in job.told):
+        tell(sys.stderr, f"neuraldiffuser: {sentence}\n")
     wf = workflows.init_neuraldiffuser_wf(jobs_there, cut)
     if how.dry_run:
         return _show(wf, how, dict(_chunks(job, cut) for job in jobs_there))

@@ -81,7 +81,8 @@ def test_the_group_is_every_subject_unless_told(asked):
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_those_of_the_core(name):
     args = cli.build_parser().parse_args(["run", "NSD", "OUT", "participant", "--guidance", name])
-    settings = cli_run._settings(args, "demo")
+    settings, told = cli_run._settings(args, "demo")
+    assert bool(told) == (name in ("neuraldiffuser", "published")), "a strength of other models is said"
     assert (settings.diffusion, settings.guidance) == preset(name)
 
 
@@ -90,11 +91,13 @@ def test_presets_are_those_of_the_core(name):
     [("demo", "demo"), (str(DEMO_FOLDER), "demo"), ("SD_DIR", "scale-free"), ("owner/name", "scale-free")],
 )
 def test_unnamed_settings_fit_the_models(asked, models, name):
+    """Those recorded as chosen for the bundled models; the scale-free default where nothing was."""
     assert cli.main(["run", "NSD", "OUT", "participant", "--models", models, "--n-steps", "7"]) == 0
     (job,) = asked["jobs"]
     diffusion, guidance = preset(name)
     assert (job.settings.diffusion, job.settings.guidance) == (diffusion.but(n_steps=7), guidance)
     assert job.models == models
+    assert len(job.told) == 1 and (DEMO_FOLDER.name in job.told[0] or "nothing was chosen" in job.told[0])
 
 
 @pytest.mark.parametrize(("command", "name"), [("demo", "demo"), ("run", "scale-free")])

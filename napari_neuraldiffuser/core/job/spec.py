@@ -28,6 +28,8 @@ class Job:
         Targets, the decoder and the records of finished stages; `OUT_DIR/work` where None.
     command : str
         What the user typed, for the page.
+    told : sequence of str
+        Sentences on the settings, for whoever starts the run.
     source : Source or None
         Where the scans come from, own scans included; then `nsd_dir` and `subject` are taken from it.
     """
@@ -43,6 +45,7 @@ class Job:
     work_dir: Path | None = None
     resume: bool = True
     command: str = ""
+    told: tuple[str, ...] = ()
     source: Source | None = None
 
     def __post_init__(self) -> None:
