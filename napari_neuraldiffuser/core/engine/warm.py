@@ -9,7 +9,7 @@ from napari_neuraldiffuser.core.base.progress import Events
 from napari_neuraldiffuser.core.base.recipe import Recipe
 from napari_neuraldiffuser.core.engine.cache import keep_newest, kept_betas
 from napari_neuraldiffuser.core.job.inputs import Inputs
-from napari_neuraldiffuser.core.networks.digest import model_source
+from napari_neuraldiffuser.core.networks.digest import CHOSEN, model_source
 from napari_neuraldiffuser.core.networks.machine import check_device, free_memory
 from napari_neuraldiffuser.core.nsd import Betas, BrainSource, open_source, save_betas
 
@@ -67,6 +67,7 @@ class Warm:
         folder = Path(model_source(recipe.models))
         folders = [folder, Path(guide)] if guide else [folder]
         files = [path for place in folders if place.is_dir() for path in sorted(place.rglob("*"))]
+        files = [path for path in files if path.name != CHOSEN]  # which no network reads
         key = fingerprint([recipe.models, guide, recipe.device, file_versions(files)])
         known, networks = self._models
         if networks is None or known != key:

@@ -4,9 +4,9 @@ import pytest
 from qtpy.QtWidgets import QMessageBox
 
 from napari_neuraldiffuser.core.base.recipe import Source
-from napari_neuraldiffuser.core.params import PRESETS, DiffusionParams, GuidanceParams
+from napari_neuraldiffuser.core.params import PRESETS, DiffusionParams, GuidanceParams, TuneParams
 from napari_neuraldiffuser.widgets.pages.reconstruct import ReconstructPanel
-from napari_neuraldiffuser.widgets.session.state import params_of_preset, preferences, presets
+from napari_neuraldiffuser.widgets.session.state import FOR_MODELS, params_of_preset, preferences, presets
 from tests.support.window.reconstruct_run import layers
 
 
@@ -154,3 +154,41 @@ def test_a_first_window_begins_from_the_preferred_preset(viewer, session, qtbot)
 def changed(session, **values):
     recipe = session.recipe
     return recipe.with_stage("diffusion", recipe.settings.diffusion.but(**values)).settings
+
+
+def test_tune_asks_first_and_its_choice_is_put_into_the_form(ready, session, monkeypatch):
+    asked = []
+
+    def answer(parent, title, text):
+        asked.append(text)
+        return QMessageBox.StandardButton.Yes if len(asked) > 1 else QMessageBox.StandardButton.No
+
+    monkeypatch.setattr(QMessageBox, "question", answer)
+    ready.tune.click()
+    assert "tune" not in session.engine.names(), "a search takes long, and nobody said yes"
+    ready.tune.click()
+    assert "up to" in asked[0] and "images" in asked[0]
+    args, _ = session.engine.last("tune")
+    assert args["recipe"] == session.recipe.to_dict() and args["params"] == TuneParams().to_dict()
+    assert ready.cancel.isEnabled() and not ready.tune.isEnabled()
+    repeats = session.recipe.settings.diffusion.repeats
+    chosen = {"diffusion": {"n_steps": 12}, "guidance": {"guidance_scale": 2.5}, "note": "κ 2.5: PixCorr +0.050"}
+    session.engine.answer("tune", {**chosen, "page": "/p.html"})
+    settings = session.recipe.settings
+    assert (settings.diffusion.n_steps, settings.diffusion.repeats) == (12, repeats)
+    assert settings.guidance == GuidanceParams(guidance_scale=2.5)
+    assert "κ 2.5: PixCorr +0.050" in ready.message.text()
+
+
+def test_settings_chosen_for_models_follow_other_models(ready, session, tmp_path):
+    row = ready.form.preset
+    row._pick(FOR_MODELS)
+    assert row.name == FOR_MODELS and not row.modified
+    assert (session.recipe.settings.diffusion, session.recipe.settings.guidance) == params_of_preset("demo")
+    session.change(models=str(tmp_path))
+    assert session.recipe.settings.guidance == GuidanceParams() and not row.modified
+    assert "nothing was chosen for these models" in row.box.toolTip()
+    session.change(settings=changed(session, seed=3))
+    session.change(models="demo")
+    assert session.recipe.settings.diffusion.seed == 3, "what the user changed stays"
+    assert row.modified
