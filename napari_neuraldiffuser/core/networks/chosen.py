@@ -82,7 +82,7 @@ def of_bundled() -> Chosen:
         return Chosen(*preset(DEFAULT))
 
 
-def read(path: Path, digest: str | None = None) -> Chosen:
+def read(path: str | Path, digest: str | None = None) -> Chosen:
     """The settings that a file records; without a digest, whatever weights they are of.
 
     Raises
@@ -90,6 +90,7 @@ def read(path: Path, digest: str | None = None) -> Chosen:
     UserError
         If the file is none, is of other weights, or has values that cannot be.
     """
+    path = Path(path)
     record = json_object(path)
     if record is None or record.get("format") != FORMAT or not set(record) <= set(KNOWN):
         raise UserError(f"{path} must be a record of chosen settings of format {FORMAT}, got another. Run {TUNE} anew.")
