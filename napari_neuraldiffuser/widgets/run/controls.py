@@ -190,6 +190,7 @@ class PresetRow(QWidget):
             self.show_params(*self.present)
 
     def _pick(self, name: str) -> None:
+        self.box.setCurrentText(name)
         self.picked.emit(*state.params_of_preset(name, *self.models))
 
     def _ask_name(self) -> None:

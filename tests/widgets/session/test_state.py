@@ -67,7 +67,7 @@ def test_the_defaults_are_those_of_the_preferences_page():
     manifest = yaml.safe_load((ROOT / "napari.yaml").read_text(encoding="utf-8"))
     page = manifest["contributions"]["configurations"]["general"]["properties"]
     assert {name: one["default"] for name, one in page.items()} == state.DEFAULTS
-    assert page["preset"]["enum"] == list(PRESETS)
+    assert page["preset"]["enum"] == [state.FOR_MODELS, *PRESETS]
 
 
 def test_stored_presets_are_plain_json():
