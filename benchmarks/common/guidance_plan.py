@@ -4,10 +4,11 @@ from typing import Any
 
 from common.guidance_cells import OF, Cell
 
+DECODED = "decoded by"
 BASE: dict[str, Any] = {
     "n_steps": 12,
     "cfg_scale": 3.0,
-    "strength": 0.75,
+    "strength": 0.5,
     "repeats": 2,
     "normalise": "rms",
     "guidance_scale": 5.0,
@@ -22,8 +23,8 @@ VALIDATION: dict[str, dict[str, Any]] = {
     "κ 10": {"guidance_scale": 10.0},
     "κ 10, every step": {"guidance_scale": 10.0, "guidance_strength": 1.0},
     "cfg 2": {"cfg_scale": 2.0},
-    "spread of z alone": {"decoder": "ridge, spread of z alone"},
-    "spread as decoded": {"decoder": "ridge, spread as decoded"},
+    "spread of z alone": {DECODED: "ridge, spread of z alone"},
+    "spread as decoded": {DECODED: "ridge, spread as decoded"},
 }
 CONFIRMATION: dict[str, dict[str, Any]] = {"base": {}}
 """Arms on test stimuli of fresh seeds; the first is the one that was chosen, and has all the controls."""
@@ -32,8 +33,8 @@ REFERENCE = "base"
 
 
 def cell(changes: dict[str, Any]) -> Cell:
-    """A cell of the base with `changes`; "decoder" is one of `DECODERS`."""
-    known = {name: value for name, value in changes.items() if name != "decoder"}
+    """A cell of the base with `changes`; "decoded by" is one of `DECODERS`."""
+    known = {name: value for name, value in changes.items() if name != DECODED}
     if unknown := sorted(set(known) - set(OF)):
         raise ValueError(f"changes must be of the parameters {sorted(OF)}, got {unknown}.")
-    return Cell({**BASE, **known}, changes.get("decoder", "ridge"))
+    return Cell({**BASE, **known}, changes.get(DECODED, "ridge"))

@@ -17,6 +17,8 @@ from napari_neuraldiffuser.core.nsd.simulate import write_subjects
 from napari_neuraldiffuser.core.params import DecodingParams, FeatureParams, SimulationParams
 
 VALIDATION, TEST = "validation", "test"
+N_TEST = {VALIDATION: 60, TEST: 100}
+"""Test images of the simulated subjects."""
 DECODERS = {
     "ridge": DecodingParams(),
     "ridge, spread as decoded": DecodingParams(align="none"),
@@ -52,7 +54,7 @@ class Case:
     @cached_property
     def subject(self) -> nsd.Subject:
         """The subject, simulated where it is not there yet."""
-        write_subjects(self.folder / f"seed{self.seed}", SimulationParams(seed=self.seed, n_test=60))
+        write_subjects(self.folder / f"seed{self.seed}", SimulationParams(seed=self.seed, n_test=N_TEST[self.which]))
         return nsd.Subject(self.folder / f"seed{self.seed}", "subj01")
 
     @cached_property
