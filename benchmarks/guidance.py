@@ -1,6 +1,6 @@
 """What guidance adds: rules, strengths, schedules, starts and decoders on simulated subjects, beside every control.
 
-    python benchmarks/guidance.py FOLDER [--parts validation confirmation] [--n 20] [--n-test 60]
+    python benchmarks/guidance.py FOLDER [--parts validation confirmation] [--n 20] [--n-test 100]
 
 First the cells of `common/guidance_plan.py` on training stimuli that the decoder was fitted without, then the chosen
 arms once on test stimuli of subjects that nothing was chosen on.  FOLDER keeps the subjects and every cell, so that the
@@ -23,8 +23,7 @@ from common.guidance_plan import BASE, CONFIRMATION, REFERENCE, VALIDATION, cell
 from common.guidance_subjects import TEST, Case
 from common.guidance_subjects import VALIDATION as HELD_OUT
 from common.guidance_tables import (
-    GUIDED_OVER_START,
-    GUIDED_OVER_UNGUIDED,
+    against,
     as_json,
     by_seed,
     markdown,
@@ -33,33 +32,26 @@ from common.guidance_tables import (
 
 from napari_neuraldiffuser.core.networks import models
 
-PARTS = (HELD_OUT, "confirmation")
+CONFIRMED = "confirmation"
+PARTS = (HELD_OUT, CONFIRMED)
+GOALS = (
+    "Guided above unguided by more than 3 standard errors in PixCorr, SSIM and edges: {over unguided} of {of} seeds. "
+    "Guided above the decoded start by more than 3 in edges and identification: {over the decoded start} of {of}."
+)
 
 
 def main() -> None:
     args = parse()
     torch.set_num_threads(args.threads)
     networks = models.load(args.models)
-    found: dict[str, Any] = {"models": networks.digest, "base": BASE}
+    found: dict[str, Any] = {"models": networks.digest, "base": BASE, "plan": VALIDATION, "confirmed": CONFIRMATION}
     lines: list[str] = []
-    for part, plan, seeds, n in (
-        (HELD_OUT, VALIDATION, args.validation_seeds, args.n),
-        ("confirmation", CONFIRMATION, args.seeds, args.n_test),
-    ):
-        if part not in args.parts:
-            continue
-        which = HELD_OUT if part == HELD_OUT else TEST
-        seeds = [seed for seed in seeds if args.only is None or seed in args.only]
-        cases = [Case(args.folder, seed, which, n, networks) for seed in seeds]
-        rows, baseline = measured(plan, cases, part)
-        lines += [f"## {part}", "", *markdown(rows, baseline), ""]
-        found[part] = {"seeds": seeds, "n": n, "arms": as_json(rows, seeds, baseline)}
-        if part != HELD_OUT and cases:
-            more, found[part]["goals"] = confirmed(rows, seeds, plan)
+    for part, make in ((HELD_OUT, validation), (CONFIRMED, confirmation)):
+        if part in args.parts:
+            more, found[part] = make(args, networks)
             lines += more
-            draw(rows, cases, next(iter(plan)), args.folder / "guidance.png")
-    print("\n".join(lines))
     if args.only is None:
+        print("\n".join(lines))
         (args.folder / "guidance.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
         (args.folder / "guidance.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
@@ -72,35 +64,73 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--validation-seeds", nargs="+", type=int, default=[201, 202, 203], metavar="SEED")
     parser.add_argument("--seeds", nargs="+", type=int, default=[301, 302, 303, 304, 305], metavar="SEED")
     parser.add_argument("--n", type=int, default=20, help="held-out training stimuli of each validation seed")
-    parser.add_argument("--n-test", type=int, default=60, help="test stimuli of each fresh seed")
+    parser.add_argument("--n-test", type=int, default=100, help="test stimuli of each fresh seed")
+    parser.add_argument("--few", type=int, default=3, help="fresh seeds that have every arm and control")
     parser.add_argument("--only", nargs="*", type=int, help="compute these seeds alone, and write no tables")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 
 
-def measured(
-    plan: Mapping[str, Mapping[str, Any]], cases: Sequence[Case], part: str
-) -> tuple[dict[str, list[Result]], dict[str, str]]:
-    """Results of every arm, with the arm without guidance of the same diffusion, and which that is by arm.
+def validation(args: argparse.Namespace, networks: models.Models) -> tuple[list[str], dict[str, Any]]:
+    """Every setting on training stimuli that were left out."""
+    cases = opened(args, args.validation_seeds, HELD_OUT, args.n, networks)
+    rows, baseline = measured(VALIDATION, cases, ONCE)
+    if not cases:
+        return [], {}
+    first, *others = VALIDATION
+    lines = ["## Validation", "", *markdown(rows, baseline), "", *against(rows, others, first), ""]
+    return lines, {"n": args.n, "arms": as_json(rows, [case.seed for case in cases], baseline)}
 
-    The first arm of the confirmation has all controls; other parts have those that take no diffusion.
+
+def confirmation(args: argparse.Namespace, networks: models.Models) -> tuple[list[str], dict[str, Any]]:
+    """The chosen setting on fresh seeds, and on the first few of them the others and the controls that take long."""
+    cases = opened(args, args.seeds, TEST, args.n_test, networks)
+    chosen, *others = CONFIRMATION
+    whole, baseline = measured({chosen: CONFIRMATION[chosen]}, cases, ONCE)
+    few = [case for case in cases if case.seed in args.seeds[: args.few]]
+    rows, baselines = measured(CONFIRMATION, few, CONTROLS)
+    if args.only is not None or not cases:
+        return [], {}
+    seeds = [case.seed for case in cases]
+    goals = reached(whole, chosen, "unguided", "start")
+    lines = ["## Confirmation", "", *markdown(whole, baseline), ""]
+    pairs = [(chosen, "unguided", ("pixcorr", "ssim", "edges", "twoway_edges", "twoway_demo"))]
+    pairs += [(chosen, "start", ("pixcorr", "ssim", "edges", "twoway_edges", "twoway_demo"))]
+    lines += [*by_seed(whole, seeds, pairs), "", GOALS.format(**goals), ""]
+    lines += [f"The first {len(few)} of these seeds:", "", *markdown(rows, baselines), ""]
+    lines += [*against(rows, [name for name in CONFIRMATION if name != REFERENCE], REFERENCE), ""]
+    draw({**rows, **whole}, cases, chosen, args.folder / "guidance.png")
+    about = {"arms": as_json(whole, seeds, baseline), "few": as_json(rows, seeds[: args.few], baselines)}
+    return lines, {"n": args.n_test, "goals": goals, **about}
+
+
+def opened(args: argparse.Namespace, seeds: Sequence[int], which: str, n: int, networks: models.Models) -> list[Case]:
+    """Cases of the seeds that are asked for."""
+    return [Case(args.folder, seed, which, n, networks) for seed in seeds if args.only is None or seed in args.only]
+
+
+def measured(
+    plan: Mapping[str, Mapping[str, Any]], cases: Sequence[Case], controls: Sequence[str]
+) -> tuple[dict[str, list[Result]], dict[str, str]]:
+    """Results of every arm and of its diffusion without guidance, and the name of the latter by arm.
+
+    The first arm has the controls.
     """
     rows: dict[str, list[Result]] = {}
     baseline: dict[str, str] = {}
     known: dict[str, str] = {}
     for name, changes in plan.items():
         own = cell(dict(changes))
-        wanted = CONTROLS if part != HELD_OUT else ONCE
-        if not rows:
-            rows |= {control: results(own.as_control(control), cases, control) for control in ONCE}
         unguided = own.as_control("unguided")
         key = str((unguided.params(), unguided.decoder))
+        if not rows:
+            rows |= {control: results(own.as_control(control), cases, control) for control in ONCE}
         if key not in known:
-            known[key] = "unguided" if not known else f"{name}, unguided"
+            known[key] = f"{name}, unguided" if known else "unguided"
             rows[known[key]] = results(unguided, cases, known[key])
         rows[name], baseline[name] = results(own, cases, name), known[key]
         if len(baseline) == 1:
-            for control in (c for c in wanted if c not in (*ONCE, "unguided")):
+            for control in (c for c in controls if c not in (*ONCE, "unguided")):
                 rows[control], baseline[control] = results(own.as_control(control), cases, control), known[key]
     return rows, baseline
 
@@ -111,21 +141,6 @@ def results(own: Cell, cases: Sequence[Case], name: str) -> list[Result]:
         found.append(measure(own, case))
         print(f"seed {case.seed} {case.which}: {name}", file=sys.stderr, flush=True)
     return found
-
-
-def confirmed(
-    rows: Mapping[str, Sequence[Result]], seeds: Sequence[int], plan: Mapping[str, Any]
-) -> tuple[list[str], dict[str, Any]]:
-    """Gains by seed, and which goals were reached."""
-    chosen = next(iter(plan))
-    pairs = [(chosen, "unguided", GUIDED_OVER_UNGUIDED), (chosen, "start", ("pixcorr", "ssim", *GUIDED_OVER_START))]
-    pairs += [(name, REFERENCE, ("pixcorr", "ssim", "edges", "twoway_demo")) for name in plan if name != REFERENCE]
-    goals = reached(rows, chosen, "unguided", "start")
-    told = (
-        f"Guided above unguided by more than 3 standard errors in PixCorr, SSIM and edges: {goals['over unguided']} of "
-        f"{goals['of']} seeds; above the decoded start in edges and identification: {goals['over the decoded start']}."
-    )
-    return [*by_seed(rows, seeds, pairs), "", told, ""], goals
 
 
 if __name__ == "__main__":

@@ -63,10 +63,26 @@ def markdown(rows: Rows, baseline: Mapping[str, str]) -> list[str]:
     for name, results in rows.items():
         other = rows.get(baseline.get(name, ""))
         cells = [f"{short(mean(results, m))} {'' if other is None else Gain.of(results, other, m)}" for m in SCORES]
-        seconds = np.mean([r.seconds for r in results])
         ends = f"{sum(r.failed for r in results)}"
-        lines.append(f"| {name} | {seconds:.2f} | {' | '.join(c.strip() for c in cells)} | {ends} |")
+        lines.append(f"| {name} | {seconds(results):.2f} | {' | '.join(c.strip() for c in cells)} | {ends} |")
     return lines
+
+
+def against(rows: Rows, names: Sequence[str], reference: str) -> list[str]:
+    """One row per arm: its time over that of the reference, and its gain over it."""
+    scores = ("pixcorr", "ssim", "edges", "twoway_edges", "twoway_demo")
+    heads = [f"arm − {reference}", "time", *(SCORES[score] for score in scores)]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    whole = seconds(rows[reference])
+    for name in names:
+        gains = [str(Gain.of(rows[name], rows[reference], score)) for score in scores]
+        lines.append(f"| {name} | {seconds(rows[name]) / whole:.2f} | {' | '.join(gains)} |")
+    return lines
+
+
+def seconds(results: Sequence[Result]) -> float:
+    """Mean processor seconds of a picture."""
+    return float(np.mean([r.seconds for r in results]))
 
 
 def by_seed(rows: Rows, seeds: Sequence[int], pairs: Sequence[tuple[str, str, Sequence[str]]]) -> list[str]:
@@ -103,7 +119,7 @@ def as_json(rows: Rows, seeds: Sequence[int], baseline: Mapping[str, str]) -> di
     for name, results in rows.items():
         other = rows.get(baseline.get(name, ""))
         about: dict[str, Any] = {
-            "seconds": float(np.mean([r.seconds for r in results])),
+            "seconds": seconds(results),
             "failed": sum(r.failed for r in results),
             "scores": {m: _plain(mean(results, m)) for m in SCORES},
         }
