@@ -14,17 +14,40 @@ BASE: dict[str, Any] = {
     "guidance_scale": 5.0,
     "guidance_strength": 0.67,
 }
+PLAIN = {"x0_blend": False}
 VALIDATION: dict[str, dict[str, Any]] = {
-    # name -> changes of the base
+    # name -> changes of the base; what the start, the noise it gets and the steps do
     "base": {},
+    "strength .34": {"strength": 0.34},
+    "strength .75": {"strength": 0.75},
     "8 steps": {"n_steps": 8},
     "24 steps": {"n_steps": 24},
-    "strength .5": {"strength": 0.5},
-    "κ 10": {"guidance_scale": 10.0},
-    "κ 10, every step": {"guidance_scale": 10.0, "guidance_strength": 1.0},
+    "inverted start": {"start": "inverted"},
+    "dpm++": {"solver": "dpm++"},
+    # strength of the text and of guidance
     "cfg 2": {"cfg_scale": 2.0},
+    "cfg 5": {"cfg_scale": 5.0},
+    "cfg in guided steps": {"cfg_until": 0.67},
+    "κ 2.5": {"guidance_scale": 2.5},
+    "κ 10": {"guidance_scale": 10.0},
+    "every step guided": {"guidance_strength": 1.0},
+    "fading": {"phase": "fading"},
+    # rules
+    "dps": {"rule": "dps", **PLAIN},
+    "lgd": {"rule": "lgd", "guidance_copies": 2, **PLAIN},
+    "freedom": {"rule": "freedom", "recurrence": 2, **PLAIN},
+    "mpgd": {"rule": "mpgd", **PLAIN},
+    "ugd": {"rule": "ugd", "guidance_scale": 2.5, "leaf_scale": 2.5, "recurrence": 1, **PLAIN},
+    "tfg": {"rule": "tfg", "guidance_scale": 2.5, "leaf_scale": 2.5, "recurrence": 1, "guidance_copies": 1, **PLAIN},
+    # what costs less
+    "gradient to the estimate alone": {"gradient": "leaf"},
+    "a gradient for two steps": {"guide_every": 2},
+    "tiny decoder": {"decoder": "tiny"},
+    "mpgd, tiny decoder": {"rule": "mpgd", "decoder": "tiny", **PLAIN},
+    # how z, c and g are decoded
     "spread of z alone": {DECODED: "ridge, spread of z alone"},
     "spread as decoded": {DECODED: "ridge, spread as decoded"},
+    "contrastive": {DECODED: "contrastive"},
 }
 CONFIRMATION: dict[str, dict[str, Any]] = {"base": {}}
 """Arms on test stimuli of fresh seeds; the first is the one that was chosen, and has all the controls."""
