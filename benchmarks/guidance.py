@@ -1,6 +1,6 @@
 """What guidance adds: rules, strengths, schedules, starts and decoders on simulated subjects, beside every control.
 
-    python benchmarks/guidance.py FOLDER [--parts validation confirmation] [--n 20] [--n-test 100]
+    python benchmarks/guidance.py FOLDER [--parts validation confirmation] [--n 24] [--n-test 100]
 
 First the cells of `common/guidance_plan.py` on training stimuli that the decoder was fitted without, then the chosen
 arms once on test stimuli of subjects that nothing was chosen on.  FOLDER keeps the subjects and every cell, so that the
@@ -63,7 +63,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--validation-seeds", nargs="+", type=int, default=[201, 202, 203], metavar="SEED")
     parser.add_argument("--seeds", nargs="+", type=int, default=[301, 302, 303, 304, 305], metavar="SEED")
-    parser.add_argument("--n", type=int, default=20, help="held-out training stimuli of each validation seed")
+    parser.add_argument("--n", type=int, default=24, help="held-out training stimuli of each validation seed")
     parser.add_argument("--n-test", type=int, default=100, help="test stimuli of each fresh seed")
     parser.add_argument("--few", type=int, default=3, help="fresh seeds that have every arm and control")
     parser.add_argument("--only", nargs="*", type=int, help="compute these seeds alone, and write no tables")
@@ -74,7 +74,8 @@ def parse() -> argparse.Namespace:
 def validation(args: argparse.Namespace, networks: models.Models) -> tuple[list[str], dict[str, Any]]:
     """Every setting on training stimuli that were left out."""
     cases = opened(args, args.validation_seeds, HELD_OUT, args.n, networks)
-    rows, baseline = measured(VALIDATION, cases, ONCE)
+    once = {name: {**changes, "repeats": 1} for name, changes in VALIDATION.items()}
+    rows, baseline = measured(once, cases, ONCE)
     if not cases:
         return [], {}
     first, *others = VALIDATION
