@@ -32,6 +32,7 @@ VALIDATION: dict[str, dict[str, Any]] = {
     "κ 10": {"guidance_scale": 10.0},
     "every step guided": {"guidance_strength": 1.0},
     "fading": {"phase": "fading"},
+    "growing": {"phase": "growing"},
     # rules
     "dps": {"rule": "dps", **PLAIN},
     "lgd": {"rule": "lgd", "guidance_copies": 2, **PLAIN},
