@@ -33,6 +33,10 @@ VALIDATION: dict[str, dict[str, Any]] = {
     "every step guided": {"guidance_strength": 1.0},
     "fading": {"phase": "fading"},
     "growing": {"phase": "growing"},
+    # what was found, together
+    "κ 2.5, cfg 2": {"guidance_scale": 2.5, "cfg_scale": 2.0},
+    "κ 2.5, 24 steps": {"guidance_scale": 2.5, "n_steps": 24},
+    "κ 2.5, cfg 2, 24 steps": {"guidance_scale": 2.5, "cfg_scale": 2.0, "n_steps": 24},
     # rules
     "dps": {"rule": "dps", **PLAIN},
     "lgd": {"rule": "lgd", "guidance_copies": 2, **PLAIN},
@@ -48,12 +52,17 @@ VALIDATION: dict[str, dict[str, Any]] = {
     # how z, c and g are decoded
     "spread of z alone": {DECODED: "ridge, spread of z alone"},
     "spread as decoded": {DECODED: "ridge, spread as decoded"},
-    "contrastive": {DECODED: "contrastive"},
 }
-CONFIRMATION: dict[str, dict[str, Any]] = {"base": {}}
+FOUND = {"guidance_scale": 2.5, "cfg_scale": 2.0}
+BEFORE = "preset before"
+CONFIRMATION: dict[str, dict[str, Any]] = {
+    "chosen": FOUND,
+    "chosen, 8 steps": {**FOUND, "n_steps": 8},
+    BEFORE: {"n_steps": 24, "strength": 0.75},
+}
 """Arms on test stimuli of fresh seeds; the first is the one that was chosen, and has all the controls."""
-REFERENCE = "base"
-"""The arm of the rule `neuraldiffuser` that others are compared with."""
+REFERENCE = BEFORE
+"""The arm that others are compared with: the rule `neuraldiffuser` as it was used before."""
 
 
 def cell(changes: dict[str, Any]) -> Cell:
