@@ -44,7 +44,7 @@ STAGES: dict[str, tuple[type[Params], tuple[str, ...]]] = {
         params.GuidanceParams,
         (
             *("guidance_scale", "guidance_strength", "layers", "layer_weights"),
-            *("x0_estimate", "x0_blend", "decoder", "normalise", "rule", "guide_every", "phase"),
+            *("x0_estimate", "x0_blend", "guide_decoder", "normalise", "rule", "guide_every", "phase"),
             *of_one_kind(params.GuidanceParams),
         ),
     ),

@@ -47,8 +47,8 @@ VALIDATION: dict[str, dict[str, Any]] = {
     # what costs less
     "gradient to the estimate alone": {"gradient": "leaf"},
     "a gradient for two steps": {"guide_every": 2},
-    "tiny decoder": {"decoder": "tiny"},
-    "mpgd, tiny decoder": {"rule": "mpgd", "decoder": "tiny", **PLAIN},
+    "tiny decoder": {"guide_decoder": "tiny"},
+    "mpgd, tiny decoder": {"rule": "mpgd", "guide_decoder": "tiny", **PLAIN},
     # how z, c and g are decoded
     "spread of z alone": {DECODED: "ridge, spread of z alone"},
     "spread as decoded": {DECODED: "ridge, spread as decoded"},

@@ -37,14 +37,14 @@ ARMS: dict[str, Arm] = {
     PLAIN: Arm(preset="published"),
     "exact, published": Arm(preset="published"),
     EXACT: Arm(),
-    "tiny decoder": Arm(guidance={"decoder": "tiny"}),
+    "tiny decoder": Arm(guidance={"guide_decoder": "tiny"}),
     "gradient of the clean estimate": Arm(guidance={"gradient": "leaf"}),
     "gradient held for 2 steps": Arm(guidance={"guide_every": 2}),
     "features held for 3 steps": Arm({"cache_every": 3}),
     "text guidance in the first fifth": Arm({"cfg_until": 0.2}),
     "half the steps": Arm({"n_steps": 25}),
-    "fast, all steps": Arm({"cache_every": 3, "cfg_until": 0.2}, {"decoder": "tiny", "gradient": "leaf"}),
-    "fast": Arm({"cache_every": 3, "cfg_until": 0.2, "n_steps": 25}, {"decoder": "tiny", "gradient": "leaf"}),
+    "fast, all steps": Arm({"cache_every": 3, "cfg_until": 0.2}, {"guide_decoder": "tiny", "gradient": "leaf"}),
+    "fast": Arm({"cache_every": 3, "cfg_until": 0.2, "n_steps": 25}, {"guide_decoder": "tiny", "gradient": "leaf"}),
 }
 
 

@@ -294,7 +294,7 @@ def critic_of(
     targets = [repeated(models, decoded[layer], repeats, rows) for layer in guidance.layers]
     normalisation = decoded.attrs.get("feature_normalisation", "imagenet")
     antialias = decoded.attrs.get("antialias") != "no"
-    weights, decoder = guidance.layer_weights, guidance.decoder
+    weights, decoder = guidance.layer_weights, guidance.guide_decoder
     return FeatureCritic(models, targets, guidance.layers, weights, normalisation, decoder, antialias)
 
 
@@ -367,7 +367,7 @@ def check_fit(decoded: Embeddings, models: Models, diffusion: DiffusionParams, g
         raise EmbeddingError(f"c must have width {width} for {models.name}, got {decoded.c.shape[-1]}.")
     check_solver(models, diffusion)
     if diffusion.start == "inverted" or n_guided_steps(diffusion.executed_steps, guidance):
-        if guidance.decoder == "tiny":
+        if guidance.guide_decoder == "tiny":
             models.check_tiny()
         layers = guidance.layers
         check_layers(layers, len(vision_model(models.image_encoder).encoder.layers))

@@ -125,7 +125,7 @@ def what_decides(row: Embeddings, diffusion: DiffusionParams, guidance: Guidance
     """What inverted latents depend on, beside the models."""
     layers = [row[name] for name in ("z", *guidance.layers)]
     how = [diffusion.start_steps, diffusion.start_rate, diffusion.start_prior, guidance.layers, guidance.layer_weights]
-    how.append(guidance.decoder)
+    how.append(guidance.guide_decoder)
     return [array_digest(*layers), *how, *features_of(row)]
 
 

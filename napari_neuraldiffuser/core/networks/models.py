@@ -146,7 +146,7 @@ class Models:
         """Raise ModelError where there is no tiny decoder."""
         if self.vae_tiny is None:
             raise ModelError(
-                f"decoder must be vae for models without a tiny decoder, got tiny for {self.name}. Save an "
+                f"guide_decoder must be vae for models without a tiny decoder, got tiny for {self.name}. Save an "
                 "AutoencoderTiny of the same latents as vae_tiny in their folder (for Stable Diffusion 1.x: TAESD), "
                 "or use decoder vae."
             )

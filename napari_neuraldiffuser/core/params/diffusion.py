@@ -195,7 +195,7 @@ class GuidanceParams(Params):
         "Clean latent from the noise prediction: exact, or the published (1 - abar) for its root, for its figures.",
         choices=("exact", "published"),
     )
-    decoder: str = param(
+    guide_decoder: str = param(
         "vae",
         "What shows guidance the picture on its way: vae, the models' own decoder; tiny, a small one that their folder "
         "must have as vae_tiny, at a fraction of time and memory. The result is decoded by the VAE either way.",

@@ -119,10 +119,10 @@ def test_guided_steps_have_both_predictions_whatever_is_stepped_with(models, dec
 def test_guidance_sees_the_picture_of_the_tiny_decoder(models, decoded):
     """Losses follow it; without a pull the pictures are the VAE's to the last bit."""
     plain = reconstruct(decoded, models, STEPS, PULL)
-    tiny = reconstruct(decoded, models, STEPS, PULL.but(decoder="tiny"))
+    tiny = reconstruct(decoded, models, STEPS, PULL.but(guide_decoder="tiny"))
     assert not np.allclose(tiny.losses, plain.losses, rtol=1e-3)
     images = [
-        reconstruct(decoded, models, STEPS, PULL.but(guidance_scale=0.0, decoder=d)).images for d in ("vae", "tiny")
+        reconstruct(decoded, models, STEPS, PULL.but(guidance_scale=0.0, guide_decoder=d)).images for d in ("vae", "tiny")
     ]
     assert np.array_equal(*images)
 
@@ -131,7 +131,7 @@ def test_a_tiny_decoder_that_is_not_there_is_refused(decoded):
     without = small_models()
     without.vae_tiny = None
     with pytest.raises(ModelError, match="Save an AutoencoderTiny .* as vae_tiny"):
-        reconstruct(decoded, without, STEPS, PULL.but(decoder="tiny"))
+        reconstruct(decoded, without, STEPS, PULL.but(guide_decoder="tiny"))
 
 
 def test_a_folder_may_have_a_tiny_decoder(tmp_path, models):
