@@ -32,10 +32,10 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         },
         "guidance": {**PAPER, "x0_estimate": "published"},
     },
-    # for the bundled models, chosen on training stimuli (docs/demo.md)
+    # for the bundled models, chosen on training stimuli of three subjects (docs/guidance.md)
     "demo": {
-        "diffusion": {"repeats": 3, "batch_size": 12, "n_steps": 24, "cfg_scale": 3.0},
-        "guidance": {"normalise": "rms", "guidance_scale": 5.0, "guidance_strength": 0.67},
+        "diffusion": {"repeats": 3, "batch_size": 12, "n_steps": 12, "strength": 0.5, "cfg_scale": 2.0},
+        "guidance": {"normalise": "rms", "guidance_scale": 2.5, "guidance_strength": 0.67},
     },
     # the other rules of the family, at strengths that carry over from one to another
     **{rule: {"diffusion": {}, "guidance": {"rule": rule, "x0_blend": False} | own} for rule, own in RULES.items()},
