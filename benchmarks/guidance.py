@@ -65,7 +65,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[301, 302, 303, 304, 305], metavar="SEED")
     parser.add_argument("--n", type=int, default=24, help="held-out training stimuli of each validation seed")
     parser.add_argument("--n-test", type=int, default=100, help="test stimuli of each fresh seed")
-    parser.add_argument("--few", type=int, default=3, help="fresh seeds that have every arm and control")
+    parser.add_argument("--few", type=int, default=1, help="fresh seeds that have every arm and control")
     parser.add_argument("--only", nargs="*", type=int, help="compute these seeds alone, and write no tables")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()

@@ -54,15 +54,10 @@ VALIDATION: dict[str, dict[str, Any]] = {
     "spread as decoded": {DECODED: "ridge, spread as decoded"},
 }
 FOUND = {"guidance_scale": 2.5, "cfg_scale": 2.0}
-BEFORE = "preset before"
-CONFIRMATION: dict[str, dict[str, Any]] = {
-    "chosen": FOUND,
-    "chosen, 8 steps": {**FOUND, "n_steps": 8},
-    BEFORE: {"n_steps": 24, "strength": 0.75},
-}
+CONFIRMATION: dict[str, dict[str, Any]] = {"chosen": FOUND, "chosen, 8 steps": {**FOUND, "n_steps": 8}}
 """Arms on test stimuli of fresh seeds; the first is the one that was chosen, and has all the controls."""
-REFERENCE = BEFORE
-"""The arm that others are compared with: the rule `neuraldiffuser` as it was used before."""
+REFERENCE = "chosen"
+"""The arm of the confirmation that others are compared with."""
 
 
 def cell(changes: dict[str, Any]) -> Cell:
