@@ -122,7 +122,8 @@ def test_guidance_sees_the_picture_of_the_tiny_decoder(models, decoded):
     tiny = reconstruct(decoded, models, STEPS, PULL.but(guide_decoder="tiny"))
     assert not np.allclose(tiny.losses, plain.losses, rtol=1e-3)
     images = [
-        reconstruct(decoded, models, STEPS, PULL.but(guidance_scale=0.0, guide_decoder=d)).images for d in ("vae", "tiny")
+        reconstruct(decoded, models, STEPS, PULL.but(guidance_scale=0.0, guide_decoder=d)).images
+        for d in ("vae", "tiny")
     ]
     assert np.array_equal(*images)
 
