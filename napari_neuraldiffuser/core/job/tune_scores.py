@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -91,7 +92,7 @@ class Measured:
         scores = {name: np.array([np.nan if v is None else v for v in kept["scores"][name]]) for name in SCORES}
         return Tried(setting, scores, kept["seconds"], kept["failed"])
 
-    def _compute(self, setting: Setting, decoded: Embeddings, subject: HeldOut) -> dict[str, object]:
+    def _compute(self, setting: Setting, decoded: Embeddings, subject: HeldOut) -> dict[str, Any]:
         images, began = len(decoded) * setting.diffusion.repeats, time.perf_counter()
         first = {int(s): k for k, s in enumerate(decoded.stimulus_ids)}
 
