@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.timing import quartiles, ratio, seconds_cpu  # noqa: E402
 
 from napari_neuraldiffuser.core.base.files import write_json  # noqa: E402
-from napari_neuraldiffuser.core.diffusion import pipeline
+from napari_neuraldiffuser.core.diffusion import build, pipeline
 from napari_neuraldiffuser.core.diffusion.loop import sample, schedule  # noqa: E402
 from napari_neuraldiffuser.core.networks import models  # noqa: E402
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings  # noqa: E402
@@ -60,7 +60,7 @@ def make_step(networks: models.Models) -> Callable[[], torch.Tensor]:
     diffusion, guidance = DiffusionParams(repeats=1), GuidanceParams(normalise="rms", guidance_scale=1.0)
     plan = schedule(networks.scheduler, diffusion)
     start = pipeline.start_latents(decoded, networks, diffusion, plan)
-    denoiser = pipeline.build_denoiser(decoded, networks, diffusion, guidance)
+    denoiser = build.build_denoiser(decoded, networks, diffusion, guidance)
     return lambda: sample(start, plan.steps[:1], denoiser)
 
 

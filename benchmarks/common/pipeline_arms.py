@@ -12,7 +12,7 @@ import torch
 
 from common.operations import Operations, counted
 from common.published_loop import Loop, Published
-from napari_neuraldiffuser.core.diffusion import pipeline
+from napari_neuraldiffuser.core.diffusion import build, pipeline
 from napari_neuraldiffuser.core.diffusion.loop import noise_for, sample, schedule
 from napari_neuraldiffuser.core.networks import models
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
@@ -125,7 +125,7 @@ def run_of(name: str, size: str, networks: models.Models, decoded: Embeddings, r
         return plain_run(networks, decoded, diffusion, 0, 0)
     plan = schedule(networks.scheduler, diffusion)
     one = decoded.subset(decoded.stimulus_ids[:1])
-    denoiser = pipeline.build_denoiser(one, networks, diffusion, guidance)
+    denoiser = build.build_denoiser(one, networks, diffusion, guidance)
     return Run(
         pipeline.start_latents(one, networks, diffusion, plan),
         len(plan.steps),

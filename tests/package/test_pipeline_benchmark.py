@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_neuraldiffuser.core.diffusion import pipeline
+from napari_neuraldiffuser.core.diffusion import build, pipeline
 from napari_neuraldiffuser.core.diffusion.loop import noise_for, sample, schedule
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.params import LAYERS, preset
@@ -27,7 +27,7 @@ def test_the_plain_loop_draws_the_pictures_of_the_preset(load, decoded):  # noqa
     diffusion, guidance = diffusion.but(n_steps=20, repeats=1), guidance.but(guidance_scale=3e4)
     plan = schedule(models.scheduler, diffusion)
     start = pipeline.start_latents(decoded, models, diffusion, plan)
-    latents = sample(start, plan.steps, pipeline.build_denoiser(decoded, models, diffusion, guidance))
+    latents = sample(start, plan.steps, build.build_denoiser(decoded, models, diffusion, guidance))
     ours = (models.decode_latents(latents) / 2 + 0.5).clamp(0, 1)
     row = {name: torch.from_numpy(decoded[name][1:]) for name in ("z", "c", *LAYERS)}
     noise = torch.from_numpy(noise_for(diffusion.seed, 7, 0, (4, 16, 16))[None]).double()

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from napari_neuraldiffuser.core import reconstruct
-from napari_neuraldiffuser.core.diffusion import pipeline
+from napari_neuraldiffuser.core.diffusion import build, pipeline
 from napari_neuraldiffuser.core.diffusion.loop import noise_for
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings, encode, extract
 from napari_neuraldiffuser.core.networks.kernels import ops
@@ -93,7 +93,7 @@ def test_features_are_guided_with_the_resize_that_their_targets_had(models, tmp_
     for on, file in files.items():
         rows = Embeddings.load(file.path)
         file.close()
-        critic = pipeline.critic_of(rows, models, GuidanceParams(), 1)
+        critic = build.critic_of(rows, models, GuidanceParams(), 1)
         assert critic.antialias is on
         pixels = torch.from_numpy(IMAGES[:2]).permute(0, 3, 1, 2).float() / 255
         small = F.interpolate(pixels, (24, 24), mode="bilinear", antialias=on, align_corners=False)

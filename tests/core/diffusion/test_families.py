@@ -9,7 +9,7 @@ from diffusers import DDIMScheduler, LatentConsistencyModelPipeline
 
 from napari_neuraldiffuser.core import reconstruct
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.core.diffusion import pipeline
+from napari_neuraldiffuser.core.diffusion import build, pipeline
 from napari_neuraldiffuser.core.diffusion.feature_cache import from_features, with_features
 from napari_neuraldiffuser.core.diffusion.loop import sample, schedule
 from napari_neuraldiffuser.core.diffusion.predictor import Predictor, noise_predictor, scale_embedding
@@ -45,7 +45,7 @@ def run(models, params, guidance=FREE):
     start = pipeline.start_latents(decoded, models, params, plan)
     fresh = pipeline.fresh_noise(decoded, models, params)
     solver = pipeline.solver_for(pipeline.Problem(models.scheduler, params, plan, fresh))
-    return start, sample(start, plan.steps, pipeline.build_denoiser(decoded, models, params, guidance), solver=solver)
+    return start, sample(start, plan.steps, build.build_denoiser(decoded, models, params, guidance), solver=solver)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -6,10 +6,10 @@ import torch
 
 from napari_neuraldiffuser.core import reconstruct
 from napari_neuraldiffuser.core.diffusion import feature_cache
+from napari_neuraldiffuser.core.diffusion.build import build_denoiser
 from napari_neuraldiffuser.core.diffusion.classifier_free import ClassifierFree
 from napari_neuraldiffuser.core.diffusion.feature_cache import FeatureCache
 from napari_neuraldiffuser.core.diffusion.loop import Step
-from napari_neuraldiffuser.core.diffusion.pipeline import build_denoiser
 from napari_neuraldiffuser.core.diffusion.sag import SelfAttentionGuided
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.networks.folder import check_folder

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_neuraldiffuser.core.diffusion import pipeline
+from napari_neuraldiffuser.core.diffusion import build, pipeline
 from napari_neuraldiffuser.core.diffusion.loop import sample, schedule
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.params import LAYERS, DiffusionParams, GuidanceParams
@@ -47,7 +47,7 @@ def one_guided_step() -> float:
     pipeline.check_fit(decoded, models, diffusion, guidance)
     plan = schedule(models.scheduler, diffusion)
     start = pipeline.start_latents(decoded, models, diffusion, plan)
-    denoiser = pipeline.build_denoiser(decoded, models, diffusion, guidance)
+    denoiser = build.build_denoiser(decoded, models, diffusion, guidance)
     seen = []
     after = sample(start, plan.steps[:1], denoiser, lambda step, prediction, z: seen.append(prediction))
     assert after.shape == (1, 4, 64, 64)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_neuraldiffuser.core.diffusion import pipeline
+from napari_neuraldiffuser.core.diffusion import build, pipeline
 from napari_neuraldiffuser.core.diffusion.classifier_free import ClassifierFree
 from napari_neuraldiffuser.core.diffusion.critic import FeatureCritic, Pull, layer_loss_weights
 from napari_neuraldiffuser.core.diffusion.draws import Draws
@@ -76,7 +76,7 @@ def test_published_preset_equals_the_published_equations_per_step_and_over_the_r
     decoded = decoded_for(models64)
     expected: list = []
     last = reference_run(models64, decoded, diffusion, guidance, expected)
-    denoiser = pipeline.build_denoiser(decoded, models64, diffusion, guidance)
+    denoiser = build.build_denoiser(decoded, models64, diffusion, guidance)
     plan = schedule(models64.scheduler, diffusion)
     assert len(plan.steps) == len(expected) == 37
 
@@ -98,7 +98,7 @@ def test_guidance_moves_the_published_run(models64):
     start = pipeline.start_latents(decoded, models64, diffusion, plan)
     without = guidance.but(guidance_scale=0.0)
     pulled, free = (
-        sample(start, plan.steps, pipeline.build_denoiser(decoded, models64, diffusion, g)) for g in (guidance, without)
+        sample(start, plan.steps, build.build_denoiser(decoded, models64, diffusion, g)) for g in (guidance, without)
     )
     assert relative(pulled, free) > 1e-2
 
@@ -106,7 +106,7 @@ def test_guidance_moves_the_published_run(models64):
 def test_gradient_equals_a_finite_difference(models64):
     decoded = decoded_for(models64)
     diffusion, guidance = DiffusionParams(repeats=1), PAPER.but(guidance_scale=1.0)
-    guided = pipeline.build_denoiser(decoded, models64, diffusion, guidance)
+    guided = build.build_denoiser(decoded, models64, diffusion, guidance)
     plan = schedule(models64.scheduler, diffusion)
     z, step = pipeline.start_latents(decoded, models64, diffusion, plan), plan.steps[0]
     term = guided(z, step).noise - guided.denoiser(z, step).noise
@@ -130,7 +130,7 @@ def test_one_image_does_not_change_the_gradient_of_another(models64):
     out = []
     for decoded in (three, three.subset([14])):
         z = pipeline.start_latents(decoded, models64, diffusion, plan)
-        out.append(pipeline.build_denoiser(decoded, models64, diffusion, guidance)(z, plan.steps[0]).noise)
+        out.append(build.build_denoiser(decoded, models64, diffusion, guidance)(z, plan.steps[0]).noise)
     assert relative(out[0][2:4], out[1]) < 1e-10
 
 
@@ -152,7 +152,7 @@ def test_backward_runs_on_the_conditional_half_only(models64):
     decoded, grads = decoded_for(models64), []
     hook = models64.unet.conv_out.register_full_backward_hook(lambda m, gi, go: grads.append(len(go[0])))
     diffusion = DiffusionParams(repeats=3)
-    denoiser = pipeline.build_denoiser(decoded, models64, diffusion, PAPER)
+    denoiser = build.build_denoiser(decoded, models64, diffusion, PAPER)
     plan = schedule(models64.scheduler, diffusion)
     denoiser(pipeline.start_latents(decoded, models64, diffusion, plan), plan.steps[0])
     hook.remove()

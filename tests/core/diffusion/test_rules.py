@@ -7,7 +7,7 @@ import torch
 
 from napari_neuraldiffuser.core.base import registry
 from napari_neuraldiffuser.core.base.fields import that_matter
-from napari_neuraldiffuser.core.diffusion import pipeline
+from napari_neuraldiffuser.core.diffusion import build, pipeline
 from napari_neuraldiffuser.core.diffusion.critic import Pull
 from napari_neuraldiffuser.core.diffusion.draws import Draws
 from napari_neuraldiffuser.core.diffusion.guidance import n_gradients, together
@@ -67,7 +67,7 @@ def plain_run(models, decoded, params, diffusion):
 def our_run(models, decoded, params, diffusion):
     plan = schedule(models.scheduler, diffusion)
     z = pipeline.start_latents(decoded, models, diffusion, plan)
-    return sample(z, plan.steps, pipeline.build_denoiser(decoded, models, diffusion, params))
+    return sample(z, plan.steps, build.build_denoiser(decoded, models, diffusion, params))
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -98,7 +98,7 @@ def one_step(models, decoded, params, index=1, diffusion=ONE):
     """z_{t-1} of one step in the middle of a schedule, and z_t, step and denoiser that gave it."""
     plan = schedule(models.scheduler, diffusion)
     z = pipeline.start_latents(decoded, models, diffusion, plan)
-    denoiser = pipeline.build_denoiser(decoded, models, diffusion, params)
+    denoiser = build.build_denoiser(decoded, models, diffusion, params)
     return ddim_step(denoiser(z, plan.steps[index]), plan.steps[index]), z, plan.steps[index], denoiser
 
 
@@ -152,7 +152,7 @@ def test_noise_has_a_key_of_its_own_for_every_use():
 def critic_calls(models, params, monkeypatch, diffusion=ONE):
     calls: list[int] = []
     plain = pipeline.FeatureCritic.__call__
-    monkeypatch.setattr(pipeline.FeatureCritic, "__call__", lambda self, x: calls.append(len(x)) or plain(self, x))
+    monkeypatch.setattr(build.FeatureCritic, "__call__", lambda self, x: calls.append(len(x)) or plain(self, x))
     backward: list[int] = []
     hook = models.unet.conv_out.register_full_backward_hook(lambda m, gi, go: backward.append(len(go[0])))
     result = pipeline.reconstruct(decoded_for(models), models, diffusion, params)
@@ -208,7 +208,7 @@ def test_a_leaf_gradient_is_that_with_the_noise_prediction_held(models):
 def test_a_reused_gradient_is_the_last_fresh_one_at_the_step_s_own_size(models):
     params = GuidanceParams(normalise="none", guidance_scale=3000.0, guidance_strength=1.0, guide_every=2)
     decoded, plan = decoded_for(models), schedule(models.scheduler, ONE)
-    guided = pipeline.build_denoiser(decoded, models, ONE, params)
+    guided = build.build_denoiser(decoded, models, ONE, params)
     z = pipeline.start_latents(decoded, models, ONE, plan)
     for first, second in zip(plan.steps[::2], plan.steps[1::2], strict=True):
         fresh = guided(z, first)

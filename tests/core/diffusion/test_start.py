@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from napari_neuraldiffuser.core import reconstruct
-from napari_neuraldiffuser.core.diffusion import pipeline, start
+from napari_neuraldiffuser.core.diffusion import build, pipeline, start
 from napari_neuraldiffuser.core.diffusion.critic import Pull
 from napari_neuraldiffuser.core.job import made_from
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings, TargetFile
@@ -97,7 +97,7 @@ def test_images_without_a_finite_loss_keep_their_latents():
 
 def test_the_picture_comes_nearer_to_g(models, decoded):
     losses = []
-    critic = pipeline.critic_of(decoded, models, GuidanceParams(), 1)
+    critic = build.critic_of(decoded, models, GuidanceParams(), 1)
     z = torch.from_numpy(decoded.z)
     got = start.invert(z, critic, INVERTED.but(start_steps=15), lambda event: losses.append(event.loss))
     assert (losses[-1] < losses[0]).all()
