@@ -78,7 +78,7 @@ def test_pointer_files_are_no_weights(model_folder, capsys, part):
     assert "got a pointer of Git LFS. Run git lfs pull" in text
     assert (
         f"  {part}: " not in text
-        and text.count(f"/{NAMES['vae'][0]}") + text.count(f"/{NAMES['text_encoder'][0]}") == 4
+        and text.count(f"/{NAMES['vae'][0]}") + text.count(f"/{NAMES['text_encoder'][0]}") == 5
     )
 
 
@@ -95,7 +95,7 @@ def test_every_part_is_told_of(model_folder, capsys):
     status, text = said(capsys, "--models", model_folder, "--json")
     assert status == 1
     report = json.loads(text)["models"]
-    assert set(report["parts"]) == {"text_encoder", "tokenizer"} and not report["complete"]
+    assert set(report["parts"]) == {"text_encoder", "tokenizer", "vae_tiny"} and not report["complete"]
     assert [problem.split()[2] for problem in report["problems"]] == ["vae", "unet", "scheduler", "image_encoder"]
     assert all("\n" not in problem for problem in report["problems"])
 

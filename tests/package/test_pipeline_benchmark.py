@@ -30,7 +30,7 @@ def test_the_plain_loop_draws_the_pictures_of_the_preset(load, decoded):  # noqa
     latents = sample(start, plan.steps, build.build_denoiser(decoded, models, diffusion, guidance))
     ours = (models.decode_latents(latents) / 2 + 0.5).clamp(0, 1)
     row = {name: torch.from_numpy(decoded[name][1:]) for name in ("z", "c", *LAYERS)}
-    noise = torch.from_numpy(noise_for(diffusion.seed, 7, 0, (4, 16, 16))[None]).double()
+    noise = torch.from_numpy(noise_for(diffusion.seed, 0, 0, (4, 16, 16))[None]).double()
 
     def plain(**changes):
         loop = published.Loop(models, models.encode_text([""]), published.Published(n_steps=20, **changes))

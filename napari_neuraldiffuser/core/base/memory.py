@@ -69,7 +69,7 @@ def halving(compute: Callable[[int], T], most: int, what: str, free: Callable[[]
         except Exception as error:
             if most <= 1 or not lacks_memory(error):
                 raise
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = str(error).strip().split("\n")[0] or "no memory was left"
         # outside of the handler, where nothing holds the frames of what failed any more
         fewer = -(-most // 2)
         warnings.warn(f"Memory did not suffice for {most} {what} at once, now {fewer}: {reason}", FewerAtOnce, 2)

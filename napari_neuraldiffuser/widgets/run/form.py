@@ -75,14 +75,15 @@ class ReconForm(QWidget):
         self.session.change(arms=tuple(arm for arm, tick in self.arms.items() if tick.isChecked()))
 
     def _follow_models(self, recipe: Recipe) -> bool:
-        """Take what was chosen for other models, where the settings were those chosen for the former ones."""
-        models = (recipe.models, recipe.guide)
+        """Take what was chosen for other models, where the settings were those chosen for the former ones, and stay."""
+        models, settings = (recipe.models, recipe.guide), (recipe.settings.diffusion, recipe.settings.guidance)
         if models == self.preset.models:
             return False
         first, followed = self.preset.models == ("", ""), self.preset.name == FOR_MODELS and not self.preset.modified
+        stayed = settings == self.preset.present
         self.preset.show_models(*models)
         own = params_of_preset(FOR_MODELS, *models)
-        if first or not followed or own == (recipe.settings.diffusion, recipe.settings.guidance):
+        if first or not followed or not stayed or own == settings:
             return False
         self.take_params(*own)
         return True

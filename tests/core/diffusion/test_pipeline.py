@@ -88,10 +88,10 @@ def test_memory_that_does_not_suffice_halves_the_images_at_once(models, decoded,
     whole = reconstruct(decoded, models, QUICK.but(batch_size=6), PULL)
     decode, done = Models.decode_latents, []
 
-    def small(self, latents):
+    def small(self, latents, *how):
         if len(latents) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
-        return decode(self, latents)
+        return decode(self, latents, *how)
 
     monkeypatch.setattr(Models, "decode_latents", small)
     with pytest.warns(FewerAtOnce, match="for 6 images at once, now 3"):

@@ -61,7 +61,7 @@ def test_every_parameter_has_one_control_with_a_tooltip(ready):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_shown_and_reach_the_recipe(ready, session, name):
-    ready.form.preset.picked.emit(*params_of_preset(name))
+    ready.form.preset._pick(name)
     assert ready.form.controls.params() == params_of_preset(name)
     assert (session.recipe.settings.diffusion, session.recipe.settings.guidance) == params_of_preset(name)
     assert ready.form.preset.name == name

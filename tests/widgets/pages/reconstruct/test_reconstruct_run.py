@@ -139,7 +139,7 @@ def test_history_says_what_changed(ready, session):
     ready.run_button.click()
     whole_run(session, RED)
     assert ready.view.box.count() == 2
-    assert ready.view.box.currentText().endswith("stimulus 3: κ 5 → 10")
+    assert ready.view.box.currentText().endswith("stimulus 3: κ 2.5 → 10")
     ready.view.compare.choose(BEFORE)
     assert first(ready) == RED.tolist()
     assert first(ready, "B, guided") == GREEN.tolist()
