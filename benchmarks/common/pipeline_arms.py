@@ -140,7 +140,8 @@ def plain_run(networks: models.Models, decoded: Embeddings, diffusion: Diffusion
     def tensor(values: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(np.ascontiguousarray(values)).to(networks.device, networks.dtype)
 
-    noise = noise_for(diffusion.seed, int(decoded.stimulus_ids[row]), repeat, decoded.z.shape[1:])
+    stimulus = 0 if diffusion.noise == "shared" else int(decoded.stimulus_ids[row])
+    noise = noise_for(diffusion.seed, stimulus, repeat, decoded.z.shape[1:])
     loop = Loop(networks, networks.encode_text([""]), Published(cfg_scale=diffusion.cfg_scale))
     z, c, *g = (tensor(decoded[target][row : row + 1]) for target in TARGETS)
     start = loop.start(z, tensor(noise[None]))
