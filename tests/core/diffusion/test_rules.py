@@ -151,7 +151,7 @@ def test_noise_has_a_key_of_its_own_for_every_use():
 
 def critic_calls(models, params, monkeypatch, diffusion=ONE):
     calls: list[int] = []
-    plain = pipeline.FeatureCritic.__call__
+    plain = build.FeatureCritic.__call__
     monkeypatch.setattr(build.FeatureCritic, "__call__", lambda self, x: calls.append(len(x)) or plain(self, x))
     backward: list[int] = []
     hook = models.unet.conv_out.register_full_backward_hook(lambda m, gi, go: backward.append(len(go[0])))
