@@ -70,6 +70,7 @@ def test_shipped_result_is_a_whole_run_and_small():
     assert len(list(folder.glob("sub-01/recon/*rep-*_desc-guided_recon.png"))) == 15
 
 
+@pytest.mark.slow
 def test_simulated_subject_through_napari_then_from_the_cache(viewer, cache, monkeypatch):
     monkeypatch.setattr(samples, "SIMULATION", SMALL)
     ticks, timer, before = [], QTimer(), set(progress._all_instances)

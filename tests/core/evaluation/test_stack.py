@@ -56,7 +56,7 @@ def test_twice_as_many_stimuli_take_no_more_memory_than_their_features():
         return found
 
     peak(2)
-    more = (peak(24) - peak(12)) / 12
+    more = (peak(10) - peak(5)) / 5
     pictures = REPEATS * SIDE * SIDE * 3
     assert more < 0.5 * pictures
 

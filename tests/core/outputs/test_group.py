@@ -13,6 +13,7 @@ from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.outputs import validate as bids
 from napari_neuraldiffuser.core.outputs.group import inputs as group_inputs
 from napari_neuraldiffuser.core.outputs.group.inputs import differing, failed_notes, mixed, read_subjects, read_table
+from napari_neuraldiffuser.core.outputs.group.means import difference_over_stimuli, over_stimuli, paired
 from napari_neuraldiffuser.core.outputs.group.page import GroupData, page_values, wall
 from napari_neuraldiffuser.core.outputs.group.write import (
     GroupError,
@@ -454,3 +455,81 @@ def test_levels_stand_beside_scores_and_make_no_subjects_differ(out):
     assert f"chance {0.1 + 0.1 * n:.3f} → {0.2 + 0.1 * n:.3f}" in text
     assert "<th>chance, unguided</th><th>chance, guided</th>" in text
     assert mixed(subjects(out)) == ([], [])
+
+
+def tables_of(values):
+    """A scores table of each row of guided minus unguided differences: {stimulus: difference}, two repeats."""
+    tables = []
+    for row in values:
+        rows = [
+            (s, rep, arm, (d if arm == "guided" else 0.0) + rep)
+            for s, d in row.items()
+            for rep in (1, 2)
+            for arm in ARMS
+        ]
+        tables.append(pd.DataFrame(rows, columns=["stim", "rep", "arm", "pixcorr"]))
+    return tables
+
+
+def se_of(rows):
+    return difference_over_stimuli(tables_of(rows), "pixcorr")
+
+
+def test_the_error_over_stimuli_draws_a_shared_stimulus_once_for_all():
+    rng = np.random.default_rng(8)
+    shared = rng.normal(size=(1, 40)) + 0.3 * rng.normal(size=(3, 40))
+    same = [dict(enumerate(row)) for row in shared]
+    mean_over_subjects = shared.mean(0)
+    assert se_of(same)["se_stimuli"] == pytest.approx(mean_over_subjects.std(ddof=1) / np.sqrt(40))
+    # with images of their own, subjects are independent samples
+    apart = [{(k, i): v for i, v in row.items()} for k, row in enumerate(same)]
+    independent = np.sqrt(sum(row.var(ddof=0) / 40 for row in shared)) / 3 * np.sqrt(120 / 119)
+    assert se_of(apart)["se_stimuli"] == pytest.approx(independent)
+    assert se_of(same)["se_stimuli"] > 1.4 * se_of(apart)["se_stimuli"]
+    assert se_of(same[:1]) == {"se_stimuli": pytest.approx(shared[0].std(ddof=1) / np.sqrt(40)), "n_stimuli": 40}
+
+
+def test_the_error_over_stimuli_of_partly_shared_stimuli_is_what_repeated_draws_have():
+    """Against the spread of the estimate over simulated experiments: 60 images in both subjects, 30 in one alone."""
+    rng = np.random.default_rng(9)
+    estimates, errors = [], []
+    for _ in range(400):
+        hard = rng.normal(size=120)
+        rows = [{i: hard[i] + 0.5 * rng.normal() for i in range(*span)} for span in ((0, 90), (30, 120))]
+        estimates.append(np.mean([np.mean(list(row.values())) for row in rows]))
+        errors.append(over_stimuli([pd.Series(row) for row in rows])["se_stimuli"])
+    assert np.mean(errors) == pytest.approx(np.std(estimates), rel=0.1)
+
+
+def test_a_stimulus_without_a_value_and_a_subject_without_any_count_nowhere():
+    rows = [{0: 0.1, 1: 0.3, 2: np.nan}, {0: np.nan}, {}]
+    assert se_of(rows) == {"se_stimuli": pytest.approx(0.1), "n_stimuli": 2}
+    assert se_of([{0: 0.1}]) == {"se_stimuli": None, "n_stimuli": 1}
+    assert difference_over_stimuli([None], "pixcorr") == {"se_stimuli": None, "n_stimuli": 0}
+
+
+def test_own_scans_share_a_stimulus_by_its_label_and_never_by_its_number():
+    numbers = [{0: 0.1, 1: 0.3, 2: 0.8}, {0: 0.2, 1: 0.1, 2: 0.4}]
+    tables = tables_of(numbers)
+    labelled = [t.assign(stimulus=[f"s{k}-{i}" for i in t.stim]) for k, t in enumerate(tables)]
+    assert difference_over_stimuli(labelled, "pixcorr")["n_stimuli"] == 6
+    assert difference_over_stimuli(tables, "pixcorr")["n_stimuli"] == 3
+
+
+def test_the_page_says_in_how_many_subjects_a_difference_is_clear():
+    def of(mean, se, n):
+        return {"paired": {"ssim": {"mean": mean, "se": se, "n": n}}}
+
+    found = paired(
+        [of(0.1, 0.01, 40), of(-0.1, 0.01, 40), of(0.1, 0.2, 40), of(0.1, 0.01, 4), of(None, None, 0)], "ssim"
+    )
+    assert (found["n"], found["n_worse"], found["n_better_clear"], found["n_worse_clear"]) == (4, 1, 1, 1)
+
+
+def test_both_errors_are_on_the_page_and_in_the_summary(finished):
+    out, result = finished
+    said = json.loads(result.summary.read_text())["paired"]["pixcorr"]
+    row = {r["metric"]: r for r in values(read_subjects(out, None)[0])["summary_rows"]}["pixcorr"]
+    assert (row["here"].se, row["here"].n) == (said["se_stimuli"], said["n_stimuli"])
+    assert said["n_stimuli"] == len(STIMULI) and said["se_stimuli"] != pytest.approx(said["se"])
+    assert "over stimuli: " in result.page.read_text() and "clear by itself" in result.page.read_text()

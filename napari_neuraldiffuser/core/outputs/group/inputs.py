@@ -67,10 +67,6 @@ class SubjectResult:
         """One figure of the summary; None where it is undefined."""
         return finite(self.summary["arms"].get(arm, {}).get(metric, {}).get(what))
 
-    def difference(self, metric: str) -> float | None:
-        """Guided minus unguided, paired by stimulus."""
-        return finite(self.summary.get("paired", {}).get(metric, {}).get("mean"))
-
 
 def finite(value: object) -> float | None:
     """A number as it is, and None for anything else."""

@@ -117,7 +117,22 @@ def _summary_row(data: GroupData, metric: str) -> dict[str, Any]:
         "difference": Difference.of_summary(paired, "subjects") if paired.get("mean") is not None else None,
         "n": paired.get("n"),
         "n_worse": paired.get("n_worse"),
+        "here": _here(paired),
+        "clear_in": _clear_in(paired),
     }
+
+
+def _here(paired: dict[str, Any]) -> Difference | None:
+    """The difference with its error over stimuli, which holds for these subjects."""
+    if paired.get("mean") is None or paired.get("se_stimuli") is None:
+        return None
+    return Difference(paired["mean"], paired["se_stimuli"], paired["n_stimuli"])
+
+
+def _clear_in(paired: dict[str, Any]) -> str:
+    """In how many subjects the difference is clear by itself."""
+    better, worse = paired.get("n_better_clear", 0), paired.get("n_worse_clear", 0)
+    return f"higher in {better}" + (f", lower in {worse}" if worse else "")
 
 
 def _mean_level(values: Sequence[float | None]) -> str:

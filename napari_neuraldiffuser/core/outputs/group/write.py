@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from napari_neuraldiffuser.core.base.files import atomic_path, make_folder, write_json
@@ -22,6 +21,12 @@ from napari_neuraldiffuser.core.outputs.group.inputs import (
     finite,
     mixed,
     read_subjects,
+)
+from napari_neuraldiffuser.core.outputs.group.means import (
+    arm_over_stimuli,
+    difference_over_stimuli,
+    mean_and_se,
+    paired,
 )
 from napari_neuraldiffuser.core.outputs.group.page import GroupData, write_page
 
@@ -117,37 +122,27 @@ def summarise(subjects: Sequence[SubjectResult], averaged: bool = True) -> dict[
     -------
     dict
         {"subjects", "averaged", "protocol", "arms", "paired"}: as a subject's summary, with "n" subjects instead of
-        stimuli, and in "paired" the number of subjects whose guided score is lower as "n_worse".  No arms where not
-        `averaged`.
+        stimuli.  "se_stimuli" is the error over stimuli, of these subjects (`means.over_stimuli`); "paired" has how
+        many subjects' guided scores are lower, and in how many the difference is clear by itself (`means.paired`).  No
+        arms where not `averaged`.
     """
     summary: dict[str, Any] = {"subjects": [s.label for s in subjects], "averaged": averaged}
     if not averaged:
         return summary | {"protocol": {}, "arms": {}, "paired": {}}
     metrics = list(dict.fromkeys(m for s in subjects for m in s.metrics))
     arms = [arm for arm in dict.fromkeys([*ARMS, *(a for s in subjects for a in s.summary["arms"])])]
+    tables = [s.scores for s in subjects]
     found = {arm: {m: mean_and_se([s.value(arm, m) for s in subjects]) for m in metrics} for arm in arms}
-    found = {arm: {m: v for m, v in values.items() if v["n"]} for arm, values in found.items()}
-    paired = {m: _paired([s.difference(m) for s in subjects]) for m in metrics}
+    found = {
+        arm: {m: v | arm_over_stimuli(tables, arm, m) for m, v in values.items() if v["n"]}
+        for arm, values in found.items()
+    }
+    differences = {m: paired([s.summary for s in subjects], m) for m in metrics}
     return summary | {
         "protocol": subjects[0].protocol,
         "arms": {arm: values for arm, values in found.items() if values},
-        "paired": {m: v for m, v in paired.items() if v["n"]},
+        "paired": {m: v | difference_over_stimuli(tables, m) for m, v in differences.items() if v["n"]},
     }
-
-
-def mean_and_se(values: Sequence[float | None]) -> dict[str, Any]:
-    """Mean, its standard error and number of the values there are; None where there are too few."""
-    known = np.array([v for v in values if v is not None], dtype=float)
-    n = len(known)
-    return {
-        "mean": float(known.mean()) if n else None,
-        "se": float(known.std(ddof=1) / np.sqrt(n)) if n > 1 else None,
-        "n": n,
-    }
-
-
-def _paired(differences: Sequence[float | None]) -> dict[str, Any]:
-    return mean_and_se(differences) | {"n_worse": sum(1 for d in differences if d is not None and d < 0)}
 
 
 SHARE_COLUMNS = ["roi", "target", "share", "se", "n_subjects", "family"]
