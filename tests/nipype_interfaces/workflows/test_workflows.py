@@ -49,7 +49,11 @@ def plain(recipe, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "plugin, cut", [("Linear", CUT), ("MultiProc", CUT.but(decoder_parts="targets", chunk_size=1))]
+    "plugin, cut",
+    [
+        ("Linear", CUT),
+        pytest.param("MultiProc", CUT.but(decoder_parts="targets", chunk_size=1), marks=pytest.mark.slow),
+    ],
 )
 def test_the_workflow_writes_the_files_of_the_plain_run(job, plain, tmp_path, plugin, cut):
     run_job(job, tmp_path / "work", plugin, cut, **({"n_procs": 2, **MULTIPROC} if plugin == "MultiProc" else {}))

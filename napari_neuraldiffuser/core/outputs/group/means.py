@@ -26,11 +26,11 @@ def mean_and_se(values: Sequence[float | None]) -> dict[str, Any]:
 
 
 def over_stimuli(subjects: Sequence[pd.Series]) -> dict[str, Any]:
-    """Standard error, over stimuli, of the mean of the subjects' means (docs/method.md, Scores).
+    """Standard error, over stimuli, of the mean of the subjects' means.
 
     A stimulus that several subjects saw is drawn once for all of them: its values count together.  With one subject it
     is the standard error over its stimuli; with stimuli that all have in common, that of the means over subjects; with
-    none in common, that of independent samples.
+    none in common, that of independent samples.  Formula and source: the documentation's page on the method, Scores.
 
     Parameters
     ----------
