@@ -17,7 +17,7 @@ from napari_neuraldiffuser.core.diffusion.loop import noise_for, sample, schedul
 from napari_neuraldiffuser.core.networks import models
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.networks.kernels import backend
-from napari_neuraldiffuser.core.networks.lean import lean, restore
+from napari_neuraldiffuser.core.networks.lean import restore
 from napari_neuraldiffuser.core.params import LAYERS, TARGETS, DiffusionParams, GuidanceParams, preset
 
 PLAIN = "published loop"
@@ -99,13 +99,16 @@ def random_targets(networks: models.Models, n: int = 1) -> Embeddings:
 @contextmanager
 def layers_of(name: str, networks: models.Models) -> Iterator[None]:
     """Inside the block the networks are plain for the published loop, and the package's own for everything else."""
-    decoder = networks.vae.decoder
-    (restore if name == PLAIN else lean)(decoder)
+    if name != PLAIN:
+        yield
+        return
+    for network in networks.networks:
+        restore(network)
     try:
-        with backend.reference_only() if name == PLAIN else nullcontext():
+        with backend.reference_only():
             yield
     finally:
-        lean(decoder)
+        networks.own_layers()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from napari_neuraldiffuser.core.networks.kernels import ops
 from napari_neuraldiffuser.core.networks.kernels.ops import OpsError
+from napari_neuraldiffuser.core.networks.savings.upsampling import Doubling
 from napari_neuraldiffuser.core.networks.steady import (
     ByImage,
     FrozenConv,
@@ -64,10 +65,8 @@ def _pair(value: int | Pair) -> Pair:
 class FrozenConv2d(SteadyConv2d):
     """A convolution that keeps no activation for backward, and computes in the memory format of the kernels."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        if ops.kernels_run(x):
-            x = x.contiguous(memory_format=torch.channels_last)
-        return super().forward(x)
+    def laid_out(self, x: Tensor) -> Tensor:
+        return x.contiguous(memory_format=torch.channels_last) if ops.kernels_run(x) else x
 
 
 class GroupNormSiLU(nn.GroupNorm):
@@ -138,14 +137,14 @@ def lean(network: nn.Module) -> nn.Module:
 
 
 def restore(network: nn.Module) -> nn.Module:
-    """Undo `lean` and `steady`, in place, for instance to train the network."""
+    """Undo `lean`, `steady` and `double_and_convolve`, in place, for instance to train the network."""
     for module in network.modules():
         norms, activation = JOINED.get(type(module).__name__, ((), ""))
         if norms and type(getattr(module, norms[0])) is GroupNormSiLU:
             setattr(module, activation, nn.SiLU())
     for module in network.modules():
         module.__class__ = PLAIN.get(type(module), type(module))
-        for name in [name for name, value in vars(module).items() if isinstance(value, ByImage)]:
+        for name in [name for name, value in vars(module).items() if isinstance(value, (ByImage, Doubling))]:
             delattr(module, name)
     return network
 

@@ -21,6 +21,7 @@ from napari_neuraldiffuser.core.networks.lean import lean
 from napari_neuraldiffuser.core.networks.machine import check_gpu
 from napari_neuraldiffuser.core.networks.opening import open_parts
 from napari_neuraldiffuser.core.networks.parts import VAE, ImageEncoder, NoiseSchedule, TextEncoder, UNet
+from napari_neuraldiffuser.core.networks.savings.upsampling import double_and_convolve
 from napari_neuraldiffuser.core.networks.source import ModelError
 from napari_neuraldiffuser.core.networks.steady import steady
 
@@ -39,7 +40,7 @@ class PixelError(UserError):
 class Models:
     """The networks of one reconstruction, on one device and in one precision.
 
-    All are made `steady`, and the VAE's decoder, which guidance differentiates, `lean`.
+    All are made `steady` and convolve before they double; the VAE's decoder, which guidance differentiates, is `lean`.
 
     Attributes
     ----------
@@ -68,8 +69,12 @@ class Models:
     vae_tiny: VAE | None = None
 
     def __post_init__(self) -> None:
+        self.own_layers()
+
+    def own_layers(self) -> None:
+        """Freeze the networks and give them the package's layers, which `restore` takes away from each."""
         for part in self.networks:
-            steady(part.requires_grad_(False).eval())
+            double_and_convolve(steady(part.requires_grad_(False).eval()))
         for vae in (self.vae, self.vae_tiny):
             if vae is not None:
                 lean(vae.decoder)

@@ -50,7 +50,7 @@ def conv2d_gradient(upstream: Tensor, like: Tensor, weight: Tensor, settings: Se
     if steady and stride == dilation == (1, 1) and groups == 1 and min(reach) >= 0:
         # the convolution with the turned kernel, from outputs to inputs
         turned = weight.transpose(0, 1).flip(2, 3)
-        upstream = upstream.contiguous(memory_format=_layout(like))
+        upstream = upstream.contiguous(memory_format=memory_format(like))
         return conv2d(upstream, turned, None, (stride, (reach[0], reach[1]), dilation, groups))
     alone = steady and len(upstream) == 1
     if alone:
@@ -91,10 +91,14 @@ class SteadyConv2d(nn.Conv2d):
     """A convolution whose weights are frozen; keeps no activation for backward."""
 
     def forward(self, x: Tensor) -> Tensor:
-        settings = (self.stride, self.padding, self.dilation, self.groups)
+        x, settings = self.laid_out(x), (self.stride, self.padding, self.dilation, self.groups)
         if not (torch.is_grad_enabled() and x.requires_grad):
             return conv2d(x, self.weight, self.bias, settings)  # type: ignore[arg-type]
         return FrozenConv.apply(x, self.weight, self.bias, settings)
+
+    def laid_out(self, x: Tensor) -> Tensor:
+        """The images in the memory format that the layer computes in."""
+        return x
 
 
 class SteadyLinear(nn.Linear):
@@ -117,7 +121,7 @@ class FrozenConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, settings: Settings) -> Tensor:
         ctx.save_for_backward(weight)
-        ctx.settings, ctx.shape, ctx.layout = settings, x.shape, _layout(x)
+        ctx.settings, ctx.shape, ctx.layout = settings, x.shape, memory_format(x)
         return conv2d(x, weight, bias, settings)
 
     @staticmethod
@@ -129,7 +133,8 @@ class FrozenConv(torch.autograd.Function):
         return conv2d_gradient(upstream, shaped, weight, ctx.settings), None, None, None
 
 
-def _layout(x: Tensor) -> torch.memory_format:
+def memory_format(x: Tensor) -> torch.memory_format:
+    """Channels last, or what every tensor is taken for otherwise."""
     last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if last else torch.contiguous_format
 

@@ -1,0 +1,1 @@
+"""The same results by fewer operations, in networks whose weights are frozen."""
