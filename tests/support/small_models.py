@@ -40,6 +40,12 @@ def sd14_scheduler():
 
 
 LEVELS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+UNET = {
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    "cross_attention_dim": 16,
+    "attention_head_dim": 2,
+}
 SD2 = {"attention_head_dim": [2, 4], "use_linear_projection": True, "upcast_attention": True, "cross_attention_dim": 24}
 FAMILIES: dict[str, tuple[dict, str, dict]] = {
     # name -> what its UNet has, class of its scheduler, what that has
@@ -84,9 +90,7 @@ def small_models(dtype: torch.dtype = torch.float32, seed: int = 0, blocks: int 
         block_out_channels=(16, 32),
         norm_num_groups=4,
         layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        **({"cross_attention_dim": 16, "attention_head_dim": 2} | unet_config),
+        **(UNET | unet_config),
     )
     width = unet.config.cross_attention_dim
     scheduler = sd14_scheduler()

@@ -7,6 +7,7 @@ import torch
 from napari_neuraldiffuser.core.diffusion.feature_cache import FeatureCache
 from napari_neuraldiffuser.core.diffusion.loop import Prediction, Step
 from napari_neuraldiffuser.core.networks.parts import UNet
+from napari_neuraldiffuser.core.networks.savings.prefix import once_for_both_halves
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class ClassifierFree:
 
     def _together(self, latents: torch.Tensor, step: Step) -> tuple[torch.Tensor, torch.Tensor]:
         text = torch.cat([self.unconditional.expand_as(self.condition), self.condition])
-        uncond, cond = self.noise(torch.cat([latents] * 2), step, text, "both").chunk(2)
+        with once_for_both_halves(self.unet):
+            uncond, cond = self.noise(torch.cat([latents] * 2), step, text, "both").chunk(2)
         return uncond, cond
 
     def _apart(self, latents: torch.Tensor, step: Step) -> tuple[torch.Tensor, torch.Tensor]:
