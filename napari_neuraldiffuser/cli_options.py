@@ -50,7 +50,10 @@ STAGES: dict[str, tuple[type[Params], tuple[str, ...]]] = {
     ),
     "contribution": (
         params.ContributionParams,
-        ("method", "projection", "save_projected", "trial_ceiling", "region_accuracy"),
+        (
+            *("method", "roi_permutations", "random_sets"),
+            *("projection", "save_projected", "trial_ceiling", "region_accuracy"),
+        ),
     ),
     "evaluation": (params.EvaluationParams, ("metrics",)),
 }

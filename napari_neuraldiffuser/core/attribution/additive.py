@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from napari_neuraldiffuser.core.attribution import maps, shares
+from napari_neuraldiffuser.core.attribution import maps, shares, significance
 from napari_neuraldiffuser.core.base.contracts import RegionFamily, Responses
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.decoding.decoder import Decoder, LinearDecoder
@@ -41,6 +41,7 @@ def additive(
     similarity = decoder.similarity(x)
     groups = maps.roi_masks(rois, betas)
     truth = shares.Truth(decoder, betas, targets) if targets is not None else None
+    dealt = significance.orders(len(x), params) if len(x) > 1 else np.empty((0, 1), int)
     parts = {}
     for k, name in enumerate(decoder.names):
         predicted, fit = decoder.deviations(name, similarity), decoder.accuracy[name]
@@ -50,9 +51,20 @@ def additive(
         else:
             y = truth.minus(name, fit.mean, x.dtype)
             parts[name] = shares.of_explained(predicted, y, fit, x, groups, distribute)
+            if len(dealt) and np.isfinite(parts[name].total):
+                parts[name] = parts[name].tested(_null(decoder.pull_back(name, y), x, groups, dealt))
         if progress:
             progress(k + 1, len(decoder.names), f"contribution {name}")
     return maps.collect(parts, groups, betas, params, shares.kind_of(truth))
+
+
+def _null(back: np.ndarray, x: np.ndarray, groups: maps.RoiMasks, dealt: np.ndarray) -> significance.Null:
+    """Null of the ROIs' parts of the prediction: true targets dealt out anew among the test stimuli.
+
+    Of the product measure only Σ_i y'_i · ŷ^R_i depends on the order, and y'_i · ŷ^R_j is the sum over the ROI's voxels
+    of (W y'_i)_v x_jv; `back` (m, p) has W y'.
+    """
+    return significance.of_labels((back[:, mask] @ x[:, mask].T for mask in groups.masks), dealt)
 
 
 def _distribute(decoder: LinearDecoder, name: str, x: np.ndarray, q: np.ndarray) -> np.ndarray:

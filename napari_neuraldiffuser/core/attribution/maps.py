@@ -1,18 +1,22 @@
 """Contribution maps: what every attribution method gives, their tables of ROIs, and the files they become."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from napari_neuraldiffuser.core.attribution.significance import Null, p_values
 from napari_neuraldiffuser.core.base.contracts import RegionFamily, Responses
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import atomic_path
 from napari_neuraldiffuser.core.base.names import KINDS
 from napari_neuraldiffuser.core.params import ContributionParams
+
+OUTSIDE = "outside "
+"""Begins the name of what lies in no region of a family."""
 
 
 class ContributionError(UserError):
@@ -34,6 +38,18 @@ class RoiMasks:
         # one ROI at a time: a float64 copy of all voxels would be the largest array of the whole computation
         return np.stack([values[:, mask].sum(1, dtype=np.float64) for mask in self.masks], axis=1)
 
+    @property
+    def regions(self) -> np.ndarray:
+        """Which are regions (rois,) bool, and not what lies outside of a family."""
+        return np.array([not roi.startswith(OUTSIDE) for _, roi in self.names])
+
+    def largest(self, values: np.ndarray) -> np.ndarray:
+        """Of every voxel (p,) the value (rois,) of largest size of the regions that it lies in, 0 of those in none."""
+        out = np.zeros(self.masks.shape[1])
+        for mask, value in zip(self.masks[self.regions], values[self.regions], strict=True):
+            out[mask & (np.abs(out) < abs(value))] = value
+        return out
+
     def undefined(self, x: np.ndarray) -> "Part":
         """The part of a target that has nothing to split, for betas x (m, p)."""
         m, p = x.shape
@@ -43,12 +59,23 @@ class RoiMasks:
 @dataclass(frozen=True)
 class Part:
     """One target: shares (p,), ROI numerators (m, rois), denominators (m,), and what the shares sum to; NaN where
-    there is nothing to split."""
+    there is nothing to split.
+
+    `errors` is what the bootstrap's standard errors are multiplied by, `beside` further columns (rois,) of the table,
+    and `null` what its p values are made of.
+    """
 
     voxels: np.ndarray
     numerators: np.ndarray
     denominators: np.ndarray
     total: float
+    errors: float = 1.0
+    beside: Mapping[str, np.ndarray] = field(default_factory=dict)
+    null: Null | None = None
+
+    def tested(self, null: Null) -> "Part":
+        """The same, with its null."""
+        return replace(self, null=null)
 
 
 @dataclass
@@ -58,7 +85,8 @@ class ContributionMaps:
     Attributes
     ----------
     kind : str
-        What the shares of a target sum to: "product-measure" R², "prediction-share" 1.
+        What a share is: "product-measure" (they sum to R²), "prediction-share" and "pattern-energy" (they sum to 1),
+        "roi-only" (R² of the ROI alone), "lost-without" (R² that is lost without it).
     space : str
         Space of the voxels, such as "func1pt8mm".
     voxel_shares : dict of str to ndarray (p,) float64
@@ -66,9 +94,11 @@ class ContributionMaps:
     totals : dict of str to float
         What the shares of a target sum to, computed from the prediction and not from the shares.
     table : pandas.DataFrame
-        Columns roi, target, share, se, n_voxels, family, total, kind.  The rows of one family and target,
-        "outside <family>" among them, sum to the total.  An ROI without voxels has share 0.  Share, se and total are
-        NaN for a target that does not vary.
+        Columns roi, target, share, se, n_voxels, family, total, kind.  Where the kind is of shares, the rows of one
+        family and target, "outside <family>" among them, sum to the total; of decoders fitted anew it is the R² of all
+        voxels.  An ROI without voxels has share 0.  Share, se and total are NaN for a target that does not vary.  With
+        `roi_permutations` also p, p_fdr and p_max; `random_mean`, `random_sd`, `random_z` and `random_p` where random
+        sets of voxels were drawn; `shared` of `unique`.
     per_stimulus : dict of str to ndarray (m, rois)
         Numerators per stimulus and ROI in the order of `rois`; their sum over the sum of `denominators` is
         the share.
@@ -93,6 +123,7 @@ class ContributionMaps:
     stimulus_ids: np.ndarray
     params: ContributionParams
     surfaces: dict[str, dict[str, Any]] = field(default_factory=dict)
+    errors: float = 1.0
 
     @property
     def mapped(self) -> list[str]:
@@ -110,7 +141,7 @@ class ContributionMaps:
         columns = [_find(self.rois, roi, family) for roi in rois]
         numerator = self.per_stimulus[target][:, columns].sum(1, keepdims=True)
         share, se = ratio_and_se(numerator, self.denominators[target], self.params)
-        return float(share[0]), float(se[0])
+        return float(share[0]), float(se[0]) * self.errors
 
     def save(self, folder: str | Path, prefix: str) -> list[Path]:
         """Write one NIfTI per target that has shares and one table, each atomically, and return their paths.
@@ -153,9 +184,7 @@ def collect(
         space=str(betas.space),
         voxel_shares={name: part.voxels for name, part in parts.items()},
         totals=totals,
-        table=_table(groups, numerators, denominators, params).assign(
-            total=lambda rows: rows["target"].map(totals), kind=kind
-        ),
+        table=_table(groups, parts, params, kind),
         per_stimulus=numerators,
         denominators=denominators,
         rois=groups.names,
@@ -163,6 +192,7 @@ def collect(
         stimulus_ids=np.array(betas.stimulus_ids),
         params=params,
         surfaces={name: betas.to_surface(shares) for name, shares in varying.items()} if betas.on_surface else {},
+        errors=max((part.errors for part in parts.values()), default=1.0),
     )
 
 
@@ -207,7 +237,7 @@ def _partition(family: RegionFamily, betas: Responses) -> dict[str, np.ndarray]:
             f"ROIs of family {family.name!r} must not overlap, got {int((count > 1).sum())} shared voxels. "
             "Give overlapping ROIs as separate families."
         )
-    return masks | {f"outside {family.name}": count == 0}
+    return masks | {f"{OUTSIDE}{family.name}": count == 0}
 
 
 def _find(names: list[tuple[str, str]], roi: str, family: str | None) -> int:
@@ -240,14 +270,15 @@ def ratio_and_se(
     return ratio, resampled.std(0, ddof=1)
 
 
-def _table(
-    groups: RoiMasks, numerators: dict[str, np.ndarray], denominators: dict[str, np.ndarray], params: ContributionParams
-) -> pd.DataFrame:
-    """DataFrame with columns roi, target, share, se, n_voxels, family; one row per target, family and ROI."""
+def _table(groups: RoiMasks, parts: dict[str, Part], params: ContributionParams, kind: str) -> pd.DataFrame:
+    """DataFrame with columns roi, target, share, se, n_voxels, family, total, kind and what the method has beside them;
+    one row per target, family and ROI."""
     family, roi = zip(*groups.names, strict=True)
     blocks = []
-    for target in numerators:
-        share, se = ratio_and_se(numerators[target], denominators[target], params)
-        columns = {"roi": roi, "target": target, "share": share, "se": se}
-        blocks.append(pd.DataFrame(columns | {"n_voxels": groups.masks.sum(1), "family": family}))
+    for target, part in parts.items():
+        share, se = ratio_and_se(part.numerators, part.denominators, params)
+        columns: dict[str, Any] = {"roi": roi, "target": target, "share": share, "se": se * part.errors}
+        columns |= {"n_voxels": groups.masks.sum(1), "family": family, "total": part.total, "kind": kind}
+        tests = p_values(part.null, groups.regions) if part.null is not None else {}
+        blocks.append(pd.DataFrame(columns | dict(part.beside) | tests))
     return pd.concat(blocks, ignore_index=True)

@@ -127,9 +127,17 @@ ATTRIBUTION_METHODS = Registry(
         "auto": f"{CORE}.attribution.automatic:automatic",
         "additive": f"{CORE}.attribution.additive:additive",
         "integrated-gradients": f"{CORE}.attribution.integrated:integrated_gradients",
+        "haufe": f"{CORE}.attribution.haufe:haufe",
+        "roi-only": f"{CORE}.attribution.subsets:roi_only",
+        "leave-out": f"{CORE}.attribution.subsets:leave_out",
+        "unique": f"{CORE}.attribution.subsets:unique",
     },
 )
 """Functions with the arguments of `attribution.map` that return its `ContributionMaps`."""
+
+LINEAR_ATTRIBUTION = ("additive", "haufe")
+REFITTED_ATTRIBUTION = ("roi-only", "leave-out", "unique")
+"""Attribution methods for linear decoders alone, and those that fit a ridge decoder anew."""
 
 METRICS = Registry(
     "metric",

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import scipy.linalg
 from threadpoolctl import threadpool_limits
 
@@ -49,32 +50,49 @@ def decompose(x: np.ndarray, device: str = "cpu") -> Spectrum:
         If X has no variance at all.
     """
     n, p = x.shape
-    gram = _gram(x) if n <= p else _gram(x.T)
-    s, vectors = _eigh(gram) if device == "cpu" else _eigh_torch(gram, device)
-    # eigenvalues ascend; centring takes one dimension, and rounding must not give it back
-    first = max(int(np.searchsorted(s, max(s[-1], 0.0) * RELATIVE_RANK, "right")), int(n <= p))
+    if n <= p:
+        return decompose_gram(gram(x), x.dtype, device)
+    s, vectors = _leading(gram(x.T), 0, device)
+    return Spectrum(np.ascontiguousarray(x @ vectors / np.sqrt(s), dtype=x.dtype), s)
+
+
+def decompose_gram(products: np.ndarray, dtype: npt.DTypeLike, device: str = "cpu") -> Spectrum:
+    """Eigendecomposition of the inner products X Xᵀ (n, n) float64 of centred betas, which are overwritten.
+
+    Raises
+    ------
+    DecodingError
+        If X has no variance at all.
+    """
+    # centring takes one dimension, and rounding must not give it back
+    s, vectors = _leading(products, 1, device)
+    return Spectrum(np.ascontiguousarray(vectors, dtype=dtype), s)
+
+
+def _leading(products: np.ndarray, lost: int, device: str) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues above rounding, ascending, and their vectors, without the `lost` smallest."""
+    s, vectors = _eigh(products) if device == "cpu" else _eigh_torch(products, device)
+    first = max(int(np.searchsorted(s, max(s[-1], 0.0) * RELATIVE_RANK, "right")), lost)
     if first == len(s):
         raise DecodingError("betas must vary between stimuli, got constant betas. Check the beta files and the mask.")
-    s, vectors = s[first:], vectors[:, first:]
-    u = vectors if n <= p else x @ vectors / np.sqrt(s)
-    return Spectrum(np.ascontiguousarray(u, dtype=x.dtype), np.ascontiguousarray(s))
+    return np.ascontiguousarray(s[first:]), vectors[:, first:]
 
 
-def _eigh(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _eigh(products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # several threads made this many times slower on a busy machine than one
     with threadpool_limits(1):
-        s, vectors = scipy.linalg.eigh(gram, overwrite_a=True, check_finite=False, driver="evd")
+        s, vectors = scipy.linalg.eigh(products, overwrite_a=True, check_finite=False, driver="evd")
     return s, vectors
 
 
-def _eigh_torch(gram: np.ndarray, device: str) -> tuple[np.ndarray, np.ndarray]:
+def _eigh_torch(products: np.ndarray, device: str) -> tuple[np.ndarray, np.ndarray]:
     import torch
 
-    s, vectors = torch.linalg.eigh(torch.from_numpy(gram).to(device))
+    s, vectors = torch.linalg.eigh(torch.from_numpy(products).to(device))
     return s.cpu().numpy(), vectors.cpu().numpy()
 
 
-def _gram(x: np.ndarray) -> np.ndarray:
+def gram(x: np.ndarray) -> np.ndarray:
     """x xᵀ (n, n) in float64, a block of columns at a time so that x is never copied whole."""
     total = np.zeros((len(x), len(x)))
     for start in range(0, x.shape[1], VOXELS_AT_ONCE):

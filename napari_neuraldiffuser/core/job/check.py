@@ -2,7 +2,7 @@
 
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import make_folder
-from napari_neuraldiffuser.core.base.registry import JOINT
+from napari_neuraldiffuser.core.base.registry import JOINT, LINEAR_ATTRIBUTION, REFITTED_ATTRIBUTION
 from napari_neuraldiffuser.core.decoding.network.files import check_network
 from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.networks.folder import check_folder
@@ -46,14 +46,26 @@ def check_settings(settings: Settings) -> None:
     if decoding.decoder in JOINT:
         if decoding.network_pretrained:
             check_network(decoding.network_pretrained)
-        if settings.contribution.method == "additive":
-            raise UserError(
-                f"method of contribution maps must be auto or integrated-gradients for decoder {decoding.decoder}, got "
-                "additive, which is for linear decoders. Leave it out."
-            )
+    _check_attribution(settings)
     features, guidance = settings.features.layers, settings.guidance.layers
     if missing := [layer for layer in guidance if layer not in features]:
         raise UserError(
             f"layers of the guidance must be among those that are decoded ({', '.join(features)}), got "
             f"{', '.join(missing)} too. Decode them, or leave them out of the guidance."
+        )
+
+
+def _check_attribution(settings: Settings) -> None:
+    """Raise UserError for contribution maps that the decoder cannot have."""
+    method, decoding = settings.contribution.method, settings.decoding
+    if decoding.decoder in JOINT and method in (*LINEAR_ATTRIBUTION, *REFITTED_ATTRIBUTION):
+        raise UserError(
+            f"method of contribution maps must be auto or integrated-gradients for decoder {decoding.decoder}, got "
+            f"{method}, which is for linear decoders. Leave it out."
+        )
+    if method in REFITTED_ATTRIBUTION and (decoding.decoder != "ridge" or decoding.ridge_rank):
+        kind = f"ridge of rank {decoding.ridge_rank}" if decoding.decoder == "ridge" else decoding.decoder
+        raise UserError(
+            f"method {method} of contribution maps must have decoder ridge without ridge_rank, which it fits to other "
+            f"voxels, got {kind}. Choose additive or haufe."
         )

@@ -20,16 +20,30 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "reason": ("Why there is no reconstruction, and what helps.", ""),
     "roi": ("Region; 'outside <family>' is every other voxel that was used.", ""),
     "target": ("Decoded target: z, c, or the guide network's layers g02 to g12.", ""),
-    "share": ("Share of the region's voxels in the prediction of the target.", ONE),
+    "share": ("Share of the region's voxels in the prediction of the target; kind says of what.", ONE),
     "se": ("Standard error of the value before it.", ONE),
     "n_voxels": ("Voxels of the region that were used.", "voxels"),
-    "family": ("Family of regions; the shares of one family sum to the total.", ""),
+    "family": ("Family of regions; shares of one family sum to the total where the kind is of shares.", ""),
     "total": ("What the shares of one family and target sum to.", ONE),
     "kind": (
         "product-measure: shares of the explained variance, whose total is R²; prediction-share: shares of the "
-        "prediction, whose total is 1.",
+        "prediction, whose total is 1; pattern-energy: shares of the squared covariance of voxels with the prediction, "
+        "whose total is 1; roi-only: R² of ridge fitted to the region alone, and lost-without: R² that is lost without "
+        "it, whose total is the R² of all voxels.",
         "",
     ),
+    "shared": ("R² that the region alone decodes beyond what is lost without it: other voxels have it, too.", ONE),
+    "random_mean": ("Mean of the share over random sets of as many voxels.", ONE),
+    "random_sd": ("Standard deviation of the share over random sets of as many voxels.", ONE),
+    "random_z": ("Share minus that mean, in these standard deviations.", ONE),
+    "random_p": ("Share of random sets, the region among them, whose share is as large.", ONE),
+    "p": (
+        "Share of permutations, the real order among them, whose statistic is as large. Dealt out anew are the true "
+        "targets of the test stimuli; of lost-without, the region's responses, with a new fit.",
+        ONE,
+    ),
+    "p_fdr": ("p adjusted for the false discovery rate over the regions of a target (Benjamini-Hochberg).", ONE),
+    "p_max": ("p of the largest statistic over the regions of a target, which bounds any false finding.", ONE),
     "participant_id": ("Subject.", ""),
     "metric": ("Score of reconstructions against seen images, or between repeats.", ""),
     "mean": ("Mean over stimuli.", ONE),

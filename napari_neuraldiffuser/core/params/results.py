@@ -13,7 +13,9 @@ class ContributionParams(Params):
     method: str = param(
         "auto",
         "How the prediction is attributed: additive is the exact split of a linear decoder over voxels, "
-        "integrated-gradients is for any with gradients, such as the network, and auto takes the one that fits.",
+        "integrated-gradients is for any with gradients, such as the network, and auto takes the one that fits; haufe "
+        "is where voxels vary with a linear prediction; roi-only, leave-out and unique fit ridge anew to a region "
+        "alone, or to all but it.",
         choices=registry.ATTRIBUTION_METHODS,
     )
     bootstrap: int = param(
@@ -22,7 +24,20 @@ class ContributionParams(Params):
         unit="samples",
         low=2,
     )
-    seed: int = param(0, "Seed of the bootstrap and of the permutations.", low=0)
+    roi_permutations: int = param(
+        0,
+        "Times that stimuli are dealt out anew for p values of regions, with false discovery rate and largest "
+        "statistic over regions; 0: none, 1000 for print.",
+        low=0,
+    )
+    random_sets: int = param(
+        20,
+        "Random voxel sets of each region's size that roi-only and leave-out are compared with.",
+        unit="sets",
+        low=0,
+        only=("method", ("roi-only", "leave-out")),
+    )
+    seed: int = param(0, "Seed of the bootstrap, the permutations and the random sets.", low=0)
     permutations: int = param(
         1000, "Random assignments of decoded to true values that two-way identification is tested against.", low=19
     )

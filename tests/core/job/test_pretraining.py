@@ -48,6 +48,9 @@ def test_a_network_that_is_none_and_a_method_that_does_not_fit_are_refused(tmp_p
         check_settings(Settings(decoding=NETWORK.but(network_pretrained=str(tmp_path))))
     with pytest.raises(UserError, match="got additive, which is for linear decoders"):
         check_settings(Settings(decoding=NETWORK, contribution=ContributionParams(method="additive")))
+    for other in (DecodingParams(ridge_rank=8), DecodingParams(decoder="contrastive")):
+        with pytest.raises(UserError, match="method unique of contribution maps must have decoder ridge"):
+            check_settings(Settings(decoding=other, contribution=ContributionParams(method="unique")))
     check_settings(Settings(decoding=DecodingParams(network_pretrained=str(tmp_path))))  # ridge does not look there
 
 

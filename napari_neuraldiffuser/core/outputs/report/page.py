@@ -35,6 +35,12 @@ SHARE_TEXT = {
     "region's voxels carried: the product measure, over the exact split of a linear prediction or the integrated "
     "gradients of another. The rows of one family sum to the R² of the target.",
     "prediction-share": "Share of each decoded target that each region's voxels added; one family sums to 1.",
+    "pattern-energy": "Share of each region's voxels in the squared covariance of voxels with the decoded target (the "
+    "forward pattern of a linear decoder); one family sums to 1.",
+    "roi-only": "R² of each target on the test stimuli, against the training mean, of ridge fitted to the region's "
+    "voxels alone. What two regions both know counts for each, and rows do not sum.",
+    "lost-without": "R² of each target on the test stimuli that is lost when the region's voxels are left out and "
+    "ridge is fitted anew: what no other voxel knows. Rows do not sum.",
 }
 
 

@@ -33,7 +33,13 @@ if TYPE_CHECKING:
 
     from napari_neuraldiffuser.core.nsd import Rois
 
-SHARE_UNITS = {"product-measure": "share of R²", "prediction-share": "share of the prediction"}
+SHARE_UNITS = {
+    "product-measure": "share of R²",
+    "prediction-share": "share of the prediction",
+    "pattern-energy": "share of the pattern",
+    "roi-only": "R² alone",
+    "lost-without": "R² lost without",
+}
 """Kind of shares, as the table of regions has it, to what they are fractions of."""
 
 Extent = tuple[float, float, float, float]
