@@ -1,6 +1,6 @@
 """Ridge fitted anew to any set of voxels, by inner products of stimuli: neither weights nor targets are in memory."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,7 +79,7 @@ class Refits:
 
     def with_rows_dealt(
         self, mask: np.ndarray, penalties: Mapping[str, float], train: np.ndarray, test: np.ndarray
-    ) -> Iterator[dict[str, float]]:
+    ) -> dict[str, np.ndarray]:
         """Explained energy of decoders of all voxels, when those of `mask` have the responses to other stimuli.
 
         Parameters
@@ -90,18 +90,22 @@ class Refits:
         train, test : ndarray (permutations, n), (permutations, m)
             Orders of its rows.
 
-        Yields
-        ------
-        dict of str to float
+        Returns
+        -------
+        dict of str to ndarray (permutations,)
             Σ_i ‖y'‖² - ‖y' - ŷ'‖² in the `TESTED` leading directions of each target.
         """
         x, x_test = self.decoder.x, self.x
         own, rest = self._gram(mask), self._gram(~mask)
         cross_own = (x_test[:, mask] @ x[:, mask].T).astype(np.float64)
         cross_rest = (x_test[:, ~mask] @ x[:, ~mask].T).astype(np.float64)
-        for rows, places in zip(train, test, strict=True):
-            kernel = rest + own[np.ix_(rows, rows)]
-            yield self._energies(kernel, cross_rest + cross_own[np.ix_(places, rows)], penalties)
+        found: dict[str, list[float]] = {name: [] for name in penalties}
+        with threadpool_limits(1):
+            for rows, places in zip(train, test, strict=True):
+                kernel, cross = rest + own[np.ix_(rows, rows)], cross_rest + cross_own[np.ix_(places, rows)]
+                for name, energy in self._energies(kernel, cross, penalties).items():
+                    found[name].append(energy)
+        return {name: np.array(energies) for name, energies in found.items()}
 
     def _energies(self, kernel: np.ndarray, cross: np.ndarray, penalties: Mapping[str, float]) -> dict[str, float]:
         factors = {alpha: _factor(kernel, alpha) for alpha in set(penalties.values())}
@@ -121,5 +125,4 @@ def explained(truth: np.ndarray, decoded: np.ndarray) -> np.ndarray:
 def _factor(kernel: np.ndarray, alpha: float) -> tuple[np.ndarray, bool]:
     damped = kernel.copy()
     damped[np.diag_indices(len(damped))] += alpha
-    with threadpool_limits(1):
-        return scipy.linalg.cho_factor(damped, lower=True, overwrite_a=True, check_finite=False)
+    return scipy.linalg.cho_factor(damped, lower=True, overwrite_a=True, check_finite=False)

@@ -222,9 +222,8 @@ class _Study:
             mask, (_, region) = self.groups.masks[roi], self.groups.names[roi]
             self.progress(int(roi), len(self.groups.masks), f"{self.method}: permutations of {region}")
             penalties = {name: min(fit.penalty, max(self.refits.alphas)) for name, fit in without[roi].items()}
-            for b, energies in enumerate(self.refits.with_rows_dealt(mask, penalties, train, test)):
-                for name, energy in energies.items():
-                    found[name][b, roi] = energy
+            for name, energies in self.refits.with_rows_dealt(mask, penalties, train, test).items():
+                found[name][:, roi] = energies
         return {name: significance.Null(values[0], values[1:]) for name, values in found.items()}
 
     def maps(
