@@ -10,7 +10,7 @@ import pandas as pd
 from skimage import io
 
 from napari_neuraldiffuser.core.base.files import make_folder, write_json
-from napari_neuraldiffuser.core.base.names import Derivatives
+from napari_neuraldiffuser.core.base.names import VIEWS, Derivatives
 from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.decoding.crossval import cross_validate
 from napari_neuraldiffuser.core.decoding.worth import COLUMNS, REGION_COLUMNS
@@ -101,7 +101,8 @@ def _contribution(places: Derivatives, rng: np.random.Generator) -> None:
     for target in TARGETS:
         nib.save(nib.Nifti1Image(np.ones((3, 3, 3), np.float32), np.eye(4)), places.contribution(target))
         make_folder(places.slices(target).parent)
-        io.imsave(places.slices(target), np.zeros((4, 4, 3), np.uint8), check_contrast=False)
+        for path in (places.slices(target), *(places.view(target, view) for view in VIEWS)):
+            io.imsave(path, np.zeros((4, 4, 3), np.uint8), check_contrast=False)
 
 
 def _worth(places: Derivatives, rng: np.random.Generator) -> None:

@@ -140,6 +140,7 @@ KINDS = {
         "accuracy maps on the surface", SUBJECT + "hemi-{hemi}_space-{space}_target-{target}_accuracy.shape.gii", OWN
     ),
     "slices": Kind("pictures of contribution maps", "{sub}/figures/{sub}_target-{target}_contribution.png"),
+    "views": Kind("views of contribution maps", "{sub}/figures/{sub}_target-{target}_desc-{view}_contribution.png"),
     "anatomy": Kind("anatomy", ANATOMY + "T1w.nii.gz", OWN, standard=True),
     "regions": Kind("regions", ANATOMY + "seg-{seg}_dseg.nii.gz", OWN, standard=True),
     "labels": Kind("names of regions", ANATOMY + "seg-{seg}_dseg.tsv", OWN, standard=True),
@@ -155,7 +156,9 @@ KINDS = {
 """Every kind of file that a run writes, but the sidecars of single files."""
 ACCURACY = ("accuracy map", "surface accuracy map", "region scores")
 """Kinds that tell what regions decode."""
-COMPUTED = ("embeddings", "map", "surface map", "slices", "image", "shown")
+COMPUTED = ("embeddings", "map", "surface map", "slices", "views", "image", "shown")
+VIEWS = ("glass", "fsaverage")
+"""Pictures of a map beside its slices: seen through the brain, and brought to fsaverage."""
 FROM_SCANS = ("anatomy", "regions", "labels", "surface regions")
 """Kinds of which a run writes other files with other parameters or scans; those of an earlier one must go."""
 
@@ -351,6 +354,10 @@ class Derivatives:
         """Picture of brain slices with one target's contribution."""
         return self.place("slices", target=target)
 
+    def view(self, target: str, view: str) -> Path:
+        """Another picture of that map: one of `VIEWS`."""
+        return self.place("views", target=target, view=view)
+
     def find(self, kind: str, **known: str) -> list[tuple[Path, dict[str, str]]]:
         """The subject's files of one kind, and what their names say."""
         return KINDS[kind].find(self.folder, **{"sub": self.label, **known})
@@ -363,7 +370,9 @@ class Derivatives:
 def names_of(places: Derivatives, targets: Iterable[str], stimulus_ids: Iterable[int], repeats: int) -> set[str]:
     """Names of embeddings, maps, their pictures, and images of a run with these targets, stimuli and repeats."""
     names = {places.embeddings.name}
-    names |= {path.name for target in targets for path in (*places.maps(target), places.slices(target))}
+    for target in targets:
+        pictures = [places.slices(target), *(places.view(target, view) for view in VIEWS)]
+        names |= {path.name for path in (*places.maps(target), *pictures)}
     for stimulus in map(int, stimulus_ids):
         names |= {places.shown(stimulus, what).name for what in SHOWN}
         names |= {places.image(stimulus, k, arm).name for k in range(1, repeats + 1) for arm in ARMS}

@@ -1,7 +1,6 @@
 """The page of one subject: from the files of the other stages to `sub-01.html`, and what lies beside it."""
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,13 @@ import pandas as pd
 from napari_neuraldiffuser.core import decoding, nsd
 from napari_neuraldiffuser.core.base.contracts import SeenImages, StimulusIds
 from napari_neuraldiffuser.core.base.fields import that_matter
-from napari_neuraldiffuser.core.base.files import atomic_path, read_json
+from napari_neuraldiffuser.core.base.files import read_json
 from napari_neuraldiffuser.core.base.names import Derivatives, entity
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.base.registry import HEMISPHERES
 from napari_neuraldiffuser.core.diffusion.pipeline import start_images
+from napari_neuraldiffuser.core.job.map_pictures import map_pictures
 from napari_neuraldiffuser.core.job.pictures import ArmPictures, ShownPictures
 from napari_neuraldiffuser.core.job.resume import Records
 from napari_neuraldiffuser.core.networks.chosen import foreign_strength
@@ -27,13 +27,11 @@ from napari_neuraldiffuser.core.networks.kernels.ops import backend_info
 from napari_neuraldiffuser.core.networks.models import Models
 from napari_neuraldiffuser.core.outputs.anatomy import write_anatomy, write_shown
 from napari_neuraldiffuser.core.outputs.description import versions
-from napari_neuraldiffuser.core.outputs.report.flat import DRAWN, DRAWN_AS, NOT_DRAWN, flat_maps
 from napari_neuraldiffuser.core.outputs.report.page import ReportData, write_report
-from napari_neuraldiffuser.core.outputs.report.slices import SliceStyle, contribution_slices, unit_of
+from napari_neuraldiffuser.core.outputs.report.slices import SliceStyle, unit_of
 from napari_neuraldiffuser.core.outputs.undefined import undefined
 from napari_neuraldiffuser.core.params import Settings
 
-OUTLINED = "prf-visualrois"
 SHOWN_AT_ONCE = 8
 OUR_TABLES = {"sep": "\t", "na_values": "n/a", "keep_default_na": False}
 COUNTED = {
@@ -122,7 +120,7 @@ def write_page(
     without = undefined(summary, shares, accuracy)
     foreign = foreign_strength(settings.guidance, models.name, models.guide or None)
     warnings = [*filter(None, [foreign]), *summary.get("warnings", ())]
-    slices, drawn = map_pictures(parts, _unit(shares), subject, places, records, progress)
+    maps = map_pictures(parts, _unit(shares), subject, places, records, progress)
     data = ReportData(
         subject=places.label,
         summary=summary,
@@ -134,7 +132,8 @@ def write_page(
         labels=stimuli.labels(ids),
         captions=[next(iter(stimuli.captions(int(s))), None) for s in ids],
         contribution=shares,
-        slices=slices,
+        slices=maps.slices,
+        views=maps.views,
         noise_ceiling=nsd.ceiling_text(
             parts.counts["noise_ceiling"], parts.counts["n_voxels"], parts.counts["trials_per_test_image"]
         ),
@@ -151,7 +150,7 @@ def write_page(
         },
         versions={**versions(), "kernel backend": backend_info()["backend"]},
         command=parts.command,
-        notes=[*notes, *drawn],
+        notes=[*notes, *maps.notes],
         failed=list(parts.failed),
         places=places,
     )
@@ -201,96 +200,3 @@ def _run_facts(subject: nsd.BrainSource, models: Models, counts: Mapping[str, An
 def _unit(shares: pd.DataFrame) -> str:
     """What the shares of a table of regions are fractions of."""
     return unit_of(str(shares["kind"].iloc[0])) if len(shares) else SliceStyle.label
-
-
-def map_pictures(
-    parts: PageParts,
-    unit: str,
-    subject: nsd.BrainSource,
-    places: Derivatives,
-    records: Records,
-    progress: Progress,
-) -> tuple[dict[str, bytes], list[str]]:
-    """One PNG per target, of slices or of flat hemispheres, and what is to be said of how they are drawn."""
-    if not places.on_surface:
-        return slice_pictures(parts.volumes(), unit, subject, places, records, progress), []
-    surfaces = parts.surfaces()
-    if not surfaces:
-        return {}, []
-    n = next(iter(surfaces.values())).shape[1]
-    drawable = {target: values for target, values in surfaces.items() if values[:, :DRAWN].any()}
-    if n < DRAWN or not drawable:
-        return {}, [NOT_DRAWN.format(n=n)]
-    return flat_pictures(drawable, unit, subject, places, records, progress), [DRAWN_AS.format(n=n)] * (n > DRAWN)
-
-
-def flat_pictures(
-    surfaces: Mapping[str, np.ndarray],
-    unit: str,
-    subject: nsd.BrainSource,
-    places: Derivatives,
-    records: Records,
-    progress: Progress,
-) -> dict[str, bytes]:
-    """One PNG of both hemispheres per target, drawn again only when the maps or the outlines changed."""
-    paths = {target: places.slices(target) for target in surfaces}
-    outlines = subject.rois(OUTLINED) if OUTLINED in subject.roi_names() else None
-    made_from: list[str | None] = [unit, *(_digest(values, None, 7) for values in surfaces.values())]
-    made_from.append(None if outlines is None else _digest(outlines.labels, None, 0))
-
-    def draw(target: str) -> bytes:
-        return flat_maps(surfaces[target], outlines, SliceStyle(label=unit))
-
-    return _drawn(made_from, paths, draw, records, progress)
-
-
-def slice_pictures(
-    volumes: Mapping[str, nibabel.Nifti1Image],
-    unit: str,
-    subject: nsd.BrainSource,
-    places: Derivatives,
-    records: Records,
-    progress: Progress,
-) -> dict[str, bytes]:
-    """One PNG of brain slices per target, drawn again only when the maps, the anatomy or the outlines changed.
-
-    `unit` stands at the colour bar: what the maps' values are fractions of.
-    """
-    paths = {target: places.slices(target) for target in volumes}
-    anatomy = subject.anatomy()
-    outlines = subject.rois(OUTLINED) if OUTLINED in subject.roi_names() else None
-    # rounded: a sum in another order does not count as another map
-    made_from: list[str | None] = [unit, *(_digest(v.get_fdata(), v.affine, 7) for v in volumes.values())]
-    made_from.append(None if anatomy is None else _digest(anatomy.get_fdata(), anatomy.affine, 3))
-    made_from.append(None if outlines is None else _digest(outlines.labels, outlines.affine, 0))
-
-    def draw(target: str) -> bytes:
-        return contribution_slices(volumes[target], anatomy, outlines, SliceStyle(label=unit))
-
-    return _drawn(made_from, paths, draw, records, progress)
-
-
-def _drawn(
-    made_from: list[str | None],
-    paths: Mapping[str, Path],
-    draw: Callable[[str], bytes],
-    records: Records,
-    progress: Progress,
-) -> dict[str, bytes]:
-    """The pictures of `paths`, drawn where the record does not vouch for them."""
-
-    def work() -> None:
-        for k, (target, path) in enumerate(paths.items()):
-            progress(k, len(paths), "slices")
-            with atomic_path(path) as temporary:
-                temporary.write_bytes(draw(target))
-        progress(len(paths), len(paths), "slices")
-
-    records.make("slices", made_from, paths.values(), work)
-    return {target: path.read_bytes() for target, path in paths.items()}
-
-
-def _digest(values: np.ndarray, affine: np.ndarray | None, decimals: int) -> str:
-    rounded = np.round(values, decimals) + 0.0  # no -0
-    place = b"" if affine is None else np.asarray(affine).tobytes()
-    return hashlib.sha256(rounded.astype(np.float32).tobytes() + place).hexdigest()

@@ -11,6 +11,7 @@ import pandas as pd
 from napari_neuraldiffuser.core.base.contracts import SeenImages
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.nsd.betas import Betas, mask_voxels
+from napari_neuraldiffuser.core.nsd.reading.lifting import Lift
 from napari_neuraldiffuser.core.nsd.selection import Selectable, parse, select
 from napari_neuraldiffuser.core.params import BetasParams
 
@@ -85,6 +86,16 @@ class BrainSource(Selectable):
     @abstractmethod
     def anatomy(self) -> nib.spatialimages.SpatialImage | None:
         """The T1 in the betas' space, or None where there is none."""
+
+    def lift(self) -> Lift | None:
+        """How volumes of the betas' space are brought to fsaverage; None where no file says so.
+
+        Raises
+        ------
+        NSDError
+            If files that should say so are damaged or do not fit each other.
+        """
+        return None
 
     @abstractmethod
     def betas(self, roi: str | None = None, progress: Progress | None = None) -> Betas:

@@ -12,6 +12,8 @@ SESSION_FILE = re.compile(r"betas_session(\d+)\.(hdf5|nii\.gz|nii)$")
 SURFACE_FILE = re.compile(r"(lh|rh)\.betas_session(\d+)\.mgh$")
 SUFFIX_ORDER = ("hdf5", "nii", "nii.gz")
 """Which file of a session is read when several exist: the quickest to read a masked part of comes first."""
+DEPTHS = ("layerB1", "layerB2", "layerB3")
+"""NSD's names of 25, 50 and 75 % of the depth of grey matter, from outside."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,14 @@ class Layout:
     def to_fsaverage(self, hemisphere: str) -> Path:
         """Which vertex of the subject's own surface, counted from 1, is nearest to each vertex of fsaverage."""
         return self.ppdata / "transforms" / f"{hemisphere}.white-to-fsaverage.mgz"
+
+    def depths(self, hemisphere: str) -> list[Path]:
+        """Where each vertex of the subject's own surface lies in the volumes of this space, at three depths of grey
+        matter; a file each.  None in a space that is a surface."""
+        space = {"func1pt8mm": "func1pt8", "func1mm": "func1pt0"}.get(self.space)
+        if space is None:
+            return []
+        return [self.ppdata / "transforms" / f"{hemisphere}.{space}-to-{depth}.mgz" for depth in DEPTHS]
 
     def surface_sessions(self) -> tuple[dict[int, list[Path]], list[int]]:
         """Both hemispheres' files of each session that has them, by session number, and sessions that have one alone.

@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 
 from napari_neuraldiffuser.core.base.progress import Progress
+from napari_neuraldiffuser.core.base.registry import HEMISPHERES
 from napari_neuraldiffuser.core.nsd.assemble import Session, assemble
 from napari_neuraldiffuser.core.nsd.betas import Betas
 from napari_neuraldiffuser.core.nsd.brain_source import BrainSource
 from napari_neuraldiffuser.core.nsd.by_ceiling import CIRCULAR, check_ncsnr, chosen, ncsnr_ceiling, per_trial, resolved
 from napari_neuraldiffuser.core.nsd.layout import Layout
 from napari_neuraldiffuser.core.nsd.reading.design import TRIALS_PER_SESSION, read_trials
+from napari_neuraldiffuser.core.nsd.reading.lifting import Lift, read_lift
 from napari_neuraldiffuser.core.nsd.reading.sessions import read_session, session_grid
 from napari_neuraldiffuser.core.nsd.reading.volumes import (
     Grid,
@@ -151,6 +153,13 @@ class Subject(BrainSource):
         """That T1, or None where the file is absent."""
         path = self.layout.anatomy
         return open_volume(path, "anatomy", 3) if path.is_file() else None
+
+    def lift(self) -> Lift | None:
+        """By NSD's `transforms`, where both hemispheres' files are there."""
+        depths = [self.layout.depths(side) for side in HEMISPHERES]
+        nearest = [self.layout.to_fsaverage(side) for side in HEMISPHERES]
+        files = [*nearest, *(path for both in depths for path in both)]
+        return read_lift(depths, nearest) if all(depths) and all(path.is_file() for path in files) else None
 
     def sessions(self) -> list[int]:
         """The sessions that have trials and betas on disk."""

@@ -14,6 +14,7 @@ from napari_neuraldiffuser.core.base.registry import HEMISPHERES
 from napari_neuraldiffuser.core.nsd.assemble import Session
 from napari_neuraldiffuser.core.nsd.reading.design import TRIALS_PER_SESSION
 from napari_neuraldiffuser.core.nsd.reading.label_tables import parse_label_table
+from napari_neuraldiffuser.core.nsd.reading.lifting import vertex_numbers
 from napari_neuraldiffuser.core.nsd.reading.surfaces import (
     SESSION,
     both_hemispheres,
@@ -100,14 +101,8 @@ class SurfaceSubject(Subject):
 
     def _on_fsaverage(self, path: Path, hemisphere: str) -> np.ndarray:
         """Labels of the subject's own surface at the vertices of fsaverage, each that of the nearest vertex."""
-        own, transform = read_vertex_labels(path), self.layout.to_fsaverage(hemisphere)
-        nearest = read_vertices(transform, "transform to fsaverage")
-        if not ((nearest >= 1) & (nearest <= len(own)) & (nearest == np.rint(nearest))).all():
-            raise NSDError(
-                f"{transform} must have numbers of the vertices 1 ... {len(own):,} of {path.name}, got "
-                f"{np.nanmin(nearest):g} ... {np.nanmax(nearest):g}. Take both from the same subject."
-            )
-        return own[nearest.astype(np.int64) - 1]
+        own = read_vertex_labels(path)
+        return own[vertex_numbers(self.layout.to_fsaverage(hemisphere), len(own), path.name)]
 
     def response_files(self) -> list[Path]:
         """The design, and both hemispheres of every session."""

@@ -80,6 +80,7 @@ def test_every_name_of_derivatives_is_declared(subject, space):
     assert len(paths) == 12
     paths += [places.image(stim, rep, arm) for stim in (0, 72999) for rep in (1, 12) for arm in ARMS]
     paths += [places.shown(7, what) for what in SHOWN] + [places.slices("g02"), places.contribution("z")]
+    paths += [places.view("z", view) for view in names.VIEWS]
     paths += [places.regions("floc-faces"), places.regions("my atlas_2")]
     assert [path for path in paths if names.kind_of(path.as_posix()) is None] == []
 

@@ -21,6 +21,7 @@ from napari_neuraldiffuser.core.outputs.report.slices import (
     colour_bar,
     colours_of,
     legend,
+    limit_of,
 )
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ def depth() -> tuple[np.ndarray, ...]:
     return tuple(np.asarray(parts[side]).ravel() for side in SIDES)
 
 
-def flat_maps(values: np.ndarray, outlines: "Rois | None" = None, style: SliceStyle = STYLE) -> bytes:
+def flat_maps(
+    values: np.ndarray, outlines: "Rois | None" = None, style: SliceStyle = STYLE, limit: float | None = None
+) -> bytes:
     """Both hemispheres laid flat, around where the contribution is.
 
     Parameters
@@ -69,6 +72,8 @@ def flat_maps(values: np.ndarray, outlines: "Rois | None" = None, style: SliceSt
     outlines : Rois, optional
         ROIs of the same surface to outline.  Dorsal and ventral parts (V1d, V1v) are joined.
     style : SliceStyle
+    limit : float, optional
+        Share at the end of the colours, as of another picture of the same map; `limit_of` these values where not given.
 
     Returns
     -------
@@ -87,7 +92,7 @@ def flat_maps(values: np.ndarray, outlines: "Rois | None" = None, style: SliceSt
             f"{values.shape}. Check the mask that the map was made with."
         )
     shown = values[:, :DRAWN]
-    limit = float(np.quantile(np.abs(shown[shown != 0]), 0.995))
+    limit = limit or limit_of(shown)
     regions = _regions(outlines)
     none = np.eye(4)
     scene = Scene(shown, none, None, [(name, mask, none) for name, mask in regions], np.zeros((3, 2)), limit, style)

@@ -70,6 +70,8 @@ class ReportData:
     contribution : DataFrame
         `contribution.ContributionMaps.table`.
     slices : dict of target to PNG bytes
+    views : dict of target to list of PNG bytes
+        Other pictures of the same maps, in the same colours.
     accuracy : dict of target to cross-validated R²
     worth : DataFrame
         `decoding.worth.Worth.table`.
@@ -114,6 +116,7 @@ class ReportData:
     failed: list[int] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     undefined: list[str] = field(default_factory=list)
+    views: dict[str, list[bytes]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     places: Derivatives | None = None
 
@@ -167,6 +170,7 @@ def page_values(data: ReportData, path: Path) -> dict[str, Any]:
         "share_text": SHARE_TEXT.get(kind, f"Share of each target that each region's voxels carried ({kind})."),
         "heats": heat_tables(data.contribution),
         "slices": {target: png_uri(png) for target, png in data.slices.items()},
+        "views": {target: [png_uri(png) for png in pngs] for target, pngs in data.views.items()},
         "accuracy": list(data.accuracy.items()),
         "worth": worth_table(data.worth),
         "alone": accuracy_tables(data.regions),

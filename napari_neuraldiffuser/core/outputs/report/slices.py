@@ -100,9 +100,14 @@ def contribution_slices(
     rois = roi_masks(outlines)
     planes = choose_planes(values, volume.affine, style.per_axis)
     box = bounds(values if background is None else np.asanyarray(background.dataobj), (background or volume).affine)
-    limit = float(np.quantile(np.abs(values[values != 0]), 0.995))
-    scene = Scene(values, volume.affine, background, rois, box, limit, style)
+    scene = Scene(values, volume.affine, background, rois, box, limit_of(values), style)
     return _draw(scene, planes)
+
+
+def limit_of(values: np.ndarray) -> float:
+    """Magnitude at the end of the colours: all but the largest half percent of the shares; the same in every picture of
+    a map."""
+    return float(np.quantile(np.abs(values[values != 0]), 0.995))
 
 
 @dataclass(frozen=True)
