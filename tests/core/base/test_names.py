@@ -3,7 +3,16 @@
 import pytest
 
 from napari_neuraldiffuser.core.base.errors import UserError
-from napari_neuraldiffuser.core.base.names import KINDS, SHOWN, bids_label, kind_of, names_of, nsd_name, remove_stale
+from napari_neuraldiffuser.core.base.names import (
+    KINDS,
+    SHOWN,
+    VIEWS,
+    bids_label,
+    kind_of,
+    names_of,
+    nsd_name,
+    remove_stale,
+)
 from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.outputs.sidecars import Facts, write_sidecars
 from tests.support.output_tree import STIMULI, TARGETS, job_of, write_raw, write_subject
@@ -34,6 +43,7 @@ def test_other_targets_stimuli_and_repeats_go_and_no_other_file(places):
     gone = before - files(places)
     maps = {places.contribution("g02"), places.contribution("g02").with_name(
         places.contribution("g02").name.replace(".nii.gz", ".json")), places.slices("g02")}  # fmt: skip
+    maps |= {places.view("g02", view) for view in VIEWS}
     images = {places.image(s, 2, arm) for s in STIMULI for arm in ARMS}
     images |= {places.image(STIMULI[2], 1, arm) for arm in ARMS}
     images |= {places.shown(STIMULI[2], what) for what in SHOWN}
