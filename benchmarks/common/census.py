@@ -1,19 +1,22 @@
 """Seconds per image on a GPU, estimated by counting operations: no figure in here was measured on a GPU.
 
-TFLOP of Stable Diffusion 1.4 at 512 px, counted layer by layer (docs/performance.md): the UNet 0.80 forward and 0.99
-backward per branch, the VAE decoder 2.52 and 2.55, the guide network 0.009 and 0.009.
+TFLOP of Stable Diffusion 1.4 at 512 px, counted layer by layer (docs/performance.md): the UNet 0.77 forward and 0.89
+backward per branch, 1.50 forward for both branches together, the VAE decoder 2.13 and 2.17, the guide network 0.009
+and 0.009.
 """
 
 from dataclasses import dataclass
 
-from napari_neuraldiffuser.core.diffusion.rules import n_guided_steps
+from napari_neuraldiffuser.core.diffusion.guidance import n_gradients, n_rounds
 from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams
 
-UNET, UNET_BACK, DECODER, DECODER_BACK, GUIDE = 0.80, 0.99, 2.52, 2.55, 0.018
-STEP = 2 * UNET
-GUIDED_STEP = STEP + UNET_BACK + DECODER + DECODER_BACK + GUIDE
-CPU_STEP = 114.0
-"""Processor seconds of a guided step on one CPU thread, measured by guided_step_full_size.py (docs/performance.md)."""
+UNET, UNET_BACK, DECODER, DECODER_BACK, GUIDE = 0.77, 0.89, 2.13, 2.17, 0.018
+STEP = 1.50
+"""Both branches together: what the UNet computes before the text is computed once."""
+GUIDED_STEP = 2 * UNET + UNET_BACK + DECODER + DECODER_BACK + GUIDE
+CPU_STEP, CPU_STEP_TFLOP = 114.0, 7.68
+"""Processor seconds of a guided step on one CPU thread, measured by guided_step_full_size.py (docs/performance.md), and
+its operations when it was measured."""
 
 
 HOW = "estimated by counting, not measured"
@@ -45,11 +48,16 @@ DEVICES = {
 
 
 def image_tflop(diffusion: DiffusionParams, guidance: GuidanceParams) -> tuple[float, float]:
-    """TFLOP of one guided and of one unguided image."""
-    steps = int(diffusion.strength * diffusion.n_steps)
-    guided = n_guided_steps(steps, guidance)
+    """TFLOP of one guided and of one unguided image, each gradient through the UNet and of one copy.
+
+    A step that is taken again (`recurrence`) costs its forwards once more, and one that reuses a gradient
+    (`guide_every`) costs no more than an unguided one.
+    """
+    steps = diffusion.executed_steps
+    gradients = n_gradients(steps, guidance)
+    again = gradients - gradients // n_rounds(guidance)
     plain = steps * STEP + DECODER
-    return plain + guided * (GUIDED_STEP - STEP), plain
+    return plain + gradients * (GUIDED_STEP - STEP) + again * STEP, plain
 
 
 def share_unguided(diffusion: DiffusionParams, guidance: GuidanceParams) -> float:
@@ -73,7 +81,7 @@ def table(diffusion: DiffusionParams, guidance: GuidanceParams, pairs: int) -> l
     (guided, plain), unguided = image_tflop(diffusion, guidance), share_unguided(diffusion, guidance)
     lines = [
         f"one guided image {guided:.1f} TFLOP, one unguided {plain:.1f} (counted); {pairs} pairs; "
-        f"on one CPU thread a guided step took {CPU_STEP:g} s of {GUIDED_STEP:.2f} TFLOP (measured)",
+        f"on one CPU thread a guided step took {CPU_STEP:g} s of {CPU_STEP_TFLOP:g} TFLOP (measured)",
     ]
     for device in DEVICES.values():
         seconds = seconds_per_image(device, diffusion, guidance)

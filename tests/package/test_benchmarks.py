@@ -152,10 +152,14 @@ def node(name, gpu=False):
 
 def test_cost_of_an_image_is_counted_step_by_step(load):
     census, diffusion, guidance = load("common.census"), *preset("neuraldiffuser")
-    assert census.GUIDED_STEP == pytest.approx(7.68, abs=0.005)
+    gradient = 2 * 0.77 - 1.50 + 0.89 + 2.13 + 2.17 + 0.018
     guided, plain = census.image_tflop(diffusion, guidance)
-    assert plain == pytest.approx(37 * 2 * 0.80 + 2.52)
-    assert guided == pytest.approx(plain + 7 * (0.99 + 2.52 + 2.55 + 0.018))
+    assert plain == pytest.approx(37 * 1.50 + 2.13)
+    assert guided == pytest.approx(plain + 7 * gradient)
+    held, _ = census.image_tflop(diffusion, guidance.but(guide_every=2))
+    assert held == pytest.approx(plain + 4 * gradient)
+    again, _ = census.image_tflop(diffusion, guidance.but(rule="freedom", recurrence=3))
+    assert again == pytest.approx(plain + 21 * gradient + 14 * 1.50)
     assert census.share_unguided(diffusion, guidance.but(guidance_scale=0.0)) == 1.0
     assert census.gpu_hours(2.0, 3600, 0.5) == 3.0
 

@@ -18,9 +18,9 @@ CRITERION = (
     "and edges do not fall by more than one standard error, and of which no image failed; of those within one standard "
     "error of the best (paired by stimulus) the one that computes least."
 )
-GUIDED_COST, LEAF_COST = 3.8, 3.2
-"""Of one gradient, in denoising steps of 1.60 TFLOP at the size of Stable Diffusion 1.4: VAE decoding, guide network
-and their way back are 5.09, the UNet's 0.99 more (`benchmarks/common/census.py`)."""
+GUIDED_COST, LEAF_COST = 3.5, 2.9
+"""Of one gradient, in denoising steps of 1.50 TFLOP at the size of Stable Diffusion 1.4: VAE decoding, guide network
+and their way back are 4.32, the UNet's 0.89 more (`benchmarks/common/census.py`)."""
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def test_where_nothing_helps_nothing_is_chosen():
 
 def test_work_is_counted_in_denoising_steps():
     paper = Setting(*preset("neuraldiffuser"))
-    assert paper.cost == pytest.approx(37 + 7 * 3.8)
+    assert paper.cost == pytest.approx(37 + 7 * 3.5)
     assert paper.unguided.cost == 37
     assert Setting(*preset("published")).unguided.cost == pytest.approx(1.5 * 37)
 
