@@ -152,6 +152,21 @@ METRICS = Registry(
         "twoway_features": f"{CORE}.evaluation.standard:TWOWAY_FEATURES",
         "repeat_features": f"{CORE}.evaluation.standard:REPEAT_FEATURES",
         "repeat_identification": f"{CORE}.evaluation.standard:REPEAT_IDENTIFICATION",
+        "nway_edges": f"{CORE}.evaluation.standard:NWAY_EDGES",
+        "rank_edges": f"{CORE}.evaluation.standard:RANK_EDGES",
+        "nway_features": f"{CORE}.evaluation.standard:NWAY_FEATURES",
+        "rank_features": f"{CORE}.evaluation.standard:RANK_FEATURES",
+        "alexnet2": f"{CORE}.evaluation.standard:ALEXNET2",
+        "alexnet5": f"{CORE}.evaluation.standard:ALEXNET5",
+        "inception": f"{CORE}.evaluation.standard:INCEPTION",
+        "clip": f"{CORE}.evaluation.standard:CLIP",
+        "efficientnet": f"{CORE}.evaluation.standard:EFFICIENTNET",
+        "swav": f"{CORE}.evaluation.standard:SWAV",
+        "clip_nway": f"{CORE}.evaluation.standard:CLIP_NWAY",
+        "clip_rank": f"{CORE}.evaluation.standard:CLIP_RANK",
     },
 )
 """`evaluation.Metric` records, in the order of tables and pages."""
+
+NETWORK_METRICS = ("alexnet2", "alexnet5", "inception", "clip", "efficientnet", "swav", "clip_nway", "clip_rank")
+"""Metrics of networks whose weights the user gives."""

@@ -51,7 +51,7 @@ def unknown(columns: Mapping[str, Metric]) -> dict[str, Metric]:
     return {column: metric for column, metric in columns.items() if metric.chance is None}
 
 
-def levels(columns: Mapping[str, Metric], guesses: Mapping[str, np.ndarray]) -> dict[str, float]:
+def levels(columns: Mapping[str, Metric], guesses: Mapping[str, np.ndarray], n: int) -> dict[str, float]:
     """Chance level of each column of scores.
 
     Parameters
@@ -59,6 +59,8 @@ def levels(columns: Mapping[str, Metric], guesses: Mapping[str, np.ndarray]) -> 
     columns : mapping of column to Metric
     guesses : mapping of column to array (n, repeats')
         Scores with the stimuli mixed up, of the metrics whose chance is `unknown`; NaN where there is no value.
+    n : int
+        Stimuli.
 
     Returns
     -------
@@ -66,5 +68,6 @@ def levels(columns: Mapping[str, Metric], guesses: Mapping[str, np.ndarray]) -> 
         What the metric says, else the mean over stimuli of the guesses' means; absent where no guess has a value.
     """
     means = {column: rows[np.isfinite(rows)] for column, values in guesses.items() for rows in [nanmean_rows(values)]}
-    known = {column: metric.chance for column, metric in columns.items() if metric.chance is not None}
+    told = {column: metric.chance for column, metric in columns.items() if metric.chance is not None}
+    known = {column: chance(n) if callable(chance) else chance for column, chance in told.items()}
     return known | {column: float(found.mean()) for column, found in means.items() if found.size}

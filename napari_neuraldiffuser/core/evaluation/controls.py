@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from napari_neuraldiffuser.core.evaluation.differences import Difference
-from napari_neuraldiffuser.core.evaluation.metric import label, main_figures
+from napari_neuraldiffuser.core.evaluation.metric import label, lower_is_better, main_figures
 from napari_neuraldiffuser.core.evaluation.scores import Scores, difference_of, mean_of
 
 START, MEAN = "start", "mean"
@@ -38,7 +38,7 @@ def summarise_controls(controls: Mapping[str, Scores], guided: Scores) -> dict[s
             "label": CONTROLS[name][0],
             "scores": {m: mean_of(scores.per_stimulus(m)) for m in scores.values},
             "paired": {
-                m: difference_of(guided.per_stimulus(m) - scores.per_stimulus(m))
+                m: difference_of(guided.per_stimulus(m) - scores.per_stimulus(m), lower_is_better(m))
                 for m in scores.values
                 if m in guided.values
             },

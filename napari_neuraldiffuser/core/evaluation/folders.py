@@ -18,9 +18,12 @@ from napari_neuraldiffuser.core.base.pictures import (
     read_picture,
     read_square,
 )
-from napari_neuraldiffuser.core.base.progress import Progress
+from napari_neuraldiffuser.core.base.progress import Progress, silent
+from napari_neuraldiffuser.core.evaluation.alignment import warnings
 from napari_neuraldiffuser.core.evaluation.pairing import LISTED, ImageFolderError, Pairs, pair, some
-from napari_neuraldiffuser.core.evaluation.scores import Encoder, Scores, evaluate, scores_table, summarise
+from napari_neuraldiffuser.core.evaluation.scores import Scores, evaluate, scores_table, summarise
+from napari_neuraldiffuser.core.evaluation.scoring import Encoder
+from napari_neuraldiffuser.core.evaluation.work import nth
 from napari_neuraldiffuser.core.params import EvaluationParams
 
 Arms = dict[str, dict[Path, dict[int, Path]]]  # arm -> seen image -> repeat -> reconstruction
@@ -47,9 +50,15 @@ class FolderScores:
     paired_by: str
     notes: list[str]
 
+    @property
+    def warnings(self) -> list[str]:
+        """A sentence for every arm whose pairing the pictures do not bear out, see `core.evaluation.alignment`."""
+        return warnings({arm: scores.alignment for arm, scores in self.arms.items()})
+
     def summary(self) -> dict[str, Any]:
         """The content of ``desc-summary_scores.json``, see `evaluation.summarise`."""
-        return {**summarise(self.arms), "stimuli": self.stimuli, "paired_by": self.paired_by}
+        told = {"stimuli": self.stimuli, "paired_by": self.paired_by, "warnings": self.warnings}
+        return {**summarise(self.arms), **told}
 
     def table(self) -> pd.DataFrame:
         """The long table of every score, see `evaluation.scores_table`."""
@@ -64,6 +73,7 @@ def evaluate_folders(
     progress: Progress | None = None,
     pattern: str = "",
     seen_pattern: str = "",
+    device: str = "cpu",
 ) -> FolderScores:
     """Score a folder of reconstructions against a folder of seen images.
 
@@ -75,7 +85,7 @@ def evaluate_folders(
     ----------
     recon_dir, seen_dir : path
         Sub-folders are searched too.
-    encoder, params, progress
+    encoder, params, progress, device
         As in `evaluation.evaluate`.
     pattern, seen_pattern : str
         How names are made, see `name_patterns.NamePattern`.
@@ -99,7 +109,11 @@ def evaluate_folders(
         raise _better_told(files, folders, patterns) or error from None
     images = {arm: _repeats(files, stimuli) for arm, files in arms.items()}
     seen, notes = _seen(stimuli, all(one.square for one in images.values()))
-    scores = {arm: evaluate(recon, seen, encoder, params, progress) for arm, recon in images.items()}
+    told = [nth(progress or silent, k, len(images)) for k in range(len(images))]
+    scores = {
+        arm: evaluate(recon, seen, encoder, params, told[k], device=device)
+        for k, (arm, recon) in enumerate(images.items())
+    }
     labels = {path: named.label for named, path in pairs.pairs}
     names = [labels[path] or entity(path.stem, "stim") or path.stem for path in stimuli]
     return FolderScores(scores, names, pairs.rule, [*pairs.notes, *notes])

@@ -29,12 +29,19 @@ class Metric:
     of : str
         "stimulus": compute(Stimulus) -> (repeats,).  "edges": compute(features, seen) -> (n, repeats) of HOG features
         (n, repeats, d) and those of the seen images (n, 1, d).  "features": the same of an image encoder's features;
-        left out where there is no encoder.
+        left out where there is no encoder.  "network": the same of a layer of a scoring network, always with `matrix`.
+    matrix : bool
+        Whether `compute` takes the correlations of these features in place of them: r_ij = corr(seen_i, recon_j),
+        (repeats, n, n), see `identification`.
+    network, layer : str
+        Name in `networks.backbones.BACKBONES`, and what is taken from it.
     column : str
         Name with {encoder} in it of the columns of a metric of features that has one for every encoder; others have
         one column, of their name in the registry, and features of the first encoder.  See `encoder_word`.
-    chance : float or None
-        What guessing scores.
+    chance : float, callable or None
+        What guessing scores; of the number of stimuli, where it depends on it.
+    lower : bool
+        Whether a lower value is better, as of a distance.
     card : int
         Place among the main figures of a page; 0 for a metric that is none of them.
     """
@@ -44,11 +51,15 @@ class Metric:
     compute: Callable[..., np.ndarray]
     of: str = "stimulus"
     column: str = ""
-    chance: float | None = None
+    chance: float | Callable[[int], float] | None = None
     card: int = 0
+    matrix: bool = False
+    network: str = ""
+    layer: str = ""
+    lower: bool = False
 
     def text(self, size: int, encoder: str) -> str:
-        """The definition for images compared at `size` px and an encoder of that name."""
+        """The definition for images compared at `size` px and an encoder, or weights, of that name."""
         return self.definition.format(size=size, encoder=encoder, chance=self.chance)
 
 
@@ -76,6 +87,11 @@ class Stimulus:
         """HOG features of the seen image and the repeats, (1 + repeats, d)."""
         return np.concatenate([metrics.hog_edges(part) for part in (self.seen[None], self.repeats)])
 
+    def thumbnails(self, side: int) -> np.ndarray:
+        """Pixels (1 + repeats, side * side * 3) of the seen image and the repeats, reduced."""
+        small = [metrics.resize(part, side) for part in (self.seen[None], self.repeats)]
+        return np.concatenate(small).reshape(1 + len(self.repeats), -1)
+
     @cached_property
     def pixcorr(self) -> tuple[np.ndarray, np.ndarray]:
         """PixCorr of each repeat (repeats,) with the seen image, and with the other repeats."""
@@ -90,6 +106,12 @@ class Stimulus:
     def edge_agreement(self) -> tuple[np.ndarray, np.ndarray]:
         """HOG correlation of each repeat (repeats,) with the seen image, and with the other repeats."""
         return metrics.with_first_and_between(metrics.correlations(self.edges, self.edges))
+
+
+def lower_is_better(column: str) -> bool:
+    """Whether a lower value of a column of scores is better."""
+    metric, _ = of_column(column)
+    return metric is not None and metric.lower
 
 
 def encoder_word(name: str) -> str:

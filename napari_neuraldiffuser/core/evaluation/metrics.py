@@ -1,7 +1,7 @@
 """Image-agreement measures as pure functions of arrays (NumPy, SciPy and scikit-image only).
 
 Everything here follows the protocol of MindEye2 (Scotti et al. 2024, `Final_Evaluations.ipynb`): PixCorr and
-SSIM after a bilinear resize, two-way identification from Pearson correlations of features.  A correlation
+SSIM after a bilinear resize, and Pearson correlations of features.  A correlation
 with a constant image has no value: it is NaN here, never a silent 0.
 """
 
@@ -159,61 +159,6 @@ def hog_edges(images: np.ndarray) -> np.ndarray:
     small = resize(grey(images), HOG_SIZE)
     # resizing leaves rounding noise on flat areas, which block normalisation would blow up into edges
     return np.stack([hog(np.round(x, 9), **HOG_PARAMS) for x in small]).astype(np.float32)
-
-
-def two_way(seen: np.ndarray, recon: np.ndarray) -> np.ndarray:
-    """Two-way identification: how often a reconstruction's own image beats another (method.md eq. 46).
-
-    r_ij = corr(seen_i, recon_j); for each j, the share of i != j with r_ij < r_jj.
-
-    Parameters
-    ----------
-    seen, recon : arrays (n, d)
-        Features of the seen images and of one reconstruction of each.
-
-    Returns
-    -------
-    array (n,)
-        Score of each reconstruction; NaN where its own correlation has no value.  Other images whose
-        correlation has no value are left out of the comparison.
-
-    Raises
-    ------
-    MetricError
-        With fewer than two images, or arrays of different shape.
-    """
-    if seen.shape != recon.shape or seen.ndim != 2:
-        raise MetricError(
-            f"seen and recon must be (n, d) arrays of one shape, got {seen.shape} and {recon.shape}. "
-            "Give one reconstruction per seen image and the same encoder for both."
-        )
-    if len(seen) < 2:
-        raise MetricError(
-            f"seen must have at least 2 images, got {len(seen)}. Two-way identification compares with others."
-        )
-    r = correlations(seen, recon, np.float32)
-    own = np.diag(r)
-    comparable = np.isfinite(r) & ~np.eye(len(r), dtype=bool)
-    wins, of = ((r < own) & comparable).sum(axis=0), comparable.sum(axis=0)
-    return np.divide(wins, of, out=np.full(wins.shape, np.nan), where=(of > 0) & np.isfinite(own))
-
-
-def two_way_repeats(features: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Two-way identification of each repeat among the same repeat of the other stimuli.
-
-    Parameters
-    ----------
-    features : array (n, repeats, d)
-    seen : array (n, 1, d)
-
-    Returns
-    -------
-    array (n, repeats)
-        NaN with one stimulus.
-    """
-    if len(seen) < 2:
-        return np.full(features.shape[:2], np.nan)
-    return np.stack([two_way(seen[:, 0], features[:, k]) for k in range(features.shape[1])], axis=1)
 
 
 def repeat_agreement(features: np.ndarray) -> np.ndarray:

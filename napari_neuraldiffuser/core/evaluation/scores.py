@@ -1,25 +1,26 @@
 """Reconstructions and seen images in, scores out: per repeat, per arm, and paired between arms."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from napari_neuraldiffuser.core.base.contracts import Pictures
 from napari_neuraldiffuser.core.base.progress import Progress, silent
-from napari_neuraldiffuser.core.base.registry import METRICS
-from napari_neuraldiffuser.core.evaluation import metrics
-from napari_neuraldiffuser.core.evaluation.chance import levels, mismatch, mixed, mixed_repeats, unknown
-from napari_neuraldiffuser.core.evaluation.metric import CUSTOM, Metric, Stimulus, encoder_word
+from napari_neuraldiffuser.core.evaluation import alignment, metrics
+from napari_neuraldiffuser.core.evaluation.alignment import self_test
+from napari_neuraldiffuser.core.evaluation.chance import levels, mismatch
+from napari_neuraldiffuser.core.evaluation.metric import CUSTOM, Metric, encoder_word, lower_is_better
 from napari_neuraldiffuser.core.evaluation.metrics import MetricError
+from napari_neuraldiffuser.core.evaluation.scoring import Encoder, Scoring, chosen_metrics, costs, open_networks
 from napari_neuraldiffuser.core.evaluation.stack import Stack
+from napari_neuraldiffuser.core.evaluation.work import Work
 from napari_neuraldiffuser.core.params import EvaluationParams
 
-Encoder = Callable[[np.ndarray], np.ndarray]
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,14 @@ class Scores:
         Everything that a figure depends on: numbers of images and repeats, sizes, definitions.
     chance : dict of metric name -> float
         Level of each score without information on the stimulus; a metric that has none is absent.
+    alignment : dict of features -> dict
+        The test of the pairing, see `alignment.self_test`; empty with a few stimuli.
     """
 
     values: dict[str, np.ndarray]
     protocol: dict[str, Any]
     chance: dict[str, float] = field(default_factory=dict)
+    alignment: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def undefined(self) -> dict[str, int]:
@@ -58,6 +62,7 @@ def evaluate(
     params: EvaluationParams | None = None,
     progress: Progress | None = None,
     with_chance: bool = True,
+    device: "str | torch.device" = "cpu",
 ) -> Scores:
     """Score the reconstructions of one arm against the seen images.
 
@@ -77,7 +82,9 @@ def evaluate(
     progress : callable, optional
         Called as progress(done, total, what).
     with_chance : bool
-        Whether chance levels are computed, too; without, every picture is read in its turn.
+        Whether chance levels and the test of the pairing are computed, too; without, every picture is read in its turn.
+    device : str or torch.device
+        Where the scoring networks of `params.metric_weights` run.
 
     Returns
     -------
@@ -87,37 +94,29 @@ def evaluate(
     ------
     MetricError
         If the arrays are not uint8 images or do not match.
+    MetricWeightsError
+        If metrics need weights that are not in `params.metric_weights`, or are not what they should be.
     """
     params = params or EvaluationParams()
     recon, truth = _checked(images, seen)
     encoders = _named(encoder)
-    report = progress or silent
-    chosen = {name: METRICS[name] for name in METRICS if name in params.metrics}
-    if not encoders and all(metric.of == "features" for metric in chosen.values()):
-        raise MetricError(f"metrics must have one that needs no image encoder, got {list(chosen)}. Add pixcorr.")
+    chosen = chosen_metrics(params, bool(encoders))
     others = mismatch(len(recon), recon.repeats) if with_chance else None
-    values, guesses = _image_scores(recon.__getitem__, truth, chosen, params.size, report), {}
-    if others is not None:
-        guesses = _image_scores(mixed_repeats(recon, others), truth, unknown(chosen), params.size, report)
-    columns = {name: metric for name, metric in chosen.items() if metric.of != "features"}
+    networks = open_networks(chosen, params.metric_weights, device)
+    work = Work(progress or silent, costs(recon, chosen, list(encoders), list(networks), others))
+    job = Scoring(recon, truth, others, params, work)
+    job.pictures({name: metric for name, metric in chosen.items() if metric.of in ("stimulus", "edges")})
     for name, encode in encoders.items():
-        wanted = _of_encoder(chosen, name, first=name == next(iter(encoders)))
-        if wanted:
-            told = partial(_tell_encoded, report, f"{name} features", len(recon) * (recon.repeats + 1))
-            features = (
-                _encode(recon, encode, params.batch_size, told),
-                _encode(truth, encode, params.batch_size, partial(told, before=len(recon) * recon.repeats)),
-            )
-            values |= _feature_scores(wanted, *features)
-            if others is not None:
-                guesses |= _feature_scores(unknown(wanted), mixed(features[0], others), features[1])
-            columns |= wanted
-    protocol = _protocol(recon, truth, _definitions(chosen, encoders, params.size), params)
-    return Scores(values, protocol, levels(columns, guesses) if len(truth) > 1 and with_chance else {})
-
-
-def _tell_encoded(report: Progress, what: str, total: int, done: int, before: int = 0) -> None:
-    report(before + done, total, what)
+        job.encoder(name, encode, _of_encoder(chosen, name, first=name == next(iter(encoders))))
+    for name, network in networks.items():
+        job.network(name, network, {column: metric for column, metric in chosen.items() if metric.network == name})
+    files = {name: network.file for name, network in networks.items()}
+    protocol = _protocol(recon, truth, _definitions(chosen, encoders, files, params.size), params.size)
+    if networks:
+        protocol["networks"] = {name: {"file": one.file, "sha256": one.digest} for name, one in networks.items()}
+    guessed = levels(job.columns, job.guesses, len(truth)) if len(truth) > 1 and with_chance else {}
+    tests = {name: test for name, r in job.matrices.items() if (test := self_test(r))} if with_chance else {}
+    return Scores(job.values, protocol, guessed, tests)
 
 
 def _checked(images: Pictures, seen: Pictures) -> tuple[Stack, Stack]:
@@ -146,67 +145,24 @@ def _of_encoder(chosen: Mapping[str, Metric], encoder: str, first: bool) -> dict
     return {m.column.format(encoder=word) or name: m for name, m in of_features.items() if first or m.column}
 
 
-def _feature_scores(columns: Mapping[str, Metric], recon: np.ndarray, seen: np.ndarray) -> dict[str, np.ndarray]:
-    return {column: metric.compute(recon, seen) for column, metric in columns.items()}
-
-
-def _image_scores(
-    repeats_of: Callable[[int], np.ndarray],
-    seen: Stack,
-    chosen: Mapping[str, Metric],
-    size: int,
-    progress: Progress,
-) -> dict[str, np.ndarray]:
-    """The scores that need no encoder, stimulus by stimulus so that memory holds one stimulus at 425 px."""
-    n = len(seen)
-    single, of_edges = ({k: m for k, m in chosen.items() if m.of == of} for of in ("stimulus", "edges"))
-    rows: dict[str, list[np.ndarray]] = {name: [] for name in single}
-    edges = np.empty(0, np.float32)
-    for i in range(n):
-        progress(i, n, "scoring")
-        one = Stimulus(seen[i][0], repeats_of(i), size)
-        for name, metric in single.items():
-            rows[name].append(metric.compute(one))
-        if of_edges:
-            edges = edges if edges.size else np.empty((n, *one.edges.shape), one.edges.dtype)
-            edges[i] = one.edges
-    progress(n, n, "scoring")
-    values = {name: np.stack(found) for name, found in rows.items()}
-    return values | {name: m.compute(edges[:, 1:], edges[:, :1]) for name, m in of_edges.items()}
-
-
-def _encode(images: Stack, encode: Encoder, batch_size: int, told: Callable[[int], None]) -> np.ndarray:
-    """Features (n, repeats, d) float32 of pictures, of which a batch is in memory at once."""
-    features, total = np.empty(0, np.float32), len(images) * images.repeats
-    pictures, done = images.flat(), 0
-    while batch := list(islice(pictures, batch_size)):
-        rows = np.asarray(encode(np.stack(batch)))
-        if len(rows) != len(batch):
-            raise MetricError(f"encoder must return one row per image, got {len(rows)} for {len(batch)} images.")
-        rows = np.reshape(rows, (len(rows), -1))
-        features = features if done else np.empty((total, rows.shape[1]), np.float32)
-        features[done : done + len(batch)] = rows
-        done += len(batch)
-        told(done)
-    return features.reshape(len(images), images.repeats, -1)
-
-
-def _definitions(chosen: Mapping[str, Metric], encoders: Mapping[str, Encoder], size: int) -> dict[str, str]:
+def _definitions(
+    chosen: Mapping[str, Metric], encoders: Mapping[str, Encoder], files: Mapping[str, str], size: int
+) -> dict[str, str]:
     """Column -> definition; the columns that every encoder has come last."""
     here = {name: metric for name, metric in chosen.items() if encoders or metric.of != "features"}
     first = next(iter(encoders), "")
-    texts = {name: m.text(size, first) for name, m in here.items() if not m.column}
+    texts = {name: m.text(size, files.get(m.network, first)) for name, m in here.items() if not m.column}
     several = [metric for metric in here.values() if metric.column]
     return texts | {m.column.format(encoder=encoder_word(e)): m.text(size, e) for e in encoders for m in several}
 
 
-def _protocol(images: Stack, seen: Stack, definitions: dict[str, str], params: EvaluationParams) -> dict[str, Any]:
+def _protocol(images: Stack, seen: Stack, definitions: dict[str, str], size: int) -> dict[str, Any]:
     return {
         "n_test_images": len(seen),
         "repeats": images.repeats,
         "scored": "every repeat on its own; mean over repeats per stimulus, then mean and SE over stimuli",
         "resolution": {
-            "compared_at": params.size,
+            "compared_at": size,
             "reconstruction": images.size,
             "seen": seen.size,
             "resize": "bilinear, antialiased, each image from its own size",
@@ -228,7 +184,8 @@ def summarise(arms: Mapping[str, Scores]) -> dict[str, Any]:
     dict
         The content of ``desc-summary_scores.json``: {"protocol", "arms", "paired"}.  "se" is the standard
         error over stimuli, "n" the stimuli that have a value, "chance" the score without information on the stimulus
-        (see `core.evaluation.chance`), "worse" the share of stimuli whose score fell.
+        (see `core.evaluation.chance`), "worse" the share of stimuli whose score is worse, "alignment" the test of the
+        pairing by arm (see `core.evaluation.alignment`).
 
     Raises
     ------
@@ -246,7 +203,10 @@ def summarise(arms: Mapping[str, Scores]) -> dict[str, Any]:
         name: {m: {**mean_of(s.per_stimulus(m)), "chance": s.chance.get(m)} for m in s.values}
         for name, s in arms.items()
     }
-    return {"protocol": protocol, "arms": summaries, "paired": _paired(arms)}
+    tests = {name: s.alignment for name, s in arms.items() if s.alignment}
+    if tests:
+        protocol["alignment"] = alignment.DEFINITION
+    return {"protocol": protocol, "arms": summaries, "paired": _paired(arms), "alignment": tests}
 
 
 def _paired(arms: Mapping[str, Scores]) -> dict[str, dict[str, float | None]]:
@@ -254,13 +214,20 @@ def _paired(arms: Mapping[str, Scores]) -> dict[str, dict[str, float | None]]:
         return {}
     guided, unguided = arms["guided"], arms["unguided"]
     differences = {m: guided.per_stimulus(m) - unguided.per_stimulus(m) for m in guided.values if m in unguided.values}
-    return {name: difference_of(d) for name, d in differences.items()}
+    return {name: difference_of(d, lower_is_better(name)) for name, d in differences.items()}
 
 
-def difference_of(d: np.ndarray) -> dict[str, float | None]:
-    """`mean_of` paired differences (n,), and the share of them that are below 0 as "worse"."""
+def difference_of(d: np.ndarray, lower: bool = False) -> dict[str, float | None]:
+    """`mean_of` paired differences (n,), and the share of them that are for the worse as "worse".
+
+    Parameters
+    ----------
+    d : array (n,)
+    lower : bool
+        Whether a lower score is better.
+    """
     known = d[np.isfinite(d)]
-    return {**mean_of(known), "worse": float((known < 0).mean()) if known.size else None}
+    return {**mean_of(known), "worse": float(((known > 0) if lower else (known < 0)).mean()) if known.size else None}
 
 
 def mean_of(values: np.ndarray) -> dict[str, float | int | None]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -79,3 +80,9 @@ class Stack:
         """All pictures (H, W, 3), stimulus by stimulus."""
         for i in range(len(self)):
             yield from self[i]
+
+    def batches(self, size: int) -> Iterator[np.ndarray]:
+        """The same, up to `size` (m, H, W, 3) at once."""
+        pictures = self.flat()
+        while batch := list(islice(pictures, size)):
+            yield np.stack(batch)

@@ -1,6 +1,6 @@
-"""The metrics of the protocol, as `base.registry.METRICS` names them."""
+"""The metrics of the package and the field's eight, as `base.registry.METRICS` names them."""
 
-from napari_neuraldiffuser.core.evaluation import metrics
+from napari_neuraldiffuser.core.evaluation import identification, metrics
 from napari_neuraldiffuser.core.evaluation.metric import Metric
 
 PIXCORR = Metric(
@@ -26,8 +26,9 @@ EDGES = Metric(
 TWOWAY_EDGES = Metric(
     "Two-way by edges",
     "Two-way identification with those HOG features; chance {chance}.",
-    metrics.two_way_repeats,
+    identification.two_way,
     of="edges",
+    matrix=True,
     chance=0.5,
 )
 REPEAT_PIXCORR = Metric(
@@ -44,8 +45,9 @@ TWOWAY_FEATURES = Metric(
     "Two-way identification",
     "Two-way identification with features of the image encoder {encoder}: r = corr(seen_i, recon_j); for each j the "
     "share of i != j with r_ij < r_jj; chance {chance}.",
-    metrics.two_way_repeats,
+    identification.two_way,
     of="features",
+    matrix=True,
     column="twoway_{encoder}",
     chance=0.5,
     card=4,
@@ -63,4 +65,98 @@ REPEAT_IDENTIFICATION = Metric(
     lambda edges, seen: metrics.repeat_identification(edges),
     of="edges",
     chance=0.5,
+)
+
+
+def _one_of(n: int) -> float:
+    """Chance of n-way identification among n stimuli."""
+    return 1 / min(n, identification.WAYS)
+
+
+def _middle(n: int) -> float:
+    """Mean rank of a guess among n stimuli."""
+    return (n + 1) / 2
+
+
+NWAY = (
+    f"{identification.WAYS}-way identification with {{what}}: probability, exact from the ranks, that the own image "
+    f"correlates most with a reconstruction among it and {identification.WAYS - 1} others, drawn at random (all, where "
+    "there are fewer)."
+)
+RANK = "Mean place of the own image among all that were scored, by correlation of {what}: 1 is best."
+HOG, ENCODED = "those HOG features", "features of the image encoder {encoder}"
+NWAY_EDGES = Metric(
+    f"{identification.WAYS}-way by edges",
+    NWAY.format(what=HOG),
+    identification.n_way,
+    of="edges",
+    matrix=True,
+    chance=_one_of,
+)
+RANK_EDGES = Metric(
+    "Rank by edges", RANK.format(what=HOG), identification.rank, of="edges", matrix=True, chance=_middle, lower=True
+)
+NWAY_FEATURES = Metric(
+    f"{identification.WAYS}-way identification",
+    NWAY.format(what=ENCODED),
+    identification.n_way,
+    of="features",
+    matrix=True,
+    column="nway_{encoder}",
+    chance=_one_of,
+)
+RANK_FEATURES = Metric(
+    "Rank",
+    RANK.format(what=ENCODED),
+    identification.rank,
+    of="features",
+    matrix=True,
+    column="rank_{encoder}",
+    chance=_middle,
+    lower=True,
+)
+
+SHOWN = "pictures at 256 px, then {side} px; weights {{encoder}}"
+BY_TWO = f"Two-way identification with {{what}}, {SHOWN}; chance {{{{chance}}}}."
+APART = f"Correlation distance of {{what}} to those of the seen image, {SHOWN}; lower is better."
+
+
+def _network(label: str, what: str, side: int, network: str, layer: str = "") -> Metric:
+    """One of the field's two-way identifications."""
+    text = BY_TWO.format(what=what, side=side)
+    compute = identification.two_way
+    return Metric(label, text, compute, of="network", matrix=True, network=network, layer=layer, chance=0.5)
+
+
+def _apart(label: str, what: str, side: int, network: str) -> Metric:
+    """One of the field's distances."""
+    text = APART.format(what=what, side=side)
+    return Metric(label, text, identification.distance, of="network", matrix=True, network=network, lower=True)
+
+
+ALEXNET2 = _network("AlexNet(2)", "the second layer of AlexNet (features.4)", 256, "alexnet", "2")
+ALEXNET5 = _network("AlexNet(5)", "the fifth layer of AlexNet (features.11)", 256, "alexnet", "5")
+INCEPTION = _network("Inception", "the pooled features of Inception v3", 342, "inception")
+CLIP = _network("CLIP", "the image embedding of CLIP ViT-L/14", 224, "clip")
+EFFICIENTNET = _apart("EfficientNet-B1", "the pooled features of EfficientNet-B1", 255, "efficientnet")
+SWAV = _apart("SwAV", "the pooled features of SwAV's ResNet-50", 224, "swav")
+CLIP_FEATURES = f"the image embedding of CLIP ViT-L/14 ({SHOWN})".format(side=224)
+CLIP_NWAY = Metric(
+    f"CLIP {identification.WAYS}-way",
+    NWAY.format(what=CLIP_FEATURES),
+    identification.n_way,
+    of="network",
+    matrix=True,
+    network="clip",
+    chance=_one_of,
+)
+CLIP_RANK = Metric(
+    "CLIP rank",
+    RANK.format(what=CLIP_FEATURES),
+    identification.rank,
+    of="network",
+    matrix=True,
+    network="clip",
+    chance=_middle,
+    lower=True,
 )

@@ -9,10 +9,12 @@ from napari_neuraldiffuser.core.base.files import atomic_path, write_json
 from napari_neuraldiffuser.core.base.names import Derivatives, labels_by_number
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import ARMS
+from napari_neuraldiffuser.core.evaluation import alignment
 from napari_neuraldiffuser.core.evaluation.controls import CONTROLS, summarise_controls
 from napari_neuraldiffuser.core.evaluation.differences import Difference
 from napari_neuraldiffuser.core.evaluation.levels import CEILING_TEXT, levels
 from napari_neuraldiffuser.core.evaluation.ruin import RUN_RULE, Watched, harm
+from napari_neuraldiffuser.core.evaluation.work import as_stage, nth
 from napari_neuraldiffuser.core.job import ceiling
 from napari_neuraldiffuser.core.job.controls import MEAN_OF, Baselines, control_pictures
 from napari_neuraldiffuser.core.job.pictures import ArmPictures, SeenPictures, spooled
@@ -55,7 +57,8 @@ def score_arms(
         raise UserError("at least one stimulus must be reconstructed, got none. Lower guidance_scale or cfg_scale.")
     repeats, seen = settings.diffusion.repeats, SeenPictures(stimuli, stimulus_ids)
     pictures = {arm: Watched(ArmPictures(places, stimulus_ids, repeats, arm)) for arm in ARMS}
-    arms = {arm: score(own, seen, models, settings.evaluation, progress) for arm, own in pictures.items()}
+    told = {arm: nth(progress, k, len(pictures)) for k, arm in enumerate(pictures)}
+    arms = {arm: score(own, seen, models, settings.evaluation, told[arm]) for arm, own in pictures.items()}
     controls = {} if baselines is None else score_controls(baselines, seen, models, settings.evaluation, progress)
     with atomic_path(places.scores) as temporary:
         labels = stimuli.labels(stimulus_ids)
@@ -66,7 +69,7 @@ def score_arms(
     paired = {name: Difference.of_summary(values) for name, values in summary["paired"].items()}
     told = harm(paired, (pictures["guided"].share, pictures["unguided"].share))
     summary["protocol"]["warnings"] = RUN_RULE
-    summary["warnings"] = [told] if told else []
+    summary["warnings"] = [*([told] if told else []), *alignment.warnings(summary["alignment"])]
     if controls:
         summary["protocol"]["controls"] = {name: CONTROLS[name][1].format(n=MEAN_OF) for name in controls}
     summary["protocol"]["ceiling"] = _ceiling(places, seen, models, settings.evaluation, progress)
@@ -82,7 +85,8 @@ def score_controls(
         return {}
     with control_pictures(baselines, seen, models, progress) as pictures:
         own = params.but(metrics=metrics)
-        return {name: score(p, seen, models, own, progress, with_chance=False) for name, p in pictures.items()}
+        told = {name: nth(as_stage(progress, "controls"), k, len(pictures)) for k, name in enumerate(pictures)}
+        return {name: score(p, seen, models, own, told[name], with_chance=False) for name, p in pictures.items()}
 
 
 def _ceiling(
@@ -99,7 +103,7 @@ def _ceiling(
 def ceiling_scores(seen: Pictures, models: Models, params: EvaluationParams, progress: Progress) -> evaluation.Scores:
     """Scores of the seen images (H, W, 3) uint8 after their way through the autoencoder; none of repeats."""
     with spooled(ceiling.round_trip(seen, models, progress)) as pictures:
-        return score(pictures, seen, models, params, progress, with_chance=False)
+        return score(pictures, seen, models, params, as_stage(progress, "ceiling"), with_chance=False)
 
 
 def score(
@@ -115,4 +119,4 @@ def score(
     The encoder has the name of what holds it: of the guide, else of the models; "demo" is the bundled one.
     """
     encoder = {model_name(models.guide or models.name): models.image_features}
-    return evaluation.evaluate(images, seen, encoder, params, progress, with_chance)
+    return evaluation.evaluate(images, seen, encoder, params, progress, with_chance, models.device)

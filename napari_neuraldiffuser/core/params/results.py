@@ -65,9 +65,14 @@ class EvaluationParams(Params):
     """Scores of reconstructions against seen images."""
 
     metrics: tuple[str, ...] = param(
-        tuple(registry.METRICS),
+        tuple(name for name in registry.METRICS if name not in registry.NETWORK_METRICS),
         "Scores that are computed; those of features where there is an image encoder.",
         choices=registry.METRICS,
+    )
+    metric_weights: str = param(
+        "",
+        "Folder of the published weights of AlexNet, Inception v3, CLIP ViT-L/14, EfficientNet-B1 and SwAV: with it "
+        "the scores of these networks are computed too, all of them unless metrics names some. Empty: none.",
     )
     size: int = param(425, "Side at which PixCorr and SSIM compare images; papers have 425.", unit="px", low=16)
     batch_size: int = param(32, "Images encoded at once for two-way identification.", unit="images", low=1)

@@ -76,7 +76,11 @@ def test_every_score_of_a_summary_has_one():
     summary = summarise({"guided": evaluate(*pictures(6, 3), encoder, SMALL)})
     for name, figures in summary["arms"]["guided"].items():
         assert set(figures) == {"mean", "se", "n", "chance"}
-        assert -1 <= figures["chance"] < figures["mean"] <= 1, name
+        if name.startswith("rank"):
+            assert figures["chance"] == 3.5 > figures["mean"] >= 1
+        else:
+            assert -1 <= figures["chance"] < figures["mean"] <= 1, name
+    assert summary["arms"]["guided"]["nway_custom"]["chance"] == 1 / 6  # fewer than 50
     for name in ("twoway_edges", "repeat_identification"):
         assert summary["arms"]["guided"][name]["chance"] == 0.5
     json.dumps(summary, allow_nan=False)

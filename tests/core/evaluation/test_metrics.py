@@ -66,50 +66,6 @@ def test_ssim_equals_scikit_image(shape):
         assert matrix[i, j] == pytest.approx(expected, abs=1e-12)
 
 
-def two_way_loops(seen, recon):
-    n = len(seen)
-    r = np.array([[pearsonr(seen[i], recon[j]).statistic for j in range(n)] for i in range(n)])
-    return [sum(r[i, j] < r[j, j] for i in range(n) if i != j) / (n - 1) for j in range(n)]
-
-
-@pytest.mark.parametrize("n", [2, 3, 8])
-def test_two_way_equals_the_double_loop(n):
-    rng = np.random.default_rng(n)
-    seen = rng.standard_normal((n, 50))
-    recon = 0.3 * seen + rng.standard_normal((n, 50))
-    assert np.allclose(metrics.two_way(seen, recon), two_way_loops(seen, recon))
-
-
-def test_two_way_of_known_cases():
-    seen = np.random.default_rng(0).standard_normal((5, 40))
-    assert np.allclose(metrics.two_way(seen, seen), 1)
-    assert np.allclose(metrics.two_way(seen, -seen), 0)
-
-
-def test_two_way_is_not_defined_for_a_constant_reconstruction():
-    seen = np.random.default_rng(0).standard_normal((4, 40))
-    recon = seen.copy()
-    recon[2] = 3.0
-    assert np.isnan(metrics.two_way(seen, recon)).tolist() == [False, False, True, False]
-
-
-def test_two_way_leaves_a_constant_seen_image_out_of_the_comparison():
-    rng = np.random.default_rng(0)
-    seen, recon = rng.standard_normal((2, 5, 40))
-    blank = seen.copy()
-    blank[1] = 1.0
-    keep = [0, 2, 3, 4]
-    result = metrics.two_way(blank, recon)
-    assert np.isnan(result[1])
-    assert np.allclose(result[keep], metrics.two_way(seen[keep], recon[keep]))
-
-
-@pytest.mark.parametrize(("a", "b"), [((1, 9), (1, 9)), ((3, 9), (2, 9)), ((3, 9), (3, 8)), ((3, 3, 3), (3, 3, 3))])
-def test_two_way_names_what_is_wrong(a, b):
-    with pytest.raises(metrics.MetricError, match=r"seen .*must"):
-        metrics.two_way(np.ones(a), np.ones(b))
-
-
 def identification_loops(features):
     n, repeats, _ = features.shape
     out = np.empty((n, repeats))

@@ -1,15 +1,18 @@
 """Scores of arms: shapes, summary, differences between arms."""
 
+import itertools
 import json
 
 import numpy as np
 import pytest
 from scipy.stats import pearsonr, sem
 
+from napari_neuraldiffuser.core.base.progress import Countdown
 from napari_neuraldiffuser.core.evaluation import metrics
 from napari_neuraldiffuser.core.evaluation.metric import label
 from napari_neuraldiffuser.core.evaluation.metrics import MetricError
 from napari_neuraldiffuser.core.evaluation.scores import evaluate, scores_table, summarise
+from napari_neuraldiffuser.core.evaluation.work import nth
 from napari_neuraldiffuser.core.params import EvaluationParams
 
 SMALL = EvaluationParams(size=32, batch_size=4)
@@ -72,7 +75,7 @@ def test_seen_and_reconstruction_may_differ_in_size():
 
 def test_summary_has_the_documented_shape(arms):
     summary = summarise(arms)
-    assert set(summary) == {"protocol", "arms", "paired"}
+    assert set(summary) == {"protocol", "arms", "paired", "alignment"}
     assert {"n_test_images", "repeats", "resolution", "metrics", "undefined"} <= set(summary["protocol"])
     for arm in ("unguided", "guided"):
         assert all(set(entry) == {"mean", "se", "n", "chance"} for entry in summary["arms"][arm].values())
@@ -135,10 +138,36 @@ def test_several_encoders_each_get_a_two_way_column():
     assert {"twoway_first", "twoway_second", "repeat_features"} <= set(scores.values)
 
 
-def test_progress_ends_complete():
+def test_progress_is_of_the_whole_and_ends_complete():
     calls = []
-    evaluate(noisy(scenes(), 1, 5), scenes(), None, SMALL, lambda *a: calls.append(a))
-    assert calls[0][:2] == (0, 4) and calls[-1][:2] == (4, 4)
+    encoders = {"one": encoder, "two": encoder}
+    evaluate(noisy(scenes(), 2, 5), scenes(), encoders, SMALL, lambda *a: calls.append(a))
+    done = [call[0] for call in calls]
+    assert done[0] == 0 and done == sorted(done) and {call[1] for call in calls} == {done[-1]}
+    assert {call[2].split(",")[0] for call in calls} == {"scoring"}  # one stage: time left is not counted anew
+
+
+def test_time_left_of_two_arms_does_not_start_again():
+    now, told, clock = 0.0, [], Countdown()
+
+    def listen(done, total, what):
+        nonlocal now
+        now += 1
+        told.append(clock.left(done, total, what, now))
+
+    for k in range(2):
+        evaluate(noisy(scenes(8), 1, 5), scenes(8), None, SMALL, nth(listen, k, 2))
+    left = [int(text.split()[2]) for text in told if text]
+    assert len(told) - 8 < len(left) and max(left) <= len(told) + 2
+    assert all(later <= earlier + 2 for earlier, later in itertools.pairwise(left))
+
+
+def test_worse_is_higher_where_lower_is_better():
+    seen = scenes()
+    good, bad = noisy(seen, 2, 20), noisy(seen, 2, 200)
+    summary = summarise({"unguided": evaluate(good, seen, None, SMALL), "guided": evaluate(bad, seen, None, SMALL)})
+    assert summary["paired"]["rank_edges"]["mean"] > 0 and summary["paired"]["nway_edges"]["mean"] < 0
+    assert summary["paired"]["rank_edges"]["worse"] > 0
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,9 @@ def test_two_way_identification(given, scores, name, of):
             own = PAIR["edges"](target[j], drawn[j])
             won = [PAIR["edges"](target[i], drawn[j]) < own for i in others(N, j)]
             assert scores.values[name][j, k] == pytest.approx(np.mean(won))
+            # with fewer than 50 stimuli, n-way is among all
+            assert scores.values[name.replace("twoway", "nway")][j, k] == pytest.approx(float(all(won)))
+            assert scores.values[name.replace("twoway", "rank")][j, k] == 1 + len(won) - sum(won)
 
 
 def test_features_of_repeats_agree_by_the_first_encoder(given, scores):
@@ -105,7 +108,8 @@ def test_repeats_are_told_from_those_of_other_stimuli(given, scores):
 
 def test_no_score_is_left_out_of_these_tests(scores):
     compared = {*PAIR, *(f"repeat_{name}" for name in PAIR), "repeat_features", "repeat_identification"}
-    assert set(scores.values) == compared | {"twoway_edges", "twoway_first", "twoway_second"}
+    identified = {f"{what}_{of}" for what in ("twoway", "nway", "rank") for of in ("edges", "first", "second")}
+    assert set(scores.values) == compared | identified
 
 
 def test_the_table_has_every_value_in_its_row(scores):
