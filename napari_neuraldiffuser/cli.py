@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 READER_GONE = 141
 """As a shell tells of a program that SIGPIPE ended."""
 SIMULATION_OPTIONS = tuple(f.name for f in fields(SimulationParams))
+EVALUATION_OPTIONS = tuple(f.name for f in fields(EvaluationParams))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -156,7 +157,7 @@ def _add_evaluate(commands: Commands) -> None:
     for option, which in (("--pattern", "reconstructions"), ("--seen-pattern", "seen pictures")):
         text = f"how the {which} are named, such as img_{{stimulus}}_{{repeat}}; * is anything (default: whole names)"
         parser.add_argument(option, default="", help=text)
-    add_params(parser, EvaluationParams, ("size", "metrics"))
+    add_params(parser, EvaluationParams, EVALUATION_OPTIONS)
 
 
 def _add_doctor(commands: Commands) -> None:
@@ -221,10 +222,10 @@ def evaluate(args: argparse.Namespace) -> int:
     """Score a folder of reconstructions against a folder of seen images."""
     from napari_neuraldiffuser.core.evaluation.folders import evaluate_folders
 
-    params = EvaluationParams(**given(args, EvaluationParams, ("size", "metrics")))
-    patterns = {"pattern": args.pattern, "seen_pattern": args.seen_pattern}
-    scored = evaluate_folders(args.recon_dir, args.seen_dir, params=params, progress=ConsoleProgress(), **patterns)
-    for note in scored.notes:
+    params = EvaluationParams(**given(args, EvaluationParams, EVALUATION_OPTIONS))
+    how = {"pattern": args.pattern, "seen_pattern": args.seen_pattern, "device": _device_of(params)}
+    scored = evaluate_folders(args.recon_dir, args.seen_dir, params=params, progress=ConsoleProgress(), **how)
+    for note in [*scored.notes, *scored.warnings]:
         print(note, file=sys.stderr)
     summary = scored.summary()
     if args.json:
@@ -236,6 +237,15 @@ def evaluate(args: argparse.Namespace) -> int:
         for metric, value in scores.items():
             print(arm, metric, *("n/a" if (x := value[what]) is None else f"{x:.6g}" for what in columns), sep="\t")
     return 0
+
+
+def _device_of(params: EvaluationParams) -> str:
+    """Where the networks of the scores run: on the GPU where there is one; torch is not imported without networks."""
+    if not params.metric_weights:
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def doctor(args: argparse.Namespace) -> int:

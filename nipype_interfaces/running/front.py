@@ -178,6 +178,8 @@ def absolute(job: Job) -> Job:
     betas = job.settings.betas
     if ".nii" in betas.roi.lower():
         betas = betas.but(roi=with_masks(betas.roi, located))
+    evaluation = job.settings.evaluation
+    evaluation = evaluation.but(metric_weights=located(evaluation.metric_weights))
     return replace(
         job,
         source=job.scans.absolute(),
@@ -185,5 +187,5 @@ def absolute(job: Job) -> Job:
         work_dir=Path(job.work_dir).absolute() if job.work_dir else None,
         models=located_models(str(job.models)),
         guide=located_models(str(job.guide)) if job.guide else job.guide,
-        settings=replace(job.settings, betas=betas),
+        settings=replace(job.settings, betas=betas, evaluation=evaluation),
     )

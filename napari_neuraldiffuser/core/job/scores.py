@@ -57,8 +57,8 @@ def score_arms(
         raise UserError("at least one stimulus must be reconstructed, got none. Lower guidance_scale or cfg_scale.")
     repeats, seen = settings.diffusion.repeats, SeenPictures(stimuli, stimulus_ids)
     pictures = {arm: Watched(ArmPictures(places, stimulus_ids, repeats, arm)) for arm in ARMS}
-    told = {arm: nth(progress, k, len(pictures)) for k, arm in enumerate(pictures)}
-    arms = {arm: score(own, seen, models, settings.evaluation, told[arm]) for arm, own in pictures.items()}
+    parts = {arm: nth(progress, k, len(pictures)) for k, arm in enumerate(pictures)}
+    arms = {arm: score(own, seen, models, settings.evaluation, parts[arm]) for arm, own in pictures.items()}
     controls = {} if baselines is None else score_controls(baselines, seen, models, settings.evaluation, progress)
     with atomic_path(places.scores) as temporary:
         labels = stimuli.labels(stimulus_ids)

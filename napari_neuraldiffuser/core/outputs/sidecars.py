@@ -58,6 +58,7 @@ class Facts:
         raw, links = raw_sources(job)
         settings = job.settings.to_dict()
         settings["betas"]["roi"] = without_folders(settings["betas"]["roi"])
+        settings["evaluation"]["metric_weights"] = Path(settings["evaluation"]["metric_weights"]).name
         return cls(settings, model_name(job.models), model_digest, raw, links, tuple(notes))
 
     def sources(self, *whats: str) -> list[str]:

@@ -150,7 +150,12 @@ class ReportPanel(Panel):
         stimuli = side_by_side(self.all, self.n_stimuli, wide=1)
         folder = side_by_side(self.folder, browse, wide=0)
         rows = form(None, ("Output folder", folder), ("Test stimuli", stimuli))
-        self.metrics = StageControls(self.session, "evaluation", ("metrics",), {"metrics": ""})
+        self.metrics = StageControls(
+            self.session,
+            "evaluation",
+            ("metrics", "metric_weights"),
+            {"metrics": "", "metric_weights": "Networks' weights"},
+        )
         self.metrics.changed.connect(self.revalidate)
         scores = Fold("Scores", "Which scores are computed")
         scores.addWidget(self.metrics)

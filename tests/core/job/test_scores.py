@@ -41,7 +41,10 @@ def silent(*told):
 def test_the_encoder_has_the_name_of_the_guide_or_else_of_the_models(folder, guide, column, shown):
     seen = np.random.default_rng(0).integers(0, 255, (3, 32, 32, 3), dtype=np.uint8)
     opened = SimpleNamespace(
-        name=folder, guide=guide, image_features=lambda images: images.reshape(len(images), -1).astype(float)
+        name=folder,
+        guide=guide,
+        device="cpu",
+        image_features=lambda images: images.reshape(len(images), -1).astype(float),
     )
     params = EvaluationParams(size=32, metrics=("twoway_features", "repeat_features"))
     scores = score(seen[:, None], seen, opened, params, silent)

@@ -14,7 +14,6 @@ from napari_neuraldiffuser.core.evaluation.metrics import MetricError
 from napari_neuraldiffuser.core.evaluation.networks import backbones
 from napari_neuraldiffuser.core.evaluation.networks.weights import MetricWeightsError, Published, find, load_into
 from napari_neuraldiffuser.core.params import EvaluationParams
-
 from tests.core.evaluation.networks.test_networks import efficientnet, filled, resnet50
 
 TINY = Published("Tiny", r"tiny-([0-9a-f]{8})\.pth", "tiny-12345678.pth", "https://example.org", "module.", r"head\..*")
@@ -117,7 +116,7 @@ def test_networks_need_their_folder():
 def weights(tmp_path_factory):
     """Random EfficientNet-B1 as torchvision would name it, and SwAV as its authors saved it."""
     folder = tmp_path_factory.mktemp("weights")
-    one, other = filled(backbones.EfficientNetB1, 1.1), filled(backbones.ResNet50)
+    one, other = filled(backbones.EfficientNetB1, 1.0), filled(backbones.ResNet50)
     saved(folder, one.state_dict(), "new.pth")
     digest = hashlib.sha256((folder / "new.pth").read_bytes()).hexdigest()
     (folder / "new.pth").rename(folder / f"efficientnet_b1-{digest[:8]}.pth")
@@ -148,7 +147,7 @@ def test_distances_from_files_to_summary(weights):
         with torch.inference_mode():
             target, drawn = (reference(states[name], shown(x, side))[""].numpy() for x in (seen, recon[:, 1]))
         expected = [1 - np.corrcoef(a, b)[0, 1] for a, b in zip(target, drawn, strict=True)]
-        assert np.allclose(scores.values[name][:, 1], expected, rtol=2e-2) and min(expected) > 1e-3
+        assert np.allclose(scores.values[name][:, 1], expected, rtol=2e-2) and min(expected) > 1e-5
         assert scores.chance[name] > scores.values[name].mean()
     told = scores.protocol["networks"]["efficientnet"]
     assert told == {"file": f"efficientnet_b1-{digest[:8]}.pth", "sha256": digest}
