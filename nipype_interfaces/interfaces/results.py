@@ -1,10 +1,11 @@
 """Images and decoder -> scores, contribution maps, the subject's page and the group's."""
 
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 from napari_neuraldiffuser.core import nsd, params
-from napari_neuraldiffuser.core.base.files import make_folder
+from napari_neuraldiffuser.core.base.files import make_folder, read_json
 from napari_neuraldiffuser.core.base.names import Derivatives
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.job.resume import Records
@@ -107,11 +108,13 @@ class EvaluateReconstructionInputSpec(base.SourceSpec, base.ModelsSpec, params_s
     stimulus_ids = traits.List(traits.Int, mandatory=True, desc="0-based 73k ids of the stimuli that are scored.")
     embeddings = File(exists=True, desc="Decoded embeddings, HDF5: the decoded start is scored, too, with train_ids.")
     train_ids = traits.List(traits.Int, desc="0-based 73k ids of the training images, whose mean is a baseline.")
+    sidecar = File(exists=True, desc="Of CollectImages: warnings look at what it tells of the images' latents, too.")
 
 
 class EvaluateReconstructionOutputSpec(TraitedSpec):
     scores = File(exists=True, desc="TSV with a row per stimulus, repeat and arm.")
     summary = File(exists=True, desc="JSON of mean, standard error and number per arm and metric.")
+    warnings = traits.List(traits.Str, desc="A sentence where guidance makes the images worse; else empty.")
 
 
 class EvaluateReconstruction(base.CoreInterface):
@@ -136,11 +139,14 @@ class EvaluateReconstruction(base.CoreInterface):
 
         places, stimuli = Derivatives(folder, base.label_of(self.inputs)), base.subject_of(self.inputs).stimuli
         gather_images(self.inputs.images, places)
+        if isdefined(self.inputs.sidecar):
+            copyfile(self.inputs.sidecar, places.recon_sidecar)
         diffusion = params.DiffusionParams(repeats=n_repeats(self.inputs.images, self.inputs.stimulus_ids))
         settings = params.Settings(diffusion=diffusion, evaluation=params_of(self.inputs, params.EvaluationParams))
         with base.opened_models(self.inputs) as models:
             score_arms(places, stimuli, models, self.inputs.stimulus_ids, settings, progress, self._baselines())
-        return {"scores": str(places.scores), "summary": str(places.summary)}
+        warnings = read_json(places.summary)["warnings"]
+        return {"scores": str(places.scores), "summary": str(places.summary), "warnings": warnings}
 
     def _baselines(self) -> Any:
         """What the controls are made from; None where it was not given."""
@@ -238,6 +244,7 @@ class GroupReportOutputSpec(TraitedSpec):
     table = File(exists=True, desc="TSV with a row per subject, arm and metric.")
     summary = File(exists=True, desc="JSON of means and standard errors over subjects.")
     left_out = traits.List(traits.Str, desc="A sentence about each subject that is not complete, and so not in it.")
+    notes = traits.List(traits.Str, desc="What stands at the top of the page: left-out subjects, harm by guidance.")
 
 
 class GroupReport(base.CoreInterface):
@@ -262,4 +269,4 @@ class GroupReport(base.CoreInterface):
     def core(self, folder: Path, progress: Progress) -> dict[str, Any]:
         found = write_group(Path(self.inputs.out_dir), base.given(self.inputs.labels, None), progress=progress)
         files = {"page": str(found.page), "table": str(found.table), "summary": str(found.summary)}
-        return {**files, "left_out": found.left_out}
+        return {**files, "left_out": found.left_out, "notes": found.notes}

@@ -114,8 +114,8 @@ def run_group(out_dir: Path, labels: list[str], how: How) -> int:
         (done,) = end.graph.nodes()
         outputs = done.result.outputs
         print(*(out_dir / Path(path).name for path in (outputs.page, outputs.table, outputs.summary)), sep="\n")
-        for left_out in outputs.left_out:
-            tell(sys.stderr, f"neuraldiffuser: {left_out}\n")
+        for note in outputs.notes:
+            tell(sys.stderr, f"neuraldiffuser: {note}\n")
         return 1 if outputs.left_out else 0
     return _exit_status(end)
 

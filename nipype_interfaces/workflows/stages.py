@@ -257,19 +257,22 @@ def init_evaluate_wf(plan: Plan = Plan(), name: str = "evaluate_wf", checked: bo
     models, guide : as in EvaluateReconstruction
     images, stimulus_ids : of `init_reconstruct_wf` with both arms
     embeddings, train_ids : decoded embeddings and training stimuli, for the controls; none of these where left out
+    sidecar : of `init_reconstruct_wf`, for warnings of latents out of range; none of these where left out
 
     Outputs
     -------
     scores : TSV with a row per stimulus, repeat and arm
     summary : JSON
+    warnings : a sentence where guidance makes the images worse
     """
-    names = (*SOURCE, "images", "stimulus_ids", "embeddings", "train_ids")
-    wf, inputnode, outputnode = begin(name, with_digest(names, checked), ("scores", "summary"))
+    given = ("images", "sidecar", "stimulus_ids", "embeddings", "train_ids")
+    made = ("scores", "summary", "warnings")
+    wf, inputnode, outputnode = begin(name, with_digest((*SOURCE, *given), checked), made)
     evaluate = make_node(interfaces.EvaluateReconstruction(), "evaluate", plan, plan.settings.evaluation)
     check_models(wf, plan, inputnode, evaluate, checked)
     edges = [
-        (inputnode, evaluate, [*STIMULI, *same("images", "stimulus_ids", "embeddings", "train_ids")]),
-        (evaluate, outputnode, same("scores", "summary")),
+        (inputnode, evaluate, [*STIMULI, *same(*given)]),
+        (evaluate, outputnode, same(*made)),
     ]
     wf.connect(edges)
     return typed(wf)

@@ -95,7 +95,7 @@ def init_subject_wf(job: Job, cut: WorkflowParams = WorkflowParams(), name: str 
         (load, evaluate, across("source", "train_ids")),
         (decode, evaluate, into("embeddings")),
         (inputnode, evaluate, into("models", "guide")),
-        (recon, evaluate, across("images", "stimulus_ids")),
+        (recon, evaluate, across("images", "sidecar", "stimulus_ids")),
         (load, report, across("source", "betas")),
         (inputnode, report, into("models", "guide", "n_stimuli")),
         (decode, report, into("embeddings")),

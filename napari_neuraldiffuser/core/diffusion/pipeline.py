@@ -37,12 +37,15 @@ class Reconstruction:
     finite : ndarray (n_stimuli,) bool
         False where a latent overflowed; those images mean nothing.
     stimulus_ids : ndarray (n_stimuli,) int
+    latents : ndarray (n_stimuli, repeats, 3) float32
+        `latent_figures` of each image; NaN where they are not known.
     """
 
     images: np.ndarray
     losses: np.ndarray
     finite: np.ndarray
     stimulus_ids: np.ndarray
+    latents: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,8 @@ def reconstruct(
         diffusion, guidance = diffusion or own.diffusion, guidance or own.guidance
     check_fit(decoded, models, diffusion, guidance)
     parts = [reconstruct_batch(b, models, diffusion, guidance, callback) for b in batches(decoded, diffusion)]
-    joined = {name: np.concatenate([getattr(p, name) for p in parts]) for name in ("images", "losses", "finite")}
+    names = ("images", "losses", "finite", "latents")
+    joined = {name: np.concatenate([getattr(p, name) for p in parts]) for name in names}
     return Reconstruction(**joined, stimulus_ids=decoded.stimulus_ids)
 
 
@@ -190,7 +194,14 @@ def _reconstruct(
         by_stimulus.numpy().reshape(n, repeats, -1).astype(np.float32),
         np.asarray(finite),
         decoded.stimulus_ids,
+        latent_figures(latents).reshape(n, repeats, -1),
     )
+
+
+def latent_figures(latents: torch.Tensor) -> np.ndarray:
+    """Mean, standard deviation and largest absolute value of each image's latents (n, 4, h, w); (n, 3) float32."""
+    flat = latents.detach().float().flatten(1)
+    return torch.stack([flat.mean(1), flat.std(1, correction=0), flat.abs().amax(1)], dim=1).cpu().numpy()
 
 
 def begun(

@@ -13,7 +13,13 @@ from napari_neuraldiffuser.core.base.files import json_object, make_folder, writ
 from napari_neuraldiffuser.core.base.names import Derivatives
 from napari_neuraldiffuser.core.base.progress import Events
 from napari_neuraldiffuser.core.base.recipe import Recipe, guidance_of
-from napari_neuraldiffuser.core.diffusion.pipeline import Reconstruction, StepEvent, start_images, to_images
+from napari_neuraldiffuser.core.diffusion.pipeline import (
+    Reconstruction,
+    StepEvent,
+    latent_figures,
+    start_images,
+    to_images,
+)
 from napari_neuraldiffuser.core.diffusion.start import StartEvent
 from napari_neuraldiffuser.core.engine.cache import keep_newest_folders
 from napari_neuraldiffuser.core.job import made_from
@@ -128,7 +134,8 @@ class ArmRun:
         return Arm(self.name, _joined(self.parts), seconds, steps, complete=False) if self.parts else None
 
     def _present(self, event: StepEvent) -> Reconstruction:
-        images = to_images(self.models, event.shown())
+        latents = event.shown()
+        images = to_images(self.models, latents)
         shape = len(event.stimulus_ids), self.diffusion.repeats
         losses = np.stack(self.losses, axis=1) if self.losses else np.zeros((len(images), 0))
         finite = torch.isfinite(event.latents).flatten(1).all(dim=1).cpu().numpy()
@@ -137,6 +144,7 @@ class ArmRun:
             losses.reshape(*shape, losses.shape[1]).astype(np.float32),
             np.all(finite.reshape(shape), axis=1),
             np.array(event.stimulus_ids),
+            latent_figures(latents).reshape(*shape, -1),
         )
 
     def _steps(self) -> int:
@@ -158,7 +166,7 @@ def _joined(parts: list[Reconstruction]) -> Reconstruction:
     for part in parts:
         missing = most - part.losses.shape[-1]
         part.losses = np.pad(part.losses, ((0, 0), (0, 0), (0, missing)), constant_values=np.nan)
-    names = ("images", "losses", "finite", "stimulus_ids")
+    names = ("images", "losses", "finite", "stimulus_ids", "latents")
     return Reconstruction(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 

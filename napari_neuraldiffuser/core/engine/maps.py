@@ -10,6 +10,7 @@ from napari_neuraldiffuser.core.base.recipe import Recipe
 from napari_neuraldiffuser.core.engine.cache import keep_newest_folders
 from napari_neuraldiffuser.core.engine.decoder import Decoding
 from napari_neuraldiffuser.core.job import stages
+from napari_neuraldiffuser.core.job.page import warnings_of
 from napari_neuraldiffuser.core.job.run import Given, run_subject
 from napari_neuraldiffuser.core.job.spec import Job
 from napari_neuraldiffuser.core.outputs.anatomy import write_anatomy
@@ -48,4 +49,6 @@ def report(decoding: Decoding, recipe: Recipe, out_dir: Path, n_stimuli: int | N
     given = Given(inputs, models, lambda: decoding.decoder(recipe, inputs, models, events))
     result = run_subject(job, events.told, given)
     page, summary = str(result.page), read_json(result.summary)
-    return {"page": page, "summary": summary, "failed": result.failed, "out_dir": str(out_dir)}
+    warnings = warnings_of(job.settings, models, summary)
+    found = {"page": page, "summary": summary, "failed": result.failed, "out_dir": str(out_dir)}
+    return found | {"warnings": warnings}

@@ -170,8 +170,8 @@ def _ruined(kept: Kept) -> dict[str, str]:
         of_guided, of_unguided = (
             [row for row in kept.scores[name] if row["stim"] == stimulus] for name in ("guided", "unguided")
         )
-        finite = bool(guided.finite[k])
-        found[str(stimulus)] = ruined(guided.images[k], unguided.images[k], of_guided, of_unguided, finite)
+        finite, latents = bool(guided.finite[k]), (guided.latents[k], unguided.latents[k])
+        found[str(stimulus)] = ruined(guided.images[k], unguided.images[k], of_guided, of_unguided, finite, latents)
     return {stimulus: why for stimulus, why in found.items() if why}
 
 
@@ -183,7 +183,9 @@ def _harm(kept: Kept) -> str:
     rows = kept.scores["unguided"], kept.scores["guided"]
     columns = {name for row in rows[1] for name in row}
     paired = {name: between(*rows, name, same_noise=True) for name in main_figures(sorted(columns))}
-    return harm(paired, (clipped(arms["guided"].result.images), clipped(arms["unguided"].result.images)))
+    guided, unguided = arms["guided"].result, arms["unguided"].result
+    shares = clipped(guided.images), clipped(unguided.images)
+    return harm(paired, shares, (guided.latents, unguided.latents))
 
 
 def _keep_partial(kept: Kept, runs: Path) -> dict[str, Any]:

@@ -72,7 +72,8 @@ def strip(recipe: Recipe, strengths: Sequence[float], decoded: Decoded, cache: P
 def _ruined(arm: Arm, scores: list[dict[str, Any]], first: tuple[Arm, list[dict[str, Any]]]) -> str:
     unguided, unguided_scores = first
     images = arm.result.images[0], unguided.result.images[0]
-    return ruined(*images, scores, unguided_scores, bool(arm.result.finite[0]))
+    latents = arm.result.latents[0], unguided.result.latents[0]
+    return ruined(*images, scores, unguided_scores, bool(arm.result.finite[0]), latents)
 
 
 def _checked(recipe: Recipe, strengths: Sequence[float]) -> list[float]:

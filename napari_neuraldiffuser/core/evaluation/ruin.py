@@ -15,16 +15,24 @@ SCORE, WORSE = "pixcorr", 0.1
 CLIPPED = 0.1
 """So much more of the picture at the end of the brightness scale: the guided latents have left the range of the
 unguided ones, which the decoder of the latents then answers with black, white and glaring colours."""
+FIGURES = ("mean", "standard deviation", "largest absolute value")
+"""What is kept of an image's final latents, `latent_figures` in this order."""
+SPREAD, WIDER, OUTSIDE = FIGURES.index("standard deviation"), 1.25, 0.1
+"""Latents whose standard deviation is above the largest unguided one times `WIDER`, or below the smallest over it, have
+left the range; so much of a run's images may.  With the demo models strengths that help move it by less than a tenth;
+the smallest that hurts visibly, four times as strong, by half."""
 RULE = (
     f"Guidance ruins an image where its {SCORE} is lower than without guidance by more than {WORSE}, where more than "
-    f"{CLIPPED:.0%} more of its pixels are at the end of the brightness scale, or where its latents overflow."
+    f"{CLIPPED:.0%} more of its pixels are at the end of the brightness scale, or where its final latents overflow or "
+    f"have a standard deviation outside the range of the unguided ones, widened by {WIDER - 1:.0%}."
 )
-
 
 RUN_RULE = (
     f"Guidance harms a run where a main score is lower than without guidance by more than {ERRORS} standard errors, of "
     f"at least {LEAST} stimuli (over fewer, where {SCORE} is lower by more than {WORSE}), or where its pictures have "
-    f"{CLIPPED:.0%} more pixels at the end of the brightness scale, as latents out of range give."
+    f"{CLIPPED:.0%} more pixels at the end of the brightness scale, or where the final latents of more than "
+    f"{OUTSIDE:.0%} of its images have a standard deviation outside the range of the unguided ones, widened by "
+    f"{WIDER - 1:.0%}."
 )
 REMEDY = (
     "Choose a strength for these models (neuraldiffuser tune, or Tune on the Reconstruct page), lower guidance_scale, "
@@ -32,7 +40,11 @@ REMEDY = (
 )
 
 
-def harm(paired: Mapping[str, Difference], shares: tuple[float, float] | None = None) -> str:
+def harm(
+    paired: Mapping[str, Difference],
+    shares: tuple[float, float] | None = None,
+    latents: tuple[np.ndarray, np.ndarray] | None = None,
+) -> str:
     """A sentence where a run's guided images are worse than its unguided ones, or nothing (`RUN_RULE`).
 
     Parameters
@@ -41,6 +53,8 @@ def harm(paired: Mapping[str, Difference], shares: tuple[float, float] | None = 
         Guided minus unguided, paired by stimulus.
     shares : (float, float), optional
         Mean share of pixels at the end of the brightness scale, guided and unguided.
+    latents : (ndarray, ndarray), optional
+        `FIGURES` of each image's final latents (n_images, 3), guided and unguided.
     """
     # repeats that agree less with each other may each be nearer to what was seen
     scores = [name for name in main_figures(list(paired)) if not name.startswith("repeat_")]
@@ -50,7 +64,28 @@ def harm(paired: Mapping[str, Difference], shares: tuple[float, float] | None = 
         found.append(
             f"{shares[0]:.0%} of the pixels are at the end of the brightness scale, without guidance {shares[1]:.0%}"
         )
+    if latents is not None:
+        found += filter(None, [out_of_range(*latents)])
     return f"Guidance makes these images worse: {'; '.join(found)}. {REMEDY}" if found else ""
+
+
+def out_of_range(guided: np.ndarray, unguided: np.ndarray) -> str:
+    """That guided latents have left the range of the unguided ones, or nothing; figures (..., 3), NaN where unknown."""
+    ours, theirs = (known[np.isfinite(known)] for known in (guided[..., SPREAD], unguided[..., SPREAD]))
+    if not ours.size or not theirs.size:
+        return ""
+    outside = (ours > theirs.max() * WIDER) | (ours < theirs.min() / WIDER)
+    if outside.mean() <= OUTSIDE:
+        return ""
+    return (
+        f"the final latents have standard deviations of {_between(ours)}, outside the range without guidance, "
+        f"{_between(theirs)}"
+    )
+
+
+def _between(values: np.ndarray) -> str:
+    low, high = f"{values.min():.2f}", f"{values.max():.2f}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _is_worse(name: str, d: Difference) -> bool:
@@ -87,6 +122,7 @@ def ruined(
     guided_scores: Sequence[dict[str, Any]],
     unguided_scores: Sequence[dict[str, Any]],
     finite: bool = True,
+    latents: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> str:
     """Why the guided images of one stimulus are worse than none, or nothing (`RULE`).
 
@@ -97,6 +133,8 @@ def ruined(
     guided_scores, unguided_scores : rows of `scores_table` of that stimulus and arm
     finite : bool
         False where a guided latent overflowed.
+    latents : (ndarray, ndarray), optional
+        `FIGURES` of the final latents of its images (repeats, 3), guided and unguided.
     """
     if not finite:
         return "a latent overflowed"
@@ -111,7 +149,7 @@ def ruined(
     share, usual = clipped(guided), clipped(unguided)
     if share > usual + CLIPPED:
         return f"{share:.0%} of the pixels are at the end of the brightness scale, without guidance {usual:.0%}"
-    return ""
+    return out_of_range(*latents) if latents is not None else ""
 
 
 def clipped(images: np.ndarray) -> float:

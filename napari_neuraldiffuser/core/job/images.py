@@ -21,6 +21,7 @@ from napari_neuraldiffuser.core.diffusion.pipeline import (
     check_fit,
     reconstruct_batch,
 )
+from napari_neuraldiffuser.core.evaluation.ruin import FIGURES
 from napari_neuraldiffuser.core.job import made_from
 from napari_neuraldiffuser.core.job.resume import Records
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
@@ -30,6 +31,8 @@ from napari_neuraldiffuser.core.outputs.description import generated_by, model_n
 from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams, Settings
 
 Listener = Callable[[StepEvent], None]
+LOSSES, LATENTS = "FeatureLossPerGuidedStep", "FinalLatents"
+"""In the images' sidecar, of each arm: stimulus to its repeats' losses, and to figures of their final latents."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class ImagePart:
 
     @property
     def losses(self) -> Path:
-        """JSON of stimulus to its feature losses, and whether its latents stayed finite."""
+        """JSON of stimulus to its feature losses, whether its latents stayed finite, and figures of them."""
         return self.job.records.folder / f"{self.name}_losses.json"
 
     @property
@@ -107,7 +110,7 @@ class ImagePart:
         for path, image in zip(self.images, flat, strict=True):
             write_png(path, image)
         rows = {
-            str(s): {"finite": bool(ok), "losses": result.losses[i].tolist()}
+            str(s): {"finite": bool(ok), "losses": result.losses[i].tolist(), "latents": _figures(result.latents[i])}
             for i, (s, ok) in enumerate(zip(result.stimulus_ids, result.finite, strict=True))
         }
         write_json(self.losses, rows)
@@ -117,8 +120,9 @@ class ImagePart:
         repeats, rows = self.job.settings.diffusion.repeats, list(read_json(self.losses).values())
         images = np.stack([read_picture(path) for path in self.images])
         losses = np.array([row["losses"] for row in rows], np.float32).reshape(len(rows), repeats, -1)
-        finite = np.array([row["finite"] for row in rows])
-        return Reconstruction(images.reshape(-1, repeats, *images.shape[1:]), losses, finite, self.batch.stimulus_ids)
+        finite, latents = np.array([row["finite"] for row in rows]), _figures_of(rows, repeats)
+        images = images.reshape(-1, repeats, *images.shape[1:])
+        return Reconstruction(images, losses, finite, self.batch.stimulus_ids, latents)
 
 
 def reconstruct_arms(job: ImageJob, progress: Progress) -> list[int]:
@@ -154,13 +158,17 @@ def _step_progress(progress: Progress, done: int, images: int, total: int, arm: 
 
 
 def _write_sidecar(job: ImageJob) -> list[int]:
-    """One sidecar for the folder: parameters and the feature losses of each image; returns the failed stimuli."""
-    losses: dict[str, dict[str, Any]] = {arm: {} for arm in job.arms}
+    """One sidecar for the folder: parameters, feature losses and figures of the latents of each image.
+
+    Returns the failed stimuli.
+    """
+    told: dict[str, dict[str, Any]] = {arm: {LOSSES: {}, LATENTS: {}} for arm in job.arms}
     failed: set[int] = set()
     for part in job.parts():
         rows = read_json(part.losses)
         failed |= {int(s) for s, row in rows.items() if not row["finite"]}
-        losses[part.arm] |= {s: row["losses"] for s, row in rows.items()}
+        told[part.arm][LOSSES] |= {s: row["losses"] for s, row in rows.items()}
+        told[part.arm][LATENTS] |= {s: row["latents"] for s, row in rows.items() if "latents" in row}
     guidance = {arm: guidance_of(arm, job.settings.guidance).to_dict() for arm in job.arms}
     sidecar = {
         "GeneratedBy": generated_by(),
@@ -169,7 +177,8 @@ def _write_sidecar(job: ImageJob) -> list[int]:
         "ModelDigest": job.models.digest,
         "DiffusionParams": job.settings.diffusion.to_dict(),
         "Precision": resolved(job.settings.diffusion.precision, job.models.device),
-        "Arms": {arm: {"GuidanceParams": guidance[arm], "FeatureLossPerGuidedStep": losses[arm]} for arm in job.arms},
+        "Arms": {arm: {"GuidanceParams": guidance[arm], **told[arm]} for arm in job.arms},
+        f"{LATENTS}Figures": list(FIGURES),
         **numbering(job.decoded.stimulus_ids, job.decoded.labels),
     }
     write_json(job.places.recon_sidecar, sidecar)
@@ -184,12 +193,31 @@ def made_with(sidecar: Path, settings: Settings) -> Settings:
     return replace(settings, diffusion=diffusion, guidance=guidance)
 
 
+def latents_told(sidecar: Path, arm: str, stimulus_ids: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Figures (n_images, 3) of final latents, as `latent_figures`; empty where the sidecar tells of none."""
+    told = (json_object(sidecar) or {}).get("Arms", {}).get(arm, {}).get(LATENTS, {})
+    rows = [np.array(told[str(int(s))], dtype=float) for s in stimulus_ids if str(int(s)) in told]
+    return np.concatenate(rows) if rows else np.empty((0, 3))
+
+
+def _figures(latents: np.ndarray) -> list[list[float | None]]:
+    """Figures (repeats, 3) for JSON, which has no NaN."""
+    return [[float(f"{v:.5g}") if np.isfinite(v) else None for v in row] for row in latents]
+
+
+def _figures_of(rows: Sequence[dict[str, Any]], repeats: int) -> np.ndarray:
+    """Figures (n, repeats, 3) of what `_figures` gave; NaN in files that were written without."""
+    unknown = [[np.nan] * 3] * repeats
+    return np.array([row.get("latents", unknown) for row in rows], np.float32).reshape(len(rows), repeats, -1)
+
+
 def merge_sidecars(paths: Sequence[Path], path: Path) -> None:
     """One sidecar of all images from those of chunks of stimuli, which differ in the losses alone."""
     merged = read_json(paths[0])
     for other in map(read_json, paths[1:]):
         for arm, about in other["Arms"].items():
-            merged["Arms"][arm]["FeatureLossPerGuidedStep"] |= about["FeatureLossPerGuidedStep"]
+            for what in (LOSSES, LATENTS):
+                merged["Arms"][arm].setdefault(what, {}).update(about.get(what, {}))
         if LABELS in merged:
             merged[LABELS] |= other[LABELS]
     write_json(path, merged)

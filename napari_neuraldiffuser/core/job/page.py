@@ -118,8 +118,7 @@ def write_page(
     shares = pd.read_csv(parts.table, **OUR_TABLES)
     accuracy = {target: fit.best_r2 for target, fit in decoding.read_accuracy(parts.decoder).items()}
     without = undefined(summary, shares, accuracy)
-    foreign = foreign_strength(settings.guidance, models.name, models.guide or None)
-    warnings = [*filter(None, [foreign]), *summary.get("warnings", ())]
+    warnings = warnings_of(settings, models, summary)
     maps = map_pictures(parts, _unit(shares), subject, places, records, progress)
     data = ReportData(
         subject=places.label,
@@ -159,6 +158,12 @@ def write_page(
     progress(1, 1, "page")
     # what must not be overlooked comes last: the console ends with it
     return [*told, *without, *warnings]
+
+
+def warnings_of(settings: Settings, models: Models, summary: Mapping[str, Any]) -> list[str]:
+    """A sentence on a strength that is of other models, and those of a run's summary on harm by guidance."""
+    foreign = foreign_strength(settings.guidance, models.name, models.guide or None)
+    return [*filter(None, [foreign]), *summary.get("warnings", ())]
 
 
 def _regions(path: Path | None) -> pd.DataFrame:

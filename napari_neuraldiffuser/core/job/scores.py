@@ -17,6 +17,7 @@ from napari_neuraldiffuser.core.evaluation.ruin import RUN_RULE, Watched, harm
 from napari_neuraldiffuser.core.evaluation.work import as_stage, nth
 from napari_neuraldiffuser.core.job import ceiling
 from napari_neuraldiffuser.core.job.controls import MEAN_OF, Baselines, control_pictures
+from napari_neuraldiffuser.core.job.images import latents_told
 from napari_neuraldiffuser.core.job.pictures import ArmPictures, SeenPictures, spooled
 from napari_neuraldiffuser.core.networks.models import Models
 from napari_neuraldiffuser.core.outputs.description import model_name
@@ -33,6 +34,8 @@ def score_arms(
     baselines: Baselines | None = None,
 ) -> None:
     """Score the images of both arms in `places.recon`, and write the table and the summary.
+
+    Where the images' sidecar is there, what it tells of their latents is looked at, too.
 
     Parameters
     ----------
@@ -67,7 +70,8 @@ def score_arms(
     named = {"stimuli": labels_by_number(stimulus_ids, labels)} if labels else {}
     summary = evaluation.summarise(arms)
     paired = {name: Difference.of_summary(values) for name, values in summary["paired"].items()}
-    told = harm(paired, (pictures["guided"].share, pictures["unguided"].share))
+    guided, unguided = (latents_told(places.recon_sidecar, arm, stimulus_ids) for arm in ("guided", "unguided"))
+    told = harm(paired, (pictures["guided"].share, pictures["unguided"].share), (guided, unguided))
     summary["protocol"]["warnings"] = RUN_RULE
     summary["warnings"] = [*([told] if told else []), *alignment.warnings(summary["alignment"])]
     if controls:

@@ -23,7 +23,7 @@ from napari_neuraldiffuser.widgets.run.score_table import FlatTable, TableRow
 from napari_neuraldiffuser.widgets.session.controls import Fold, Notice, StageControls, add, button, form, side_by_side
 from napari_neuraldiffuser.widgets.session.panel import Panel
 from napari_neuraldiffuser.widgets.session.state import KEY
-from napari_neuraldiffuser.widgets.session.theme import FAINT
+from napari_neuraldiffuser.widgets.session.theme import FAINT, WARNING
 from napari_neuraldiffuser.widgets.session.worker import ThreadTask
 
 SHOWN = "report"
@@ -53,6 +53,8 @@ class FinishedReport:
     scores: list[TableRow]
     failed: list[int]
     """Stimuli that were left out."""
+    warnings: list[str]
+    """That guidance makes the images worse, or that its strength is of other models."""
 
 
 def read_finished(result: dict[str, Any], progress: Progress | None = None) -> FinishedReport:
@@ -62,7 +64,8 @@ def read_finished(result: dict[str, Any], progress: Progress | None = None) -> F
     for kinds in ([KINDS[name] for name in names] for names in WRITTEN):
         if paths := [path for kind in kinds for path, _ in kind.find(folder / page.stem)]:
             written.append((" and ".join(kind.what for kind in kinds), paths))
-    return FinishedReport(page, folder, written, score_rows(result["summary"]), [int(s) for s in result["failed"]])
+    failed = [int(s) for s in result["failed"]]
+    return FinishedReport(page, folder, written, score_rows(result["summary"]), failed, list(result["warnings"]))
 
 
 def score_rows(summary: dict[str, Any]) -> list[TableRow]:
@@ -174,14 +177,14 @@ class ReportPanel(Panel):
         self.scores.give_room(3)
         self.written = QtWidgets.QLabel("", wordWrap=True)
         self.written.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.failed = Notice("")
+        self.failed, self.warnings = Notice(""), Notice(WARNING)
         tip = "Anatomy, regions, contribution maps and pictures as layers"
         buttons = side_by_side(
             button("Open page", "Show the report in the web browser", self.open_page),
             button("Open folder", "Show the output folder in the file manager", self.open_folder),
             button("Show in viewer", tip, self.show_layers),
         )
-        form(self.results, buttons, self.failed, self.scores, self.written)
+        form(self.results, buttons, self.failed, self.warnings, self.scores, self.written)
         self.layout().addWidget(self.results)
         self.layout().addStretch(1)
 
@@ -270,6 +273,7 @@ class ReportPanel(Panel):
         self.scores.show_rows(finished.scores)
         self.written.setText(written_text(finished))
         self.failed.show_text(failed_text(finished.failed) if finished.failed else "")
+        self.warnings.show_text("\n".join(finished.warnings))
         self.say(f"Finished: {finished.page}")
 
     def open_page(self) -> None:

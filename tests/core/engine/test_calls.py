@@ -185,6 +185,7 @@ def test_report_runs_the_job(given, ready, tmp_path):
     found = call(ready, "report", given, log, out_dir=str(tmp_path / "out"), n_stimuli=2)
     assert found["failed"] == []
     assert set(found["summary"]["arms"]) == {"guided", "unguided"}
+    assert set(found["summary"]["warnings"]) <= set(found["warnings"])
     assert open(found["page"]).read().startswith("<!")
     told = {t["what"] for t in log.of("told")}
     assert {"reading betas", "page"} <= told

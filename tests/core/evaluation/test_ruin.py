@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from napari_neuraldiffuser.core.evaluation.differences import Difference
-from napari_neuraldiffuser.core.evaluation.ruin import CLIPPED, WORSE, Watched, clipped, harm, ruined
+from napari_neuraldiffuser.core.evaluation.ruin import (
+    CLIPPED,
+    WIDER,
+    WORSE,
+    Watched,
+    clipped,
+    harm,
+    out_of_range,
+    ruined,
+)
 
 
 @pytest.fixture
@@ -60,6 +69,30 @@ def test_a_run_that_guidance_harms_is_said_with_the_remedy(paired, shares, expec
     assert bool(told) == bool(expected) and expected in told
     if told:
         assert all(remedy in told for remedy in ("neuraldiffuser tune", "guidance_scale", "--guidance none"))
+
+
+def figures(*spreads):
+    return np.array([[0.0, spread, 3 * spread] for spread in spreads])
+
+
+@pytest.mark.parametrize(
+    ("guided", "told"),
+    [
+        ((0.8, 0.99 * WIDER), ""),
+        ((0.8, 2.0), "standard deviations of 0.80 to 2.00, outside the range without guidance, 0.80 to 1.00"),
+        ((0.4, 0.4), "standard deviations of 0.40, outside"),
+        ((*[0.9] * 19, 2.0), ""),  # one image in twenty
+        ((np.nan, np.nan), ""),  # overflowed, or written before there were figures
+        ((np.nan, 2.0), "of 2.00, outside"),
+    ],
+)
+def test_latents_that_leave_the_range_of_the_unguided_ones(picture, guided, told):
+    latents = figures(*guided), figures(0.8, 1.0, np.nan)
+    said = out_of_range(*latents)
+    assert bool(said) == bool(told) and told in said
+    assert ruined(picture, picture, [], [], latents=latents) == said
+    assert harm({}, (0.0, 0.0), latents).count(told) == 1 if told else harm({}, (0.0, 0.0), latents) == ""
+    assert out_of_range(latents[0], np.empty((0, 3))) == "", "nothing is known of the unguided ones"
 
 
 def test_pictures_are_watched_as_they_are_read(picture):

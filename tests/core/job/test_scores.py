@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from napari_neuraldiffuser.core import nsd
-from napari_neuraldiffuser.core.base.files import read_json
+from napari_neuraldiffuser.core.base.files import read_json, write_json
 from napari_neuraldiffuser.core.base.names import Derivatives
 from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.evaluation import Scores, evaluate
@@ -109,6 +109,16 @@ def test_the_ceiling_is_computed_once_for_the_same(finished):
     finished.places.summary.write_text('{"protocol": {"ceiling": 3}}')
     finished.scored(size=48)
     assert len(finished.made) == 3, "a damaged summary is not believed"
+
+
+def test_latents_out_of_range_are_warned_of_in_the_summary(finished):
+    spreads = {"guided": 9.0, "unguided": 0.9}
+    told = {arm: {str(s): [[0.0, spread, 3.0]] * 2 for s in finished.ids} for arm, spread in spreads.items()}
+    write_json(finished.places.recon_sidecar, {"Arms": {arm: {"FinalLatents": told[arm]} for arm in ARMS}})
+    (told,) = finished.scored(metrics=("pixcorr",))["warnings"]
+    assert "standard deviations of 9.00, outside the range without guidance, 0.90" in told
+    finished.places.recon_sidecar.unlink()
+    assert finished.scored(metrics=("pixcorr",))["warnings"] == []
 
 
 # the controls

@@ -270,6 +270,19 @@ def test_failed_stimuli_are_noted(out):
     assert failed_notes(subjects(out)) == ["sub-02: 2 stimuli failed and are in none of its means."]
 
 
+def test_harm_by_guidance_stands_at_the_top_of_the_page(out):
+    told = "Guidance makes these images worse: so it is."
+    for label in LABELS:
+        change(summary(out, label), "paired", "pixcorr", "mean", to=-0.3)
+    change(summary(out, "sub-05"), "warnings", to=[told])
+    result = write_group(vouch_all(out))
+    over_all, of_one = result.notes
+    assert "guided minus unguided, PixCorr -0.300" in over_all and of_one == f"sub-05: {told}"
+    assert json.loads(result.summary.read_text())["warnings"] == result.notes
+    top = result.page.read_text().split("</section>")[0]
+    assert "Read this first" in top and all(note in top for note in ("PixCorr -0.300", of_one))
+
+
 @pytest.mark.parametrize("undefined", [None, float("nan"), "0.5"])
 def test_an_undefined_score_is_not_counted(out, undefined):
     change(summary(out, "sub-02"), "arms", "guided", "pixcorr", "mean", to=undefined)

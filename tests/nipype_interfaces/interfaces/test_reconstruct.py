@@ -45,6 +45,10 @@ def test_interface_writes_the_images_of_the_core_call(recipe, decoded, expected,
     sidecar = json.loads(open(found.sidecar).read())
     assert set(sidecar["Arms"]["guided"]["FeatureLossPerGuidedStep"]) == {"7", "70000"}
     assert found.failed == []
+    figures = [sidecar["Arms"]["guided"]["FinalLatents"][str(s)] for s in IDS[1:]]
+    np.testing.assert_allclose(figures, expected.latents[1:], rtol=1e-4)
+    largest, spread = expected.latents[..., 2], expected.latents[..., 1]
+    assert (spread > 0).all() and (largest >= spread).all()
 
 
 def test_unguided_arm_is_named_so(recipe, decoded, tmp_path, monkeypatch):

@@ -58,7 +58,8 @@ def ready(panel, session):
 def result(tmp_path):
     out = write_output(tmp_path / "out")
     (out / "sub-01.html").write_text("<html></html>")
-    return {"page": str(out / "sub-01.html"), "summary": SUMMARY, "failed": [], "out_dir": str(out)}
+    about = {"summary": SUMMARY, "failed": [], "warnings": []}
+    return {"page": str(out / "sub-01.html"), "out_dir": str(out), **about}
 
 
 def finish(panel, result, qtbot):
@@ -170,6 +171,15 @@ def test_failed_stimuli_are_listed(ready, result, qtbot):
     assert ready.failed.isVisibleTo(ready)
     assert ready.failed.text().startswith("13 stimuli failed and are left out: 100, 101")
     assert "112" not in ready.failed.text()
+
+
+def test_warnings_are_shown_and_gone_with_the_next_run(ready, result, qtbot):
+    finish(ready, result | {"warnings": ["Guidance makes these images worse: so.", "Another."]}, qtbot)
+    assert ready.warnings.isVisibleTo(ready)
+    assert ready.warnings.text() == "Guidance makes these images worse: so.\nAnother."
+    ready.finished = None
+    finish(ready, result, qtbot)
+    assert not ready.warnings.isVisibleTo(ready)
 
 
 def test_cancel_says_that_it_goes_on_later(ready, session):

@@ -105,6 +105,12 @@ def failed_notes(subjects: Sequence[SubjectResult]) -> list[str]:
     return [f"{s.label}: {s.failed} stimuli failed and are in none of its means." for s in subjects if s.failed]
 
 
+def warned_notes(subjects: Sequence[SubjectResult]) -> list[str]:
+    """What the summaries of subjects warn of: that guidance makes their images worse."""
+    found = [(s.label, s.summary.get("warnings")) for s in subjects]
+    return [f"{label}: {text}" for label, told in found if isinstance(told, list) for text in map(str, told)]
+
+
 def read_subject(places: Derivatives) -> SubjectResult:
     """Scores, shares and parameters of one subject; GroupError if it is not complete."""
     if not places.folder.is_dir():

@@ -11,6 +11,8 @@ from napari_neuraldiffuser.core.base.files import atomic_path, make_folder, writ
 from napari_neuraldiffuser.core.base.names import KINDS, sidecar
 from napari_neuraldiffuser.core.base.progress import Progress, silent
 from napari_neuraldiffuser.core.base.recipe import ARMS
+from napari_neuraldiffuser.core.evaluation.differences import Difference
+from napari_neuraldiffuser.core.evaluation.ruin import harm
 from napari_neuraldiffuser.core.outputs.columns import columns
 from napari_neuraldiffuser.core.outputs.description import generated_by, versions, write_about, write_description
 from napari_neuraldiffuser.core.outputs.group.inputs import (
@@ -21,6 +23,7 @@ from napari_neuraldiffuser.core.outputs.group.inputs import (
     finite,
     mixed,
     read_subjects,
+    warned_notes,
 )
 from napari_neuraldiffuser.core.outputs.group.means import (
     arm_over_stimuli,
@@ -73,9 +76,11 @@ def write_group(out_dir: str | Path, labels: Sequence[str] | None = None, progre
     progress(0, 2, "group")
     subjects, left_out = read_subjects(out_dir, labels)
     no_scores, no_shares = mixed(subjects)
-    notes = [*left_out, *failed_notes(subjects), *_refusals(no_scores, no_shares)]
     table, shares = scores_table(subjects), group_shares([] if no_shares else subjects)
-    summary = summarise(subjects, averaged=not no_scores) | {"notes": notes}
+    summary = summarise(subjects, averaged=not no_scores)
+    warnings = [*summary["warnings"], *warned_notes(subjects)]
+    notes = [*left_out, *failed_notes(subjects), *_refusals(no_scores, no_shares), *warnings]
+    summary |= {"notes": notes, "warnings": warnings}
     make_folder(out_dir)
     result = GroupResult(
         page=out_dir / KINDS["group page"].path,
@@ -121,14 +126,14 @@ def summarise(subjects: Sequence[SubjectResult], averaged: bool = True) -> dict[
     Returns
     -------
     dict
-        {"subjects", "averaged", "protocol", "arms", "paired"}: as a subject's summary, with "n" subjects instead of
-        stimuli.  "se_stimuli" is the error over stimuli, of these subjects (`means.over_stimuli`); "paired" has how
-        many subjects' guided scores are lower, and in how many the difference is clear by itself (`means.paired`).  No
-        arms where not `averaged`.
+        {"subjects", "averaged", "protocol", "arms", "paired", "warnings"}: as a subject's summary, with "n" subjects
+        instead of stimuli.  "se_stimuli" is the error over stimuli, of these subjects (`means.over_stimuli`); "paired"
+        has how many subjects' guided scores are lower, and in how many the difference is clear by itself
+        (`means.paired`).  No arms where not `averaged`.
     """
     summary: dict[str, Any] = {"subjects": [s.label for s in subjects], "averaged": averaged}
     if not averaged:
-        return summary | {"protocol": {}, "arms": {}, "paired": {}}
+        return summary | {"protocol": {}, "arms": {}, "paired": {}, "warnings": []}
     metrics = list(dict.fromkeys(m for s in subjects for m in s.metrics))
     arms = [arm for arm in dict.fromkeys([*ARMS, *(a for s in subjects for a in s.summary["arms"])])]
     tables = [s.scores for s in subjects]
@@ -138,10 +143,12 @@ def summarise(subjects: Sequence[SubjectResult], averaged: bool = True) -> dict[
         for arm, values in found.items()
     }
     differences = {m: paired([s.summary for s in subjects], m) for m in metrics}
+    told = harm({m: Difference.of_summary(v, "subjects") for m, v in differences.items()})
     return summary | {
         "protocol": subjects[0].protocol,
         "arms": {arm: values for arm, values in found.items() if values},
         "paired": {m: v | difference_over_stimuli(tables, m) for m, v in differences.items() if v["n"]},
+        "warnings": [told] if told else [],
     }
 
 
