@@ -15,6 +15,7 @@ from napari_neuraldiffuser.core import evaluation
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import fingerprint, json_object, make_folder, write_json
 from napari_neuraldiffuser.core.base.names import Derivatives
+from napari_neuraldiffuser.core.base.pictures import read_picture
 from napari_neuraldiffuser.core.base.progress import Cancelled, Events
 from napari_neuraldiffuser.core.base.recipe import Recipe, guidance_of
 from napari_neuraldiffuser.core.diffusion.pipeline import check_fit
@@ -26,8 +27,10 @@ from napari_neuraldiffuser.core.evaluation.differences import between
 from napari_neuraldiffuser.core.evaluation.metric import main_figures
 from napari_neuraldiffuser.core.evaluation.ruin import clipped, harm, ruined
 from napari_neuraldiffuser.core.job import ceiling
+from napari_neuraldiffuser.core.job.controls import Baselines, mean_image
 from napari_neuraldiffuser.core.job.images import write_png
-from napari_neuraldiffuser.core.job.scores import ceiling_scores, score
+from napari_neuraldiffuser.core.job.pictures import SeenPictures
+from napari_neuraldiffuser.core.job.scores import ceiling_scores, score, score_controls
 from napari_neuraldiffuser.core.networks.kernels.ops import backend_info
 from napari_neuraldiffuser.core.networks.machine import device_name
 from napari_neuraldiffuser.core.networks.models import Models
@@ -36,8 +39,8 @@ from napari_neuraldiffuser.core.outputs.description import versions
 from napari_neuraldiffuser.core.params import EvaluationParams
 
 PROVENANCE = "provenance.json"
-KEPT_CEILINGS, KEPT_PARTIAL = 200, 20
-"""Runs stopped early that stay in the cache; complete ones all do."""
+KEPT_CEILINGS, KEPT_MEANS, KEPT_PARTIAL = 200, 20, 20
+"""Files of each kind, and runs stopped early, that stay in the cache; complete runs all do."""
 
 
 def run(recipe: Recipe, decoded: Decoded, cache: Path, events: Events, preview_every: int) -> dict[str, Any]:
@@ -57,6 +60,7 @@ def run(recipe: Recipe, decoded: Decoded, cache: Path, events: Events, preview_e
     shown = Shown(recipe, events, preview_every, kept.start, recipe.arms)
     events.event("begin", _begin(kept, shown))
     _tell_ceiling(kept, cache, events)
+    _tell_controls(kept, cache, events)
     arm_run: ArmRun | None = None
     try:
         for name in recipe.arms:
@@ -157,6 +161,19 @@ def _tell_ceiling(kept: Kept, cache: Path, events: Events) -> None:
         write_json(path, known)
         keep_newest(path.parent, KEPT_CEILINGS)
     events.event("ceiling", {"rows": [{**row, "stim": ids[row["stim"]]} for row in known["rows"]]})
+
+
+def _tell_controls(kept: Kept, cache: Path, events: Events) -> None:
+    """Show the scores of pictures that take no diffusion; the mean training image is from the cache."""
+    decoded, ids = kept.decoded, kept.recipe.stimulus_ids
+    stimuli, train = decoded.inputs.subject.stimuli, decoded.inputs.train.stimulus_ids
+    path = make_folder(cache / "means") / f"{fingerprint([decoded.inputs.stimuli, list(map(int, train))])}.png"
+    if not path.is_file():
+        write_png(path, mean_image(stimuli, train, events.told))
+        keep_newest(path.parent, KEPT_MEANS)
+    baselines, seen = Baselines(decoded.path, train, read_picture(path)), SeenPictures(stimuli, ids)
+    found = score_controls(baselines, seen, decoded.models, kept.recipe.settings.evaluation, events.told)
+    events.event("controls", {"rows": [row for name, one in found.items() for row in defined_rows(name, one, ids)]})
 
 
 def _ruined(kept: Kept) -> dict[str, str]:

@@ -31,10 +31,13 @@ class Baselines:
         Decoded embeddings, whose z are the starts.
     train_ids : sequence of int
         Stimuli that the decoder was fitted on.
+    mean : ndarray (H, W, 3) uint8, optional
+        Their mean image, where it is there already.
     """
 
     embeddings: Path
     train_ids: StimulusIds
+    mean: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,6 @@ def control_pictures(
     baselines: Baselines, seen: SeenPictures, models: Models, progress: Progress
 ) -> Iterator[dict[str, Pictures]]:
     """Pictures of every control by its name, an item (H, W, 3) uint8 for each seen image."""
-    mean = Same(mean_image(seen.stimuli, baselines.train_ids, progress), len(seen))
+    mean = mean_image(seen.stimuli, baselines.train_ids, progress) if baselines.mean is None else baselines.mean
     with spooled(starts(baselines.embeddings, seen.stimulus_ids, models, progress)) as pictures:
-        yield {START: pictures, MEAN: mean}
+        yield {START: pictures, MEAN: Same(mean, len(seen))}

@@ -54,18 +54,21 @@ class FinishedReport:
     failed: list[int]
     """Stimuli that were left out."""
     warnings: list[str]
-    """That guidance makes the images worse, or that its strength is of other models."""
+    """That guidance makes the images worse, that its strength is of other models, or which picture beats the guided."""
 
 
 def read_finished(result: dict[str, Any], progress: Progress | None = None) -> FinishedReport:
     """Look at what the engine's `report` left."""
+    from napari_neuraldiffuser.core.evaluation.controls import not_beaten  # imports pandas
+
     page, folder = Path(result["page"]), Path(result["out_dir"])
     written = [("page", [page])]
     for kinds in ([KINDS[name] for name in names] for names in WRITTEN):
         if paths := [path for kind in kinds for path, _ in kind.find(folder / page.stem)]:
             written.append((" and ".join(kind.what for kind in kinds), paths))
+    warnings = [*result["warnings"], *(f"{text}." for text in not_beaten(result["summary"]))]
     failed = [int(s) for s in result["failed"]]
-    return FinishedReport(page, folder, written, score_rows(result["summary"]), failed, list(result["warnings"]))
+    return FinishedReport(page, folder, written, score_rows(result["summary"]), failed, warnings)
 
 
 def score_rows(summary: dict[str, Any]) -> list[TableRow]:
@@ -81,19 +84,25 @@ def score_rows(summary: dict[str, Any]) -> list[TableRow]:
 
 
 def _row(metric: str, arms: dict[str, dict[str, Any]], summary: dict[str, Any], definition: str) -> TableRow:
+    from napari_neuraldiffuser.core.evaluation.controls import CONTROLS, control_of, gain_over
     from napari_neuraldiffuser.core.evaluation.differences import CLEAR, Difference  # imports pandas
     from napari_neuraldiffuser.core.evaluation.levels import CEILING_TEXT, CHANCE_TEXT, ceiling_of, chance_of, level
     from napari_neuraldiffuser.core.evaluation.metric import label
 
     difference = Difference.of_summary(summary.get("paired", {}).get(metric, {}))
     told = [f"{arm}: {mean_se(values)}, n = {values.get('n', 0)}" for arm, values in arms.items()]
+    controls = {name: control_of(summary, name, metric) for name in CONTROLS}
+    for name, values in controls.items():
+        if (gain := gain_over(summary, name, metric)) is not None:
+            told.append(f"{CONTROLS[name][0]}: {mean_se(values)}; guided minus it: {gain}")
     tip = "\n".join(
         [f"{label(metric)}. {definition}", *told, f"difference: {difference}; bold: {CLEAR}", CHANCE_TEXT, CEILING_TEXT]
     )
     means = [mean_se({"mean": values.get("mean")}) for values in arms.values()]
     stands_between = chance_of(summary, "guided", metric), ceiling_of(summary, metric)
-    texts = (*means, ", ".join(level(value, 2) for value in stands_between), str(difference))
-    return TableRow(label(metric), tip, texts, (3,) if difference.clear else ())
+    given = [values.get("mean") for values in controls.values()]
+    beside = [", ".join(level(value, 2) for value in values) for values in (given, stands_between)]
+    return TableRow(label(metric), tip, (*means, *beside, str(difference)), (4,) if difference.clear else ())
 
 
 def mean_se(values: dict[str, Any], sign: str = "") -> str:
@@ -116,6 +125,7 @@ def read_layers(folder: Path, label: str, progress: Progress | None = None) -> l
 COLUMNS = {
     "Unguided": "Mean over stimuli",
     "Guided": "Mean over stimuli",
+    "Start, mean": "Decoded start and mean training image: what takes no diffusion, which guided ones should beat",
     "Levels": "Chance level of the guided pictures, and ceiling: what a perfect z would reach",
     "Difference": "Guided minus unguided: mean ± standard error over n stimuli, paired by stimulus",
 }
@@ -174,7 +184,7 @@ class ReportPanel(Panel):
         """Below the message line; hidden until there are results."""
         self.results = QtWidgets.QWidget(visible=False)
         self.scores = FlatTable(COLUMNS)
-        self.scores.give_room(3)
+        self.scores.give_room(4)
         self.written = QtWidgets.QLabel("", wordWrap=True)
         self.written.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.failed, self.warnings = Notice(""), Notice(WARNING)

@@ -46,6 +46,8 @@ class Run:
     """Arm to metric to its level, over all stimuli of the run; there is none with one stimulus."""
     ceiling: list[dict[str, Any]] = field(default_factory=list)
     """As `scores`, of the seen images after their way through the autoencoder alone."""
+    controls: list[dict[str, Any]] = field(default_factory=list)
+    """As `scores`, of the decoded start and the mean training image: what takes no diffusion."""
     finished: set[str] = field(default_factory=set)
     """Arms that are complete."""
     result: dict[str, Any] = field(default_factory=dict)
@@ -78,6 +80,9 @@ class Run:
 
     def _take_ceiling(self, payload: dict[str, Any]) -> None:
         self.ceiling = payload["rows"]
+
+    def _take_controls(self, payload: dict[str, Any]) -> None:
+        self.controls = payload["rows"]
 
     def _take_preview(self, payload: dict[str, Any]) -> None:
         self.images[payload["arm"]] = payload["images"]

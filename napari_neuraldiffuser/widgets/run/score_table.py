@@ -23,6 +23,11 @@ LEVELS = (
     "Chance: the same pictures with their stimuli mixed up, over all stimuli of the run; n/a with one stimulus.\n"
     "Ceiling: the seen image after its way through the autoencoder alone, as a perfect z shows it; n/a between repeats"
 )
+CONTROLS = (
+    "Decoded start, mean training image: pictures that take no diffusion, which the guided ones should beat.\n"
+    "Decoded start: what the decoded z alone shows. Mean training image: one picture for every stimulus, which knows "
+    "nothing of it"
+)
 NAMES, LETTERS = 104, 15
 """Most pixels for the metrics' names, and most letters in a line of one."""
 
@@ -87,6 +92,13 @@ def levels(run: Run | None, stimulus: int | None, metric: str) -> str:
     return ", ".join(f"{values[-1]:.2f}" if values else "n/a" for values in (guesses, best))
 
 
+def controls(run: Run | None, stimulus: int | None, metric: str) -> str:
+    """Score of the decoded start and of the mean training image of one stimulus, such as "0.58, 0.21"."""
+    rows = [row for row in (run.controls if run else ()) if row["stim"] == stimulus and metric in row]
+    values = [[row[metric] for row in rows if row["arm"] == name] for name in ("start", "mean")]
+    return ", ".join(f"{known[-1]:.2f}" if known else "n/a" for known in values)
+
+
 class FlatTable(QTableWidget):
     """A table of texts, as high as its rows: the page scrolls, not the table.
 
@@ -147,15 +159,17 @@ class ScoreTable(FlatTable):
 
     def __init__(self) -> None:
         tips = {name: f"Mean ± SD over the repeats of the {name} arm" for name in COLUMNS}
-        super().__init__(tips | {"difference": DIFFERENCE, "levels": LEVELS})
-        self.horizontalHeader().setSectionResizeMode(3, QHeaderView.ResizeMode.ResizeToContents)
+        super().__init__(tips | {"difference": DIFFERENCE, "start, mean": CONTROLS, "levels": LEVELS})
+        for column in (3, 4):
+            self.horizontalHeader().setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
 
     def show_run(self, run: Run | None, stimulus: int | None) -> None:
         """Scores of one stimulus, as far as there are any."""
         arms = {arm: run.rows_of(arm, stimulus) if run and stimulus is not None else [] for arm in COLUMNS[:2]}
         size = (run.recipe.settings.evaluation if run else EvaluationParams()).size
         names = metric_names([*arms["unguided"], *arms["guided"]])
-        cells = {name: [*self._cells(arms, name), levels(run, stimulus, name)] for name in names}
+        told = {name: [of(run, stimulus, name) for of in (controls, levels)] for name in names}
+        cells = {name: [*self._cells(arms, name), *told[name]] for name in names}
         self.show_rows([TableRow(label(name), about(name, size), texts) for name, texts in cells.items()])
 
     @staticmethod

@@ -166,6 +166,20 @@ def test_a_run_tells_the_ceiling_and_the_chance_level_of_its_scores(given, ready
     assert again.of("ceiling") == [told]
 
 
+def test_a_run_tells_the_scores_of_pictures_that_take_no_diffusion(given, ready, monkeypatch):
+    from napari_neuraldiffuser.core.engine import runs
+
+    log, again = Log(), Log()
+    call(ready, "reconstruct", given, log)
+    (told,) = log.of("controls")
+    found = {(row["arm"], row["stim"]) for row in told["rows"]}
+    assert found == {(arm, stimulus) for arm in ("start", "mean") for stimulus in given.stimulus_ids}
+    assert all(-1 <= row["pixcorr"] <= 1 and "repeat_pixcorr" not in row for row in told["rows"])
+    monkeypatch.setattr(runs, "mean_image", lambda *args: pytest.fail("it is in the cache"))
+    call(ready, "reconstruct", guided_more(given), again)
+    assert again.of("controls") == [told]
+
+
 def test_arms_of_other_kernels_are_computed_again(given, ready):
     one_arm, log = given.but(arms=("unguided",)), Log()
     call(ready, "reconstruct", one_arm)

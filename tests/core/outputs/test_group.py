@@ -450,6 +450,28 @@ def test_shares_of_a_target_that_does_not_vary(out, without):
     assert not re.search(r"\bnan\b", text) and (">n/a<br>" in text) == (without == LABELS)
 
 
+def test_pictures_without_diffusion_stand_beside_the_arms(out):
+    """A subject that was scored without them is no reason against means of the others, nor of their arms."""
+    starts = {label: 0.5 + 0.1 * k for k, label in enumerate(LABELS[:2])}
+    for label, mean in starts.items():
+        path = summary(out, label)
+        told = json.loads(path.read_text())
+        told["protocol"] = told["protocol"] | {"controls": {"start": "Decoded start: of z alone."}}
+        own = {"label": "decoded start", "scores": {"pixcorr": {"mean": mean, "se": 0.01, "n": 8}}}
+        told["controls"] = {"start": own | {"paired": {"pixcorr": {"mean": -0.2, "se": 0.01, "n": 8}}}}
+        path.write_text(json.dumps(told))
+    result = write_group(vouch_all(out))
+    said = json.loads(result.summary.read_text())
+    assert said["averaged"] and list(said["controls"]) == ["start"]
+    assert said["controls"]["start"]["scores"]["pixcorr"] == pytest.approx({"mean": 0.55, "se": 0.05, "n": 2})
+    table = pd.read_csv(result.table, sep="\t")
+    assert dict(table[table.arm == "start"][["participant_id", "mean"]].values) == pytest.approx(starts)
+    text = result.page.read_text()
+    assert "<th>decoded start</th>" in text and "0.550 ± 0.050" in text and "of z alone" in text
+    assert "<small>guided − start</small> <span" in text and "closer to the seen" not in text, "two subjects are few"
+    assert bids.check(out) == []
+
+
 def test_levels_stand_beside_scores_and_make_no_subjects_differ(out):
     """Each subject has a chance level and a ceiling of its own: that is no other way to score."""
     labels = sorted(path.name for path in out.glob("sub-*") if path.is_dir())

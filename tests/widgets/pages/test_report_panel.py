@@ -69,7 +69,7 @@ def finish(panel, result, qtbot):
 
 
 def cells(panel, row):
-    return [panel.scores.verticalHeaderItem(row).text(), *(panel.scores.item(row, j).text() for j in range(4))]
+    return [panel.scores.verticalHeaderItem(row).text(), *(panel.scores.item(row, j).text() for j in range(5))]
 
 
 def test_the_proposed_folder_is_one_the_user_finds(viewer, session, qtbot):
@@ -151,12 +151,12 @@ def test_results_are_shown(ready, session, result, qtbot):
     assert not ready.results.isVisibleTo(ready)
     finish(ready, result, qtbot)
     assert ready.results.isVisibleTo(ready)
-    assert cells(ready, 0) == ["PixCorr", "0.500", "0.540", "0.22, 0.93", "+0.040 ± 0.010 (n = 8)"]
+    assert cells(ready, 0) == ["PixCorr", "0.500", "0.540", "n/a, n/a", "0.22, 0.93", "+0.040 ± 0.010 (n = 8)"]
     assert "unguided: 0.500 ± 0.020, n = 4" in ready.scores.item(0, 1).toolTip()
     assert "Pearson correlation." in ready.scores.item(0, 0).toolTip()
-    assert ready.scores.item(0, 3).font().bold()
-    assert cells(ready, 1) == ["SSIM", "0.700", "n/a", "n/a, n/a", "n/a"]
-    assert not ready.scores.item(1, 3).font().bold()
+    assert ready.scores.item(0, 4).font().bold()
+    assert cells(ready, 1) == ["SSIM", "0.700", "n/a", "n/a, n/a", "n/a, n/a", "n/a"]
+    assert not ready.scores.item(1, 4).font().bold()
     text = ready.written.text()
     assert "page: sub-01.html" in text
     assert "contribution maps (2): sub-01" in text
@@ -310,7 +310,7 @@ def test_names_of_scores_are_read_in_full(ready):
 
     names = [metric.label for metric in METRICS.values()]
     ready.scores.show_rows(
-        [TableRow(name, "", ("0.123 ± 0.012", "0.123 ± 0.012", "0.22, 0.93", "+0.1")) for name in names]
+        [TableRow(name, "", ("0.123 ± 0.012", "0.123 ± 0.012", "0.22, 0.93", "0.22, 0.93", "+0.1")) for name in names]
     )
     ready.results.setVisible(True)
     header = ready.scores.verticalHeader()
@@ -324,7 +324,17 @@ def test_names_of_scores_are_read_in_full(ready):
     assert ready.scores.height() >= sum(heights)
 
 
-@pytest.mark.parametrize("n, bold", [(2, ()), (4, ()), (5, (3,)), (None, ())])
+def test_a_start_that_guidance_does_not_beat_is_in_the_table_and_said(result):
+    paired = {"pixcorr": {"mean": -0.1, "se": 0.01, "n": 8}}
+    start = {"label": "decoded start", "scores": {"pixcorr": {"mean": 0.64, "se": 0.02, "n": 8}}, "paired": paired}
+    found = read_finished(result | {"summary": SUMMARY | {"controls": {"start": start}}})
+    assert found.scores[0].texts[2:4] == ("0.64, n/a", "0.22, 0.93")
+    assert "decoded start: 0.640 ± 0.020; guided minus it: -0.100" in found.scores[0].tip
+    (told,) = found.warnings
+    assert told.startswith("The decoded start") and "-0.100" in told
+
+
+@pytest.mark.parametrize("n, bold", [(2, ()), (4, ()), (5, (4,)), (None, ())])
 def test_no_difference_is_bold_over_few_stimuli(n, bold):
     paired = {"pixcorr": {"mean": 0.04, "se": 0.001, "n": n, "worse": 0.0}}
     assert score_rows({**SUMMARY, "paired": paired})[0].bold == bold

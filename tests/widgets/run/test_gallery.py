@@ -265,11 +265,23 @@ def test_chance_and_ceiling_stand_beside_every_score(qtbot):
     run.take("ceiling", {"rows": [{"stim": 3, "rep": 1, "arm": "ceiling", "pixcorr": 0.9}]})
     finish(run, "guided", RED, scores=[{**row, "repeat_ssim": 0.5} for row in rows("guided", 0.2, 0.4)])
     table.show_run(run, 3)
-    assert [table.item(k, 3).text() for k in range(2)] == ["n/a, 0.90", "n/a, n/a"]
+    assert [table.item(k, 4).text() for k in range(2)] == ["n/a, 0.90", "n/a, n/a"]
     run.chance["guided"] = {"pixcorr": 0.21}
     table.show_run(run, 3)
-    assert table.item(0, 3).text() == "0.21, 0.90"
-    assert "mixed up" in table.horizontalHeaderItem(3).toolTip()
+    assert table.item(0, 4).text() == "0.21, 0.90"
+    assert "mixed up" in table.horizontalHeaderItem(4).toolTip()
+
+
+def test_pictures_without_diffusion_stand_beside_every_score(qtbot):
+    table = ScoreTable()
+    qtbot.addWidget(table)
+    run = begun(stimuli=(3, 7))
+    told = [{"stim": s, "rep": 1, "arm": arm, "pixcorr": v} for s, arm, v in ((3, "start", 0.58), (7, "mean", 0.2))]
+    run.take("controls", {"rows": told})
+    finish(run, "guided", RED, scores=[{**row, "repeat_ssim": 0.5} for row in rows("guided", 0.2, 0.4)])
+    table.show_run(run, 3)
+    assert [table.item(k, 3).text() for k in range(2)] == ["0.58, n/a", "n/a, n/a"]
+    assert "no diffusion" in table.horizontalHeaderItem(3).toolTip()
 
 
 def test_one_repeat_has_no_spread(qtbot):

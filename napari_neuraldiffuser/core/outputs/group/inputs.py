@@ -16,7 +16,7 @@ from napari_neuraldiffuser.core.outputs.complete import why_incomplete
 NOT_SAID = "not said"
 MODEL = "model.digest"
 KIND = "contribution.kind"
-PER_SUBJECT = ("undefined", "n_test_images", "ceiling")
+PER_SUBJECT = ("undefined", "n_test_images", "ceiling", "warnings", "controls")
 """Parts of a protocol that may differ without making scores of another kind."""
 
 
@@ -66,6 +66,11 @@ class SubjectResult:
     def value(self, arm: str, metric: str, what: str = "mean") -> float | None:
         """One figure of the summary; None where it is undefined."""
         return finite(self.summary["arms"].get(arm, {}).get(metric, {}).get(what))
+
+    def control(self, name: str, metric: str, what: str = "mean", part: str = "scores") -> float | None:
+        """One figure of a picture that takes no diffusion; with `part` "paired" of guided minus it."""
+        about = _dict(_dict(self.summary.get("controls")).get(name))
+        return finite(_dict(_dict(about.get(part)).get(metric)).get(what))
 
 
 def finite(value: object) -> float | None:

@@ -13,6 +13,7 @@ import pandas as pd
 from napari_neuraldiffuser.core.base.files import file_digest
 from napari_neuraldiffuser.core.base.pictures import PictureError, read_picture
 from napari_neuraldiffuser.core.base.recipe import ARMS
+from napari_neuraldiffuser.core.evaluation.controls import START, control_of, gain_over, not_beaten
 from napari_neuraldiffuser.core.evaluation.differences import CLEAR, Difference
 from napari_neuraldiffuser.core.evaluation.levels import CEILING_TEXT, CHANCE_TEXT, ceiling_of, level
 from napari_neuraldiffuser.core.evaluation.metric import label, main_figures
@@ -87,7 +88,9 @@ def page_values(data: GroupData) -> dict[str, Any]:
         "heats": _heats(data.shares),
         "share_text": SHARE_TEXT.get(kind, ""),
         "definitions": definitions,
-        "levels": [CHANCE_TEXT, CEILING_TEXT],
+        "levels": [CHANCE_TEXT, CEILING_TEXT, *_definitions(data.subjects)],
+        "controls": {name: about["label"] for name, about in data.summary["controls"].items()},
+        "not_beaten": not_beaten(data.summary),
         "clear": CLEAR.replace("stimuli", "subjects"),
         "differing": [{"name": name, "values": _odd(values)} for name, values in data.differing.items()],
         "same": _same(data) | {"made by": data.versions},
@@ -119,6 +122,8 @@ def _summary_row(data: GroupData, metric: str) -> dict[str, Any]:
         "n_worse": paired.get("n_worse"),
         "here": _here(paired),
         "clear_in": _clear_in(paired),
+        "controls": {name: _figure(control_of(summary, name, metric)) for name in summary["controls"]},
+        "gain": gain_over(summary, START, metric),
     }
 
 
@@ -133,6 +138,16 @@ def _clear_in(paired: dict[str, Any]) -> str:
     """In how many subjects the difference is clear by itself."""
     better, worse = paired.get("n_better_clear", 0), paired.get("n_worse_clear", 0)
     return f"higher in {better}" + (f", lower in {worse}" if worse else "")
+
+
+def _figure(values: dict[str, Any]) -> str:
+    return "" if not values else f"{number(values.get('mean'))} {_spread(values.get('se'))}"
+
+
+def _definitions(subjects: Sequence[SubjectResult]) -> list[str]:
+    """What the pictures that take no diffusion are, each once."""
+    told = [s.summary["protocol"].get("controls") for s in subjects]
+    return list(dict.fromkeys(text for one in told if isinstance(one, dict) for text in map(str, one.values())))
 
 
 def _mean_level(values: Sequence[float | None]) -> str:

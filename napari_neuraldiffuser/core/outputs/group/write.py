@@ -11,6 +11,7 @@ from napari_neuraldiffuser.core.base.files import atomic_path, make_folder, writ
 from napari_neuraldiffuser.core.base.names import KINDS, sidecar
 from napari_neuraldiffuser.core.base.progress import Progress, silent
 from napari_neuraldiffuser.core.base.recipe import ARMS
+from napari_neuraldiffuser.core.evaluation.controls import CONTROLS
 from napari_neuraldiffuser.core.evaluation.differences import Difference
 from napari_neuraldiffuser.core.evaluation.ruin import harm
 from napari_neuraldiffuser.core.outputs.columns import columns
@@ -109,12 +110,19 @@ def _refusals(no_scores: list[str], no_shares: list[str]) -> list[str]:
 
 
 def scores_table(subjects: Sequence[SubjectResult]) -> pd.DataFrame:
-    """One row per subject, arm and metric: participant_id, arm, metric, mean, se, n."""
+    """One row per subject, arm or control, and metric: participant_id, arm, metric, mean, se, n."""
     rows = [
         (s.label, arm, metric, s.value(arm, metric), s.value(arm, metric, "se"), s.value(arm, metric, "n"))
         for s in subjects
         for arm in s.summary["arms"]
         for metric in s.summary["arms"][arm]
+    ]
+    rows += [
+        (s.label, name, metric, *(s.control(name, metric, what) for what in ("mean", "se", "n")))
+        for s in subjects
+        for name in CONTROLS
+        for metric in s.metrics
+        if s.control(name, metric) is not None
     ]
     table = pd.DataFrame(rows, columns=["participant_id", "arm", "metric", "mean", "se", "n"])
     return table.astype({"mean": float, "se": float, "n": "Int64"})
@@ -126,14 +134,14 @@ def summarise(subjects: Sequence[SubjectResult], averaged: bool = True) -> dict[
     Returns
     -------
     dict
-        {"subjects", "averaged", "protocol", "arms", "paired", "warnings"}: as a subject's summary, with "n" subjects
-        instead of stimuli.  "se_stimuli" is the error over stimuli, of these subjects (`means.over_stimuli`); "paired"
-        has how many subjects' guided scores are lower, and in how many the difference is clear by itself
-        (`means.paired`).  No arms where not `averaged`.
+        {"subjects", "averaged", "protocol", "arms", "paired", "controls", "warnings"}: as a subject's summary, with
+        "n" subjects instead of stimuli.  "se_stimuli" is the error over stimuli, of these subjects
+        (`means.over_stimuli`); "paired" has how many subjects' guided scores are lower, and in how many the difference
+        is clear by itself (`means.paired`).  No arms where not `averaged`.
     """
     summary: dict[str, Any] = {"subjects": [s.label for s in subjects], "averaged": averaged}
     if not averaged:
-        return summary | {"protocol": {}, "arms": {}, "paired": {}, "warnings": []}
+        return summary | {"protocol": {}, "arms": {}, "paired": {}, "controls": {}, "warnings": []}
     metrics = list(dict.fromkeys(m for s in subjects for m in s.metrics))
     arms = [arm for arm in dict.fromkeys([*ARMS, *(a for s in subjects for a in s.summary["arms"])])]
     tables = [s.scores for s in subjects]
@@ -143,13 +151,36 @@ def summarise(subjects: Sequence[SubjectResult], averaged: bool = True) -> dict[
         for arm, values in found.items()
     }
     differences = {m: paired([s.summary for s in subjects], m) for m in metrics}
-    told = harm({m: Difference.of_summary(v, "subjects") for m, v in differences.items()})
+    differences = {m: v | difference_over_stimuli(tables, m) for m, v in differences.items() if v["n"]}
+    told = harm({m: _over_stimuli(v) for m, v in differences.items()})
     return summary | {
         "protocol": subjects[0].protocol,
         "arms": {arm: values for arm, values in found.items() if values},
-        "paired": {m: v | difference_over_stimuli(tables, m) for m, v in differences.items() if v["n"]},
+        "paired": differences,
+        "controls": _controls(subjects, metrics),
         "warnings": [told] if told else [],
     }
+
+
+def _over_stimuli(paired: dict[str, Any]) -> Difference:
+    """The difference with its error over stimuli, as subjects are few; over subjects where that is not known."""
+    if paired["se_stimuli"] is None:
+        return Difference.of_summary(paired, "subjects")
+    return Difference(paired["mean"], paired["se_stimuli"], paired["n_stimuli"])
+
+
+def _controls(subjects: Sequence[SubjectResult], metrics: Sequence[str]) -> dict[str, Any]:
+    """Pictures that take no diffusion, as `summarise_controls` has them, over the subjects whose files have them."""
+    found: dict[str, Any] = {}
+    for name, (words, _) in CONTROLS.items():
+        parts = {
+            part: {m: mean_and_se([s.control(name, m, part=part) for s in subjects]) for m in metrics}
+            for part in ("scores", "paired")
+        }
+        known = {part: {m: v for m, v in values.items() if v["n"]} for part, values in parts.items()}
+        if known["scores"]:
+            found[name] = {"label": words, **known}
+    return found
 
 
 SHARE_COLUMNS = ["roi", "target", "share", "se", "n_subjects", "family"]
