@@ -118,7 +118,7 @@ def scores_table(subjects: Sequence[SubjectResult]) -> pd.DataFrame:
         for metric in s.summary["arms"][arm]
     ]
     rows += [
-        (s.label, name, metric, *(s.control(name, metric, what) for what in ("mean", "se", "n")))
+        (s.label, name, metric, s.control(name, metric), s.control(name, metric, "se"), s.control(name, metric, "n"))
         for s in subjects
         for name in CONTROLS
         for metric in s.metrics
