@@ -97,7 +97,7 @@ class Guided:
     def _descend(
         self, clean: torch.Tensor, judged: Pull, prediction: Prediction, step: Step, round_: int
     ) -> torch.Tensor:
-        """Correction of x0 by steps along its own gradient, D -= mu grad L(x0 + D); the first is at D = 0."""
+        """Correction of x0 by steps along its own gradient, D -= mu grad L(x0 + D), from D = 0 (method.md eq. 71)."""
         if not self.rule.leaf:
             return torch.empty(0)
         share = estimate_factors(step, self.params)[2]
@@ -113,7 +113,7 @@ class Guided:
 def together(pulls: list[Pull]) -> Pull:
     """The pull of -log of the mean over copies of exp(-L): their gradients, weighted by softmax(-L).
 
-    That is how LGD-MC and TFG average; copies whose losses hardly differ have equal weights.
+    That is how LGD-MC (method.md eq. 73) and TFG average; copies whose losses hardly differ have equal weights.
     """
     if len(pulls) == 1:
         return pulls[0]

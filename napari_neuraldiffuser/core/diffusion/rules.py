@@ -68,7 +68,7 @@ def noise_rule(prediction: Prediction, pull: Pull, step: Step, params: GuidanceP
 
 
 def dps_rule(prediction: Prediction, pull: Pull, step: Step, params: GuidanceParams) -> Prediction:
-    """z_{t-1} -= rho A (DPS, Chung et al. 2023, arXiv 2209.14687, algorithm 1, with one step size for all steps).
+    """z_{t-1} -= rho A (DPS, Chung et al. 2023, arXiv 2209.14687, algorithm 1, with one step size; method.md eq. 72).
 
     LGD (Song et al. 2023, ICML, "Loss-Guided Diffusion Models") is the same with A of noisy copies.
     """
@@ -76,27 +76,27 @@ def dps_rule(prediction: Prediction, pull: Pull, step: Step, params: GuidancePar
 
 
 def freedom_rule(prediction: Prediction, pull: Pull, step: Step, params: GuidanceParams) -> Prediction:
-    """z_{t-1} -= rho_t A with rho_t = kappa rms(eps_c - eps_u) / rms(A) (FreeDoM, Yu et al. 2023, arXiv 2303.09833)."""
+    """z_{t-1} -= rho_t A, rho_t = kappa rms(eps_c - eps_u) / rms(A) (FreeDoM, arXiv 2303.09833; method.md eq. 74)."""
     reach = 1.0 if params.normalise == "rms" else of_noise(step)
     weight = relative(params.guidance_scale, pull.gradient, prediction, step, params, reach)
     return prediction.but(shift=((-weight, pull.gradient),))
 
 
 def mpgd_rule(prediction: Prediction, pull: Pull, step: Step, params: GuidanceParams) -> Prediction:
-    """x0 += D, then DDIM from it with the noise as it was (MPGD, He et al. 2024, arXiv 2311.16424, algorithm 1)."""
+    """x0 += D, then DDIM from it with the noise as it was (MPGD, arXiv 2311.16424; method.md eq. 75)."""
     weight = of_correction(MPGD, prediction, pull, step, params, of_estimate(step))
     return prediction.but(shift=((weight, pull.correction),))
 
 
 def ugd_rule(prediction: Prediction, pull: Pull, step: Step, params: GuidanceParams) -> Prediction:
-    """eps += sqrt(1-abar) kappa A - sqrt(abar / (1-abar)) D (UGD, Bansal et al. 2023, arXiv 2302.07121, alg. 1)."""
+    """eps += sqrt(1-abar) kappa A - sqrt(abar / (1-abar)) D (UGD, arXiv 2302.07121, alg. 1; method.md eq. 76)."""
     forward = of_gradient(prediction, pull, step, params, (1 - step.abar) ** 0.5, of_noise(step))
     backward = of_correction(UGD, prediction, pull, step, params, (step.abar / (1 - step.abar)) ** 0.5)
     return prediction.but(pull=((forward, pull.gradient), (-backward, pull.correction)))
 
 
 def tfg_rule(prediction: Prediction, pull: Pull, step: Step, params: GuidanceParams) -> Prediction:
-    """z_{t-1} += -rho A / sqrt(alpha_t) + sqrt(abar_prev) D (TFG, Ye et al. 2024, arXiv 2409.15761, algorithm 1)."""
+    """z_{t-1} += -rho A / sqrt(alpha_t) + sqrt(abar_prev) D (TFG, arXiv 2409.15761, alg. 1; method.md eq. 77)."""
     through = of_gradient(prediction, pull, step, params, (step.abar_prev / step.abar) ** 0.5, 1.0)
     leaf = of_correction(TFG, prediction, pull, step, params, of_estimate(step))
     return prediction.but(shift=((-through, pull.gradient), (leaf, pull.correction)))
@@ -145,7 +145,7 @@ def relative(
 ) -> torch.Tensor:
     """Coefficient (B,) of a term, so that it moves z_{t-1} by `scale` times what eps_c - eps_u moves it by (in rms).
 
-    `reach` is how far z_{t-1} moves with the term.
+    `reach` is how far z_{t-1} moves with the term (method.md eq. 78-79).
     No gradient, no pull; where something overflowed, the tensors themselves carry it on.
     """
     spread, size = rms(prediction.noise_cond - prediction.noise_uncond), rms(tensor)

@@ -5,8 +5,8 @@ steps through VAE decoder and guide network minimise, for each image by itself,
 
     L(z') / L(z) + start_prior mean(((z' - z) / s)^2),     s the standard deviation of z over its numbers,
 
-with L the feature loss of the guided steps (method.md eq. 32-33).  Adam (Kingma and Ba, ICLR 2015, arXiv 1412.6980)
-steps in units of s, number by number, so that one image does not depend on the others.
+with L the feature loss of the guided steps (method.md eq. 32-33, 70).  Adam (Kingma and Ba, ICLR 2015, arXiv
+1412.6980) steps in units of s, number by number, so that one image does not depend on the others.
 """
 
 from collections import OrderedDict
