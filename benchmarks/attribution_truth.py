@@ -1,6 +1,6 @@
 """What every attribution method finds of what is known to be true, and how often it finds what is not there.
 
-    python benchmarks/attribution_truth.py [--out FOLDER] [--subjects 20] [--drawn 300] [--write docs/contribution.md]
+    python benchmarks/attribution_truth.py [--out FOLDER] [--subjects 20] [--drawn 200] [--write docs/contribution.md]
 
 Subjects are drawn as arrays (`common.attribution_subjects`): regions that carry two latent variables each with a
 strength of their own, two redundant ones, one that has only another's noise, and noise.  What the best linear
@@ -62,7 +62,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("attribution_truth"))
     parser.add_argument("--subjects", type=int, default=20)
-    parser.add_argument("--drawn", type=int, default=300)
+    parser.add_argument("--drawn", type=int, default=200)
     parser.add_argument("--write", type=Path)
     return parser.parse_args()
 

@@ -279,7 +279,7 @@ def gigabytes(path: Path) -> float:
 def fit_subject(size: Size, folder: Path, params: DecodingParams, stage: Stages) -> None:
     """Write the subject, and fit its decoder, which refers to the targets."""
     train, path = stage("simulate and write", lambda: write_subject(size, folder))
-    with stage.inside(Gram=(solver, "_gram"), eigendecomposition=(solver, "_eigh")):
+    with stage.inside(Gram=(solver, "gram"), eigendecomposition=(solver, "_eigh")):
         stage("decompose", lambda: ridge.decompose(train, folder / "spectrum.h5", params))
     with TargetFile(path) as file:
         fitted = lambda: RidgeDecoder(params).fit(train, file, told, spectrum=folder / "spectrum.h5")  # noqa: E731

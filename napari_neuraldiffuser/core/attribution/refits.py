@@ -80,7 +80,7 @@ class Refits:
     def with_rows_dealt(
         self, mask: np.ndarray, penalties: Mapping[str, float], train: np.ndarray, test: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Explained energy of decoders of all voxels, when those of `mask` have the responses to other stimuli.
+        """How well decoders of all voxels do when those of `mask` have the responses to other stimuli.
 
         Parameters
         ----------
@@ -93,7 +93,7 @@ class Refits:
         Returns
         -------
         dict of str to ndarray (permutations,)
-            Σ_i ‖y'‖² - ‖y' - ŷ'‖² in the `TESTED` leading directions of each target.
+            `agreement` in the `TESTED` leading directions of each target.
         """
         x, x_test = self.decoder.x, self.x
         own, rest = self._gram(mask), self._gram(~mask)
@@ -113,13 +113,19 @@ class Refits:
         for name, alpha in penalties.items():
             y = self.targets[name]
             dual = scipy.linalg.cho_solve(factors[alpha], y.train[:, :TESTED].astype(np.float64), check_finite=False)
-            out[name] = float(explained(y.test[:, :TESTED], cross @ dual).sum())
+            out[name] = agreement(y.test[:, :TESTED], cross @ dual)
         return out
 
 
 def explained(truth: np.ndarray, decoded: np.ndarray) -> np.ndarray:
     """2 y·ŷ - ‖ŷ‖² of every row, (m,) float64."""
     return np.einsum("ij,ij->i", 2 * truth - decoded, decoded, dtype=np.float64)
+
+
+def agreement(truth: np.ndarray, decoded: np.ndarray) -> float:
+    """Σ y·ŷ / (Σ ‖ŷ‖²)^½: the square root of what ŷ would explain, were it multiplied by the best number."""
+    length = float(np.sqrt(np.square(decoded).sum()))
+    return float((truth * decoded).sum() / length) if length else 0.0
 
 
 def _factor(kernel: np.ndarray, alpha: float) -> tuple[np.ndarray, bool]:

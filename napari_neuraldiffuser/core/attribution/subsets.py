@@ -7,7 +7,7 @@ What is dealt out anew for p: of roi-only, the true targets of the test stimuli.
 two decoders that both work differ also where the ROI adds nothing.  There the ROI's responses are dealt to other
 stimuli, in training and test each, and the decoder of all voxels is fitted anew: the null is that the ROI's responses
 have nothing to do with target or other voxels, for as many voxels of the same covariance.  The penalty is that of the
-decoder without the ROI, and R² that of the `refits.TESTED` leading directions of the target.
+decoder without the ROI, and the statistic `refits.agreement` in the `refits.TESTED` leading directions of the target.
 """
 
 from collections.abc import Callable, Sequence

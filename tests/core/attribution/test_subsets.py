@@ -36,9 +36,9 @@ class Problem:
         params = ContributionParams(method=method, bootstrap=20, **{"random_sets": 0} | params)
         return attribution.map(self.decoder, self.test, self.rois, self.targets, params)
 
-    def explained(self, mask, part, alpha, x=None, x_test=None):
+    def explained(self, mask, part, alpha):
         """Energy that explicit ridge on some voxels explains, and that of the test targets about the training mean."""
-        x, x_test = self.x if x is None else x, self.x_test if x_test is None else x_test
+        x, x_test = self.x, self.x_test
         mean = self.y[:, part].mean(0)
         weights, offset = primal_ridge(x[:, mask], self.y[:, part], alpha)
         truth = self.y_test[:, part]
@@ -121,7 +121,7 @@ def test_alone_is_tested_by_dealing_out_the_true_targets():
 def test_what_is_lost_is_tested_by_dealing_the_regions_responses_to_other_stimuli():
     problem = Problem(noise=6.0)
     table = problem.map("unique", roi_permutations=15).table
-    params, every = ContributionParams(roi_permutations=15), np.ones(25, bool)
+    params = ContributionParams(roi_permutations=15)
     train, test = (np.vstack([np.arange(k), significance.orders(k, params, i)]) for k, i in ((40, 1), (9, 2)))
     mask = problem.labels == 1
     for name, part in COLUMNS.items():
@@ -129,7 +129,10 @@ def test_what_is_lost_is_tested_by_dealing_the_regions_responses_to_other_stimul
         for rows, places in zip(train, test, strict=True):
             x, x_test = problem.x.copy(), problem.x_test.copy()
             x[:, mask], x_test[:, mask] = x[rows][:, mask], x_test[places][:, mask]
-            energies.append(problem.explained(every, part, alpha, x, x_test)[0])
+            weights, offset = primal_ridge(x, problem.y[:, part], alpha)
+            mean = problem.y[:, part].mean(0)
+            decoded = offset + x_test @ weights - mean
+            energies.append(((problem.y_test[:, part] - mean) * decoded).sum() / np.linalg.norm(decoded))
         row = row_of(table, "A", name)
         np.testing.assert_allclose(row.p, (np.array(energies) >= energies[0] - 1e-9).mean())
     assert table[table.roi == "outside regions"].p.isna().all()
