@@ -187,7 +187,7 @@ def false_table(mixed: list[Rows], none: list[Rows]) -> str:
         "| method | noise among signal: p | nothing anywhere: p | smallest p_fdr | smallest p_max | tests |",
         "|---|---|---|---|---|---|",
     ]
-    for method in dict.fromkeys(row["method"] for row in mixed[0]):
+    for method in dict.fromkeys(row["method"] for rows in mixed[:1] for row in rows):
         noise = [
             [row["p"] <= LEVEL for row in rows if row["method"] == method and row["kind"] == NOISE] for rows in mixed
         ]

@@ -27,6 +27,7 @@ ENTITIES = {
     "rep": r"[1-9]\d*",
     "arm": "|".join(ARMS),
     "shown": "|".join(SHOWN),
+    "form": "png|svg",
 }
 """What the value of an entity looks like where that is not any run of letters and digits."""
 NONE, OWN, FOLDER = "none", "own", "folder"
@@ -141,6 +142,7 @@ KINDS = {
     ),
     "slices": Kind("pictures of contribution maps", "{sub}/figures/{sub}_target-{target}_contribution.png"),
     "views": Kind("views of contribution maps", "{sub}/figures/{sub}_target-{target}_desc-{view}_contribution.png"),
+    "profile": Kind("layer profile", "{sub}/figures/{sub}_desc-profile_contribution.{form}"),
     "anatomy": Kind("anatomy", ANATOMY + "T1w.nii.gz", OWN, standard=True),
     "regions": Kind("regions", ANATOMY + "seg-{seg}_dseg.nii.gz", OWN, standard=True),
     "labels": Kind("names of regions", ANATOMY + "seg-{seg}_dseg.tsv", OWN, standard=True),
@@ -357,6 +359,11 @@ class Derivatives:
     def view(self, target: str, view: str) -> Path:
         """Another picture of that map: one of `VIEWS`."""
         return self.place("views", target=target, view=view)
+
+    @property
+    def profile(self) -> tuple[Path, Path]:
+        """Figure of all targets over regions, as PNG and SVG."""
+        return self.place("profile", form="png"), self.place("profile", form="svg")
 
     def find(self, kind: str, **known: str) -> list[tuple[Path, dict[str, str]]]:
         """The subject's files of one kind, and what their names say."""

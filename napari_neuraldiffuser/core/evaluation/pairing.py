@@ -16,6 +16,8 @@ from napari_neuraldiffuser.core.base.tables import spelled
 from napari_neuraldiffuser.core.evaluation.name_patterns import NamePattern
 
 LISTED = 5
+NO_STIMULUS = ("slices", "profile")
+"""Kinds of pictures of an output folder that are of no stimulus."""
 REMEDY = (
     "Name reconstructions by the whole name of their seen picture, or say how names are made: "
     "--pattern 'img_{stimulus}_{repeat}' --seen-pattern '{stimulus}'."
@@ -216,14 +218,14 @@ def _named(path: Path, folder: Path) -> Named:
 
 def _is_other(path: Path) -> bool:
     """Whether a picture of an output folder is no reconstruction."""
-    return any(KINDS[kind].entities(path.name) for kind in ("shown", "slices"))
+    return any(KINDS[kind].entities(path.name) for kind in ("shown", *NO_STIMULUS))
 
 
 def _seen_only(paths: Sequence[Path]) -> list[Path]:
     """Without our own reconstructions and starting points, which may lie beside what was seen."""
     shown = KINDS["shown"].entities
     mine = {p for p in paths if KINDS["image"].entities(p.name) or (shown(p.name) or {}).get("shown") == "start"}
-    return [path for path in paths if path not in mine and not KINDS["slices"].entities(path.name)]
+    return [p for p in paths if p not in mine and not any(KINDS[kind].entities(p.name) for kind in NO_STIMULUS)]
 
 
 def _fitting(named: list[Named], pattern: str, which: str) -> tuple[list[Named], list[str]]:

@@ -28,6 +28,7 @@ from napari_neuraldiffuser.core.networks.models import Models
 from napari_neuraldiffuser.core.outputs.anatomy import write_anatomy, write_shown
 from napari_neuraldiffuser.core.outputs.description import versions
 from napari_neuraldiffuser.core.outputs.report.page import ReportData, write_report
+from napari_neuraldiffuser.core.outputs.report.profile import save_profile
 from napari_neuraldiffuser.core.outputs.report.slices import SliceStyle, unit_of
 from napari_neuraldiffuser.core.outputs.undefined import undefined
 from napari_neuraldiffuser.core.params import Settings
@@ -153,6 +154,7 @@ def write_page(
         failed=list(parts.failed),
         places=places,
     )
+    save_profile(shares, places.profile)
     progress(0, 1, "page")
     write_report(places.page, data)
     progress(1, 1, "page")

@@ -27,6 +27,7 @@ from napari_neuraldiffuser.core.outputs.report.parts import (
     png_uri,
     score_cells,
 )
+from napari_neuraldiffuser.core.outputs.report.profile import profile_picture
 from napari_neuraldiffuser.core.outputs.report.worth import worth_table
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -169,6 +170,7 @@ def page_values(data: ReportData, path: Path) -> dict[str, Any]:
         "table": score_cells(data.scores),
         "share_text": SHARE_TEXT.get(kind, f"Share of each target that each region's voxels carried ({kind})."),
         "heats": heat_tables(data.contribution),
+        "profile": png_uri(picture) if (picture := profile_picture(data.contribution)) else "",
         "slices": {target: png_uri(png) for target, png in data.slices.items()},
         "views": {target: [png_uri(png) for png in pngs] for target, pngs in data.views.items()},
         "accuracy": list(data.accuracy.items()),
