@@ -16,7 +16,7 @@ from napari_neuraldiffuser.core.base.tables import spelled
 from napari_neuraldiffuser.core.evaluation.name_patterns import NamePattern
 
 LISTED = 5
-NO_STIMULUS = ("slices", "profile")
+NO_STIMULUS = ("slices", "views", "profile")
 """Kinds of pictures of an output folder that are of no stimulus."""
 REMEDY = (
     "Name reconstructions by the whole name of their seen picture, or say how names are made: "
