@@ -25,6 +25,8 @@ from napari_neuraldiffuser.core.outputs.report.worth import worth_table
 from napari_neuraldiffuser.core.params import EvaluationParams
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+OTHER = ("guided against", "layer profile")
+"""Begin the descriptions of figures that are no pictures of stimuli."""
 
 
 class Tags(HTMLParser):
@@ -152,7 +154,7 @@ def test_every_stimulus_has_its_row_and_images(page):
     rows = [attrs for tag, attrs in parser.tags if attrs.get("class") == "row"]
     assert [row["data-stim"] for row in rows] == ["13", "5", "700"]
     images = [attrs for tag, attrs in parser.tags if tag == "img"]
-    assert len(images) == 3 * (1 + 1 + 2 * 2) + 1  # seen, start, two arms of two repeats; the plot
+    assert len(images) == 3 * (1 + 1 + 2 * 2) + 2  # seen, start, two arms of two repeats; plot, profile
 
 
 def test_figures_on_the_page_are_those_of_the_summary(page, data):
@@ -342,7 +344,7 @@ def test_sorting_in_a_browser(page, tmp_path):
 def sources(path):
     parser = Tags()
     parser.feed(path.read_text())
-    return [attrs for tag, attrs in parser.tags if tag == "img" and not attrs["alt"].startswith("guided against")]
+    return [attrs for tag, attrs in parser.tags if tag == "img" and not attrs["alt"].startswith(OTHER)]
 
 
 def on_disk(data, folder):
