@@ -204,6 +204,8 @@ def demo(args: argparse.Namespace) -> int:
 
 def simulate(args: argparse.Namespace) -> int:
     """Write simulated subjects."""
+    if args.bold and getattr(args, "synthetic", False):
+        raise UserError("--synthetic must stand without --bold, got both: its session is written as betas. Leave one.")
     if args.bold:
         return simulate_bold(args, SIMULATION_OPTIONS)
     check_scanner_options(args)

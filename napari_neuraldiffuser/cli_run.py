@@ -11,6 +11,7 @@ from napari_neuraldiffuser.cli_options import STAGES, add_params, given, setting
 from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.names import bids_label, nsd_name
 from napari_neuraldiffuser.core.base.recipe import BETAS_SUFFIXES
+from napari_neuraldiffuser.core.base.registry import TEST_SETS
 from napari_neuraldiffuser.core.networks.chosen import DEFAULT, Chosen, chosen, foreign_strength, of_bundled
 from napari_neuraldiffuser.core.params import PRESETS, Settings, WorkflowParams, preset
 
@@ -72,6 +73,13 @@ def add_run(commands: Commands) -> None:
     )
     parser.add_argument("--models", default="demo", help="model folder, hub id or demo (default: %(default)s)")
     parser.add_argument("--guide", help="CLIP vision model, where the model folder has no image_encoder")
+    parser.add_argument(
+        "--test-set",
+        choices=TEST_SETS,
+        default=TEST_SETS[0],
+        help="what is decoded of an NSD subject: test images of the core experiment, or those of NSD-synthetic or "
+        "NSD-imagery, the latter with --trials and --images (docs/nsd.md; default: %(default)s)",
+    )
     add_own_files(parser)
     _add_engine(parser)
     add_run_options(parser)
@@ -175,6 +183,8 @@ def own_scans(args: argparse.Namespace, labels: list[str]) -> Any:
 
     files = {name: getattr(args, name) for name in OWN_FILES}
     given = [f"--{name}" for name, value in {**files, "roi-volumes": args.roi_volumes}.items() if value]
+    if getattr(args, "test_set", TEST_SETS[0]) != TEST_SETS[0]:
+        return _further(args, labels[0], files, given)
     if not args.nsd_dir.name.lower().endswith(BETAS_SUFFIXES):
         if is_challenge(args.nsd_dir) and given in ([], ["--captions"]):
             return Source(nsd_dir=str(args.nsd_dir), subject=labels[0], captions=args.captions)
@@ -187,3 +197,16 @@ def own_scans(args: argparse.Namespace, labels: list[str]) -> Any:
     if len(labels) > 1:
         raise UserError(f"--participant-label must be one label for own scans, got {len(labels)}. Run them one by one.")
     return Source(subject=labels[0], betas=str(args.nsd_dir), rois=tuple(args.roi_volumes), **files)
+
+
+def _further(args: argparse.Namespace, subject: str, files: dict[str, str], given: list[str]) -> Any:
+    """The Source of an NSD folder with a further test set; only NSD-imagery has files of the user's beside it."""
+    from napari_neuraldiffuser.core.base.recipe import Source
+
+    beside = ("trials", "images", "captions") if args.test_set == "imagery" else ()
+    if stray := [name for name in given if name.removeprefix("--") not in beside]:
+        raise UserError(
+            f"{', '.join(stray)} must not stand beside --test-set {args.test_set}, got {args.nsd_dir}. Leave it out."
+        )
+    named = {name: files[name] for name in beside}
+    return Source(nsd_dir=str(args.nsd_dir), subject=subject, test_set=args.test_set, **named)

@@ -10,6 +10,7 @@ from napari_neuraldiffuser import __version__
 from napari_neuraldiffuser.core.base.names import Derivatives
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.recipe import ALGORITHM_VERSION, Source
+from napari_neuraldiffuser.core.base.registry import TEST_SETS
 from napari_neuraldiffuser.core.nsd import BrainSource, open_source
 from napari_neuraldiffuser.core.params import BetasParams
 from nipype.external.due import BibTeX
@@ -31,7 +32,7 @@ DATASET_BIBTEX = (
     "intelligence}, author={Allen, Emily J. and St-Yves, Ghislain and Wu, Yihan and others}, journal={Nature "
     "Neuroscience}, volume={25}, pages={116--126}, year={2022}}"
 )
-OWN = tuple(f.name for f in fields(Source) if f.name != "nsd_dir")
+OWN = tuple(f.name for f in fields(Source) if f.name not in ("nsd_dir", "test_set"))
 """Inputs that make a source of own scans."""
 STAMPS = ("stamp", "stimuli_stamp")
 """What NSDIndex adds to a source: digests of names, sizes and times of all files, and of images and captions alone."""
@@ -50,6 +51,9 @@ class VersionedSpec(BaseInterfaceInputSpec):
 class SourceSpec(VersionedSpec):
     nsd_dir = Directory(exists=True, xor=["source"], mandatory=True, desc="Folder of nsddata and nsddata_betas.")
     subject = traits.Str("subj01", usedefault=True, desc="Subject, subj01 to subj08.")
+    test_set = traits.Enum(
+        *TEST_SETS, usedefault=True, desc="What is decoded: test images of the core, or NSD-synthetic's. With nsd_dir."
+    )
     source = traits.Dict(
         xor=["nsd_dir"],
         mandatory=True,
@@ -120,7 +124,7 @@ def source_of(inputs: BaseInterfaceInputSpec) -> Source:
         return Source.from_dict({name: value for name in OWN if isdefined(value := getattr(inputs, name))})
     if isdefined(inputs.source):
         return unstamped(inputs.source)
-    return Source(nsd_dir=str(inputs.nsd_dir), subject=inputs.subject)
+    return Source(nsd_dir=str(inputs.nsd_dir), subject=inputs.subject, test_set=inputs.test_set)
 
 
 def unstamped(source: dict[str, Any]) -> Source:

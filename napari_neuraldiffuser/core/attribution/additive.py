@@ -48,6 +48,8 @@ def additive(
         distribute = partial(_distribute, decoder, name, x)
         if truth is None:
             parts[name] = shares.of_prediction(predicted, fit, x, groups, distribute)
+        elif name in truth.lacking:
+            parts[name] = groups.undefined(x)
         else:
             y = truth.minus(name, fit.mean, x.dtype)
             parts[name] = shares.of_explained(predicted, y, fit, x, groups, distribute)

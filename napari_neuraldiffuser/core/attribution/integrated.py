@@ -58,6 +58,8 @@ def integrated_gradients(
         distribute = partial(_distribute, decoder, name, x, predicted)
         if truth is None:
             parts[name] = shares.of_prediction(predicted, fit, x, groups, distribute)
+        elif name in truth.lacking:
+            parts[name] = groups.undefined(x)
         else:
             y = truth.minus(name, baseline, x.dtype)
             parts[name] = shares.of_explained(predicted, y, fit, x, groups, distribute)

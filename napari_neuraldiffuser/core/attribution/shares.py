@@ -20,7 +20,7 @@ from napari_neuraldiffuser.core.attribution import maps
 from napari_neuraldiffuser.core.base.contracts import Responses
 from napari_neuraldiffuser.core.decoding.decoder import Decoder, TargetFit
 from napari_neuraldiffuser.core.decoding.targets import gather, is_constant, match_rows
-from napari_neuraldiffuser.core.networks.embeddings import Targets
+from napari_neuraldiffuser.core.networks.embeddings import WITHOUT, Targets
 
 PRODUCT, PREDICTION = "product-measure", "prediction-share"
 
@@ -29,11 +29,17 @@ Distribute = Callable[[np.ndarray], np.ndarray]
 
 
 class Truth:
-    """True targets of the stimuli of some betas."""
+    """True targets of the stimuli of some betas.
+
+    Attributes
+    ----------
+    lacking : list of str
+        The target c where its file says that the images have no captions: its shares are undefined.
+    """
 
     def __init__(self, decoder: Decoder, betas: Responses, targets: Targets) -> None:
         missing = [name for name in decoder.names if name not in set(targets)]
-        if missing:
+        if missing and not (missing == ["c"] and targets.attrs.get(WITHOUT)):
             raise maps.ContributionError(
                 f"targets must have the decoder's targets {decoder.names}, got none of {missing}. "
                 "Extract them with the layers of the training targets."
@@ -43,7 +49,7 @@ class Truth:
                 "betas and targets must have stimuli in common, got none. Give the targets of these stimuli, "
                 "or no targets to have shares of the prediction."
             )
-        self.decoder, self.targets = decoder, targets
+        self.decoder, self.targets, self.lacking = decoder, targets, missing
         self.rows = match_rows(targets.stimulus_ids, betas.stimulus_ids)
 
     def minus(self, name: str, baseline: np.ndarray, dtype: np.dtype) -> np.ndarray:

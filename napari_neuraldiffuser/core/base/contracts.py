@@ -15,7 +15,7 @@ class SeenImages(Protocol):
         """Images (n, H, W, 3) uint8 of ids (n,); one image (H, W, 3) of one id."""
 
     def captions(self, stimulus_id: int) -> list[str]:
-        """The captions of one image."""
+        """The captions of one image; none where the experiment has no captions of it."""
 
     def labels(self, ids: StimulusIds) -> list[str]:
         """The user's own names of stimuli, by which their files are called; none where ids are what all call them."""
@@ -30,6 +30,11 @@ class SeenImages(Protocol):
     def notes(self) -> list[str]:
         """What was done to the images, for the page."""
         return []
+
+    @property
+    def test_set(self) -> str:
+        """Name of the experiment that test images are of, where that is not the one of the training images."""
+        return ""
 
     def fingerprint(self, ids: StimulusIds) -> str:
         """Digest of images and captions where the ids alone do not say what they are, else nothing."""

@@ -95,10 +95,15 @@ def common_side(sizes: Iterable[tuple[int, int]]) -> int:
 
 def read_square(path: str | Path, side: int) -> "np.ndarray":
     """Centre square of a picture file as uint8 (side, side, 3); PictureError where `read_picture` refuses it."""
+    return centre_square(read_picture(path), side)
+
+
+def centre_square(picture: "np.ndarray", side: int) -> "np.ndarray":
+    """Centre square of a picture (H, W, 3) uint8 as uint8 (side, side, 3)."""
     import numpy as np
     from PIL import Image, ImageOps
 
-    return np.array(ImageOps.fit(Image.fromarray(read_picture(path)), (side, side), Image.Resampling.LANCZOS))
+    return np.array(ImageOps.fit(Image.fromarray(picture), (side, side), Image.Resampling.LANCZOS))
 
 
 def _check(image: "Image.Image", path: str | Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_neuraldiffuser.core.base.files import located
-from napari_neuraldiffuser.core.base.registry import SURFACES
+from napari_neuraldiffuser.core.base.registry import SURFACES, TEST_SETS
 from napari_neuraldiffuser.core.params import GuidanceParams, ParamError, Params, Settings, settings_from_dict
 
 ALGORITHM_VERSION = 6
@@ -63,6 +63,9 @@ class Source:
         Own scans: NIfTI in the betas' space, or nothing.
     rois : tuple of str
         Own scans: label volumes on the betas' grid, each one a family.
+    test_set : str
+        NSD folder: "core", or the further session that is decoded, "synthetic" or "imagery"; the latter's `trials` are
+        a table of which row of its betas is of which picture of `images` (docs/nsd.md).
     """
 
     nsd_dir: str = ""
@@ -74,11 +77,21 @@ class Source:
     captions: str = ""
     anatomy: str = ""
     rois: tuple[str, ...] = ()
+    test_set: str = TEST_SETS[0]
+
+    def __post_init__(self) -> None:
+        if self.test_set not in TEST_SETS:
+            raise ParamError(f"test_set must be one of {list(TEST_SETS)}, got {self.test_set!r}.")
 
     @property
     def own(self) -> bool:
         """Whether these are own scans."""
         return bool(self.betas)
+
+    @property
+    def further(self) -> bool:
+        """Whether the test set is a further session's and not the core experiment's."""
+        return self.test_set != TEST_SETS[0]
 
     @property
     def challenge(self) -> bool:
@@ -93,6 +106,8 @@ class Source:
     @property
     def stimuli(self) -> list[str]:
         """The part that decides images and captions: another region or anatomy has the same stimuli."""
+        if self.further:
+            return [self.nsd_dir, self.subject, self.test_set, self.trials, self.images, self.captions]
         if not self.own:
             return [self.nsd_dir, self.subject, self.captions]
         return [self.images, self.captions, self.trials or self.betas]
@@ -103,8 +118,8 @@ class Source:
         return bool(self.nsd_dir or self.betas)
 
     def absolute(self) -> "Source":
-        """A copy whose paths are absolute; every field but `subject` is a path, or several."""
-        paths = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "subject"}
+        """A copy whose paths are absolute; every field but `subject` and `test_set` is a path, or several."""
+        paths = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("subject", "test_set")}
         rois = tuple(map(located, paths.pop("rois")))
         return replace(self, **{name: located(path) for name, path in paths.items()}, rois=rois)
 

@@ -21,6 +21,9 @@ SURFACES = ("fsaverage",)
 SPACES = ("func1pt8mm", "func1mm", *SURFACES)
 """NSD's spaces: volumes, and the surface that all subjects share."""
 
+TEST_SETS = ("core", "synthetic", "imagery")
+"""What is decoded of an NSD subject: the test images of the core experiment (shared 1000), or a further session's."""
+
 HEMISPHERES = {"lh": "L", "rh": "R"}
 """The hemispheres of a surface, in the order of positions: how FreeSurfer's files begin, and BIDS's entity `hemi`."""
 

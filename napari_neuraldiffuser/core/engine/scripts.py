@@ -110,7 +110,7 @@ def _open_source(recipe: Recipe) -> str:
 
 def _by_kind(recipe: Recipe) -> bool:
     """Whether folder and subject say all of the source; the others need more files."""
-    return not recipe.source.own and not recipe.source.challenge
+    return not recipe.source.own and not recipe.source.challenge and not recipe.source.further
 
 
 def _nipype_source(recipe: Recipe) -> str:

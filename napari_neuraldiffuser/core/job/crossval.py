@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_neuraldiffuser.core import nsd
+from napari_neuraldiffuser.core.base.errors import UserError
 from napari_neuraldiffuser.core.base.files import array_digest, fingerprint, make_folder
 from napari_neuraldiffuser.core.base.lock import held, output_lock
 from napari_neuraldiffuser.core.base.progress import Progress, silent
@@ -75,6 +76,11 @@ def run_crossval(job: Job, params: CrossvalParams | None = None, progress: Progr
     check_place(job.out_dir, None if job.scans.own else job.nsd_dir)
     check_settings(job.settings)
     check_folder(job.models, job.guide)
+    if job.scans.further:
+        raise UserError(
+            f"test_set must be core for a cross-validation, got {job.scans.test_set}: the images of that session are "
+            "never trained on. Leave it out, or use run."
+        )
     subject = nsd.open_source(job.scans, job.settings.betas)
     for folder in (job.out_dir, job.work):
         make_folder(folder)

@@ -118,7 +118,8 @@ def write_page(
     _write_shown(parts.embeddings, ids, stimuli, (models, settings), places, progress)
     shares = pd.read_csv(parts.table, **OUR_TABLES)
     accuracy = {target: fit.best_r2 for target, fit in decoding.read_accuracy(parts.decoder).items()}
-    without = undefined(summary, shares, accuracy)
+    captions = [next(iter(stimuli.captions(int(s))), None) for s in ids]
+    without = undefined(summary, shares, accuracy, captioned=not ids.size or any(captions))
     warnings = warnings_of(settings, models, summary)
     maps = map_pictures(parts, _unit(shares), subject, places, records, progress)
     data = ReportData(
@@ -130,7 +131,7 @@ def write_page(
         start=ShownPictures(places, ids, "start"),
         recon={arm: ArmPictures(places, ids, settings.diffusion.repeats, arm) for arm in ARMS},
         labels=stimuli.labels(ids),
-        captions=[next(iter(stimuli.captions(int(s))), None) for s in ids],
+        captions=captions,
         contribution=shares,
         slices=maps.slices,
         views=maps.views,

@@ -73,6 +73,8 @@ def score_arms(
     guided, unguided = (latents_told(places.recon_sidecar, arm, stimulus_ids) for arm in ("guided", "unguided"))
     told = harm(paired, (pictures["guided"].share, pictures["unguided"].share), (guided, unguided))
     summary["protocol"]["warnings"] = RUN_RULE
+    if stimuli.test_set:
+        summary["protocol"]["test_set"] = stimuli.test_set
     summary["warnings"] = [*([told] if told else []), *alignment.warnings(summary["alignment"])]
     if controls:
         summary["protocol"]["controls"] = {name: CONTROLS[name][1].format(n=MEAN_OF) for name in controls}

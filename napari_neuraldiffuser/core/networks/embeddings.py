@@ -19,6 +19,9 @@ from napari_neuraldiffuser.core.params import LAYERS, FeatureParams
 if TYPE_CHECKING:
     from napari_neuraldiffuser.core.networks.models import Models
 
+WITHOUT = "without"
+"""Attribute of a file of targets: why it has no c."""
+NO_CAPTIONS = "the images have no captions"
 FEATURE_DTYPE = np.float16
 """c and g are stored in half precision: they are regression targets, and 305,920 of them per image at full size."""
 
@@ -221,7 +224,7 @@ def encode(
     ----------
     images : ndarray (n, H, W, 3) uint8
     captions : sequence of sequences of str
-        Captions of each image; the target c is the mean of their embeddings.
+        Captions of each image; the target c is the mean of their embeddings.  Where none has any, there is no c.
     stimulus_ids : (n,) int
         Decide the noise of samples of z; not needed for its mean.
 
@@ -239,7 +242,7 @@ def encode(
         if params.z_target == "sample":
             noise = posterior_noise(params.z_seed, stimulus_ids, models.latent_shape)
         z = models.encode_images(images, params.z_resize, noise)
-    out = {"z": z.float().cpu().numpy(), "c": mean_text(models, captions)}
+    out = {"z": z.float().cpu().numpy()} | ({"c": mean_text(models, captions)} if any(captions) else {})
     return out | {layer: f.float().cpu().numpy() for layer, f in zip(params.layers, g, strict=True)}
 
 
@@ -276,7 +279,7 @@ def extract(
     Raises
     ------
     EmbeddingError
-        If an image has no caption.
+        If an image has no caption and others have; where none has any, the file has no c and says so (`WITHOUT`).
     """
     path, params = Path(path), params or FeatureParams()
     ids = np.asarray(stimulus_ids, dtype=np.int64)
@@ -310,15 +313,18 @@ def _grow(
     if not _is_made_from(partial, made_from):
         partial.unlink(missing_ok=True)
     with open_hdf5(partial, "an embeddings file", OutputError, "a") as file:
-        done = int(file.attrs.get("done", 0))
+        done, said = int(file.attrs.get("done", 0)), _captions(stimuli, ids)
         for start in range(done, len(ids), params.batch_size):
-            batch = ids[start : start + params.batch_size]
-            values = encode(models, stimuli[batch], _captions(stimuli, batch), params, batch)
+            part = slice(start, start + params.batch_size)
+            batch = ids[part]
+            values = encode(models, stimuli[batch], said[part], params, batch)
             _write_rows(file, values, start, len(ids))
             if start == 0:
                 file["stimulus_id"] = ids
                 file.attrs.update(made_from=made_from, model_digest=models.digest, **_how(params))
-                if note := unknown_note(models.tokenizer, (text for said in _captions(stimuli, ids) for text in said)):
+                if not any(said):
+                    file.attrs[WITHOUT] = NO_CAPTIONS
+                elif note := unknown_note(models.tokenizer, (text for texts in said for text in texts)):
                     file.attrs[ATTRIBUTE] = note
             file.attrs["done"] = start + len(batch)
             file.flush()
@@ -333,7 +339,10 @@ def _how(params: FeatureParams) -> dict[str, str]:
 
 
 def _captions(stimuli: SeenImages, ids: np.ndarray) -> list[list[str]]:
+    """Captions of every image; none at all of a further test set, else some of each."""
     captions = [stimuli.captions(int(s)) for s in ids]
+    if stimuli.test_set and not any(captions):
+        return captions
     for s, texts in zip(ids, captions, strict=True):
         if not texts:
             raise EmbeddingError(f"stimulus {s} must have a caption, got none. Add it to the captions JSON.")

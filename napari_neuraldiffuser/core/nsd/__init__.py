@@ -12,6 +12,7 @@ from napari_neuraldiffuser.core.nsd.algonauts import Challenge
 from napari_neuraldiffuser.core.nsd.betas import CROSSVAL, Betas, betas_facts, dropped_notes, load_betas, save_betas
 from napari_neuraldiffuser.core.nsd.brain_source import BrainSource
 from napari_neuraldiffuser.core.nsd.ceiling import ceiling_text
+from napari_neuraldiffuser.core.nsd.further.subject import FurtherSubject, open_further
 from napari_neuraldiffuser.core.nsd.mindeye import mindeye_betas
 from napari_neuraldiffuser.core.nsd.own import MASK, OwnScans
 from napari_neuraldiffuser.core.nsd.own_stimuli import OwnStimuli
@@ -25,7 +26,7 @@ from napari_neuraldiffuser.core.nsd.user import user_betas
 from napari_neuraldiffuser.core.params import BetasParams
 
 __all__ = [
-    "Betas", "BrainSource", "CROSSVAL", "Challenge", "MASK", "NSDError", "OWN_SPACE", "OwnScans", "OwnStimuli", "Rois",
+    "Betas", "BrainSource", "CROSSVAL", "Challenge", "FurtherSubject", "MASK", "NSDError", "OWN_SPACE", "OwnScans", "OwnStimuli", "Rois",
     "Stimuli", "Subject", "SurfaceSubject", "betas_facts", "ceiling_text", "dropped_notes", "load_betas",
     "mindeye_betas", "open_source", "read_surface_session", "save_betas", "simulate", "user_betas",
 ]  # fmt: skip
@@ -39,6 +40,9 @@ def open_source(source: Source, params: BetasParams | None = None) -> BrainSourc
     NSDError
         If nothing was chosen, a file is missing, or the folder has no such subject.
     """
+    if source.further:
+        _check_further(source)
+        return open_further(source, params)
     if source.own:
         return OwnScans(source, params)
     if source.challenge:
@@ -52,6 +56,15 @@ def open_source(source: Source, params: BetasParams | None = None) -> BrainSourc
         )
     on_surface = params is not None and params.space in SURFACES
     return (SurfaceSubject if on_surface else Subject)(source.nsd_dir, source.subject, params)
+
+
+def _check_further(source: Source) -> None:
+    """Raise NSDError unless a further test set stands beside an NSD folder."""
+    if source.own or source.challenge or not source.nsd_dir:
+        raise NSDError(
+            f"test_set {source.test_set} must stand beside an NSD folder, got {source.betas or source.nsd_dir or 'none'}"
+            ". Give the folder that holds nsddata and nsddata_betas, or leave --test-set out."
+        )
 
 
 def __getattr__(name: str) -> Any:

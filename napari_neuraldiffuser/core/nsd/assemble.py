@@ -32,7 +32,8 @@ class Assembler:
     Parameters
     ----------
     stimulus_ids : (n_trials,) int
-        Image of every trial that will come, in order.
+        Image of every trial that will come, in order; below 0 for a trial that counts for its session's z-scores and
+        has no row.
     n_voxels : int
     zscore, average : bool
         As in BetasParams.
@@ -53,8 +54,11 @@ class Assembler:
         self.zscore = zscore
         if average:
             self.ids, self._row = np.unique(stimulus_ids, return_inverse=True)
+            without = int(np.count_nonzero(self.ids < 0))
+            self.ids, self._row = self.ids[without:], self._row - without
         else:
-            self.ids, self._row = np.asarray(stimulus_ids), np.arange(len(stimulus_ids))
+            kept = np.asarray(stimulus_ids) >= 0
+            self.ids, self._row = np.asarray(stimulus_ids)[kept], np.where(kept, np.cumsum(kept) - 1, -1)
         self.data = np.zeros((len(self.ids), n_voxels), dtype=np.float32)
         self.repeats = np.zeros(len(self.ids), dtype=np.int64)
         self.missing: list[int] = []
@@ -93,8 +97,9 @@ class Assembler:
         if self.zscore:
             _zscore(session, mean)
         for row, trial in zip(rows, session, strict=True):
-            self.data[row] += trial
-            self.repeats[row] += 1
+            if row >= 0:
+                self.data[row] += trial
+                self.repeats[row] += 1
 
     def _note_parts(self, session: np.ndarray, places: np.ndarray, mean: np.ndarray) -> None:
         """Count the voxels without a number of every trial, among voxels that have one in most trials."""
@@ -281,7 +286,8 @@ def missing_notes(trials: pd.DataFrame, missing: Sequence[int], names: Sequence[
     gone, kept = trials.iloc[list(missing)], trials.drop(index=trials.index[list(missing)])
     where = few(gone["trial"])
     notes = [f"trials without betas (NaN or 0) left out: {len(gone)} ({where})"]
-    lost = gone[~gone["stimulus_id"].isin(kept["stimulus_id"])].drop_duplicates("stimulus_id")
+    lost = gone[~gone["stimulus_id"].isin(kept["stimulus_id"]) & (gone["stimulus_id"] >= 0)]
+    lost = lost.drop_duplicates("stimulus_id")
     labels = [names[one] if names else str(one) for one in lost["stimulus_id"]]
     tests = [label for label, test in zip(labels, lost["shared"], strict=True) if test]
     if tests:
@@ -301,6 +307,6 @@ def few(items: Iterable[Any], most: int = 10) -> str:
 def shared_rows(trials: pd.DataFrame, ids: np.ndarray, average: bool) -> np.ndarray:
     """Which rows of an assembled table are test images, (n_rows,) bool."""
     if not average:
-        return trials["shared"].to_numpy(dtype=bool)
+        return trials.loc[trials["stimulus_id"] >= 0, "shared"].to_numpy(dtype=bool)
     by_image = trials.groupby("stimulus_id")["shared"].any()
     return by_image.loc[ids].to_numpy(dtype=bool)

@@ -29,6 +29,8 @@ class BrainSource(Selectable):
 
     name: str
     params: BetasParams
+    further_session: str = ""
+    """Name of a session that is read whatever sessions are chosen: the test images are of it."""
 
     @property
     def space(self) -> str:

@@ -58,7 +58,7 @@ def trials_used(subject: BrainSource, params: BetasParams) -> pd.DataFrame:
     """The trials of the sessions that betas of `params` are read from: chosen, and on disk."""
     trials = subject.trials
     chosen = set(chosen_sessions(params.sessions, [str(session) for session in subject.sessions()]))
-    return trials[trials["session"].astype(str).isin(chosen)]
+    return trials[trials["session"].astype(str).isin({*chosen, subject.further_session} - {""})]
 
 
 def stimuli_used(subject: BrainSource, params: BetasParams) -> tuple[list[int], list[int]]:

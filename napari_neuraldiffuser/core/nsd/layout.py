@@ -1,4 +1,4 @@
-"""Where NSD keeps its files: the only module that knows paths of the NSD tree."""
+"""Where NSD keeps its files: with `further.files` the only module that knows paths of the NSD tree."""
 
 import re
 from dataclasses import dataclass

@@ -19,8 +19,8 @@ import numpy as np
 from napari_neuraldiffuser.core.base.files import file_digest, fingerprint, make_folder, read_json, write_json
 from napari_neuraldiffuser.core.base.progress import Progress, silent
 from napari_neuraldiffuser.core.nsd.layout import Layout
-from napari_neuraldiffuser.core.nsd.reading.design import TRIALS_PER_SESSION
-from napari_neuraldiffuser.core.nsd.simulation import atlas, brain, experiment, features, files, noise, responses
+from napari_neuraldiffuser.core.nsd.reading.design import N_STIMULI, TRIALS_PER_SESSION
+from napari_neuraldiffuser.core.nsd.simulation import atlas, brain, experiment, features, files, noise, responses, synthetic
 from napari_neuraldiffuser.core.nsd.simulation.claim import claim
 from napari_neuraldiffuser.core.nsd.simulation.scenes import backgrounds as scene_backgrounds
 from napari_neuraldiffuser.core.nsd.simulation.scenes import captions as scene_captions
@@ -92,6 +92,8 @@ def write_subject(
     for session in range(1, params.n_sessions + 1):
         _write_session(layout, subject, params, session)
         report(session, params.n_sessions, "sessions written")
+    if params.synthetic:
+        _write_synthetic(layout, subject, params)
     files.write_responses(layout.responses, design, number, np.random.default_rng([params.seed, 5, number]))
     write_json(layout.truth, truth(subject, params, recipe))
     return layout.truth
@@ -101,13 +103,14 @@ def is_complete(layout: Layout, recipe: str, params: SimulationParams) -> bool:
     """Whether this very subject was written to the end before."""
     if not layout.truth.is_file() or read_json(layout.truth).get("recipe") != recipe:
         return False
-    return all(layout.session_file(k).is_file() for k in range(1, params.n_sessions + 1))
+    further = [synthetic.betas_file(layout)] if params.synthetic else []
+    return all(path.is_file() for path in [*map(layout.session_file, range(1, params.n_sessions + 1)), *further])
 
 
 def code_digest() -> str:
     """Digest of the code that decides the bytes: a subject of an older simulator is not reused."""
     drawing = (scenes, scene_backgrounds, scene_captions, scene_shapes)
-    modules = (*drawing, atlas, brain, experiment, features, files, noise, responses)
+    modules = (*drawing, atlas, brain, experiment, features, files, noise, responses, synthetic)
     return fingerprint([file_digest(str(module.__file__)) for module in modules] + [file_digest(__file__)])
 
 
@@ -127,6 +130,8 @@ def write_common(layout: Layout, params: SimulationParams, design: experiment.Ex
     files.write_stim_info(layout.stim_info, design)
     ids = np.unique(np.concatenate([design.shown(k) for k in range(1, params.n_subjects + 1)])).tolist()
     files.write_stimuli(layout.stimuli, _render(ids, params, report), params.image_size)
+    if params.synthetic:
+        synthetic.write_common(layout, params)
     write_json(layout.captions, {str(k + 1): scenes.captions(scene_of(params.seed, k), 5) for k in ids})
     write_json(marker, {"recipe": recipe, "n_images": len(ids)})
 
@@ -155,6 +160,8 @@ class SimulatedSubject:
     ncsnr : (n_grey,) float32
         Signal over trial-noise standard deviation of every grey voxel.
     number : int
+    n_scenes : int
+        The first so many rows of `signal` are of scenes, the others of NSD-synthetic.
     """
 
     brain: brain.Brain
@@ -164,14 +171,19 @@ class SimulatedSubject:
     noise: noise.NoiseModel
     ncsnr: np.ndarray
     number: int
+    n_scenes: int
 
 
 def make_subject(
     layout: Layout, params: SimulationParams, design: experiment.Experiment, report: Progress
 ) -> SimulatedSubject:
     """Draw a subject's brain and compute its noise-free responses to the images of the stimulus file that it sees."""
-    stimuli = Stimuli(layout)
-    return respond(layout.number, design.shown(layout.number), lambda ids: stimuli[ids], params, report)
+    stimuli, shown = Stimuli(layout), design.shown(layout.number)
+    if not params.synthetic:
+        return respond(layout.number, shown, lambda ids: stimuli[ids], params, report)
+    both = synthetic.stimuli(layout, stimuli)
+    shown = np.concatenate([shown, synthetic.ids_shown(params.seed)])
+    return respond(layout.number, shown, lambda ids: both[ids], params, report)
 
 
 def respond(
@@ -188,7 +200,8 @@ def respond(
     number : int
         1 for subj01.
     shown : (n_trials,) int
-        0-based 73k id of every trial.
+        0-based 73k id of every trial; behind them those of NSD-synthetic, whose patterns contain no things and do not
+        count for the mean and the variance of responses.
     images_of : callable
         images_of(ids) -> uint8 (n, H, W, 3).
     params : SimulationParams
@@ -198,22 +211,24 @@ def respond(
     rng = np.random.default_rng([params.seed, 3, number])
     people = responses.make_population(head, rng)
     ids, image_of = np.unique(shown, return_inverse=True)
-    scenes_shown = [scene_of(params.seed, one) for one in ids.tolist()]
+    n = int(np.count_nonzero(ids < N_STIMULI))
+    scenes_shown = [scene_of(params.seed, one) for one in ids[:n].tolist()]
     opponent, energy = _local_features(ids, images_of, report)
     low = responses.low_level_tuning(people, rng)
     table, names = features.content_table(scenes_shown)
     content = responses.content_tuning(people, names, rng)
+    table = np.concatenate([table, np.zeros((len(ids) - n, table.shape[1]), dtype=table.dtype)])
     signal = np.empty((len(ids), len(people.rows)), dtype=np.float32)
     for part in responses.blocks(len(people.rows), len(ids)):
-        seen = responses.low_level_signal(people, low, opponent, energy, part)
-        signal[:, part] = responses.mix(people, seen, responses.unit(table @ content[:, part]), part)
+        seen = responses.low_level_signal(people, low, opponent, energy, part, n)
+        signal[:, part] = responses.mix(people, seen, responses.unit(table @ content[:, part], n), part, n)
         report(part.stop, len(people.rows), "responses of voxels")
     level = np.full(len(head.voxels), noise.QUIET_LEVEL * params.noise, dtype=np.float32)
     level[people.rows] = noise.remaining_level(people.amplitude, people.ncsnr) * params.noise
     ncsnr = np.zeros(len(head.voxels), dtype=np.float32)
     ncsnr[people.rows] = people.ncsnr / max(params.noise, 1e-3)
     maps = noise.smooth_maps(head, params.grid, np.random.default_rng([params.seed, 4, number]))
-    return SimulatedSubject(head, people, signal, image_of, noise.NoiseModel(maps, level), ncsnr, number)
+    return SimulatedSubject(head, people, signal, image_of, noise.NoiseModel(maps, level), ncsnr, number, n)
 
 
 def _local_features(
@@ -231,11 +246,25 @@ def _local_features(
 
 def _write_session(layout: Layout, subject: SimulatedSubject, params: SimulationParams, session: int) -> None:
     rows = subject.image_of[(session - 1) * TRIALS_PER_SESSION : session * TRIALS_PER_SESSION]
+    _write_betas(layout.session_file(session), subject, rows, params, session)
+
+
+def _write_synthetic(layout: Layout, subject: SimulatedSubject, params: SimulationParams) -> None:
+    """The session of NSD-synthetic, whose noise is that of a session behind the core experiment's."""
+    rows = subject.image_of[params.n_sessions * TRIALS_PER_SESSION :]
+    _write_betas(synthetic.betas_file(layout), subject, rows, params, params.n_sessions + 1)
+
+
+def _write_betas(
+    path: Path, subject: SimulatedSubject, rows: np.ndarray, params: SimulationParams, session: int
+) -> None:
+    """Betas of one session whose trials are of these rows of the signal."""
     where = np.full(len(subject.brain.voxels), -1)
     where[subject.people.rows] = np.arange(len(subject.people.rows))
     rng = np.random.default_rng([params.seed, 6, subject.number, session])
-    course = noise.session_noise(TRIALS_PER_SESSION, rng)
-    response = subject.signal[rows] + params.noise * noise.signal_like(subject.signal, TRIALS_PER_SESSION, rng)
+    course = noise.session_noise(len(rows), rng)
+    scenes_alone = subject.signal[: subject.n_scenes]
+    response = subject.signal[rows] + params.noise * noise.signal_like(scenes_alone, len(rows), rng)
 
     def betas(part: slice) -> np.ndarray:
         responding = where[part] >= 0
@@ -244,7 +273,7 @@ def _write_session(layout: Layout, subject: SimulatedSubject, params: Simulation
         rng = np.random.default_rng([params.seed, 7, subject.number, session, part.start])
         return noise.observe(signal, subject.noise, course, part, rng)
 
-    files.write_session(layout.session_file(session), subject.brain, betas, BLOCK_VOXELS)
+    files.write_session(path, subject.brain, betas, BLOCK_VOXELS, len(rows))
 
 
 def truth(subject: SimulatedSubject, params: SimulationParams, recipe: str) -> dict[str, Any]:

@@ -41,6 +41,11 @@ class Stimuli(SeenImages):
     def __len__(self) -> int:
         return self._shape[0]
 
+    @property
+    def side(self) -> int:
+        """Side of an image, px."""
+        return min(self._shape[1:3])
+
     def check(self, ids: StimulusIds) -> None:
         """Raise an NSDError unless the file of images can be opened and every id has captions."""
         self._check_ids(np.asarray(ids))

@@ -1,5 +1,6 @@
 """One NSD subject: where its betas, regions, stimuli and anatomy come from."""
 
+from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
+from napari_neuraldiffuser.core.base.contracts import SeenImages
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.base.registry import HEMISPHERES
 from napari_neuraldiffuser.core.nsd.assemble import Session, assemble
@@ -60,12 +62,17 @@ class Subject(BrainSource):
         self.name = subject
 
     @cached_property
-    def trials(self) -> pd.DataFrame:
-        """See `design.read_trials`."""
+    def _core_trials(self) -> pd.DataFrame:
+        """The trials of the core experiment, see `design.read_trials`."""
         return read_trials(self.layout)
 
+    @property
+    def trials(self) -> pd.DataFrame:
+        """See `design.read_trials`."""
+        return self._core_trials
+
     @cached_property
-    def stimuli(self) -> Stimuli:
+    def stimuli(self) -> SeenImages:
         """NSD's images and captions by 0-based 73k id."""
         return Stimuli(self.layout)
 
@@ -163,7 +170,7 @@ class Subject(BrainSource):
 
     def sessions(self) -> list[int]:
         """The sessions that have trials and betas on disk."""
-        shown = set(self.trials["session"].tolist())
+        shown = set(self._core_trials["session"].tolist())
         return [session for session in self.layout.sessions() if session in shown]
 
     def noise_ceiling(self, repeats: int = 3) -> nib.Nifti1Image:
@@ -199,15 +206,26 @@ class Subject(BrainSource):
         """
         voxels = self.voxels(roi)
         files, notes = self._chosen_files()
-        trials = self.trials[self.trials["session"].isin(files)]
+        trials = self._trials_of(files)
         params = self._ceiling_params
         if params.ceiling_from == "ncsnr":
             ceiling = ncsnr_ceiling(self._ncsnr_at(voxels), per_trial(trials, params.average_repeats))
-            kept, note = chosen(ceiling, params, f"ROI {roi or params.roi}", CIRCULAR)
+            kept, note = chosen(ceiling, params, f"ROI {roi or params.roi}", self._about_ncsnr)
             voxels, notes = voxels[kept], [*notes, note]
-        readers = [partial(self._read, session, paths, voxels) for session, paths in files.items()]
+        readers = self._readers(files, voxels)
         about = {"affine": self.affine, "shape": self.shape, "space": self.params.space, "notes": notes}
         return assemble(readers, trials, voxels, params, progress, **about)
+
+    _about_ncsnr = CIRCULAR
+    """What the page says of voxels that NSD's file chose."""
+
+    def _trials_of(self, files: dict[int, list[Path]]) -> pd.DataFrame:
+        """The trials of some sessions, in the order of `_readers`."""
+        return self._core_trials[self._core_trials["session"].isin(files)]
+
+    def _readers(self, files: dict[int, list[Path]], voxels: np.ndarray) -> list[Callable[[], Session]]:
+        """What reads each of these sessions."""
+        return [partial(self._read, session, paths, voxels) for session, paths in files.items()]
 
     @property
     def _ceiling_params(self) -> BetasParams:
@@ -227,7 +245,7 @@ class Subject(BrainSource):
     def _chosen_files(self) -> tuple[dict[int, list[Path]], list[str]]:
         """Files of the sessions that are read, and notes on those that are not."""
         there, unusable = self._session_files()
-        shown = self.trials["session"].unique().tolist()
+        shown = self._core_trials["session"].unique().tolist()
         files = {k: paths for k, paths in there.items() if k in set(shown)}
         if not files:
             raise NSDError(f"{self.layout.beta_folder} must hold sessions of the trials table, got none of them.")
@@ -240,11 +258,13 @@ class Subject(BrainSource):
 
     def _read(self, session: int, paths: list[Path], voxels: np.ndarray) -> Session:
         """One session's betas and, where NSD says so, which voxels are valid in it."""
-        (path,), valid = paths, None
-        if self.layout.valid_session(session).is_file():
-            path_of_valid = self.layout.valid_session(session)
-            inside, affine = read_inside(path_of_valid, "valid_session")
-            check_grid(str(path_of_valid), (inside.shape, affine), self._grid, path_of_valid)
-            x, y, z = voxels.T
-            valid = inside[x, y, z]
-        return read_session(path, voxels, TRIALS_PER_SESSION, self._grid), valid
+        valid = self._valid_at(self.layout.valid_session(session), voxels)
+        return read_session(paths[0], voxels, TRIALS_PER_SESSION, self._grid), valid
+
+    def _valid_at(self, path: Path, voxels: np.ndarray) -> np.ndarray | None:
+        """Which voxels are valid in a session, (n_voxels,) bool; None where no file says so."""
+        if not path.is_file():
+            return None
+        inside, affine = read_inside(path, "valid_session")
+        check_grid(str(path), (inside.shape, affine), self._grid, path)
+        return inside[tuple(voxels.T)]

@@ -152,7 +152,7 @@ class SurfaceSubject(Subject):
 
     def sessions(self) -> list[int]:
         """The sessions that have trials and both hemispheres on disk."""
-        shown = set(self.trials["session"].tolist())
+        shown = set(self._core_trials["session"].tolist())
         return [session for session in self._sessions[0] if session in shown]
 
     def _session_files(self) -> tuple[dict[int, list[Path]], list[str]]:

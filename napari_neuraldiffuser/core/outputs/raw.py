@@ -56,7 +56,8 @@ def raw_sources(job: RunOf) -> tuple[Raw, dict[str, str]]:
         return _challenge(scans, job.settings.betas), {ALGONAUTS: dataset_link(root, job.out_dir, ALGONAUTS_HOME)}
     simulated = (root / "nsddata_stimuli/simulation.json").is_file()
     link = dataset_link(root, job.out_dir, None if simulated else NSD_HOME)
-    return _nsd(root, scans.subject, job.settings.betas), {NSD: link}
+    raw = _nsd(root, scans.subject, job.settings.betas)
+    return _with_further(raw, scans, job.settings.betas) if scans.further else raw, {NSD: link}
 
 
 def dataset_link(folder: Path, out_dir: Path, home: str | None = None) -> str:
@@ -86,6 +87,16 @@ def _nsd(root: Path, subject: str, betas: BetasParams) -> Raw:
         "anatomy": [layout.anatomy],
     }
     return {what: tuple(_uri(NSD, p, root) for p in paths if p.exists()) for what, paths in parts.items()} | rois
+
+
+def _with_further(raw: Raw, scans: Source, betas: BetasParams) -> Raw:
+    """With the files of the further session that is the test set."""
+    from napari_neuraldiffuser.core.nsd.further.subject import open_further
+
+    subject, root = open_further(scans, betas), Path(scans.nsd_dir)
+    own = [*subject.further.betas(), subject.order_file]
+    more = {"betas": own, "stimuli": subject.stimuli.files}
+    return raw | {what: (*raw[what], *(_uri(NSD, path, root) for path in paths)) for what, paths in more.items()}
 
 
 def _region_files(layout: "Layout") -> list[Path]:

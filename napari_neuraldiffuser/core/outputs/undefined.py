@@ -14,8 +14,17 @@ EQUAL = {
 """Target -> why it does not vary; that of all others is by ""."""
 
 
+NO_CAPTIONS = (
+    "c: the test images have no captions, so that its true value is not known; c is decoded and used, and how well, "
+    "its shares and its maps are left out"
+)
+
+
 def undefined(
-    summary: Mapping[str, Any], shares: pd.DataFrame, accuracy: Mapping[str, float] | None = None
+    summary: Mapping[str, Any],
+    shares: pd.DataFrame,
+    accuracy: Mapping[str, float] | None = None,
+    captioned: bool = True,
 ) -> list[str]:
     """Sentences on targets and scores that are not defined.
 
@@ -27,10 +36,15 @@ def undefined(
         The table of shares: target and share are read.
     accuracy : mapping of target to R², optional
         Cross-validated; NaN where the training targets do not vary.
+    captioned : bool
+        Whether the test images have captions.
     """
     learned = [target for target, r2 in (accuracy or {}).items() if r2 != r2]
     split = [str(target) for target, own in shares.groupby("target", sort=False).share if own.isna().all()]
+    told = [] if captioned or "c" not in split else [NO_CAPTIONS]
+    split = [name for name in split if not (told and name == "c")]
     return [
+        *told,
         *_targets(learned, "not decoded, as their training", "the mean stands for them and R² is not defined"),
         *_targets(split, "regions have no share and there is no map, as their test"),
         *_scores(summary),

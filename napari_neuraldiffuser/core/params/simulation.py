@@ -17,6 +17,7 @@ class SimulationParams(Params):
     train_repeats: int = param(2, "How often each training image is shown.", low=1, high=3)
     image_size: int = param(128, "Side of the stored stimuli (NSD's own are 425).", unit="px", low=32, high=425)
     noise: float = param(1.0, "Trial noise, relative to each voxel's nominal level.", low=0.0, high=100.0)
+    synthetic: bool = param(False, "Write the session of NSD-synthetic, too: 744 trials of 284 drawn patterns.")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from napari_neuraldiffuser.core import reconstruct
+from napari_neuraldiffuser.core.base.contracts import SeenImages
 from napari_neuraldiffuser.core.diffusion import build, pipeline
 from napari_neuraldiffuser.core.diffusion.loop import noise_for
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings, encode, extract
@@ -72,7 +73,7 @@ def test_the_plain_resize_is_torch_s_and_differentiable(size, implementation):
         assert not torch.allclose(got, ops.prepare_image(image, size, mean, std), atol=1e-2)
 
 
-class Stimuli:
+class Stimuli(SeenImages):
     """Three images with a caption each."""
 
     def __getitem__(self, ids):

@@ -117,10 +117,13 @@ class _Assessment:
     def row(self, name: str) -> tuple[dict[str, Any], np.ndarray | None]:
         """The table's row of a target, and the projection of its true values where it was made."""
         fit = self.parts.decoder.accuracy[name]
+        if name not in set(self.parts.targets):
+            sizes = self._sizes((len(self.parts.test), len(fit.mean)))
+            return {**dict.fromkeys(COLUMNS, np.nan), **sizes, "target": name}, None
         decoded = self.decoded(name, slice(None))
         truth = gather(self.parts.targets, name, self.rows, decoded.dtype) - fit.mean.astype(decoded.dtype)
         whole = float(figures.row_energies(truth).sum())
-        sizes = self._sizes(name, truth)
+        sizes = self._sizes(truth.shape)
         if is_constant(whole, fit.mean, len(truth)) or fit.constant:
             return {**dict.fromkeys(COLUMNS, np.nan), **sizes, "target": name}, None
         agreement = figures.pattern_agreement(truth, decoded)
@@ -148,11 +151,11 @@ class _Assessment:
         }
         return {**sizes, **row}, projection
 
-    def _sizes(self, name: str, truth: np.ndarray) -> dict[str, Any]:
+    def _sizes(self, shape: tuple[int, ...]) -> dict[str, Any]:
         ids = self._train_ids()
         n = None if ids is None else len(np.unique(ids))
-        sizes = {"n_test": len(truth), "n_columns": truth.shape[1]}
-        return {**sizes, "n_train": n if n else np.nan, "n_over_d": n / truth.shape[1] if n else np.nan}
+        sizes = {"n_test": shape[0], "n_columns": shape[1]}
+        return {**sizes, "n_train": n if n else np.nan, "n_over_d": n / shape[1] if n else np.nan}
 
     def _train_ids(self) -> np.ndarray | None:
         return getattr(self.parts.decoder, "stimulus_ids", None)

@@ -21,6 +21,7 @@ SESSIONS_RUN = (40, 40, 32, 30, 40, 32, 40, 30)
 """Sessions that NSD's subjects 1-8 completed (NSD data manual)."""
 RESPONSES = ("SESSION", "RUN", "TRIAL", "73KID")
 DESIGN = ("masterordering", "subjectim")
+ORDER = ("masterordering",)
 
 
 def read_trials(layout: Layout) -> pd.DataFrame:
@@ -64,9 +65,7 @@ def read_trials(layout: Layout) -> pd.DataFrame:
 
 def _read_design(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read masterordering (30000,) and subjectim (8, 10000), both 1-based, as any version of MATLAB saves them."""
-    if trouble := file_trouble(path):
-        raise NSDError(f"{path} must be NSD's design, got {trouble}")
-    order, images = (_mat_hdf5 if h5py.is_hdf5(path) else _mat_file)(path)
+    order, images = _read_mat(path, DESIGN)
     # of any shape that holds what it must: MATLAB's rows and columns differ with who saved it
     order = order.ravel()
     fits = images.ndim == 2 and len(images) == len(SESSIONS_RUN) and order.size and order.min() >= 1
@@ -78,24 +77,49 @@ def _read_design(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return order, images
 
 
-def _mat_file(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """DESIGN of a file of MATLAB's versions 4 to 7."""
+def read_order(path: Path, n_trials: int, n_images: int) -> np.ndarray:
+    """Which image, 1-based, each trial of a further session showed, (n_trials,) int64; as any version of MATLAB saves
+    it.
+
+    Raises
+    ------
+    NSDError
+        If the file is missing or damaged, or has another number of trials or other images.
+    """
+    (order,) = _read_mat(path, ORDER)
+    order = order.ravel()
+    if order.size != n_trials or order.min() < 1 or order.max() > n_images:
+        got = f"{order.size} numbers" + (f" of {order.min()} ... {order.max()}" if order.size else "")
+        raise NSDError(
+            f"{path} must have in masterordering {n_trials} numbers of images 1 ... {n_images}, got {got}. "
+            "Download it again."
+        )
+    return order
+
+
+def _read_mat(path: Path, names: tuple[str, ...]) -> list[np.ndarray]:
+    """Arrays of whole numbers of a design file by name."""
+    if trouble := file_trouble(path):
+        raise NSDError(f"{path} must be NSD's design, got {trouble}")
+    return (_mat_hdf5 if h5py.is_hdf5(path) else _mat_file)(path, names)
+
+
+def _mat_file(path: Path, names: tuple[str, ...]) -> list[np.ndarray]:
+    """Arrays of a file of MATLAB's versions 4 to 7."""
     try:
-        design = scipy.io.loadmat(path, variable_names=DESIGN)
-        order, images = (design[name].astype(np.int64) for name in DESIGN)
+        design = scipy.io.loadmat(path, variable_names=names)
+        return [design[name].astype(np.int64) for name in names]
     except KeyError as error:
-        raise NSDError(f"{path} must hold masterordering and subjectim, got no {error}.") from error
+        raise NSDError(f"{path} must hold {' and '.join(names)}, got no {error}.") from error
     except (*DAMAGED, IndexError, AttributeError, NotImplementedError, scipy.io.matlab.MatReadError) as error:
-        raise unreadable(path, "nsd_expdesign.mat", error) from error
-    return order, images
+        raise unreadable(path, path.name, error) from error
 
 
-def _mat_hdf5(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """DESIGN of a file of MATLAB 7.3, which is HDF5 and shows MATLAB's axes in reverse."""
+def _mat_hdf5(path: Path, names: tuple[str, ...]) -> list[np.ndarray]:
+    """Arrays of a file of MATLAB 7.3, which is HDF5 and shows MATLAB's axes in reverse."""
     with reading_hdf5(path, "NSD's design", NSDError) as file:
-        arrays = [dataset_of(file, name, ("column", "row"), "the design", NSDError)[...] for name in DESIGN]
-    order, images = (np.asarray(array, dtype=np.int64).T for array in arrays)
-    return order, images
+        arrays = [dataset_of(file, name, ("column", "row"), "the design", NSDError)[...] for name in names]
+    return [np.asarray(array, dtype=np.int64).T for array in arrays]
 
 
 def _sessions_run(layout: Layout) -> tuple[int, pd.DataFrame | None]:

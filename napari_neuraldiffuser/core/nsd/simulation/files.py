@@ -134,7 +134,9 @@ def write_label_table(path: Path, names: tuple[str, ...]) -> None:
         temporary.write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
-def write_session(path: Path, brain: Brain, betas: Callable[[slice], np.ndarray], block: int) -> None:
+def write_session(
+    path: Path, brain: Brain, betas: Callable[[slice], np.ndarray], block: int, n_trials: int = TRIALS_PER_SESSION
+) -> None:
     """betas_sessionNN.hdf5 as NSD's: (750, Z, Y, X) int16, one chunk per voxel, uncompressed.
 
     Only the chunks of grey voxels are written; the others take no space and read as 0, as outside NSD's brain mask.
@@ -147,10 +149,12 @@ def write_session(path: Path, brain: Brain, betas: Callable[[slice], np.ndarray]
         betas(slice of grey voxels) -> (750, n) float32 percent signal change.
     block : int
         Voxels asked for at once.
+    n_trials : int
+        Of a further session another number than 750.
     """
     with creating_hdf5(path) as file:
-        shape = (TRIALS_PER_SESSION, *brain.shape[::-1])
-        dataset = file.create_dataset("betas", shape, "<i2", chunks=(TRIALS_PER_SESSION, 1, 1, 1))
+        shape = (n_trials, *brain.shape[::-1])
+        dataset = file.create_dataset("betas", shape, "<i2", chunks=(n_trials, 1, 1, 1))
         for start in range(0, len(brain.voxels), block):
             part = slice(start, min(start + block, len(brain.voxels)))
             values = np.clip(np.round(betas(part) * INT16_SCALE), -32768, 32767).astype("<i2").T.copy()

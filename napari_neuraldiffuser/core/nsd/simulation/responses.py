@@ -140,7 +140,12 @@ def blocks(n: int, n_images: int) -> list[slice]:
 
 
 def low_level_signal(
-    people: Population, tuning: LowLevelTuning, opponent: np.ndarray, energy: np.ndarray, part: slice
+    people: Population,
+    tuning: LowLevelTuning,
+    opponent: np.ndarray,
+    energy: np.ndarray,
+    part: slice,
+    n: int | None = None,
 ) -> np.ndarray:
     """Image-driven part of the responses of some voxels, (n_images, n) float32, unit variance per voxel.
 
@@ -154,13 +159,16 @@ def low_level_signal(
         Oriented contrast energy.
     part : slice
         Which voxels.
+    n : int, optional
+        Only the first so many images decide mean and variance, as in `unit`.
     """
     pool, gabor = receptive_fields(people.position[part], people.sigma[part], tuning.turn[part], tuning.phase[part])
     signed, weights = tuning.signed[:, part], tuning.energy[:, part]
-    linear = sum(w * unit(m @ pool.T) for w, m in zip(signed[:3], opponent, strict=True))
-    linear = linear + signed[3] * unit(opponent[0] @ gabor.T)
+    linear = sum(w * unit(m @ pool.T, n) for w, m in zip(signed[:3], opponent, strict=True))
+    linear = linear + signed[3] * unit(opponent[0] @ gabor.T, n)
     complex_cells = sum(w * (m @ pool.T) for w, m in zip(weights, energy, strict=True))
-    return unit(np.sqrt(LINEAR_SHARE) * unit(linear) + np.sqrt(1 - LINEAR_SHARE) * unit(np.sqrt(complex_cells)))
+    mixed = np.sqrt(LINEAR_SHARE) * unit(linear, n) + np.sqrt(1 - LINEAR_SHARE) * unit(np.sqrt(complex_cells), n)
+    return unit(mixed, n)
 
 
 def receptive_fields(
@@ -201,15 +209,18 @@ def _rows_of(prefix: str, names: list[str]) -> list[int]:
     return [k for k, name in enumerate(names) if name == prefix or (prefix[-1] == ":" and name.startswith(prefix))]
 
 
-def unit(values: np.ndarray) -> np.ndarray:
-    """Zero mean and unit variance along the images; a constant column becomes 0."""
-    centred = values - values.mean(axis=0)
-    spread = centred.std(axis=0)
+def unit(values: np.ndarray, n: int | None = None) -> np.ndarray:
+    """Zero mean and unit variance along the images, the first `n` of them where it is given; a constant column becomes
+    0."""
+    centred = values - values[:n].mean(axis=0)
+    spread = centred[:n].std(axis=0)
     return centred / np.where(spread > 0, spread, 1.0)
 
 
-def mix(people: Population, low: np.ndarray, content: np.ndarray, part: slice) -> np.ndarray:
-    """Signal of some voxels in percent signal change, (n_images, n) float32."""
+def mix(
+    people: Population, low: np.ndarray, content: np.ndarray, part: slice, n: int | None = None
+) -> np.ndarray:
+    """Signal of some voxels in percent signal change, (n_images, n) float32; `n` as in `unit`."""
     share = people.low_level[part]
     both = np.sqrt(share) * low + np.sqrt(1 - share) * content
-    return (people.amplitude[part] * unit(both)).astype(np.float32)
+    return (people.amplitude[part] * unit(both, n)).astype(np.float32)
