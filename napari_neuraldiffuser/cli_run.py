@@ -208,5 +208,5 @@ def _further(args: argparse.Namespace, subject: str, files: dict[str, str], give
         raise UserError(
             f"{', '.join(stray)} must not stand beside --test-set {args.test_set}, got {args.nsd_dir}. Leave it out."
         )
-    named = {name: files[name] for name in beside}
+    named: dict[str, Any] = {name: files[name] for name in beside}
     return Source(nsd_dir=str(args.nsd_dir), subject=subject, test_set=args.test_set, **named)

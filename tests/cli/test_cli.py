@@ -134,12 +134,28 @@ def test_own_scans_reach_the_source():
     assert source == want and source.own
 
 
+def test_a_further_test_set_reaches_the_source(tmp_path, capsys):
+    def source(*options):
+        args = cli.build_parser().parse_args(["run", "NSD", "OUT", "participant", *options])
+        return cli_run.own_scans(args, ["subj03"])
+
+    assert source() is None
+    assert source("--test-set", "synthetic") == Source("NSD", "subj03", test_set="synthetic")
+    beside = source("--test-set", "imagery", "--trials", "t.tsv", "--images", "i")
+    assert beside == Source("NSD", "subj03", trials="t.tsv", images="i", test_set="imagery")
+    run = ["run", str(tmp_path), str(tmp_path / "out"), "participant", "--test-set", "synthetic"]
+    assert cli.main([*run, "--trials", "t.tsv"]) == 2
+    assert "--trials must not stand beside --test-set synthetic" in capsys.readouterr().err
+    assert cli.main(["simulate", str(tmp_path), "--bold", "--synthetic"]) == 2
+
+
 def test_every_parameter_of_the_simulator_is_an_option():
     options = (
-        "--subjects 2 --seed 3 --grid full --n-sessions 40 --n-test 1000 --train-repeats 3 --image-size 64 --noise 2"
+        "--subjects 2 --seed 3 --grid full --n-sessions 40 --n-test 1000 --train-repeats 3 --image-size 64 --noise 2 "
+        "--synthetic"
     )
     args = cli.build_parser().parse_args(["simulate", "NSD", *options.split()])
-    params = SimulationParams(2, 3, "full", 40, 1000, 3, 64, 2.0)
+    params = SimulationParams(2, 3, "full", 40, 1000, 3, 64, 2.0, True)
     assert cli.given(args, SimulationParams, cli.SIMULATION_OPTIONS) == params.to_dict()
 
 

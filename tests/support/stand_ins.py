@@ -29,6 +29,17 @@ def make_targets(y, stimulus_ids=None, layers=("g02",)):
     return Embeddings(y[:, :8].reshape(n, 2, 2, 2), y[:, 8:14].reshape(n, 2, 3), g, ids)
 
 
+def without_c(targets):
+    """The same targets of images that have no captions."""
+
+    class Lacking(Embeddings):
+        def __iter__(self):
+            return (name for name in super().__iter__() if name != "c")
+
+    attrs = {**targets.attrs, "without": "the images have no captions"}
+    return Lacking(targets.z, targets.c, targets.g, targets.stimulus_ids, attrs)
+
+
 def linear_data(n, p, t=22, m=9, noise=1.0, seed=0):
     """Linearly related betas and targets, far from zero mean: training x, y, then test x, y."""
     rng = np.random.default_rng(seed)

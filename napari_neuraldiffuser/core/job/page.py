@@ -198,6 +198,7 @@ def _run_facts(subject: nsd.BrainSource, models: Models, counts: Mapping[str, An
     """What was computed from what."""
     return {
         "subject": subject.name,
+        **({"test set": subject.stimuli.test_set} if subject.stimuli.test_set else {}),
         "models": models.name,
         "model digest": models.digest[:16],
         "device": str(models.device),

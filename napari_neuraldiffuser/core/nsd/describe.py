@@ -22,7 +22,7 @@ def describe(source: Source, events: Events) -> dict[str, Any]:
     events.told(0, 0, "looking at the files")
     subject = _open(source)
     trials = trials_used(subject, subject.params)
-    sessions = list(dict.fromkeys(trials["session"].tolist()))
+    sessions = [one for one in dict.fromkeys(trials["session"].tolist()) if one != subject.further_session]
     train_ids, test_ids = stimuli_used(subject, subject.params)
     names = subject.roi_names()
     families = {}
@@ -72,8 +72,10 @@ def stimuli_used(subject: BrainSource, params: BetasParams) -> tuple[list[int], 
 
 
 def _notes(subject: BrainSource, sessions: Sequence[int | str]) -> list[str]:
-    absent = [k for k in dict.fromkeys(subject.trials["session"].tolist()) if k not in sessions]
-    return [f"sessions without betas on disk: {', '.join(map(str, absent))}"] if absent else []
+    known = {*sessions, subject.further_session}
+    absent = [k for k in dict.fromkeys(subject.trials["session"].tolist()) if k not in known]
+    told = [f"sessions without betas on disk: {', '.join(map(str, absent))}"] if absent else []
+    return [*told, f"test set {subject.stimuli.test_set}"] if subject.further_session else told
 
 
 def subjects(source: Source) -> list[str]:

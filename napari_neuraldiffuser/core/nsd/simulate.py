@@ -20,7 +20,16 @@ from napari_neuraldiffuser.core.base.files import file_digest, fingerprint, make
 from napari_neuraldiffuser.core.base.progress import Progress, silent
 from napari_neuraldiffuser.core.nsd.layout import Layout
 from napari_neuraldiffuser.core.nsd.reading.design import N_STIMULI, TRIALS_PER_SESSION
-from napari_neuraldiffuser.core.nsd.simulation import atlas, brain, experiment, features, files, noise, responses, synthetic
+from napari_neuraldiffuser.core.nsd.simulation import (
+    atlas,
+    brain,
+    experiment,
+    features,
+    files,
+    noise,
+    responses,
+    synthetic,
+)
 from napari_neuraldiffuser.core.nsd.simulation.claim import claim
 from napari_neuraldiffuser.core.nsd.simulation.scenes import backgrounds as scene_backgrounds
 from napari_neuraldiffuser.core.nsd.simulation.scenes import captions as scene_captions

@@ -9,7 +9,11 @@ ONE = "1"
 """Unit of a number without one."""
 COLUMNS: dict[str, tuple[str, str]] = {
     # name -> description, unit
-    "stim": ("0-based id of the stimulus: NSD's 73k id, or the index of own scans' label.", ""),
+    "stim": (
+        "0-based id of the stimulus: NSD's 73k id (from 73000 NSD-synthetic, from 74000 NSD-imagery), "
+        "or the index of own scans' label.",
+        "",
+    ),
     "stimulus": ("Own scans' label of the stimulus, as the trials table has it.", ""),
     "rep": ("Repeat, from 1: the same stimulus from other noise.", ""),
     "arm": (

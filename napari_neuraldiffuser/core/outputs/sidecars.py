@@ -180,7 +180,8 @@ def _embeddings(places: Derivatives, facts: Facts) -> Content:
         "z": TARGET_TEXT["z"],
         "c": TARGET_TEXT["c"],
         "g/<layer>": f"{TARGET_TEXT['g']} Layers: {layers}.",
-        "stimulus_id": "0-based id of the stimulus of each row: NSD's 73k id, or the index of own scans' label.",
+        "stimulus_id": "0-based id of the stimulus of each row: NSD's 73k id (from 73000 NSD-synthetic, from "
+        "74000 NSD-imagery), or the index of own scans' label.",
     }
     if places.space == OWN_SPACE:
         datasets["stimulus_label"] = "Label of the stimulus of each row, as the trials table of own scans has it."

@@ -1,6 +1,7 @@
 """Where the data are: an NSD folder and its subject, the files of own scans, or the simulated subject."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,18 @@ OWN = {
     "captions": ("Captions", "JSON of stimulus to captions", FILE, "JSON (*.json)", False),
     "anatomy": ("Anatomy", "T1 in the space of the betas, to be shown", FILE, NIFTI, False),
     "rois": ("ROIs", "Label volumes on the betas' grid, one per family, separated by ;", FILES, NIFTI, False),
+}
+
+
+TESTED = {
+    "core": "Shared images of the core experiment",
+    "synthetic": "NSD-synthetic",
+    "imagery": "NSD-imagery, by a table of rows",
+}
+"""Test set of an NSD subject -> how it is offered."""
+IMAGERY = {
+    "trials": ("Rows", "Table with trial (0-based row of the betas) and stimulus", FILE, "Table (*.tsv)", True),
+    "images": ("Pictures", "Folder of one picture per stimulus, named as in the table", FOLDER, "", True),
 }
 
 
@@ -74,10 +87,21 @@ class NsdPage(QWidget):
         self.browse = button("Browse…", "Choose the NSD folder", self._browse)
         self.subject = QComboBox(toolTip="Subjects of the folder")
         self.problem_label = Notice()
+        self.tested = QComboBox(toolTip="Which session's images are decoded; the core experiment trains (docs/nsd.md)")
+        for name, text in TESTED.items():
+            self.tested.addItem(text, name)
+        self.beside = {name: PathField(*about) for name, about in IMAGERY.items()}
         folder = side_by_side(self.folder, self.browse, wide=0)
-        form(self, ("Folder", folder), self.problem_label, ("Subject", self.subject))
+        rows = [(IMAGERY[name][0], field) for name, field in self.beside.items()]
+        self.rows = form(
+            self, ("Folder", folder), self.problem_label, ("Subject", self.subject), ("Test set", self.tested), *rows
+        )
+        self._show_beside()
         self.folder.taken.connect(self._taken)
         self.subject.activated.connect(lambda _: self.changed.emit())
+        self.tested.activated.connect(self._test_chosen)
+        for field in self.beside.values():
+            field.changed.connect(self.changed)
 
     @property
     def path(self) -> str:
@@ -85,17 +109,36 @@ class NsdPage(QWidget):
         return self.folder.currentText().strip()
 
     def problem(self) -> str:
-        """Why the folder cannot be used, or nothing."""
-        return folder_problem(self.path)
+        """Why the folder cannot be used, or what is missing beside it, or nothing."""
+        if self.tested.currentData() != "imagery":
+            return folder_problem(self.path)
+        return folder_problem(self.path) or next((text for f in self.beside.values() if (text := f.problem())), "")
 
     def source(self) -> Source:
-        """The chosen subject."""
-        return Source(nsd_dir=located(self.path), subject=self.subject.currentText() or "subj01")
+        """The chosen subject and test set."""
+        subject, tested = self.subject.currentText() or "subj01", self.tested.currentData()
+        source = Source(nsd_dir=located(self.path), subject=subject, test_set=tested)
+        if tested != "imagery":
+            return source
+        return replace(source, trials=self.beside["trials"].located, images=self.beside["images"].located)
 
     def show_source(self, source: Source) -> None:
         """Show a subject, without a signal."""
         self.folder.setEditText(source.nsd_dir)
         self._refresh(source.subject)
+        self.tested.setCurrentIndex(self.tested.findData(source.test_set))
+        for name, field in self.beside.items():
+            field.show_path(getattr(source, name))
+        self._show_beside()
+
+    def _test_chosen(self) -> None:
+        self._show_beside()
+        self.changed.emit()
+
+    def _show_beside(self) -> None:
+        """The files that NSD-imagery needs, for it alone."""
+        for field in self.beside.values():
+            self.rows.setRowVisible(field, self.tested.currentData() == "imagery")
 
     def choose(self, folder: str) -> None:
         """Take a folder as if it had been browsed."""
@@ -110,12 +153,12 @@ class NsdPage(QWidget):
     def _taken(self) -> None:
         self.folder.typing.stop()
         self._refresh(self.subject.currentText())
-        if not self.problem():
+        if not folder_problem(self.path):
             self.folder.show_recent([located(self.path), *self.folder.recent()])
         self.changed.emit()
 
     def _refresh(self, subject: str) -> None:
-        problem = self.problem()
+        problem = folder_problem(self.path)
         self.problem_label.show_text(problem if self.path else "")
         self.folder.setToolTip(self.path or self.folder.toolTip())
         self.subject.clear()

@@ -12,7 +12,16 @@ from napari_neuraldiffuser.core.attribution import ContributionError
 from napari_neuraldiffuser.core.attribution import maps as contribution_maps
 from napari_neuraldiffuser.core.decoding import DecodingError, RidgeDecoder
 from napari_neuraldiffuser.core.params import ContributionParams, DecodingParams
-from tests.support.stand_ins import AFFINE, SHAPE, linear_data, make_betas, make_rois, make_targets, primal_ridge
+from tests.support.stand_ins import (
+    AFFINE,
+    SHAPE,
+    linear_data,
+    make_betas,
+    make_rois,
+    make_targets,
+    primal_ridge,
+    without_c,
+)
 
 COLUMNS = {"z": slice(0, 8), "c": slice(8, 14), "g02": slice(14, 22)}
 
@@ -41,6 +50,19 @@ class Problem:
         weights, _ = primal_ridge(self.x, self.y[:, COLUMNS[name]], self.decoder.accuracy[name].chosen)
         x = self.x_test - self.x.mean(0)
         return x, weights, self.y_test[:, COLUMNS[name]] - self.y[:, COLUMNS[name]].mean(0), x @ weights
+
+
+def test_images_without_captions_have_no_shares_of_c():
+    problem = Problem()
+    whole = problem.map()
+    problem.targets = without_c(problem.targets)
+    maps = problem.map()
+    assert maps.mapped == ["z", "g02"] and maps.table[maps.table.target == "c"].share.isna().all()
+    for name in maps.mapped:
+        np.testing.assert_array_equal(maps.voxel_shares[name], whole.voxel_shares[name])
+    problem.targets.attrs.clear()
+    with pytest.raises(ContributionError, match=r"got none of \['c'\]"):
+        problem.map()
 
 
 @pytest.mark.parametrize("n, p", [(40, 25), (20, 60), (12, 1), (15, 14)])

@@ -105,6 +105,21 @@ def test_subset_is_by_stimulus_id():
         emb.subset([10, 40])
 
 
+def test_a_test_set_without_captions_has_no_c(models, tmp_path):
+    class Synthetic(FewStimuli):
+        test_set = "NSD-synthetic"
+
+        def captions(self, s):
+            return ["a dog"] if s == 4 else []
+
+    file = embeddings.extract(models, Synthetic(), [1, 3], tmp_path / "t.h5", FeatureParams())
+    assert list(file) == [name for name in TARGETS if name != "c"] and file.attrs["without"]
+    plain = embeddings.extract(models, FewStimuli(), [1, 3], tmp_path / "plain.h5", FeatureParams())
+    np.testing.assert_array_equal(file["z"][...], plain["z"][...])
+    with pytest.raises(EmbeddingError, match="stimulus 3 must have a caption"):
+        embeddings.extract(models, Synthetic(), [4, 3], tmp_path / "some.h5", FeatureParams())
+
+
 def test_bad_files_and_targets(tmp_path, models):
     (tmp_path / "no.h5").write_bytes(b"not hdf5")
     with pytest.raises(EmbeddingError, match="must be an embeddings file"):

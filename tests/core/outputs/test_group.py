@@ -304,6 +304,12 @@ def test_one_arm_alone(out):
     assert values(subjects(out))["plot"].startswith("data:image/png")
 
 
+def test_other_test_sets_are_not_averaged(out):
+    change(summary(out, "sub-02"), "protocol", "test_set", to="NSD-synthetic")
+    result = write_group(vouch_all(out))
+    assert any("different protocols (test_set)" in note for note in result.notes)
+
+
 def test_other_protocols_are_not_averaged(out):
     change(summary(out, "sub-02"), "protocol", "metrics", "pixcorr", to="at another size")
     result = write_group(vouch_all(out))

@@ -26,6 +26,11 @@ def test_nothing_is_said_where_all_is_defined():
     assert undefined(summary(), shares(z=0.2, c=0.0), {"z": 0.4, "c": -0.1}) == []
 
 
+def test_images_without_captions_are_not_told_of_as_equal_ones():
+    (note,) = undefined(summary(), shares(z=0.2, c=np.nan), {"c": 0.1}, captioned=False)
+    assert note.startswith("c: the test images have no captions") and "left out" in note
+
+
 @pytest.mark.parametrize(
     ("target", "why"), [("c", "captions are equal, or have only words"), ("g04", "pictures are equal")]
 )

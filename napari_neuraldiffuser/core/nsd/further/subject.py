@@ -54,13 +54,13 @@ class FurtherSubject(Subject):
         self.further.betas()
 
     @cached_property
-    def trials(self) -> pd.DataFrame:  # type: ignore[override]
+    def trials(self) -> pd.DataFrame:
         """As of `BrainSource`: training trials of the core experiment, then the further session's."""
         core = self._core_trials
         return pd.concat([core[~core["shared"].astype(bool)], self._tested], ignore_index=True)
 
     @cached_property
-    def stimuli(self) -> FurtherStimuli:  # type: ignore[override]
+    def stimuli(self) -> FurtherStimuli:
         """NSD's images and captions by 0-based 73k id, and the further session's behind them."""
         if self.further.test_set == "synthetic":
             return FurtherStimuli(Stimuli(self.layout), SyntheticPictures(self.further), self.further)
@@ -98,8 +98,8 @@ class FurtherSubject(Subject):
         )
 
     def _trials_of(self, files: dict[int, list[Path]]) -> pd.DataFrame:
-        core = super()._trials_of(files)
-        unused = core.assign(stimulus_id=core["stimulus_id"].where(~core["shared"].astype(bool), -1), shared=False)
+        rows = super()._trials_of(files)
+        unused = rows.assign(stimulus_id=rows["stimulus_id"].where(~rows["shared"].astype(bool), -1), shared=False)
         return pd.concat([unused, self._tested], ignore_index=True)
 
     def _readers(self, files: dict[int, list[Path]], voxels: np.ndarray) -> list[Callable[[], Session]]:

@@ -217,9 +217,7 @@ def unit(values: np.ndarray, n: int | None = None) -> np.ndarray:
     return centred / np.where(spread > 0, spread, 1.0)
 
 
-def mix(
-    people: Population, low: np.ndarray, content: np.ndarray, part: slice, n: int | None = None
-) -> np.ndarray:
+def mix(people: Population, low: np.ndarray, content: np.ndarray, part: slice, n: int | None = None) -> np.ndarray:
     """Signal of some voxels in percent signal change, (n_images, n) float32; `n` as in `unit`."""
     share = people.low_level[part]
     both = np.sqrt(share) * low + np.sqrt(1 - share) * content

@@ -156,6 +156,8 @@ def read_table(path: Path, needed: Sequence[str] = ()) -> pd.DataFrame | None:
 def _parameters(places: Derivatives, summary: dict[str, Any], contribution: pd.DataFrame | None) -> dict[str, Any]:
     """Parameters as `stage.name`, from the sidecars; what a sidecar does not say is left out."""
     found = {"evaluation.test images": summary["protocol"].get("n_test_images")}
+    if "test_set" in summary["protocol"]:
+        found["evaluation.test set"] = summary["protocol"]["test_set"]
     recon = json_object(places.recon_sidecar) or {}
     if "ModelDigest" in recon:
         found |= {"model.name": recon.get("Model"), MODEL: str(recon["ModelDigest"])[:16]}

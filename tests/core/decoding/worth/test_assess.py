@@ -12,7 +12,7 @@ from napari_neuraldiffuser.core.decoding import DecodingError, RidgeDecoder
 from napari_neuraldiffuser.core.decoding.worth import COLUMNS, WorthParts, assess
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.params import ContributionParams, DecodingParams
-from tests.support.stand_ins import linear_data, make_betas, make_targets
+from tests.support.stand_ins import linear_data, make_betas, make_targets, without_c
 
 SLICES = {"z": slice(0, 8), "c": slice(8, 14), "g02": slice(14, 22)}
 
@@ -80,6 +80,15 @@ def test_shuffled_targets_are_at_chance_and_said_to_be():
     assert (abs(found.table["two_way"] - 0.5) < 4 * found.table["two_way_se"]).all()
     assert any("no better than by chance" in note for note in found.notes)
     assert not any("by chance" in note for note in assess(problem()[0]).notes)
+
+
+def test_a_target_that_is_not_there_has_no_figures():
+    parts, _ = problem()
+    whole, lacking = assess(parts).table, without_c(parts.targets)
+    table = assess(replace(parts, targets=lacking)).table
+    pd.testing.assert_frame_equal(table[table.target != "c"], whole[whole.target != "c"])
+    row = table.set_index("target").loc["c"]
+    assert row.drop(["n_test", "n_columns", "n_train", "n_over_d"]).isna().all() and row["n_columns"] == 6
 
 
 def test_a_constant_target_has_no_figures():
