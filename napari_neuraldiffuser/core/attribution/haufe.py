@@ -57,7 +57,7 @@ def haufe(
         part = _part(decoder.deviations(name, similarity), own, groups)
         if decoder.accuracy[name].constant or part is None:
             parts[name] = groups.undefined(x)
-        elif truth is None or not len(dealt):
+        elif truth is None or name in truth.lacking or not len(dealt):
             parts[name] = part
         else:
             y = _centred(truth.minus(name, decoder.accuracy[name].mean, x.dtype))

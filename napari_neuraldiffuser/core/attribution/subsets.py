@@ -142,7 +142,7 @@ class _Study:
         known = {}
         for k, name in enumerate(decoder.names):
             told(k, len(decoder.names), f"targets {name}")
-            found = coordinates(decoder, truth, name, params.seed)
+            found = None if name in truth.lacking else coordinates(decoder, truth, name, params.seed)
             if found is not None:
                 known[name] = found
         return cls(method, decoder, betas, x, groups, known, params, told)

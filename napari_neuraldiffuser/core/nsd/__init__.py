@@ -26,7 +26,8 @@ from napari_neuraldiffuser.core.nsd.user import user_betas
 from napari_neuraldiffuser.core.params import BetasParams
 
 __all__ = [
-    "Betas", "BrainSource", "CROSSVAL", "Challenge", "FurtherSubject", "MASK", "NSDError", "OWN_SPACE", "OwnScans", "OwnStimuli", "Rois",
+    "Betas", "BrainSource", "CROSSVAL", "Challenge", "FurtherSubject",
+    "MASK", "NSDError", "OWN_SPACE", "OwnScans", "OwnStimuli", "Rois",
     "Stimuli", "Subject", "SurfaceSubject", "betas_facts", "ceiling_text", "dropped_notes", "load_betas",
     "mindeye_betas", "open_source", "read_surface_session", "save_betas", "simulate", "user_betas",
 ]  # fmt: skip
@@ -61,9 +62,10 @@ def open_source(source: Source, params: BetasParams | None = None) -> BrainSourc
 def _check_further(source: Source) -> None:
     """Raise NSDError unless a further test set stands beside an NSD folder."""
     if source.own or source.challenge or not source.nsd_dir:
+        got = source.betas or source.nsd_dir or "none"
         raise NSDError(
-            f"test_set {source.test_set} must stand beside an NSD folder, got {source.betas or source.nsd_dir or 'none'}"
-            ". Give the folder that holds nsddata and nsddata_betas, or leave --test-set out."
+            f"test_set {source.test_set} must stand beside an NSD folder, got {got}. Give the folder that holds "
+            "nsddata and nsddata_betas, or leave --test-set out."
         )
 
 

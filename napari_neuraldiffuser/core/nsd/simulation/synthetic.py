@@ -1,4 +1,4 @@
-"""A simulated session of NSD-synthetic in NSD's formats: patterns drawn in the proportions of NSD's, seen in 744 trials.
+"""A simulated session of NSD-synthetic in NSD's formats: 284 drawn patterns, seen in 744 trials.
 
 As in NSD, pictures are wider than the square in which scenes are shown, stored values are linear in luminance, some
 dark bars (in the place of words) lie wholly outside the square, and images are shown 2, 4, 8 or 10 times.
