@@ -138,7 +138,7 @@ ALEXNET2 = _network("AlexNet(2)", "the second layer of AlexNet (features.4)", 25
 ALEXNET5 = _network("AlexNet(5)", "the fifth layer of AlexNet (features.11)", 256, "alexnet", "5")
 INCEPTION = _network("Inception", "the pooled features of Inception v3", 342, "inception")
 CLIP = _network("CLIP", "the image embedding of CLIP ViT-L/14", 224, "clip")
-EFFICIENTNET = _apart("EfficientNet-B1", "the pooled features of EfficientNet-B1", 255, "efficientnet")
+EFFICIENTNET = _apart("EffNet-B1", "the pooled features of EfficientNet-B1", 255, "efficientnet")
 SWAV = _apart("SwAV", "the pooled features of SwAV's ResNet-50", 224, "swav")
 CLIP_FEATURES = f"the image embedding of CLIP ViT-L/14 ({SHOWN})".format(side=224)
 CLIP_NWAY = Metric(

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import pearsonr
+from skimage.color import rgb2gray
+from skimage.feature import hog
 from skimage.metrics import structural_similarity
 
 from napari_neuraldiffuser.core.evaluation import metrics
@@ -105,6 +107,26 @@ def test_agreement_splits_into_seen_and_mean_over_pairs():
     assert np.allclose(between, [0.45, 0.65, 0.7])
     assert between.mean() == pytest.approx((0.4 + 0.5 + 0.9) / 3)
     assert np.isnan(metrics.with_first_and_between(np.eye(2))[1]).all()
+
+
+@pytest.mark.parametrize("side", [24, 128, 425])
+def test_hog_edges_equal_scikit_image(side):
+    rng = np.random.default_rng(side)
+    noise, flat = pictures(1, side, side), np.full((1, side, side, 3), 90, np.uint8)
+    ramp = (
+        np.broadcast_to(np.arange(side) * 255 // side, (1, side, side))[..., None].repeat(3, axis=-1).astype(np.uint8)
+    )
+    blocks = rng.integers(0, 256, (1, 4, 4, 3), np.uint8).repeat(side // 4, axis=1).repeat(side // 4, axis=2)
+    for image in (noise, flat, ramp, blocks):
+        small = np.round(metrics.resize(rgb2gray(image), 128)[0], 9)
+        expected = hog(small, orientations=9, pixels_per_cell=(8, 8), cells_per_block=(2, 2), block_norm="L2-Hys")
+        assert np.allclose(metrics.hog_edges(image)[0], expected, atol=1e-6)
+
+
+def test_grey_equals_scikit_image():
+    images = pictures(2)
+    assert np.allclose(metrics.grey(images), rgb2gray(images), atol=1e-12)
+    assert np.allclose(metrics.grey(images / 255), rgb2gray(images / 255), atol=1e-12)
 
 
 def test_hog_edges_ignore_brightness_and_see_a_shift():
