@@ -17,10 +17,10 @@ CLIPPED = 0.1
 unguided ones, which the decoder of the latents then answers with black, white and glaring colours."""
 FIGURES = ("mean", "standard deviation", "largest absolute value")
 """What is kept of an image's final latents, `latent_figures` in this order."""
-SPREAD, WIDER, OUTSIDE = FIGURES.index("standard deviation"), 1.25, 0.1
+SPREAD, WIDER, OUTSIDE = FIGURES.index("standard deviation"), 1.5, 0.1
 """Latents whose standard deviation is above the largest unguided one times `WIDER`, or below the smallest over it, have
-left the range; so much of a run's images may.  With the demo models strengths that help move it by less than a tenth;
-the smallest that hurts visibly, four times as strong, by half."""
+left the range; so much of a run's images may.  With the demo models the largest one of eight images grows by at most a
+tenth up to three times the chosen strength, by half at eight times, and 25-fold at the paper's strength over ten."""
 RULE = (
     f"Guidance ruins an image where its {SCORE} is lower than without guidance by more than {WORSE}, where more than "
     f"{CLIPPED:.0%} more of its pixels are at the end of the brightness scale, or where its final latents overflow or "
@@ -64,9 +64,10 @@ def harm(
         found.append(
             f"{shares[0]:.0%} of the pixels are at the end of the brightness scale, without guidance {shares[1]:.0%}"
         )
+    does = "makes these images worse" if found else "may harm these images"
     if latents is not None:
         found += filter(None, [out_of_range(*latents)])
-    return f"Guidance makes these images worse: {'; '.join(found)}. {REMEDY}" if found else ""
+    return f"Guidance {does}: {'; '.join(found)}. {REMEDY}" if found else ""
 
 
 def out_of_range(guided: np.ndarray, unguided: np.ndarray) -> str:

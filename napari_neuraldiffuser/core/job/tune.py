@@ -231,7 +231,7 @@ def _write(job: TuneJob, label: str, found: Found, subjects: Sequence[HeldOut], 
     about = {
         "command": job.command or "core.job.tune.tune",
         "data": f"{n} held-out training stimuli of {', '.join(s.subject for s in job.sources)}, "
-        f"{job.params.repeats} repeats each, decoder {job.settings.decoding.decoder}",
+        f"repeats {job.params.repeats}, decoder {job.settings.decoding.decoder}",
         "criterion": CRITERION,
         "evaluations": {"screening": len(found.screened) + 1, "all stimuli": len(found.finals) + 2},
         "guided": _means(found.chosen or found.unguided),

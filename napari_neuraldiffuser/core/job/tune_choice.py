@@ -9,13 +9,15 @@ import numpy as np
 from napari_neuraldiffuser.core.base.fields import Params, that_matter
 from napari_neuraldiffuser.core.diffusion.rules import n_guided_steps
 from napari_neuraldiffuser.core.evaluation.differences import Difference, mean_difference
+from napari_neuraldiffuser.core.evaluation.ruin import out_of_range
 from napari_neuraldiffuser.core.params import DiffusionParams, GuidanceParams
 
 GAINED, KEPT = "pixcorr", ("ssim", "edges")
 SCORES = (GAINED, *KEPT)
 CRITERION = (
     "The largest gain in PixCorr over the same schedule's start without guidance, among settings that gain, whose SSIM "
-    "and edges do not fall by more than one standard error, and of which no image failed; of those within one standard "
+    "and edges do not fall by more than one standard error, of which no image failed, and whose final latents stay in "
+    "the range of the unguided ones; of those within one standard "
     "error of the best (paired by stimulus) the one that computes least."
 )
 GUIDED_COST, LEAF_COST = 3.5, 2.9
@@ -88,12 +90,15 @@ class Tried:
         Per image, as measured; a busy machine takes longer.
     failed : int
         Stimuli of which a latent overflowed.
+    latents : ndarray (n_images, 3)
+        `ruin.FIGURES` of the final latents; none where they are not known.
     """
 
     setting: Setting
     scores: Mapping[str, np.ndarray]
     seconds: float = float("nan")
     failed: int = 0
+    latents: np.ndarray = field(default_factory=lambda: np.empty((0, 3)))
 
     def gain(self, over: "Tried", metric: str = GAINED) -> Difference:
         """Mean difference to another setting on the same stimuli, and its standard error over stimuli."""
@@ -128,9 +133,15 @@ def choose(tried: Iterable[Tried], baseline: Tried) -> Choice:
 
 
 def helps(one: Tried, baseline: Tried) -> bool:
-    """Whether a setting gains, lets the other scores not fall, and has all its images."""
+    """Whether a setting gains, lets the other scores not fall, has all its images, and latents in range."""
     kept = (one.gain(baseline, metric) for metric in KEPT)
-    return not one.failed and _mean(one.gain(baseline)) > 0 and all(_mean(d) >= -(d.se or 0.0) for d in kept)
+    kept_range = not out_of_range(one.latents, baseline.latents)
+    return (
+        not one.failed
+        and kept_range
+        and _mean(one.gain(baseline)) > 0
+        and all(_mean(d) >= -(d.se or 0.0) for d in kept)
+    )
 
 
 def least_harmful(tried: Sequence[Tried], baseline: Tried) -> Tried:

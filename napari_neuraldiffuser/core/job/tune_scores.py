@@ -12,6 +12,7 @@ from napari_neuraldiffuser.core.base.contracts import SeenImages
 from napari_neuraldiffuser.core.base.files import fingerprint, json_object, write_json
 from napari_neuraldiffuser.core.base.progress import Progress
 from napari_neuraldiffuser.core.diffusion.pipeline import StepEvent, reconstruct
+from napari_neuraldiffuser.core.evaluation.ruin import FIGURES
 from napari_neuraldiffuser.core.job import made_from
 from napari_neuraldiffuser.core.job.scores import score
 from napari_neuraldiffuser.core.job.tune_choice import SCORES, Setting, Tried
@@ -78,7 +79,8 @@ class Measured:
             found += [self._part(setting, part, subject) for part in ((first, rest) if whole else (first,))]
         scores = {name: np.concatenate([one.scores[name] for one in found]) for name in SCORES}
         seconds = float(np.mean([one.seconds for one in found]))
-        return Tried(setting, scores, seconds, sum(one.failed for one in found))
+        latents = np.concatenate([one.latents for one in found])
+        return Tried(setting, scores, seconds, sum(one.failed for one in found), latents)
 
     def _part(self, setting: Setting, decoded: Embeddings, subject: HeldOut) -> Tried:
         how = made_from.images(decoded, self.models.digest, setting.diffusion, setting.guidance)
@@ -90,7 +92,9 @@ class Measured:
             self.computed += images
         self.done += images
         scores = {name: np.array([np.nan if v is None else v for v in kept["scores"][name]]) for name in SCORES}
-        return Tried(setting, scores, kept["seconds"], kept["failed"])
+        # scores of earlier versions tell of no latents
+        latents = np.array(kept.get("latents", []), dtype=float).reshape(-1, len(FIGURES))
+        return Tried(setting, scores, kept["seconds"], kept["failed"], latents)
 
     def _compute(self, setting: Setting, decoded: Embeddings, subject: HeldOut) -> dict[str, Any]:
         images, began = len(decoded) * setting.diffusion.repeats, time.perf_counter()
@@ -114,4 +118,5 @@ class Measured:
             "scores": values,
             "seconds": seconds,
             "failed": int((~result.finite).sum()),
+            "latents": [[float(v) if np.isfinite(v) else None for v in row] for row in np.concatenate(result.latents)],
         }

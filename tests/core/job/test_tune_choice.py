@@ -2,6 +2,7 @@
 
 import math
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -42,6 +43,19 @@ def test_the_largest_gain_is_chosen_among_those_that_let_nothing_fall():
     chosen = choose([tried(at(1), 0.01), good, burnt, unsharp, broken], BASELINE)
     assert chosen.best is good
     assert [one.setting for one in chosen.eligible] == [at(5), at(1)]
+
+
+def test_a_setting_whose_latents_leave_the_range_is_not_chosen():
+    def spread(*values):
+        return np.array([[0.0, value, 3.0] for value in values])
+
+    usual = replace(BASELINE, latents=spread(0.8, 1.2))
+    wild, tame = (
+        replace(tried(at(20), 0.2), latents=spread(0.9, 2.4)),
+        replace(tried(at(5), 0.1), latents=spread(0.9, 1.3)),
+    )
+    assert choose([wild, tame], usual).best is tame
+    assert choose([wild, tame], BASELINE).best is wild, "nothing is known of the unguided ones"
 
 
 def test_of_equals_within_an_error_the_cheaper_is_chosen():
