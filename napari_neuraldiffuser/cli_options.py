@@ -51,7 +51,7 @@ STAGES: dict[str, tuple[type[Params], tuple[str, ...]]] = {
     "contribution": (
         params.ContributionParams,
         (
-            *("method", "roi_permutations", "random_sets"),
+            *("method", "roi_permutations", "hemispheres", "random_sets"),
             *("projection", "save_projected", "trial_ceiling", "region_accuracy"),
         ),
     ),

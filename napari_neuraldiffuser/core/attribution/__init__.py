@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from napari_neuraldiffuser.core.attribution.hemispheres import TOGETHER, by_hemisphere
 from napari_neuraldiffuser.core.attribution.maps import ContributionError, ContributionMaps
 from napari_neuraldiffuser.core.base.contracts import RegionFamily, Responses
 from napari_neuraldiffuser.core.base.progress import Progress
@@ -10,7 +11,7 @@ from napari_neuraldiffuser.core.decoding.decoder import Decoder
 from napari_neuraldiffuser.core.networks.embeddings import Targets
 from napari_neuraldiffuser.core.params import ContributionParams
 
-__all__ = ["ContributionError", "ContributionMaps", "map"]
+__all__ = ["TOGETHER", "ContributionError", "ContributionMaps", "by_hemisphere", "map"]
 
 
 def map(

@@ -127,7 +127,9 @@ def contribution(
     ContributionError
         If stimuli have no targets.
     """
-    families = [subject.rois(name) for name in subject.mapped_families()]
+    sides = None if params.hemispheres == attribution.TOGETHER else subject.sides()
+    whole = [subject.rois(name) for name in subject.mapped_families()]
+    families = attribution.by_hemisphere(whole, sides, params.hemispheres)
     truth = embeddings.TargetFile(targets) if targets else None
     try:
         with opened(decoder) as known:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from napari_neuraldiffuser.core.base.contracts import SeenImages
 from napari_neuraldiffuser.core.base.progress import Progress
+from napari_neuraldiffuser.core.base.registry import HEMISPHERES, SURFACES
 from napari_neuraldiffuser.core.nsd.betas import Betas, mask_voxels
 from napari_neuraldiffuser.core.nsd.reading.lifting import Lift
 from napari_neuraldiffuser.core.nsd.selection import Selectable, parse, select
@@ -88,6 +89,13 @@ class BrainSource(Selectable):
     @abstractmethod
     def anatomy(self) -> nib.spatialimages.SpatialImage | None:
         """The T1 in the betas' space, or None where there is none."""
+
+    def sides(self) -> np.ndarray | None:
+        """Place in `HEMISPHERES` of every position of the betas' grid, -1 where it is not known; None where nothing
+        says it."""
+        if self.space not in SURFACES:
+            return None
+        return np.broadcast_to(np.arange(len(HEMISPHERES))[:, None], self.shape)
 
     def lift(self) -> Lift | None:
         """How volumes of the betas' space are brought to fsaverage; None where no file says so.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from napari_neuraldiffuser.core.base.contracts import Responses
+from napari_neuraldiffuser.core.base.registry import HEMISPHERES
 from napari_neuraldiffuser.core.nsd.layout import Layout
 from napari_neuraldiffuser.core.nsd.reading.label_tables import parse_label_table
 from napari_neuraldiffuser.core.nsd.reading.volumes import NSDError, check_grid, read_labels
@@ -67,6 +68,27 @@ def read_rois(layout: Layout, name: str) -> Rois:
     labels, affine = _merged(layout, name)
     table = next((parse_label_table(p) for p in layout.label_tables(name) if p.is_file()), {})
     return Rois(name, labels, label_names(name, labels, table), affine)
+
+
+def read_sides(layout: Layout) -> np.ndarray | None:
+    """Place in `HEMISPHERES` of every voxel (X, Y, Z), -1 where it is not known; None where no family has a volume of
+    each hemisphere.
+
+    NSD's lh. and rh. volumes are -1 where there is no cortex of that hemisphere.
+
+    Raises
+    ------
+    NSDError
+        If the two are of different grids.
+    """
+    for name in available(layout):
+        files = [layout.roi_folder / f"{side}.{name}.nii.gz" for side in HEMISPHERES]
+        if all(path.is_file() for path in files):
+            (left, grid), (right, other) = map(read_labels, files)
+            check_grid(str(files[1]), (right.shape, other), (left.shape, grid), files[1])
+            known = np.stack([left >= 0, right >= 0])
+            return np.where(known.sum(0) == 1, known.argmax(0), -1)
+    return None
 
 
 def _merged(layout: Layout, name: str) -> tuple[np.ndarray, np.ndarray]:

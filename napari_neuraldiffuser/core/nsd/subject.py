@@ -10,7 +10,7 @@ import pandas as pd
 
 from napari_neuraldiffuser.core.base.contracts import SeenImages
 from napari_neuraldiffuser.core.base.progress import Progress
-from napari_neuraldiffuser.core.base.registry import HEMISPHERES
+from napari_neuraldiffuser.core.base.registry import HEMISPHERES, SURFACES
 from napari_neuraldiffuser.core.nsd.assemble import Session, assemble
 from napari_neuraldiffuser.core.nsd.betas import Betas
 from napari_neuraldiffuser.core.nsd.brain_source import BrainSource
@@ -27,7 +27,7 @@ from napari_neuraldiffuser.core.nsd.reading.volumes import (
     read_inside,
     read_volume,
 )
-from napari_neuraldiffuser.core.nsd.rois import Rois, available, read_rois
+from napari_neuraldiffuser.core.nsd.rois import Rois, available, read_rois, read_sides
 from napari_neuraldiffuser.core.nsd.selection import chosen_sessions, listed, wants_all
 from napari_neuraldiffuser.core.nsd.stimuli import Stimuli
 from napari_neuraldiffuser.core.params import BetasParams
@@ -115,6 +115,10 @@ class Subject(BrainSource):
         rois = read_rois(self.layout, name)
         check_grid(f"ROI {name}", (rois.labels.shape, rois.affine), self._grid)
         return rois
+
+    def sides(self) -> np.ndarray | None:
+        """Hemisphere of every position, by the lh. and rh. volumes of regions."""
+        return super().sides() if self.space in SURFACES else read_sides(self.layout)
 
     def response_files(self) -> list[Path]:
         """The design, every session, and which voxels are valid in it."""

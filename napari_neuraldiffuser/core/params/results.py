@@ -30,6 +30,12 @@ class ContributionParams(Params):
         "statistic over regions; 0: none, 1000 for print.",
         low=0,
     )
+    hemispheres: str = param(
+        "together",
+        "Regions of contribution maps as a whole (together), as lh. and rh. parts in a family of their own (apart), or "
+        "both.",
+        choices=("together", "apart", "both"),
+    )
     random_sets: int = param(
         20,
         "Random voxel sets of each region's size that roi-only and leave-out are compared with.",

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from napari_neuraldiffuser.core import nsd
-from napari_neuraldiffuser.core.nsd.rois import parse_label_table
+from napari_neuraldiffuser.core.nsd.layout import Layout
+from napari_neuraldiffuser.core.nsd.rois import parse_label_table, read_sides
 from tests.support.nsd.tree import AFFINE, SHAPE, volume
 
 
@@ -69,3 +70,16 @@ def test_label_table_with_colours_and_bad_lines(tmp_path):
     path.write_text("V1 1\n")
     with pytest.raises(nsd.NSDError, match="<number> <name>"):
         parse_label_table(path)
+
+
+def test_hemispheres_are_those_of_the_lh_and_rh_volumes(tmp_path):
+    layout = Layout(tmp_path, "subj01")
+    layout.roi_folder.mkdir(parents=True)
+    assert read_sides(layout) is None
+    labels = np.full((4, 1, 1), -1.0)
+    for side, places in (("lh", [0, 1]), ("rh", [1, 2])):
+        own = labels.copy()
+        own[places] = [[[0.0]], [[3.0]]]
+        nib.save(nib.Nifti1Image(own, np.eye(4)), layout.roi_folder / f"{side}.streams.nii.gz")
+    # the second voxel is claimed by both, and nobody knows the last
+    assert read_sides(layout).ravel().tolist() == [0, -1, 1, -1]
