@@ -16,6 +16,8 @@ FRACTION = Qt.ItemDataRole.UserRole
 POSITIVE, NEGATIVE = QColor(200, 90, 30, 150), QColor(40, 110, 220, 150)
 ROW_HEIGHT, SWATCH = 22, 11
 """Pixels."""
+SIGNIFICANT, MARK = 0.05, " •"
+"""Largest p of a region that has the mark."""
 UNUSED = "not used"
 """Instead of a share where the decoder has no voxel of the region."""
 
@@ -87,6 +89,8 @@ class RoiTable(QtWidgets.QTableWidget):
         share = 0.0 if row.outside or math.isnan(row.share) else row.share
         error = "" if math.isnan(row.se) else f" ± {row.se:.4f}"
         share_text = "n/a" if math.isnan(row.share) else f"{row.share:.4f}{error}"
+        if row.p is not None and row.p <= SIGNIFICANT:
+            share_text += MARK
         unused = bool(row.family) and row.n_voxels == 0
         if unused:
             share_text = UNUSED
@@ -97,7 +101,8 @@ class RoiTable(QtWidgets.QTableWidget):
                 item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
             if row.outside or unused:
                 item.setForeground(QColor(140, 140, 140))
-            item.setToolTip(f"{row.roi} of {row.family}" if row.family else row.roi)
+            tested = "" if row.p is None else f"\np = {row.p:.2g} by permutation, false discovery rate over regions"
+            item.setToolTip((f"{row.roi} of {row.family}" if row.family else row.roi) + tested)
             if j == ROI and (colour := self.colours.get((row.family, row.roi))):
                 item.setIcon(swatch(colour))
             self.setItem(i, j, item)

@@ -136,6 +136,8 @@ class Row:
     n_voxels: int
     kind: str = ""
     """Of the share, such as "product-measure"; nothing where the table does not say."""
+    p: float | None = None
+    """By permutation, adjusted for the false discovery rate over regions; None where it was not tested."""
 
     @property
     def outside(self) -> bool:
@@ -298,4 +300,5 @@ def read_rows(table: Path) -> list[Row]:
 def _row(values: dict[str, str]) -> Row:
     share, se = (np.nan if values[key] == "n/a" else float(values[key]) for key in ("share", "se"))
     family, n = values.get("family") or "", int(values.get("n_voxels") or 0)
-    return Row(family, values["roi"], values["target"], share, se, n, values.get("kind") or "")
+    p = None if values.get("p_fdr", "n/a") in ("n/a", "") else float(values["p_fdr"])
+    return Row(family, values["roi"], values["target"], share, se, n, values.get("kind") or "", p)

@@ -58,7 +58,8 @@ class ContributionPanel(Panel):
         self.source, self.look, self.regions, self.table = MapSource(), LookControls(), RegionControls(), RoiTable()
         self.target = QComboBox(toolTip="Decoded target whose prediction is split over the voxels")
         self.age = MapAge(self.session)
-        method = StageControls(self.session, "contribution", ("method",), {"method": "Method"})
+        names = {"method": "Method", "roi_permutations": "Permutations", "hemispheres": "Hemispheres"}
+        method = StageControls(self.session, "contribution", tuple(names), names)
         target, regions = form(None, ("Target", self.target)), form(None, ("Regions", self.regions))
         add(self.body, self.source, self.age, method, target, self.look, regions)
         self.body.addWidget(self.table, 1)

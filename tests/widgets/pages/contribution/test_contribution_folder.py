@@ -227,6 +227,8 @@ def test_rows_of_a_table(out_dir, tmp_path):
     old = tmp_path / "old.tsv"
     old.write_text("roi\ttarget\tshare\tse\nV1v\tc\t0.1\t0.2\n")
     assert maps.read_rows(old) == [maps.Row("", "V1v", "c", 0.1, 0.2, 0)]
+    old.write_text("roi\ttarget\tshare\tse\tp_fdr\nV1v\tc\t0.1\t0.2\t0.03\nV1d\tc\t0.1\t0.2\tn/a\n")
+    assert [row.p for row in maps.read_rows(old)] == [0.03, None]
     old.write_text("roi\ttarget\tshare\tse\nV1v\tc\tlots\t0.2\n")
     with pytest.raises(outputs.OutputFolderError, match="must have the columns roi, target, share and se"):
         maps.read_rows(old)

@@ -28,6 +28,15 @@ def test_table_is_sorted_and_filtered(panel):
     assert grey != panel.table.item(0, 0).foreground().color()
 
 
+def test_regions_that_stand_out_from_permutations_have_a_mark(panel):
+    tested = [replace(row, p=p) for row, p in zip(panel.table.rows, (0.01, 0.2, None), strict=True)]
+    panel.table.fill(tested)
+    texts = [panel.table.item(i, SHARE).text() for i in range(3)]
+    assert [text.endswith(" •") for text in texts] == [True, False, False]
+    assert "p = 0.01 by permutation" in panel.table.item(0, SHARE).toolTip()
+    assert "permutation" not in panel.table.item(2, SHARE).toolTip()
+
+
 def test_bars_share_one_zero_line(panel):
     bars = [panel.table.item(i, SHARE).data(FRACTION) for i in range(3)]
     assert bars[0] == pytest.approx((0.75, 0.25))  # from -0.1 to 0.3
