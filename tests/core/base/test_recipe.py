@@ -12,7 +12,7 @@ from napari_neuraldiffuser.core.params import GuidanceParams, ParamError, Settin
 OWN = Source(betas="b.nii.gz", mask="m.nii.gz", trials="t.tsv", images="images", rois=("a.nii.gz", "b.nii.gz"))
 
 
-@pytest.mark.parametrize("source", [Source(), Source("nsd", "subj07"), OWN])
+@pytest.mark.parametrize("source", [Source(), Source("nsd", "subj07"), OWN, Source("nsd", test_set="synthetic")])
 def test_json_round_trip(source):
     guidance = GuidanceParams(layers=("g04", "g02"), layer_weights=(0.5, 2.0))
     recipe = Recipe(source=source, stimulus_ids=(5, 3), arms=("guided",)).with_stage("guidance", guidance)
@@ -36,6 +36,7 @@ def test_what_is_left_out_has_its_default():
         ({"settings": {"guidance": {"layers": 5}}}, "layers must be a list"),
         ({"source": {"nsd_dir": 5}}, "nsd_dir must be text"),
         ({"models": 7}, "models must be text"),
+        ({"source": {"test_set": "shared"}}, "test_set must be one of"),
     ],
 )
 def test_what_cannot_be_is_named(values, message):
@@ -49,6 +50,10 @@ def test_source_says_what_it_is():
     assert not Source().given
     assert Source("nsd").given
     assert not Source("nsd").own
+    further = Source("nsd", trials="rows.tsv", images="targets", test_set="imagery")
+    assert further.further and not further.own and not Source("nsd").further and not OWN.further
+    assert further.absolute().test_set == "imagery" and further.absolute().trials.endswith("/rows.tsv")
+    assert further.stimuli != Source("nsd", trials="rows.tsv", images="targets").stimuli
 
 
 def test_a_front_end_imports_it_without_numpy():

@@ -78,6 +78,13 @@ def test_every_parameter_is_written_out(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_further_test_set_is_not_lost(kind):
+    text = KINDS[kind](provenance(Recipe(Source("nsd", test_set="synthetic"), stimulus_ids=(73000,))))
+    assigned(text)
+    assert "'synthetic'" in text and "nsd.Subject(" not in text
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("loaded", [None, NASTY])
 def test_scripts_are_python(kind, own, loaded):

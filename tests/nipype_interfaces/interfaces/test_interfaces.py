@@ -168,6 +168,17 @@ def nsd_source(values):
     return Source.from_dict(dict(values))
 
 
+def test_the_test_set_is_an_input_beside_the_folder(tmp_path):
+    from traits.api import TraitError
+
+    from nipype_interfaces.interfaces.base import source_of
+
+    assert source_of(NSDIndex(nsd_dir=str(tmp_path)).inputs).test_set == "core"
+    assert source_of(NSDIndex(nsd_dir=str(tmp_path), test_set="synthetic").inputs).test_set == "synthetic"
+    with pytest.raises(TraitError, match="test_set"):
+        NSDIndex(test_set="shared")
+
+
 def test_a_source_is_an_nsd_folder_or_own_scans(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="source"):

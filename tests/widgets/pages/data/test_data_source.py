@@ -57,6 +57,28 @@ def test_another_subject_is_described_and_the_former_answer_ignored(opened, nsd)
     assert opened.session.described["trials"] == 2250
 
 
+def test_a_further_test_set_is_chosen_and_shown_again(opened, nsd, tmp_path):
+    page = opened.form.nsd
+
+    def choose(name):
+        page.tested.setCurrentIndex(page.tested.findData(name))
+        page.tested.activated.emit(page.tested.currentIndex())
+
+    assert not page.beside["trials"].isVisibleTo(page)
+    choose("synthetic")
+    assert opened.session.recipe.source == Source(str(nsd), "subj01", test_set="synthetic")
+    choose("imagery")
+    assert page.beside["trials"].isVisibleTo(page) and "Rows" in page.problem()
+    table, targets = tmp_path / "rows.tsv", tmp_path / "targets"
+    table.touch()
+    targets.mkdir()
+    source = Source(str(nsd), "subj01", trials=str(table), images=str(targets), test_set="imagery")
+    opened.form.show_source(Source(str(nsd), "subj02"))
+    assert page.tested.currentData() == "core" and page.source() == Source(str(nsd), "subj02")
+    opened.form.show_source(source)
+    assert page.source() == source and not page.problem()
+
+
 def test_a_typed_folder_is_taken_after_a_while(panel, nsd, qtbot):
     line = panel.form.nsd.folder.lineEdit()
     qtbot.keyClicks(line, str(nsd))
