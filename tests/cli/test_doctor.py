@@ -34,7 +34,7 @@ def test_report_of_a_complete_installation(model_folder):
     assert report["kernels"] == backend_info()
     assert report["kernels"]["reason"] in as_text(report)
     assert "computing on cpu: precision auto is float32, batch_size 0 at most 16 images" in as_text(report)
-    assert "images are the same in any batch" in report["computing"]["cpu"]
+    assert "channels first, images are the same in any batch" in report["computing"]["cpu"]
     assert json.loads(as_json(report)) == report
     assert ", complete\n" in as_text(report)
     assert report["models"]["parts"] == {

@@ -10,7 +10,7 @@ from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.networks.kernels import backend
 from napari_neuraldiffuser.core.params import LAYERS, DiffusionParams, GuidanceParams
 
-STEPS = DiffusionParams(n_steps=20, repeats=2, batch_size=4)
+STEPS = DiffusionParams(n_steps=20, repeats=2, batch_size=4, precision="float32")
 PULL = GuidanceParams(guidance_scale=3.0, guidance_strength=0.5, normalise="rms")
 
 
@@ -55,3 +55,17 @@ def test_kernels_and_plain_pytorch_give_the_same_pictures_on_the_gpu(decoded, fu
     with backend.reference_only():
         without, _ = pictures(decoded, "cuda")
     assert np.abs(with_kernels - without).mean() < 0.05
+
+
+@pytest.mark.gpu
+def test_half_precision_lies_channels_last_and_draws_nearly_the_same(decoded):
+    """bfloat16, which `auto` is on a GPU that has it, against float32: the picture stays, its noise may not."""
+    drawn = {}
+    for precision in ("float32", "bf16"):
+        networks = models.load("demo", device="cuda")
+        result = reconstruct(decoded, networks, STEPS.but(precision=precision), PULL)
+        assert result.finite.all()
+        kernel = networks.unet.mid_block.resnets[0].conv1.weight
+        assert kernel.is_contiguous(memory_format=torch.channels_last) is (precision == "bf16")
+        drawn[precision] = result.images.astype(float)
+    assert np.corrcoef(drawn["bf16"].ravel(), drawn["float32"].ravel())[0, 1] > 0.95

@@ -135,6 +135,7 @@ def reconstruct_batch(
 
     Where memory runs out the batch begins anew with half as many at once: the callback hears of its first step again.
     """
+    models.lay_out(diffusion.precision)
     n_images = len(decoded) * diffusion.repeats
     most = min(n_images, diffusion.batch_size or most_at_once(decoded, models, diffusion, guidance))
     return halving(

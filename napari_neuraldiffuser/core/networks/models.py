@@ -21,6 +21,7 @@ from napari_neuraldiffuser.core.networks.lean import lean
 from napari_neuraldiffuser.core.networks.machine import check_gpu
 from napari_neuraldiffuser.core.networks.opening import open_parts
 from napari_neuraldiffuser.core.networks.parts import VAE, ImageEncoder, NoiseSchedule, TextEncoder, UNet
+from napari_neuraldiffuser.core.networks.precision import HALVES, memory_format, resolved
 from napari_neuraldiffuser.core.networks.savings.upsampling import double_and_convolve
 from napari_neuraldiffuser.core.networks.source import ModelError
 from napari_neuraldiffuser.core.networks.steady import steady
@@ -109,6 +110,16 @@ class Models:
         for part in self.networks:
             part.to(device=device, dtype=dtype)
         return self
+
+    def lay_out(self, precision: str) -> None:
+        """Put the weights of the convolutions into the memory format that suits device and precision (in place).
+
+        No number changes, but a GPU may round otherwise.
+        """
+        half = resolved(precision, self.device) in HALVES or self.dtype in HALVES.values()
+        for part in (self.unet, self.vae, self.vae_tiny):
+            if part is not None:
+                part.to(memory_format=memory_format(half, self.device))
 
     def encode_images(self, images: np.ndarray, how: str = "bilinear", noise: np.ndarray | None = None) -> torch.Tensor:
         """Images (n, H, W, 3) uint8 to latents z (n, 4, h, w), times the VAE's scaling factor (method.md eq. 5).

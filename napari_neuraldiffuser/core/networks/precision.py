@@ -15,6 +15,11 @@ def resolved(precision: str, device: torch.device) -> str:
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(False) else "float32"
 
 
+def memory_format(half: bool, device: torch.device) -> torch.memory_format:
+    """In which order a convolution's weights lie: channels last on a GPU in half precision, whose cores take that."""
+    return torch.channels_last if half and device.type == "cuda" else torch.contiguous_format
+
+
 @contextmanager
 def computing_in(precision: str, device: torch.device) -> Iterator[None]:
     """Networks compute in a precision inside the block, forward and backward.

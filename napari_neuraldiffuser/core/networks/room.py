@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from napari_neuraldiffuser.core.base import memory
-from napari_neuraldiffuser.core.networks.precision import resolved
+from napari_neuraldiffuser.core.networks.precision import memory_format, resolved
 
 SHARE = 0.8
 """Part of the free memory that images may take: what oneDNN and cuDNN work in is not counted."""
@@ -85,4 +85,6 @@ def _chosen(device: torch.device) -> str:
     steady = device.type == "cpu" and precision == "float32" and torch.backends.mkldnn.is_available()
     same = "images are the same in any batch" if steady else "images of other batch sizes differ by rounding"
     most = MOST.get(device.type, MOST["cpu"])
-    return f"precision auto is {precision}, batch_size 0 at most {most} images ({room} free), {same}"
+    last = memory_format(precision != "float32", device) == torch.channels_last
+    layout = "channels last" if last else "channels first"
+    return f"precision auto is {precision}, batch_size 0 at most {most} images ({room} free), {layout}, {same}"

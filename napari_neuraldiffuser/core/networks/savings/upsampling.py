@@ -27,7 +27,7 @@ def folded(weight: Tensor) -> Tensor:
     """The four kernels (4 D, C, 2, 2), one for each of `PARITIES`, of a kernel (D, C, 3, 3)."""
     wide = weight.detach().double()
     kernels = [column for row in _pairs(wide, 2) for column in _pairs(row, 3)]
-    return torch.cat(kernels).to(weight.dtype)
+    return torch.cat(kernels).to(weight.dtype).contiguous(memory_format=memory_format(weight))
 
 
 def _pairs(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
