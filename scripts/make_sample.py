@@ -18,6 +18,7 @@ from napari_neuraldiffuser.core.base.names import Derivatives
 from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.base.registry import TARGETS
 from napari_neuraldiffuser.core.diffusion.pipeline import decode_start
+from napari_neuraldiffuser.core.job.images import LATENTS, LOSSES
 from napari_neuraldiffuser.core.networks import models
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.nsd import Subject
@@ -67,11 +68,11 @@ def make(demo: Path, folder: Path) -> None:
 
 
 def sidecar(whole: dict, ids: list[int]) -> dict:
-    """The run's sidecar with the losses of the stimuli that are shown."""
+    """The run's sidecar with what it tells of the stimuli that are shown."""
     arms = {}
     for arm, told in whole["Arms"].items():
-        losses = {s: loss for s, loss in told["FeatureLossPerGuidedStep"].items() if int(s) in ids}
-        arms[arm] = {**told, "FeatureLossPerGuidedStep": losses}
+        own = {what: {s: v for s, v in told.get(what, {}).items() if int(s) in ids} for what in (LOSSES, LATENTS)}
+        arms[arm] = {**told, **own}
     return {**whole, "Arms": arms}
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from napari_neuraldiffuser import cli
 from napari_neuraldiffuser.core.base.files import read_json
+from napari_neuraldiffuser.core.evaluation.metric import main_figures
 from napari_neuraldiffuser.core.outputs import validate
 from tests.support.session.shared import shared
 
@@ -48,6 +49,14 @@ def test_guidance_brings_images_closer_to_the_seen_ones(summary, metric, errors)
     assert paired["mean"] > errors * paired["se"] > 0
 
 
+def test_guidance_makes_no_main_figure_worse_and_leaves_latents_in_range(summary):
+    figures = [name for name in main_figures(list(summary["paired"])) if not name.startswith("repeat_")]
+    assert {"pixcorr", "ssim", "edges", "twoway_demo"} <= set(figures)
+    clear = {name: summary["paired"][name]["mean"] / summary["paired"][name]["se"] for name in figures}
+    assert min(clear.values()) > -2, clear
+    assert summary["warnings"] == []
+
+
 @pytest.mark.parametrize(("metric", "errors"), [("edges", 5), ("twoway_demo", 2)])
 def test_guided_images_are_better_than_the_decoded_start(summary, metric, errors):
     paired = summary["controls"]["start"]["paired"][metric]
@@ -56,6 +65,10 @@ def test_guided_images_are_better_than_the_decoded_start(summary, metric, errors
 
 def test_guided_images_are_identified(summary):
     assert summary["arms"]["guided"]["twoway_demo"]["mean"] >= 0.90
+
+
+def test_repeats_are_of_the_same_picture(summary):
+    assert summary["arms"]["guided"]["repeat_identification"]["mean"] >= 0.85
 
 
 def test_contributions_follow_the_simulators_truth(out):
