@@ -55,7 +55,7 @@ STAGES: dict[str, tuple[type[Params], tuple[str, ...]]] = {
             *("projection", "save_projected", "trial_ceiling", "region_accuracy"),
         ),
     ),
-    "evaluation": (params.EvaluationParams, ("metrics", "metric_weights")),
+    "evaluation": (params.EvaluationParams, ("metrics", "metric_weights", "trust", "trust_stimuli")),
 }
 
 

@@ -108,17 +108,26 @@ class EvaluateReconstructionInputSpec(base.SourceSpec, base.ModelsSpec, params_s
     stimulus_ids = traits.List(traits.Int, mandatory=True, desc="0-based 73k ids of the stimuli that are scored.")
     embeddings = File(exists=True, desc="Decoded embeddings, HDF5: the decoded start is scored, too, with train_ids.")
     train_ids = traits.List(traits.Int, desc="0-based 73k ids of the training images, whose mean is a baseline.")
-    sidecar = File(exists=True, desc="Of CollectImages: warnings look at what it tells of the images' latents, too.")
+    sidecar = File(
+        exists=True, desc="Of CollectImages: what warnings look at of the images' latents, and the trust sheet's layers."
+    )
+    decoder = File(exists=True, desc="Fitted decoder, HDF5: may hold the training targets, for the trust sheet.")
+    train_targets = File(exists=True, desc="Target embeddings of the training images, HDF5, for the trust sheet.")
+    targets = File(exists=True, desc="True targets of the test stimuli, HDF5, for the trust sheet.")
+    worth = File(exists=True, desc="Of ContributionMap: what decoded values are worth, for the trust sheet.")
+    betas = File(exists=True, desc="Prepared betas, HDF5: the full trust sheet fits ridge anew.")
 
 
 class EvaluateReconstructionOutputSpec(TraitedSpec):
     scores = File(exists=True, desc="TSV with a row per stimulus, repeat and arm.")
-    summary = File(exists=True, desc="JSON of mean, standard error and number per arm and metric.")
+    summary = File(exists=True, desc="JSON of means, standard errors and numbers, and the trust sheet.")
     warnings = traits.List(traits.Str, desc="A sentence where guidance makes the images worse; else empty.")
 
 
 class EvaluateReconstruction(base.CoreInterface):
-    """Scores of both arms against the seen images, and between repeats (method.md eq. 43-49).
+    """Scores of both arms against the seen images, and between repeats (method.md eq. 43-49), and the trust sheet.
+
+    The trust sheet needs embeddings and train_ids; what else it needs and has not, it names.
 
     Raises
     ------
@@ -143,10 +152,33 @@ class EvaluateReconstruction(base.CoreInterface):
             copyfile(self.inputs.sidecar, places.recon_sidecar)
         diffusion = params.DiffusionParams(repeats=n_repeats(self.inputs.images, self.inputs.stimulus_ids))
         settings = params.Settings(diffusion=diffusion, evaluation=params_of(self.inputs, params.EvaluationParams))
+        baselines = self._baselines()
         with base.opened_models(self.inputs) as models:
-            score_arms(places, stimuli, models, self.inputs.stimulus_ids, settings, progress, self._baselines())
+            score_arms(places, stimuli, models, self.inputs.stimulus_ids, settings, progress, baselines)
+            if baselines is not None:
+                self._trust(places, stimuli, models, settings, progress)
         warnings = read_json(places.summary)["warnings"]
         return {"scores": str(places.scores), "summary": str(places.summary), "warnings": warnings}
+
+    def _trust(
+        self, places: Derivatives, stimuli: Any, models: Any, settings: params.Settings, progress: Progress
+    ) -> None:
+        from napari_neuraldiffuser.core.job.images import made_with
+        from napari_neuraldiffuser.core.job.trust.parts import TrustParts
+        from napari_neuraldiffuser.core.job.trust.sheet import write_trust
+
+        inputs = self.inputs
+        if isdefined(inputs.sidecar):
+            settings = made_with(Path(inputs.sidecar), settings)
+        names = ("decoder", "train_targets", "targets", "worth")
+        files = {n: Path(getattr(inputs, n)) if isdefined(getattr(inputs, n)) else None for n in names}
+        full = settings.evaluation.trust == "full"
+        betas = nsd.load_betas(inputs.betas).split() if full and isdefined(inputs.betas) else None
+        parts = TrustParts(
+            places, stimuli, inputs.stimulus_ids, models, settings, Path(inputs.embeddings), inputs.train_ids,
+            betas=betas, records=Records(make_folder(places.folder.parent / "stages")), **files,
+        )  # fmt: skip
+        write_trust(parts, progress)
 
     def _baselines(self) -> Any:
         """What the controls are made from; None where it was not given."""

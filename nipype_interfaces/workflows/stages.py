@@ -218,10 +218,11 @@ def init_contribution_wf(
     worth : TSV of what each decoded target is worth
     projected : list with the projected true targets where they were asked for
     regions : list of the table of what single regions decode and a map per target, where that was asked for
+    targets : true targets of the test stimuli
     """
     names, made = (
         (*SOURCE, "betas", "test_ids", "decoder", "train_targets", "stimulus_ids"),
-        ("maps", "table", "worth", "projected", "regions"),
+        ("maps", "table", "worth", "projected", "regions", "targets"),
     )
     wf, inputnode, outputnode = begin(name, with_digest(names, checked), made)
     targets = make_node(interfaces.ExtractFeatures(), "test_targets", plan, plan.settings.features)
@@ -233,7 +234,8 @@ def init_contribution_wf(
         (inputnode, targets, [*STIMULI, ("test_ids", "stimulus_ids")]),
         (inputnode, maps, same("source", "betas", "decoder", "train_targets", "stimulus_ids")),
         (targets, maps, same("targets")),
-        (maps, outputnode, same(*made)),
+        (maps, outputnode, same(*made[:-1])),
+        (targets, outputnode, same("targets")),
     ]
     wf.connect(edges)
     return typed(wf)
@@ -258,6 +260,7 @@ def init_evaluate_wf(plan: Plan = Plan(), name: str = "evaluate_wf", checked: bo
     images, stimulus_ids : of `init_reconstruct_wf` with both arms
     embeddings, train_ids : decoded embeddings and training stimuli, for the controls; none of these where left out
     sidecar : of `init_reconstruct_wf`, for warnings of latents out of range; none of these where left out
+    decoder, train_targets, targets, worth, betas : of the other workflows, for the trust sheet
 
     Outputs
     -------
@@ -265,7 +268,8 @@ def init_evaluate_wf(plan: Plan = Plan(), name: str = "evaluate_wf", checked: bo
     summary : JSON
     warnings : a sentence where guidance makes the images worse
     """
-    given = ("images", "sidecar", "stimulus_ids", "embeddings", "train_ids")
+    judged = ("images", "sidecar", "stimulus_ids", "embeddings", "train_ids")
+    given = (*judged, "decoder", "train_targets", "targets", "worth", "betas")
     made = ("scores", "summary", "warnings")
     wf, inputnode, outputnode = begin(name, with_digest((*SOURCE, *given), checked), made)
     evaluate = make_node(interfaces.EvaluateReconstruction(), "evaluate", plan, plan.settings.evaluation)

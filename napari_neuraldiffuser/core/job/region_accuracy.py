@@ -67,7 +67,7 @@ def region_accuracy(
         families = [subject.rois(name) for name in subject.mapped_families()]
         with (
             opened(decoder) as known,
-            _training(known, targets[0]) as learned,
+            training_targets(known, targets[0]) as learned,
             embeddings.TargetFile(targets[1]) as own,
         ):
             if learned is None:
@@ -80,7 +80,7 @@ def region_accuracy(
 
 
 @contextmanager
-def _training(decoder: Decoder, path: Path | None) -> Iterator[Targets | None]:
+def training_targets(decoder: Decoder, path: Path | None) -> Iterator[Targets | None]:
     """The training targets of a decoder, else those of a file."""
     if getattr(decoder, "targets", None) is not None:
         yield decoder.targets  # type: ignore[attr-defined]

@@ -24,6 +24,8 @@ from napari_neuraldiffuser.core.job.region_accuracy import region_accuracy
 from napari_neuraldiffuser.core.job.resume import Records
 from napari_neuraldiffuser.core.job.scores import score_arms
 from napari_neuraldiffuser.core.job.spec import Job
+from napari_neuraldiffuser.core.job.trust.parts import TrustParts
+from napari_neuraldiffuser.core.job.trust.sheet import write_trust
 from napari_neuraldiffuser.core.job.worth import single_trials, worth
 from napari_neuraldiffuser.core.networks import models as model_folder
 from napari_neuraldiffuser.core.networks.embeddings import Embeddings
@@ -112,6 +114,7 @@ def _run(job: Job, progress: Progress, given: Given | None) -> JobResult:
     baselines = Baselines(run.places.embeddings, run.inputs.train.stimulus_ids)
     score_arms(run.places, run.inputs.subject.stimuli, run.models, whole, job.settings, progress, baselines)
     names = contribution(run, decoder, whole)
+    trust(run, decoder, whole)
     write_failed(run.places, failed)
     notes = page(run, decoder, names, whole, failed)
     kept = names_of(run.places, names, decoded.stimulus_ids, job.settings.diffusion.repeats)
@@ -234,6 +237,27 @@ def _regions(run: Run, decoder: Path, test: nsd.Betas, targets: Path, mapped: li
     decoded = run.origin.decoded(run.origin.decoder(settings), test.stimulus_ids)
     files = [places.region_scores, *(path for target in mapped for path in places.accuracy_maps(target))]
     run.records.make("regions", run.origin.maps(decoded, settings, ["accuracy", *labels]), files, work)
+
+
+def trust(run: Run, decoder: Path, stimulus_ids: list[int]) -> None:
+    """The trust sheet, in the summary of the scores."""
+    places = run.places
+    parts = TrustParts(
+        places,
+        run.inputs.subject.stimuli,
+        stimulus_ids,
+        run.models,
+        run.job.settings,
+        places.embeddings,
+        run.inputs.train.stimulus_ids,
+        decoder,
+        _targets_file(run, "train"),
+        _targets_file(run, "test"),
+        places.worth,
+        (run.inputs.train, run.inputs.test),
+        run.records,
+    )
+    write_trust(parts, run.progress)
 
 
 def page(run: Run, decoder: Path, targets: list[str], stimulus_ids: list[int], failed: list[int]) -> list[str]:

@@ -82,6 +82,20 @@ class EvaluationParams(Params):
     )
     size: int = param(425, "Side at which PixCorr and SSIM compare images; papers have 425.", unit="px", low=16)
     batch_size: int = param(32, "Images encoded at once for two-way identification.", unit="images", low=1)
+    trust: str = param(
+        "cheap",
+        "The trust sheet, what would have come out anyway: cheap takes no further diffusion; full adds the prior "
+        "alone, true targets through the generator, fewer numbers of the voxels and kinds of images left out; none "
+        "leaves it out.",
+        choices=("none", "cheap", "full"),
+    )
+    trust_stimuli: int = param(
+        30,
+        "Test stimuli, the first so many, of which the trust sheet makes further pictures.",
+        unit="stimuli",
+        low=1,
+        only=("trust", ("full",)),
+    )
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,8 @@ class FinishedReport:
     """Stimuli that were left out."""
     warnings: list[str]
     """That guidance makes the images worse, that its strength is of other models, or which picture beats the guided."""
+    trust: str = ""
+    """The paragraph that ends the trust sheet."""
 
 
 def read_finished(result: dict[str, Any], progress: Progress | None = None) -> FinishedReport:
@@ -67,8 +69,9 @@ def read_finished(result: dict[str, Any], progress: Progress | None = None) -> F
         if paths := [path for kind in kinds for path, _ in kind.find(folder / page.stem)]:
             written.append((" and ".join(kind.what for kind in kinds), paths))
     warnings = [*result["warnings"], *(f"{text}." for text in not_beaten(result["summary"]))]
-    failed = [int(s) for s in result["failed"]]
-    return FinishedReport(page, folder, written, score_rows(result["summary"]), failed, warnings)
+    summary, failed = result["summary"], [int(s) for s in result["failed"]]
+    trust = summary.get("trust", {}).get("paragraph", "")
+    return FinishedReport(page, folder, written, score_rows(summary), failed, warnings, trust)
 
 
 def score_rows(summary: dict[str, Any]) -> list[TableRow]:
@@ -166,11 +169,11 @@ class ReportPanel(Panel):
         self.metrics = StageControls(
             self.session,
             "evaluation",
-            ("metrics", "metric_weights"),
+            ("metrics", "metric_weights", "trust", "trust_stimuli"),
             {"metrics": "", "metric_weights": "Networks' weights"},
         )
         self.metrics.changed.connect(self.revalidate)
-        scores = Fold("Scores", "Which scores are computed")
+        scores = Fold("Scores", "Which scores are computed, and what they are compared with")
         scores.addWidget(self.metrics)
         add(self.body, QtWidgets.QLabel(ABOUT, wordWrap=True), rows, self.where, scores)
         self._build_results()
@@ -194,7 +197,9 @@ class ReportPanel(Panel):
             button("Open folder", "Show the output folder in the file manager", self.open_folder),
             button("Show in viewer", tip, self.show_layers),
         )
-        form(self.results, buttons, self.failed, self.warnings, self.scores, self.written)
+        self.trust = QtWidgets.QLabel("", wordWrap=True, visible=False)
+        self.trust.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        form(self.results, buttons, self.failed, self.warnings, self.scores, self.trust, self.written)
         self.layout().addWidget(self.results)
         self.layout().addStretch(1)
 
@@ -281,6 +286,8 @@ class ReportPanel(Panel):
         if finished is None:
             return
         self.scores.show_rows(finished.scores)
+        self.trust.setText(finished.trust)
+        self.trust.setVisible(bool(finished.trust))
         self.written.setText(written_text(finished))
         self.failed.show_text(failed_text(finished.failed) if finished.failed else "")
         self.warnings.show_text("\n".join(finished.warnings))

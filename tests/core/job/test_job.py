@@ -13,6 +13,7 @@ from napari_neuraldiffuser import cli
 from napari_neuraldiffuser.core.job import images as recon_files
 from napari_neuraldiffuser.core.job import run as plain
 from napari_neuraldiffuser.core.job.spec import Job
+from napari_neuraldiffuser.core.networks.embeddings import Embeddings
 from napari_neuraldiffuser.core.outputs import validate as bids
 from napari_neuraldiffuser.core.outputs.complete import why_incomplete
 from napari_neuraldiffuser.core.params import TARGETS
@@ -83,7 +84,7 @@ def test_summary_and_table_agree(finished):
     folder = finished / "sub-01"
     summary = json.loads((folder / "sub-01_desc-summary_scores.json").read_text())
     table = pd.read_csv(folder / "sub-01_desc-recon_scores.tsv", sep="\t")
-    assert set(summary) == {"protocol", "arms", "paired", "controls", "warnings"}
+    assert set(summary) == {"protocol", "arms", "paired", "controls", "warnings", "trust"}
     means = table[table.arm == "guided"].groupby("stim").pixcorr.mean()
     assert summary["arms"]["guided"]["pixcorr"]["mean"] == pytest.approx(means.mean(), rel=1e-6)
     both = table.groupby(["stim", "arm"]).pixcorr.mean().unstack()
@@ -249,3 +250,44 @@ def test_evaluate_scores_the_written_folder(finished, nsd_dir, tmp_path, capsys)
     own = json.loads((finished / "sub-01" / "sub-01_desc-summary_scores.json").read_text())
     for arm in ("guided", "unguided"):
         assert summary["arms"][arm]["ssim"]["mean"] == pytest.approx(own["arms"][arm]["ssim"]["mean"], abs=1e-6)
+
+
+def test_the_trust_sheet_is_in_the_summary_and_on_the_page(finished):
+    folder = finished / "sub-01"
+    trust = json.loads((folder / "sub-01_desc-summary_scores.json").read_text())["trust"]
+    table = pd.read_csv(folder / "sub-01_desc-recon_scores.tsv", sep="\t")
+    both = table.groupby(["stim", "arm"]).pixcorr.mean().unstack()
+    rows = {row["name"]: row for row in trust["rows"]}
+    assert set(rows) == {"other", "mean", "retrieval", "start", "unguided"} and trust["n"] == 3
+    for name in ("start", "mean", "unguided"):
+        told = rows[name]["paired"]["pixcorr"]["mean"]
+        assert told == pytest.approx((both.guided - both[name]).mean(), rel=1e-6)
+    first = table[table.rep == 1].pivot(index="stim", columns="arm", values="pixcorr")
+    assert trust["single"]["paired"]["pixcorr"]["mean"] == pytest.approx((first.guided - first.unguided).mean())
+    (training,) = finished.rglob("fit_decoders_wf/targets/targets.h5")
+    assert trust["retrieved"] == _retrieved(folder / "sub-01_desc-ridge_embeddings.h5", training)
+    assert [part["n"] for part in trust["nearness"]["parts"]] == [1, 1, 1]
+    assert trust["left_out"] == [] and {row["target"] for row in trust["directions"]} == set(TARGETS)
+    assert [row["target"] for row in trust["decoding"]] == list(TARGETS)
+    page = (finished / "sub-01.html").read_text()
+    assert "What would have come out anyway" in page and trust["paragraph"][:40] in page
+    assert "With fewer than 5 stimuli none counts" in trust["paragraph"]
+
+
+def _retrieved(decoded: Path, training: Path) -> list[int]:
+    """The training stimulus of the highest mean correlation over layers, one by one."""
+    ours, theirs = Embeddings.load(decoded), Embeddings.load(training)
+    means = {layer: values.reshape(len(theirs), -1).mean(axis=0) for layer, values in theirs.g.items()}
+    found = []
+    for i in range(len(ours)):
+        likeness = [
+            np.mean(
+                [
+                    np.corrcoef(ours.g[layer][i].ravel() - mean, theirs.g[layer][k].ravel() - mean)[0, 1]
+                    for layer, mean in means.items()
+                ]
+            )
+            for k in range(len(theirs))
+        ]
+        found.append(int(theirs.stimulus_ids[int(np.argmax(likeness))]))
+    return found

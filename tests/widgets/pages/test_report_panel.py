@@ -346,6 +346,13 @@ def test_outcome_lists_what_is_there(result):
     assert "failed stimuli" not in dict(outcome.written)
 
 
+def test_the_paragraph_of_the_trust_sheet_is_shown_where_there_is_one(ready, result):
+    for trust, shown in (({"trust": {"paragraph": "It shows this."}}, True), ({}, False)):
+        ready._show(read_finished({**result, "summary": {**result["summary"], "trust": {}, **trust}}))
+        assert ready.trust.isVisibleTo(ready.results) is shown
+        assert ready.trust.text() == ("It shows this." if shown else "")
+
+
 def test_every_control_has_a_tooltip(ready):
     from qtpy.QtWidgets import QAbstractSpinBox, QCheckBox, QPushButton
 

@@ -28,6 +28,7 @@ from napari_neuraldiffuser.core.outputs.report.parts import (
     score_cells,
 )
 from napari_neuraldiffuser.core.outputs.report.profile import profile_picture
+from napari_neuraldiffuser.core.outputs.report.trust import trust_values
 from napari_neuraldiffuser.core.outputs.report.worth import worth_table
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -181,6 +182,7 @@ def page_values(data: ReportData, path: Path) -> dict[str, Any]:
         "levels": [CHANCE_TEXT, CEILING_TEXT, *data.summary["protocol"].get("controls", {}).values()],
         "controls": {name: about["label"] for name, about in data.summary.get("controls", {}).items()},
         "not_beaten": not_beaten(data.summary),
+        "trust": trust_values(data.summary),
         "parameters": data.parameters,
     }
 

@@ -1,0 +1,1 @@
+"""The trust sheet of a run: what would have come out anyway, beside what did.  Pure functions of arrays."""
