@@ -109,7 +109,7 @@ class EvaluateReconstructionInputSpec(base.SourceSpec, base.ModelsSpec, params_s
     embeddings = File(exists=True, desc="Decoded embeddings, HDF5: the decoded start is scored, too, with train_ids.")
     train_ids = traits.List(traits.Int, desc="0-based 73k ids of the training images, whose mean is a baseline.")
     sidecar = File(
-        exists=True, desc="Of CollectImages: what warnings look at of the images' latents, and the trust sheet's layers."
+        exists=True, desc="Of CollectImages: warnings look at the images' latents, the trust sheet at its parameters."
     )
     decoder = File(exists=True, desc="Fitted decoder, HDF5: may hold the training targets, for the trust sheet.")
     train_targets = File(exists=True, desc="Target embeddings of the training images, HDF5, for the trust sheet.")

@@ -25,7 +25,7 @@ class Verdict:
 
     @classmethod
     def of(cls, differences: Mapping[str, Any]) -> "Verdict":
-        """Of differences by metric: the main figures that compare pictures with seen ones and are better when higher."""
+        """Of differences by metric: the main figures that compare with seen pictures and are better when higher."""
         names = [m for m in main_figures(list(differences)) if not m.startswith("repeat_")]
         names = [m for m in names if not lower_is_better(m)]
         known = {m: d for m in names if (d := Difference.of_summary(differences[m])).mean is not None}
