@@ -6,7 +6,6 @@ to stderr, stdout has the paths of what was written.
 """
 
 import argparse
-import json
 import os
 import select
 import shlex
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, TextIO
 from napari_neuraldiffuser import __version__
 from napari_neuraldiffuser.cli_betas import add_betas, add_bold_simulation, check_scanner_options, simulate_bold
 from napari_neuraldiffuser.cli_crossval import add_crossval
+from napari_neuraldiffuser.cli_evaluate import add_evaluate
 from napari_neuraldiffuser.cli_options import add_params, given
 from napari_neuraldiffuser.cli_pretrain import add_pretrain
 from napari_neuraldiffuser.cli_progress import ConsoleProgress
@@ -28,7 +28,7 @@ from napari_neuraldiffuser.cli_tune import add_tune
 from napari_neuraldiffuser.core.base.errors import UserError, said
 from napari_neuraldiffuser.core.base.files import full_disk, is_full
 from napari_neuraldiffuser.core.base.remedies import machines_remedy
-from napari_neuraldiffuser.core.params import EvaluationParams, SimulationParams
+from napari_neuraldiffuser.core.params import SimulationParams
 
 if TYPE_CHECKING:
     from napari_neuraldiffuser.core.job.spec import Job
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 READER_GONE = 141
 """As a shell tells of a program that SIGPIPE ended."""
 SIMULATION_OPTIONS = tuple(f.name for f in fields(SimulationParams))
-EVALUATION_OPTIONS = tuple(f.name for f in fields(EvaluationParams))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -130,7 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_tune(commands)
     add_run(commands)
     add_crossval(commands)
-    _add_evaluate(commands)
+    add_evaluate(commands)
     _add_doctor(commands)
     return parser
 
@@ -147,17 +146,6 @@ def _add_simulate(commands: Commands) -> None:
     parser.add_argument("--subjects", type=int, dest="n_subjects", default=argparse.SUPPRESS, help="how many subjects")
     add_params(parser, SimulationParams, SIMULATION_OPTIONS[1:])
     add_bold_simulation(parser)
-
-
-def _add_evaluate(commands: Commands) -> None:
-    parser = command(commands, "evaluate", evaluate, "score any folder of reconstructions, from any tool")
-    parser.add_argument("recon_dir", type=Path)
-    parser.add_argument("seen_dir", type=Path)
-    parser.add_argument("--json", action="store_true", help="print the whole summary as JSON")
-    for option, which in (("--pattern", "reconstructions"), ("--seen-pattern", "seen pictures")):
-        text = f"how the {which} are named, such as img_{{stimulus}}_{{repeat}}; * is anything (default: whole names)"
-        parser.add_argument(option, default="", help=text)
-    add_params(parser, EvaluationParams, EVALUATION_OPTIONS)
 
 
 def _add_doctor(commands: Commands) -> None:
@@ -218,36 +206,6 @@ def simulate(args: argparse.Namespace) -> int:
     simulation.write_subjects(args.nsd_dir, params, ConsoleProgress())
     print(args.nsd_dir)
     return 0
-
-
-def evaluate(args: argparse.Namespace) -> int:
-    """Score a folder of reconstructions against a folder of seen images."""
-    from napari_neuraldiffuser.core.evaluation.folders import evaluate_folders
-
-    params = EvaluationParams(**given(args, EvaluationParams, EVALUATION_OPTIONS))
-    how = {"pattern": args.pattern, "seen_pattern": args.seen_pattern, "device": _device_of(params)}
-    scored = evaluate_folders(args.recon_dir, args.seen_dir, params=params, progress=ConsoleProgress(), **how)
-    for note in [*scored.notes, *scored.warnings]:
-        print(note, file=sys.stderr)
-    summary = scored.summary()
-    if args.json:
-        print(json.dumps(summary, indent=2))
-        return 0
-    columns = ("mean", "se", "n", "chance")
-    print("arm", "metric", *columns, sep="\t")
-    for arm, scores in summary["arms"].items():
-        for metric, value in scores.items():
-            print(arm, metric, *("n/a" if (x := value[what]) is None else f"{x:.6g}" for what in columns), sep="\t")
-    return 0
-
-
-def _device_of(params: EvaluationParams) -> str:
-    """Where the networks of the scores run: on the GPU where there is one; torch is not imported without networks."""
-    if not params.metric_weights:
-        return "cpu"
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def doctor(args: argparse.Namespace) -> int:

@@ -64,3 +64,60 @@ def test_doubtful_pairs_are_refused_with_one_line(folders, capsys, more, message
     told = capsys.readouterr()
     (line,) = told.err.strip().splitlines()
     assert line.startswith("neuraldiffuser: ") and message in line and not told.out
+
+
+@pytest.fixture
+def three(folders, tmp_path):
+    """Six stimuli, reconstructions with little noise, and others with much."""
+    rng = np.random.default_rng(1)
+    seen = rng.integers(0, 255, (6, 4, 4, 3), dtype=np.uint8).repeat(8, axis=1).repeat(8, axis=2)
+    for name, noise in (("good", 20), ("bad", 120), ("truth", 0)):
+        (tmp_path / name).mkdir()
+        for k, picture in enumerate(seen):
+            shown = np.clip(picture + noise * rng.standard_normal(picture.shape), 0, 255).astype(np.uint8)
+            Image.fromarray(shown).save(tmp_path / name / f"s{k}.png")
+    return [str(tmp_path / name) for name in ("good", "truth", "bad")]
+
+
+def test_two_folders_are_compared_by_the_stimulus(three, capsys):
+    good, truth, bad = three
+    assert cli.main(["evaluate", good, truth, *SMALL, "--against", bad, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    first, second = (one["arms"]["recon"]["pixcorr"]["mean"] for one in (said, said["against"]))
+    paired = said["compared"]["recon"]["pixcorr"]
+    assert paired["mean"] == pytest.approx(first - second) and paired["mean"] > 0.1
+    assert paired["clear"] and paired["n"] == 6 and paired["worse"] == 0
+    assert cli.main(["evaluate", good, truth, *SMALL, "--against", bad]) == 0
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert lines[3] == ["difference", "metric", "mean", "se", "n", "worse"]
+    assert float(lines[4][2]) == pytest.approx(paired["mean"], rel=1e-4)
+
+
+def test_other_stimuli_are_refused_before_anything_is_scored(three, tmp_path, capsys):
+    good, truth, bad = three
+    (tmp_path / "bad/s3.png").unlink()
+    assert cli.main(["evaluate", good, truth, *SMALL, "--against", bad]) == 2
+    told = capsys.readouterr().err
+    assert "must have the same stimuli, got s3 in the first and none in the second alone" in told
+    assert "scoring" not in told
+
+
+def test_a_shifted_folder_is_told_of(three, tmp_path, capsys):
+    good, truth, _ = three
+    (tmp_path / "off").mkdir()
+    for k in range(6):
+        (tmp_path / f"good/s{(k + 1) % 6}.png").rename(tmp_path / f"off/s{k}.png")
+    assert cli.main(["evaluate", str(tmp_path / "off"), truth, *SMALL]) == 0
+    assert "1 place after their own" in capsys.readouterr().err
+
+
+def test_the_page_has_scores_protocol_and_what_stands_beside_them(three, tmp_path, capsys):
+    good, truth, bad = three
+    page = tmp_path / "page.html"
+    assert cli.main(["evaluate", good, truth, *SMALL, "--against", bad, "--page", str(page)]) == 0
+    text = page.read_text()
+    mean = capsys.readouterr().out.splitlines()[1].split("\t")[2]
+    assert f"{float(mean):.3f}" in text and "minus" in text and "PixCorr" in text
+    assert "6 images, 1 repeat each" in text and "Test of the pairing" in text and "both resized to 32 px" in text
+    assert "MindEye2" in text and "0.322" in text and "982 or 1,000 test images" in text
+    assert "http" not in text  # nothing is fetched

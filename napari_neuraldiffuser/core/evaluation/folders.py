@@ -100,6 +100,40 @@ def evaluate_folders(
     PatternError
         If a pattern cannot be used.
     """
+    found = find_folders(recon_dir, seen_dir, pattern, seen_pattern)
+    told = [nth(progress or silent, k, len(found.arms)) for k in range(len(found.arms))]
+    scores = {
+        arm: evaluate(recon, found.seen, encoder, params, told[k], device=device)
+        for k, (arm, recon) in enumerate(found.arms.items())
+    }
+    return FolderScores(scores, found.names, found.paired_by, found.notes)
+
+
+@dataclass(frozen=True)
+class FolderPictures:
+    """Pictures of a folder and what was seen, paired and not read yet.
+
+    Attributes
+    ----------
+    arms : dict of arm name to PictureFiles
+    seen : PictureFiles
+    names : list of str
+        Of the stimuli, in the order of the pictures.
+    paired_by : str
+    notes : list of str
+    """
+
+    arms: dict[str, "PictureFiles"]
+    seen: "PictureFiles"
+    names: list[str]
+    paired_by: str
+    notes: list[str]
+
+
+def find_folders(
+    recon_dir: str | Path, seen_dir: str | Path, pattern: str = "", seen_pattern: str = ""
+) -> FolderPictures:
+    """Pair the pictures of two folders; arguments and errors as `evaluate_folders` has them."""
     recon_dir, seen_dir = Path(recon_dir), Path(seen_dir)
     files = _image_files(recon_dir, "recon_dir"), _image_files(seen_dir, "seen_dir")
     folders, patterns = (recon_dir, seen_dir), (pattern, seen_pattern)
@@ -109,14 +143,9 @@ def evaluate_folders(
         raise _better_told(files, folders, patterns) or error from None
     images = {arm: _repeats(files, stimuli) for arm, files in arms.items()}
     seen, notes = _seen(stimuli, all(one.square for one in images.values()))
-    told = [nth(progress or silent, k, len(images)) for k in range(len(images))]
-    scores = {
-        arm: evaluate(recon, seen, encoder, params, told[k], device=device)
-        for k, (arm, recon) in enumerate(images.items())
-    }
     labels = {path: named.label for named, path in pairs.pairs}
     names = [labels[path] or entity(path.stem, "stim") or path.stem for path in stimuli]
-    return FolderScores(scores, names, pairs.rule, [*pairs.notes, *notes])
+    return FolderPictures(images, seen, names, pairs.rule, [*pairs.notes, *notes])
 
 
 def _image_files(folder: Path, name: str) -> list[Path]:

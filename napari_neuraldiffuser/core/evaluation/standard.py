@@ -86,7 +86,7 @@ NWAY = (
 RANK = "Mean place of the own image among all that were scored, by correlation of {what}: 1 is best."
 HOG, ENCODED = "those HOG features", "features of the image encoder {encoder}"
 NWAY_EDGES = Metric(
-    f"{identification.WAYS}-way by edges",
+    f"{identification.WAYS}-way with edges",
     NWAY.format(what=HOG),
     identification.n_way,
     of="edges",
