@@ -91,7 +91,7 @@ def standardise(rows: np.ndarray, dtype: npt.DTypeLike = np.float64) -> np.ndarr
     """
     rows = np.asarray(rows, dtype=dtype)
     centred = rows - rows.mean(axis=1, keepdims=True, dtype=np.float64).astype(dtype)
-    length = np.linalg.norm(centred, axis=1, keepdims=True)
+    length = np.sqrt([[row @ row] for row in centred], dtype=dtype)
     peak = np.maximum(rows.max(axis=1, keepdims=True), -rows.min(axis=1, keepdims=True))
     defined = length > CONSTANT * peak * np.sqrt(rows.shape[1])  # False for NaN too
     np.divide(centred, length, out=centred, where=defined)
@@ -127,13 +127,15 @@ def ssim_matrix(greys: np.ndarray) -> np.ndarray:
     -------
     array (m, m)
     """
-    means = np.stack([_blur(x) for x in greys])
-    variances = np.stack([_blur(x * x) for x in greys]) - means**2
-    matrix = np.eye(len(greys))
-    for i in range(len(greys)):
+    n = len(greys)
+    means = [_blur(x) for x in greys]
+    # two images need the sum of their squares alone
+    squares = [_blur(x * x) for x in greys] if n > 2 else []
+    matrix = np.eye(n)
+    for i in range(n):
         for j in range(i):
-            covariance = _blur(greys[i] * greys[j]) - means[i] * means[j]
-            matrix[i, j] = matrix[j, i] = _ssim(means[i], means[j], variances[i], variances[j], covariance)
+            energy = squares[i] + squares[j] if squares else _blur(greys[i] ** 2 + greys[j] ** 2)
+            matrix[i, j] = matrix[j, i] = _ssim(means[i], means[j], energy, _blur(greys[i] * greys[j]))
     return matrix
 
 
@@ -143,16 +145,22 @@ def _blur(image: np.ndarray) -> np.ndarray:
     return gaussian_filter(image, SSIM_SIGMA, truncate=SSIM_TRUNCATE)
 
 
-def _ssim(
-    mean_a: np.ndarray, mean_b: np.ndarray, var_a: np.ndarray, var_b: np.ndarray, covariance: np.ndarray
-) -> float:
-    """Mean of the SSIM map (method.md eq. 44) without the border where the window leaves the image."""
+def _ssim(mean_a: np.ndarray, mean_b: np.ndarray, energy: np.ndarray, both: np.ndarray) -> float:
+    """Mean of the SSIM map (method.md eq. 44) without the border where the window leaves the image.
+
+    Parameters
+    ----------
+    mean_a, mean_b : array (H, W)
+        Local means.
+    energy, both : array (H, W)
+        Local means of a² + b², and of a b.
+    """
     c1, c2 = 0.01**2, 0.03**2
-    product = mean_a * mean_b
-    numerator = (2 * product + c1) * (2 * covariance + c2)
-    denominator = (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
     edge = int(SSIM_TRUNCATE * SSIM_SIGMA + 0.5)
-    return float((numerator / denominator)[edge:-edge, edge:-edge].mean())
+    mean_a, mean_b, energy, both = (x[edge:-edge, edge:-edge] for x in (mean_a, mean_b, energy, both))
+    product, means = mean_a * mean_b, mean_a**2 + mean_b**2
+    numerator = (2 * product + c1) * (2 * (both - product) + c2)
+    return float((numerator / ((means + c1) * (energy - means + c2))).mean())
 
 
 def hog_edges(images: np.ndarray) -> np.ndarray:
