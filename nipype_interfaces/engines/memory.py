@@ -42,6 +42,10 @@ AN_IMAGE = 1.0
 """What every image takes of that, in units of the weights (3.4 GB are kept for backward); half in half precision."""
 AUTOMATIC = 2
 """Images that are asked for where `batch_size` is 0: the run takes as many as the memory that it gets has room for."""
+METRIC_WEIGHTS = 1.8e9
+"""Bytes of the weights of all scoring networks, of which CLIP ViT-L/14's image encoder has 1.2e9."""
+ALEXNET_VALUES = 184_512 + 57_600
+"""Features of an image in the two layers of AlexNet that are scored."""
 FULL_IMAGES = 1000 * 5 * 2
 """Reconstructions of a whole subject, both arms."""
 
@@ -223,7 +227,15 @@ def scores_bytes(images: int) -> float:
 
     Pictures themselves are read one stimulus at a time.  `images` counts those of both arms.
     """
-    return 3.6 * FLOAT * HOG_VALUES * images
+    return 2.5 * FLOAT * HOG_VALUES * images
+
+
+def network_score_bytes(stimuli: int) -> float:
+    """The field's networks: their weights, and features of the seen images of one network, AlexNet's being the largest.
+
+    Those of reconstructions are held a batch at a time.
+    """
+    return METRIC_WEIGHTS + FLOAT * ALEXNET_VALUES * stimuli
 
 
 def page_bytes(images: int) -> float:
@@ -232,7 +244,8 @@ def page_bytes(images: int) -> float:
 
 
 def _scores(inputs: BaseInterfaceInputSpec) -> float:
-    return _networks(inputs) + scores_bytes(len(inputs.images))
+    own = network_score_bytes(len(inputs.stimulus_ids)) if inputs.metric_weights else 0.0
+    return _networks(inputs) + scores_bytes(len(inputs.images)) + own
 
 
 def _page(inputs: BaseInterfaceInputSpec) -> float:

@@ -276,6 +276,11 @@ def test_networks_are_estimated_from_their_weights_and_pages_from_their_images(t
     page = node_of(EvaluateReconstruction(), models=str(tmp_path), images=[str(tmp_path / "one.png")] * 7).inputs
     found = memory.FromShapes("EvaluateReconstruction")(page)[0]
     assert found == memory.with_safety(networks + memory.scores_bytes(7))
+    page.metric_weights, page.stimulus_ids = str(tmp_path), [1, 2, 3]
+    more = memory.METRIC_WEIGHTS + 3 * 4 * memory.ALEXNET_VALUES
+    assert memory.FromShapes("EvaluateReconstruction")(page)[0] == memory.with_safety(
+        networks + memory.scores_bytes(7) + more
+    )
 
 
 class Drawn:
