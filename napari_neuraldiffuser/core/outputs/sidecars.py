@@ -260,6 +260,14 @@ def _defined(columns: Mapping[str, tuple[str, str]]) -> Content:
     return {name: {"Description": text, **({"Units": unit} if unit else {})} for name, (text, unit) in columns.items()}
 
 
+MAP_TEXT = {
+    "": "Share of every {element} in the prediction of one target; 0 outside those that were used.",
+    "roi-only": "R² of one target decoded from the region alone that a {element} lies in, of several the largest in "
+    "size; 0 outside regions.",
+    "lost-without": "R² of one target that is lost without the region that a {element} lies in, of several the largest "
+    "in size; 0 outside regions.",
+}
+"""What the values of a map are, by the kind of the table of regions."""
 MAP_STAGES = ("betas", "features", "decoding", "contribution")
 
 
@@ -268,7 +276,7 @@ def _map(target: str, places: Derivatives, facts: Facts) -> Content:
     element = "vertex" if places.on_surface else "voxel"
     kind = {"Kind": about["kind"], "Total": float(about["total"])} if {"kind", "total"} <= set(about) else {}
     return {
-        "Description": f"Share of every {element} in the prediction of one target; 0 outside those that were used.",
+        "Description": MAP_TEXT.get(about.get("kind", ""), MAP_TEXT[""]).format(element=element),
         "Target": target,
         "TargetDescription": TARGET_TEXT[target[0]],
         "Units": ONE,

@@ -62,8 +62,9 @@ class RoiTable(QtWidgets.QTableWidget):
         header.setSectionResizeMode(VOXELS, QtWidgets.QHeaderView.ResizeMode.ResizeToContents)
         self.setColumnWidth(SHARE, 170)
         self.setToolTip(
-            "Share of the decoded target's explained variance that the region's voxels carry, with its bootstrap "
-            "standard error.\nSelect a row to go to the slice of its peak. Regions in the present slice are bold."
+            "What each region has of the decoded target, as the column's head says, with its bootstrap standard error; "
+            "• where permutations were asked for and p, for the false discovery rate, is at most 5 %.\n"
+            "Select a row to go to the slice of its peak. Regions in the present slice are bold."
         )
         self.itemSelectionChanged.connect(self._selected)
 

@@ -50,6 +50,7 @@ def test_one_colour_scale_and_dots_where_significant():
     dotted = [text.get_text() for text in axis.texts if "•" in text.get_text()]
     assert dotted == [f"{values.loc[('prf-visualrois', 'V1'), 'c']:.3f}•"]
     assert len(axis.texts) == values.size
+    assert "p ≤ 5%" in axis.get_xlabel() and not layer_profile(table()).axes[0].get_xlabel()
 
 
 def test_files_are_the_same_for_the_same_table_and_go_without_shares(tmp_path):

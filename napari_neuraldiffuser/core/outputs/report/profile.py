@@ -83,6 +83,8 @@ def layer_profile(table: pd.DataFrame) -> "Figure | None":
     axis.set_yticks(range(len(values)), [area for _, area in values.index])
     axis.set_title("Layer profile: from which regions each target comes", fontsize=9)
     _marks(axis, values, table, top)
+    if "p_fdr" in table:
+        axis.set_xlabel(f"• p ≤ {LEVEL:.0%} by permutation, false discovery rate over regions", fontsize=8)
     unit = unit_of(str(table.kind.iloc[0]) if "kind" in table else "")
     negative = bool((values.to_numpy() < 0).any())
     unit += ", grey: below 0" if negative else ""
