@@ -8,7 +8,7 @@ from napari_neuraldiffuser.core.base.files import located
 from napari_neuraldiffuser.core.base.registry import SURFACES, TEST_SETS
 from napari_neuraldiffuser.core.params import GuidanceParams, ParamError, Params, Settings, settings_from_dict
 
-ALGORITHM_VERSION = 6
+ALGORITHM_VERSION = 7
 """Counted up when a change of the code changes results, so that old files are not taken for new ones."""
 OWN_SPACE = "native"
 """Name of the volume space of own scans."""
