@@ -84,7 +84,7 @@ def test_summary_and_table_agree(finished):
     folder = finished / "sub-01"
     summary = json.loads((folder / "sub-01_desc-summary_scores.json").read_text())
     table = pd.read_csv(folder / "sub-01_desc-recon_scores.tsv", sep="\t")
-    assert set(summary) == {"protocol", "arms", "paired", "controls", "warnings", "trust"}
+    assert set(summary) == {"protocol", "arms", "paired", "controls", "warnings", "alignment", "trust"}
     means = table[table.arm == "guided"].groupby("stim").pixcorr.mean()
     assert summary["arms"]["guided"]["pixcorr"]["mean"] == pytest.approx(means.mean(), rel=1e-6)
     both = table.groupby(["stim", "arm"]).pixcorr.mean().unstack()

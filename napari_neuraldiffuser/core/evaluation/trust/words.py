@@ -203,13 +203,13 @@ def _bottleneck(trust: Mapping[str, Any]) -> Iterable[str]:
     curve = trust.get("bottleneck")
     if not curve or not curve.get("enough"):
         return
-    for target, found in curve["enough"].items():
-        of = f"The pattern correlation of {target}"
+    for found in dict.fromkeys(curve["enough"].values()):
+        of = listed([target for target, least in curve["enough"].items() if least == found])
         if found is None:
             most = counted(curve["numbers"][-1], "number")
-            yield f"{of} is clearly lower from {most} of the voxels, the most that was tried, than from all of them."
+            yield f"From {most} of the voxels, the most that was tried, {of} decode clearly worse than from all."
         else:
-            yield f"{of} is not clearly lower from {counted(found, 'number')} of the voxels than from all of them."
+            yield f"From {counted(found, 'number')} of the voxels {of} decode not clearly worse than from all."
 
 
 def _clusters(trust: Mapping[str, Any]) -> Iterable[str]:
@@ -223,8 +223,8 @@ def _clusters(trust: Mapping[str, Any]) -> Iterable[str]:
     neither = [t for t in rows if t not in (*lower, *higher)]
     if lower:
         yield (
-            f"Images of a kind that was left out of training are decoded worse than as many others in {listed(lower)}: "
-            "there the decoder leans on kinds that it has seen."
+            f"Images of a kind that was left out of training are decoded worse than where as many others were, in "
+            f"{listed(lower)}: there the decoder leans on kinds that it has seen."
         )
     if higher:
         yield f"Images of a kind that was left out of training are decoded better in {listed(higher)}."

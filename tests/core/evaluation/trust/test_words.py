@@ -129,11 +129,11 @@ def test_full_rows_read_both_ways():
     assert "true targets score no higher" not in paragraph(short)
     assert f"In {LABELS} true targets score no higher" in paragraph(over)
     assert "In sum, there is" not in paragraph(over), "a ceiling is no baseline"
-    told = {"enough": {"z": 10, "c": None, "g02": 1}, "numbers": [1, 5, 10]}
+    told = {"enough": {"z": 10, "c": None, "g02": 1, "g04": 10}, "numbers": [1, 5, 10]}
     text = paragraph(trust({}, bottleneck=told))
-    assert "of z is not clearly lower from 10 numbers of the voxels than from all of them" in text
-    assert "of c is clearly lower from 10 numbers of the voxels, the most that was tried" in text
-    assert "of g02 is not clearly lower from 1 number of the voxels" in text
+    assert "From 10 numbers of the voxels z and g04 decode not clearly worse than from all." in text
+    assert "From 10 numbers of the voxels, the most that was tried, c decode clearly worse" in text
+    assert "From 1 number of the voxels g02 decode not clearly worse" in text
     rows = [
         {"target": t, "inside_minus_outside": {"mean": m, "se": 0.01, "n": 50}}
         for t, m in (("z", -0.1), ("c", 0.1), ("g02", 0.0))
