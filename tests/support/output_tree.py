@@ -103,6 +103,9 @@ def _contribution(places: Derivatives, rng: np.random.Generator) -> None:
         make_folder(places.slices(target).parent)
         for path in (places.slices(target), *(places.view(target, view) for view in VIEWS)):
             io.imsave(path, np.zeros((4, 4, 3), np.uint8), check_contrast=False)
+    picture, drawing = places.profile
+    io.imsave(picture, np.zeros((4, 4, 3), np.uint8), check_contrast=False)
+    drawing.write_text('<svg xmlns="http://www.w3.org/2000/svg"/>\n')
 
 
 def _worth(places: Derivatives, rng: np.random.Generator) -> None:
