@@ -28,6 +28,9 @@ def judge(parts: TrustParts, training: Targets, left_out: list[str], progress: P
     if parts.betas is None or parts.targets is None:
         left_out.append("the bottleneck and kinds of images, as betas or true targets were not given")
         return {}
+    if parts.uncaptioned:
+        left_out.append("the bottleneck and kinds of images, as the test images have no captions")
+        return {}
     train, test = parts.betas[0], parts.betas[1].subset(parts.stimulus_ids)
     if len(train) < LEAST:
         left_out.append(f"the bottleneck and kinds of images, as there are fewer than {LEAST} training images")

@@ -60,6 +60,9 @@ def _plans(
     if parts.targets is None or not parts.targets.is_file():
         left_out.append(f"{sources.label(sources.ORACLE)}, as there are none")
         return
+    if parts.uncaptioned:
+        left_out.append(f"{sources.label(sources.ORACLE)}, as the test images have no captions")
+        return
     with TargetFile(parts.targets) as true:
         rows_of_true = true.rows(ids, parts.layers)
     yield sources.ORACLE, (replace(rows_of_true, attrs=attrs), once, guidance)

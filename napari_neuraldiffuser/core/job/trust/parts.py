@@ -19,7 +19,7 @@ from napari_neuraldiffuser.core.job.pictures import SeenPictures
 from napari_neuraldiffuser.core.job.region_accuracy import training_targets
 from napari_neuraldiffuser.core.job.resume import Records
 from napari_neuraldiffuser.core.job.stages import opened
-from napari_neuraldiffuser.core.networks.embeddings import TargetFile, Targets
+from napari_neuraldiffuser.core.networks.embeddings import WITHOUT, TargetFile, Targets
 from napari_neuraldiffuser.core.networks.models import Models
 from napari_neuraldiffuser.core.params import Settings
 
@@ -109,6 +109,14 @@ class TrustParts:
             return
         with opened(self.decoder) as known, training_targets(known, self.train_targets) as targets:
             yield targets
+
+    @property
+    def uncaptioned(self) -> bool:
+        """Whether the true targets of the test stimuli lack c, as the images of that test set have no captions."""
+        if self.targets is None or not self.targets.is_file():
+            return False
+        with TargetFile(self.targets) as true:
+            return WITHOUT in true.attrs
 
     @property
     def layers(self) -> Sequence[str]:
