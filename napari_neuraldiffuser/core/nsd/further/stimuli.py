@@ -25,8 +25,8 @@ from napari_neuraldiffuser.core.nsd.stimuli import Stimuli
 
 DISPLAYED = np.rint(255 * np.sqrt(np.arange(256) / 255)).astype(np.uint8)
 """Stored value of NSD-synthetic -> value that looks alike on the display of NSD's photographs: the stored ones are
-linear in luminance, those of the photographs were shown squared (so the code of Gifford et al. 2026,
-doi:10.1038/s41467-026-69345-9)."""
+linear in luminance, those of the photographs were shown squared.  Source: two public analyses of these files;
+a third takes the values as they are."""
 
 
 class Pictures(Protocol):
