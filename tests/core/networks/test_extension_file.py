@@ -28,9 +28,10 @@ def test_what_is_not_an_extension_is_refused_with_a_sentence(process):
 
 
 def test_a_module_with_another_name_is_refused(process, monkeypatch):
-    import _heapq  # any compiled module: a true shared library without PyInit__kernels
+    # any compiled module: a true shared library without PyInit__kernels (Python's own may be built in and have no file)
+    from numpy.random import bit_generator
 
-    shutil.copy(_heapq.__file__, process / FILE)
+    shutil.copy(bit_generator.__file__, process / FILE)
     with pytest.warns(KernelWarning, match="PyInit__kernels"):
         assert extension() is None
 
