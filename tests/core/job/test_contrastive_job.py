@@ -28,6 +28,7 @@ def plain(recipe, tmp_path_factory):
     return job
 
 
+@pytest.mark.slow
 def test_the_plain_run_has_maps_scores_and_page(plain):
     places = plain.places
     assert places.embeddings.name == "sub-01_desc-contrastive_embeddings.h5" and places.embeddings.is_file()

@@ -175,6 +175,7 @@ def test_a_changed_parameter_is_computed_anew(finished, command, tmp_path):
     assert any((before[n] != after[n]).any() for n in before)
 
 
+@pytest.mark.slow
 def test_failed_stimuli_are_listed_and_the_rest_is_written(command, tmp_path, monkeypatch, capsys):
     real = recon_files.reconstruct_batch
 

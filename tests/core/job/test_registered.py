@@ -42,6 +42,7 @@ def plain(recipe, tmp_path_factory):
     return job
 
 
+@pytest.mark.slow
 def test_the_plain_run_uses_them(plain):
     places = plain.places
     assert places.embeddings.name == "sub-01_desc-mean_embeddings.h5"

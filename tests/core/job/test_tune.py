@@ -36,6 +36,7 @@ def job(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_search_is_continued_recorded_and_shown(job, models, tmp_path):
     images = []
 
