@@ -3,13 +3,16 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from jinja2 import Environment, FileSystemLoader
 from skimage import io
 
 from napari_neuraldiffuser.core.base.recipe import ARMS
+from napari_neuraldiffuser.core.evaluation.differences import Difference
 from napari_neuraldiffuser.core.outputs import validate as bids
 from napari_neuraldiffuser.core.outputs.group import inputs as group_inputs
 from napari_neuraldiffuser.core.outputs.group.inputs import differing, failed_notes, mixed, read_subjects, read_table
@@ -22,6 +25,7 @@ from napari_neuraldiffuser.core.outputs.group.write import (
     summarise,
     write_group,
 )
+from napari_neuraldiffuser.core.outputs.report import page as report_page
 from napari_neuraldiffuser.core.outputs.sidecars import Facts, write_sidecars
 from napari_neuraldiffuser.core.params import DecodingParams, Settings
 from tests.support.output_tree import (
@@ -565,6 +569,21 @@ def test_the_page_says_in_how_many_subjects_a_difference_is_clear():
         [of(0.1, 0.01, 40), of(-0.1, 0.01, 40), of(0.1, 0.2, 40), of(0.1, 0.01, 4), of(None, None, 0)], "ssim"
     )
     assert (found["n"], found["n_worse"], found["n_better_clear"], found["n_worse_clear"]) == (4, 1, 1, 1)
+
+
+def test_of_a_rank_lower_is_better():
+    found = paired([{"paired": {"rank_edges": {"mean": -2.0, "se": 0.1, "n": 40}}}], "rank_edges")
+    assert (found["n_worse"], found["n_better_clear"], found["n_worse_clear"]) == (0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("mean", "lower", "colour"), [(-1, True, "up"), (1, True, "down"), (-1, False, "down"), (1, False, "up")]
+)
+def test_what_is_for_the_better_is_green(mean, lower, colour):
+    templates = Environment(loader=FileSystemLoader(Path(report_page.__file__).parent / "templates"))
+    macros = templates.get_template("macros.html").module
+    assert f'class="{colour}"' in macros.difference(Difference(mean, 0.1, 40), lower)
+    assert 'class=""' in macros.difference(Difference(mean, 5.0, 40), lower)
 
 
 def test_both_errors_are_on_the_page_and_in_the_summary(finished):

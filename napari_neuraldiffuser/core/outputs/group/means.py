@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from napari_neuraldiffuser.core.evaluation.differences import Difference
+from napari_neuraldiffuser.core.evaluation.metric import lower_is_better
 
 
 def mean_and_se(values: Sequence[float | None]) -> dict[str, Any]:
@@ -83,13 +84,17 @@ def paired(summaries: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any
     Returns
     -------
     dict
-        mean, se and n over subjects; "n_worse": subjects whose guided score is lower; "n_better_clear" and
-        "n_worse_clear": subjects in which, by themselves, the difference is clear (`differences.CLEAR`).
+        mean, se and n over subjects; "n_worse": subjects whose guided score is worse, which of some scores is higher;
+        "n_better_clear" and "n_worse_clear": subjects in which, by themselves, the difference is clear
+        (`differences.CLEAR`).
     """
     each = [Difference.of_summary(s.get("paired", {}).get(metric, {})) for s in summaries]
     each = [d for d in each if isinstance(d.mean, (int, float)) and np.isfinite(d.mean)]
+    sign = -1 if lower_is_better(metric) else 1
+    gains = [sign * (d.mean or 0) for d in each]
+    clear = [gain for gain, d in zip(gains, each, strict=True) if d.clear]
     return mean_and_se([d.mean for d in each]) | {
-        "n_worse": sum(1 for d in each if (d.mean or 0) < 0),
-        "n_better_clear": sum(1 for d in each if d.clear and (d.mean or 0) > 0),
-        "n_worse_clear": sum(1 for d in each if d.clear and (d.mean or 0) < 0),
+        "n_worse": sum(gain < 0 for gain in gains),
+        "n_better_clear": sum(gain > 0 for gain in clear),
+        "n_worse_clear": sum(gain < 0 for gain in clear),
     }

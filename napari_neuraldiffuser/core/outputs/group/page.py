@@ -16,7 +16,7 @@ from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.evaluation.controls import START, control_of, gain_over, not_beaten
 from napari_neuraldiffuser.core.evaluation.differences import CLEAR, Difference
 from napari_neuraldiffuser.core.evaluation.levels import CEILING_TEXT, CHANCE_TEXT, ceiling_of, level
-from napari_neuraldiffuser.core.evaluation.metric import label, main_figures
+from napari_neuraldiffuser.core.evaluation.metric import label, lower_is_better, main_figures
 from napari_neuraldiffuser.core.outputs.group.inputs import KIND, SubjectResult, finite
 from napari_neuraldiffuser.core.outputs.report.page import SHARE_TEXT, number, write_template
 from napari_neuraldiffuser.core.outputs.report.parts import data_uri, heat_tables, png_uri
@@ -112,6 +112,7 @@ def _summary_row(data: GroupData, metric: str) -> dict[str, Any]:
     return {
         "metric": metric,
         "name": label(metric),
+        "lower": lower_is_better(metric),
         "unguided": number(arms["unguided"].get("mean")),
         "guided": number(arms["guided"].get("mean")),
         "chance": {arm: _mean_level([s.value(arm, metric, "chance") for s in data.subjects]) for arm in ARMS},
@@ -135,9 +136,9 @@ def _here(paired: dict[str, Any]) -> Difference | None:
 
 
 def _clear_in(paired: dict[str, Any]) -> str:
-    """In how many subjects the difference is clear by itself."""
+    """In how many subjects the difference is clear by itself, for the better and for the worse."""
     better, worse = paired.get("n_better_clear", 0), paired.get("n_worse_clear", 0)
-    return f"higher in {better}" + (f", lower in {worse}" if worse else "")
+    return f"better in {better}" + (f", worse in {worse}" if worse else "")
 
 
 def _figure(values: dict[str, Any]) -> str:

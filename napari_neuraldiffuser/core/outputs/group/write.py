@@ -136,7 +136,7 @@ def summarise(subjects: Sequence[SubjectResult], averaged: bool = True) -> dict[
     dict
         {"subjects", "averaged", "protocol", "arms", "paired", "controls", "warnings"}: as a subject's summary, with
         "n" subjects instead of stimuli.  "se_stimuli" is the error over stimuli, of these subjects
-        (`means.over_stimuli`); "paired" has how many subjects' guided scores are lower, and in how many the difference
+        (`means.over_stimuli`); "paired" has how many subjects' guided scores are worse, and in how many the difference
         is clear by itself (`means.paired`).  No arms where not `averaged`.
     """
     summary: dict[str, Any] = {"subjects": [s.label for s in subjects], "averaged": averaged}

@@ -18,7 +18,7 @@ from napari_neuraldiffuser.core.base.recipe import ARMS
 from napari_neuraldiffuser.core.evaluation.controls import START, control_of, gain_over, not_beaten
 from napari_neuraldiffuser.core.evaluation.differences import CLEAR, Difference
 from napari_neuraldiffuser.core.evaluation.levels import CEILING_TEXT, CHANCE_TEXT, ceiling_of, chance_of, level
-from napari_neuraldiffuser.core.evaluation.metric import label, main_figures
+from napari_neuraldiffuser.core.evaluation.metric import label, lower_is_better, main_figures
 from napari_neuraldiffuser.core.outputs.report.gallery import gallery
 from napari_neuraldiffuser.core.outputs.report.parts import (
     accuracy_tables,
@@ -194,6 +194,7 @@ def _card(summary: dict[str, Any], metric: str) -> dict[str, Any]:
     return {
         "metric": metric,
         "name": label(metric),
+        "lower": lower_is_better(metric),
         "unguided": number(arms.get("unguided", {}).get("mean")),
         "guided": number(arms.get("guided", {}).get("mean")),
         "spread": {arm: _spread(arms.get(arm, {}).get("se")) for arm in ARMS},
