@@ -37,6 +37,11 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "diffusion": {"repeats": 3, "batch_size": 12, "n_steps": 12, "strength": 0.5, "cfg_scale": 2.0},
         "guidance": {"normalise": "rms", "guidance_scale": 2.5, "guidance_strength": 0.67},
     },
+    # what saves most, together; scores in docs/performance.md.  Takes models with a vae_tiny
+    "fast": {
+        "diffusion": {"n_steps": 25, "cache_every": 3, "cfg_until": 0.2},
+        "guidance": {"guidance_strength": 0.2, "gradient": "leaf", "guide_decoder": "tiny"},
+    },
     # the other rules of the family, at strengths that carry over from one to another
     **{rule: {"diffusion": {}, "guidance": {"rule": rule, "x0_blend": False} | own} for rule, own in RULES.items()},
     # no pull: the baseline arm
