@@ -20,7 +20,19 @@ from napari_neuraldiffuser.core.nsd import open_source
 from napari_neuraldiffuser.core.nsd.describe import describe, thumbnails
 from napari_neuraldiffuser.core.params import SimulationParams, TuneParams
 
-CACHED = ("betas", "targets", "decoders", "decoded", "arms", "ceilings", "contributions", "worths", "tune", "runs")
+CACHED = (
+    "betas",
+    "targets",
+    "decoders",
+    "decoded",
+    "arms",
+    "ceilings",
+    "means",
+    "contributions",
+    "worths",
+    "tune",
+    "runs",
+)
 """Folders below the cache that `clear` empties."""
 NETWORKED = (
     *(
