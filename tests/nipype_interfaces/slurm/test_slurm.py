@@ -283,7 +283,8 @@ def test_a_subject_with_a_killed_chunk_equals_linear_bit_for_bit(cluster, job, t
     chunk = base / "neuraldiffuser_wf/sub_01_wf/reconstruct_wf/recon/mapflow/_recon1"
 
     def kill():
-        cluster.wait(lambda: any(chunk.rglob("*.png")), "the second chunk has an image", 300)
+        # a batch is one arm's, and its record comes after its images
+        cluster.wait(lambda: any(chunk.glob("stages/recon-*guided-0000.json")), "the second chunk has a batch", 300)
         (number,) = cluster.running("recon.part.2")
         for pid in cluster.processes(number):
             os.kill(pid, signal.SIGKILL)
